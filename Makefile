@@ -1,0 +1,57 @@
+# Two commands for a fresh machine that has Python 3.11 (or newer) and make, and nothing else:
+#   make figures   sets everything up, then draws the paper's figures into figures/
+#   make test      sets everything up, then runs the tests
+# Data outside the repository is looked for in $ALIGNER_PROBE_DATA (default: ../shared).
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+JOBS ?= 2
+
+.PHONY: figures test test-all lint lock clean help
+
+help:
+	@sed -n '2,4p' Makefile | cut -c3-
+	@echo "  make test-all  also the slow tests; make lint: style; make lock: new versions; make clean: remove $(VENV)"
+
+figures: $(READY)
+	@echo "== figures: drawing the paper's figures into figures/"
+	$(RUN) -m aligner_probe.figures $(ARGS)
+
+test: $(READY) lint
+	@echo "== test: all tests but the slow ones, on $(JOBS) cores"
+	$(RUN) -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(ARGS)
+
+test-all: $(READY) lint
+	@echo "== test-all: all tests, on $(JOBS) cores"
+	$(RUN) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+lint: $(READY)
+	@echo "== lint: style"
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+$(READY): requirements.lock pyproject.toml
+	@echo "== set-up 1/3: a virtual environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, found %d.%d; name one: make PYTHON=/path/to/python3.11" % v[:2])'
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@echo "== set-up 2/3: the packages of requirements.lock (a few minutes the first time)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@echo "== set-up 3/3: aligner_probe itself, in place"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Resolve pyproject.toml anew and write exact versions: names and versions only, so that they hold for any index and
+# for any build of torch.
+lock:
+	@echo "== lock: resolving pyproject.toml in a new environment"
+	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet "torch==$(TORCH)" ".[notebooks,dev]"
+	$(VENV)-lock/bin/python -m pip freeze --exclude aligner-probe | sed 's/+[a-z0-9.]*$$//' > requirements.lock
+	rm -rf $(VENV)-lock
+
+TORCH ?= 2.13.0
+
+clean:
+	rm -rf $(VENV) $(VENV)-lock

@@ -1,0 +1,45 @@
+"""aligner_probe: what does a tiny adapter do to a language model: form, or knowledge?
+
+    import aligner_probe as ap
+
+    a, b = ap.load_checkpoint("published:alpaca-1-7b"), ap.load_checkpoint("published:metamath-1-7b")
+    print(ap.compare_checkpoints(a, b).explanation)
+
+Names are imported when they are first used, so that importing the package costs nothing.
+"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AlignerProbeError": "errors",
+    "Collection": "figures.collection",
+    "PrefixCheckpoint": "checkpoints.prefix",
+    "centre_test": "analysis.centre",
+    "compare_checkpoints": "analysis.forensics",
+    "compare_numbers": "analysis.equality",
+    "download_published": "checkpoints.published",
+    "draw": "figures.gallery",
+    "embed_tokens": "analysis.embeddings",
+    "gate_statistics": "analysis.gates",
+    "list_published": "checkpoints.published",
+    "load_checkpoint": "checkpoints.reading",
+    "parameter_table": "analysis.parameters",
+    "save_checkpoint": "checkpoints.native",
+    "scan_checkpoints": "checkpoints.reading",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; there are {', '.join(__all__)}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,47 @@
+"""What every command shares: a parser whose errors are one line, options for reading checkpoints, exit codes.
+
+Nothing heavy is imported here, so that `--help` answers at once. argparse and not a larger library because
+`--published [DIR]` needs an option with an optional value, and a mistake must stay one line.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from aligner_probe.errors import AlignerProbeError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors (exit code 2)."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+    def add_reading_options(self) -> None:
+        """Options for files that do not say everything about themselves."""
+        group = self.add_argument_group("reading OpenGVLab LLaMA-Adapter files, which do not record these")
+        group.add_argument(
+            "--gate", choices=("tanh", "linear"), help="what the gates pass through (default: tanh, as V1 was trained)"
+        )
+        group.add_argument("--adapter-length", type=int, metavar="N", help="tokens a layer (default: from the gates)")
+
+
+def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
+    """Call a command; a problem the user can mend is one line on standard error and exit code 2."""
+    try:
+        return command(argv)
+    except AlignerProbeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-written is left", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) went away; that is no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

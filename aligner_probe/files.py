@@ -1,0 +1,52 @@
+"""Writing without leaving halves behind, and the hash that names a file's content."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aligner_probe.errors import AlignerProbeError
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` under a temporary name beside `path`, then rename: readers see the old file or the new one.
+
+    Raises AlignerProbeError where the place cannot be written.
+    """
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with staging_folder(path.parent) as stage:
+            (stage / path.name).write_text(text, encoding="utf-8")
+            (stage / path.name).replace(path)
+
+
+@contextmanager
+def staging_folder(parent: Path) -> Iterator[Path]:
+    """A hidden folder inside `parent` that is gone afterwards, whatever happened; rename out of it what is to stay."""
+    stage = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=parent))
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def writing_to(place: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write (permissions, full disk, a file in the way) into one line."""
+    try:
+        yield
+    except OSError as error:
+        # os.strerror leaves out the temporary names, which would only puzzle.
+        said = os.strerror(error.errno) if error.errno else str(error)
+        raise AlignerProbeError(
+            f"cannot write to {place}: {said}; nothing was changed there. Name another place with --out, or make room"
+        ) from error

@@ -1,0 +1,40 @@
+"""Fixtures. The package is imported inside them, so that jaxtyping's hook comes first."""
+
+import os
+from pathlib import Path
+
+# Several test processes with a thread a core each would wait for one another; read when numerical libraries load.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("ALIGNER_PROBE_DATA", ROOT.parent / "shared"))
+
+
+@pytest.fixture(autouse=True)
+def data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One data folder for tests and the commands they start, wherever they start them."""
+    monkeypatch.setenv("ALIGNER_PROBE_DATA", str(DATA))
+
+
+@pytest.fixture(scope="session")
+def published() -> Path:
+    """A local copy of the authors' aligner_weights/."""
+    folder = DATA / "published"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}; set ALIGNER_PROBE_DATA to a folder with the authors' weights in published/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def authors(published: Path) -> dict:
+    """The readable published checkpoints by name, for instance "metamath-10-7b"."""
+    from aligner_probe.checkpoints import list_published, load_checkpoint
+
+    return {
+        file.name: load_checkpoint(published / file.path)
+        for file in list_published()
+        if file.is_checkpoint and (published / file.path).is_file()
+    }

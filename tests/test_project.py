@@ -1,0 +1,68 @@
+"""The project's own files agree with each other."""
+
+import re
+import tomllib
+
+import pytest
+import yaml
+from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+
+
+def requirements(*groups):
+    named = [*PROJECT["dependencies"], *(r for group in groups for r in PROJECT["optional-dependencies"][group])]
+    return {canonicalize_name(r.name): r.specifier for r in map(Requirement, named)}
+
+
+def test_environment_yml_says_what_pyproject_says():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    [pip] = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    found = {}
+    for entry in [*conda, *(entry for entry in pip if not entry.startswith("--"))]:
+        requirement = Requirement(entry)
+        found[canonicalize_name(CONDA_NAMES.get(requirement.name, requirement.name))] = requirement.specifier
+    found.pop("pip")
+    assert str(found.pop("python")) == PROJECT["requires-python"]
+    assert found == requirements("notebooks")
+
+
+def test_lock_has_names_and_versions_only_and_satisfies_pyproject():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.!]+", line) for line in lines)
+    locked = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    for name, specifier in requirements("notebooks", "dev").items():
+        assert name in locked, name
+        assert specifier.contains(locked[name]), (name, locked[name])
+
+
+def test_versions_agree():
+    import aligner_probe
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert aligner_probe.__version__ == PROJECT["version"] == citation["version"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "aligner_probe").rglob("*.py")), ids=lambda path: path.name)
+def test_no_module_grows_into_a_god(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 400
+    assert "from __future__ import annotations" not in lines
+
+
+def test_the_house_has_its_rooms():
+    for name in (
+        "aligner_probe",
+        "notebooks",
+        "figures",
+        "artifacts",
+        "tests",
+        "environment.yml",
+        "README.md",
+        "LICENSE",
+    ):
+        assert (ROOT / name).exists(), name

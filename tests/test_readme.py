@@ -1,0 +1,71 @@
+"""The README's examples run as printed."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_python_examples(authors, capsys):
+    scope: dict = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), scope)
+    said = capsys.readouterr().out
+    assert "shared_start_rounding" in said
+    assert "+0.954" in said
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("python ")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands(authors, command, tmp_path):
+    _, *arguments = shlex.split(command)
+    done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_make_targets_are_there():
+    makefile = (ROOT / "Makefile").read_text()
+    for line in (line for block in blocks("bash") for line in block.splitlines() if line.startswith("make ")):
+        assert f"\n{line.split()[1]}:" in makefile
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_numbers_in_the_readme_are_ours(authors):
+    """The table of findings, number by number."""
+    import aligner_probe as ap
+
+    pair = ap.compare_checkpoints(authors["alpaca-1-7b"], authors["metamath-1-7b"])
+    large = [band for band in pair.equality.bands if band.low >= 1]
+    gates = {
+        name: ap.gate_statistics(authors[f"{name}-7b"])
+        for name in ("alpaca-1", "metamath-1", "metamath-10", "metamath-100")
+    }
+    cosines = [
+        ap.centre_test(authors[one], authors[many]).twin_cosine
+        for one in ("alpaca-1-7b", "metamath-1-7b")
+        for many in ("metamath-10-7b", "metamath-100-7b")
+    ]
+    numbers = [
+        f"{pair.equality.n_equal} are",
+        f"all {sum(band.n for band in large)} from",
+        *(f"{result.spearman.rho:.3f}".lstrip("0") for result in gates.values()),
+        *(f"{result.spearman_upper.rho:+.2f}".replace("0.", ".").replace("-", "−") for result in gates.values()),
+        f"{gates['alpaca-1'].at_powers_of_two} of 960",
+        f"where {gates['alpaca-1'].expected_at_powers_of_two:.0f} are",
+        f"cosine {min(cosines):.3f} to {max(cosines):.3f}".replace("0.", "."),
+    ]
+    for number in numbers:
+        assert number in README, number
