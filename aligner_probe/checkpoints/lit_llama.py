@@ -1,0 +1,55 @@
+"""lit-llama and litgpt files: the authors' Aligner, and LLaMA-Adapter V1.
+
+Aligner: `global_value_embedding.weight` (n_tokens, d_model), `transformer.h.{l}.attn.gating_factor` (1, H, 1, 1), and
+perhaps `transformer.h.{l}.attn.adapter_wte.weight`, the same tensor once more for each layer
+(github.com/mytemporalaccount/Aligner, lit_llama/aligner.py). LLaMA-Adapter: an `adapter_wte.weight` of its own a layer
+and no global one; litgpt keeps gates as (1, 1, H, 1), the oldest files as one scalar a layer.
+"""
+
+import re
+
+import torch
+
+from aligner_probe.checkpoints.containers import StateDict
+from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, stack_gates, stack_prefixes
+
+NAME = "lit-llama .pth"
+GLOBAL = re.compile(r"^(?:\w+\.)*global_value_embedding\.weight$")
+LAYER = re.compile(r"^(?:\w+\.)*transformer\.h\.(\d+)\.attn\.(gating_factor|adapter_wte\.weight)$")
+ALIAS = re.compile(r"^(?:\w+\.)*adapter_wte\.weight$")
+
+
+def recognises(tensors: StateDict) -> bool:
+    return any(GLOBAL.match(name) or LAYER.match(name) for name in tensors)
+
+
+def read(tensors: StateDict) -> PrefixParts:
+    """Raises UnfitTensors where gates or prefixes are missing or do not fit together."""
+    shared = next((tensor for name, tensor in tensors.items() if GLOBAL.match(name)), None)
+    gates, prefixes, aliases, unknown = {}, {}, [], []
+    for name, tensor in tensors.items():
+        if found := LAYER.match(name):
+            layer, what = int(found[1]), found[2]
+            (gates if what == "gating_factor" else prefixes)[layer] = tensor
+        elif ALIAS.match(name):
+            aliases.append(tensor)
+        elif not GLOBAL.match(name):
+            unknown.append(name)
+    if unknown:
+        raise UnfitTensors(
+            f"holds {len(unknown)} tensors that are no part of a prefix adapter, {unknown[0]!r} for one (a whole "
+            "model, or LLaMA-Adapter V2, whose scales and biases a prefix cannot carry); save prefix and gates alone"
+        )
+    gate_rows, layers = stack_gates(gates)
+    # Modules that share one embedding are saved as names of one storage: an Aligner without its global name.
+    if shared is None and len(prefixes) > 1 and len({tensor.data_ptr() for tensor in prefixes.values()}) == 1:
+        shared = next(iter(prefixes.values()))
+    if shared is not None:
+        if not all(torch.equal(shared, other) for other in [*prefixes.values(), *aliases]):
+            raise UnfitTensors("holds a global prefix and other ones for some layers; expected one or the other")
+        return PrefixParts("aligner", stack_prefixes({0: shared}), gate_rows, layers.start, "linear")
+    if set(prefixes) != set(gates):
+        raise UnfitTensors(
+            f"holds prefixes for layers {sorted(prefixes)} but gates for layers {sorted(gates)}; expected both for each"
+        )
+    return PrefixParts("llama_adapter", stack_prefixes(prefixes), gate_rows, layers.start, "linear")

@@ -1,0 +1,66 @@
+"""OpenGVLab's LLaMA-Adapter V1 files (arXiv 2303.16199, alpaca_finetuning_v1).
+
+`adapter_query.weight` is (adapted layers x n_tokens, d_model), row by row from the lowest adapted layer up. Every layer
+of the model has a `layers.{i}.attention.gate`, adapted or not; those of the others were never trained and stay zero.
+The file records neither the number of tokens a layer nor that gates go through tanh.
+"""
+
+import re
+
+from aligner_probe.checkpoints.containers import StateDict
+from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, stack_gates
+from aligner_probe.checkpoints.prefix import GateFunction
+
+NAME = "OpenGVLab LLaMA-Adapter .pth"
+QUERY = re.compile(r"^(?:\w+\.)*adapter_query\.weight$")
+GATE = re.compile(r"^(?:\w+\.)*layers\.(\d+)\.attention\.gate$")
+ASK = "name the tokens a layer with --adapter-length (adapter_length= in Python); the authors' default is 10"
+
+
+def recognises(tensors: StateDict) -> bool:
+    return any(QUERY.match(name) for name in tensors)
+
+
+def read(
+    tensors: StateDict, *, gate_function: GateFunction | None = None, adapter_length: int | None = None
+) -> PrefixParts:
+    """Raises UnfitTensors where the adapted layers cannot be told, or do not divide the rows."""
+    query = next(tensor for name, tensor in tensors.items() if QUERY.match(name))
+    gates = {int(found[1]): tensor for name, tensor in tensors.items() if (found := GATE.match(name))}
+    unknown = [name for name in tensors if not QUERY.match(name) and not GATE.match(name)]
+    if unknown:
+        raise UnfitTensors(
+            f"holds {len(unknown)} tensors that are no part of LLaMA-Adapter V1, {unknown[0]!r} for one (a whole "
+            "model, or V2, whose scales and biases a prefix cannot carry); save adapter_query and the gates alone"
+        )
+    if query.dim() != 2:
+        raise UnfitTensors(f"adapter_query has shape {tuple(query.shape)}; expected (layers x n_tokens, d_model)")
+    all_gates, all_layers = stack_gates(gates)
+    rows = query.shape[0]
+    if adapter_length is None:
+        adapted = [layer for layer, row in zip(all_layers, all_gates, strict=True) if bool((row != 0).any())]
+        if not adapted:
+            raise UnfitTensors(f"has no gate other than zero, so its adapted layers cannot be told; {ASK}")
+        if adapted != list(range(adapted[0], adapted[-1] + 1)) or rows % len(adapted):
+            raise UnfitTensors(
+                f"has {rows} prefix rows and {len(adapted)} layers with a gate other than zero "
+                f"({adapted[0]} to {adapted[-1]}), which does not divide evenly over adjoining layers; {ASK}"
+            )
+    else:
+        # V1 adapts the topmost layers.
+        n_layers, rest = divmod(rows, adapter_length) if adapter_length > 0 else (0, 1)
+        if rest or not 0 < n_layers <= len(all_layers):
+            raise UnfitTensors(
+                f"has {rows} prefix rows and {len(all_layers)} gated layers, which --adapter-length {adapter_length} "
+                "does not fit; expected a divisor of the rows that leaves no more layers than have gates"
+            )
+        adapted = list(all_layers)[-n_layers:]
+    first = adapted[0] - all_layers.start
+    return PrefixParts(
+        "llama_adapter",
+        query.reshape(len(adapted), rows // len(adapted), query.shape[1]),
+        all_gates[first : first + len(adapted)],
+        adapted[0],
+        gate_function or "tanh",
+        metadata={"gate_function_from": "option" if gate_function else "default of the format"},
+    )

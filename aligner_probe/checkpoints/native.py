@@ -1,0 +1,128 @@
+"""The project's own format: a folder of three files with fixed names.
+
+- `adapter_model.safetensors`: `prefix`, `gates`, and `initial.prefix`, `initial.gates` where the start is known, all in
+  the precision of training, never cast.
+- `adapter_config.json`: `method` and the sizes that a loader needs.
+- `provenance.json`: where the numbers come from: source and hash, versions, and whatever is known of the run.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aligner_probe.checkpoints.containers import StateDict
+from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors
+from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint, dtype_name
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import staging_folder, writing_to
+from aligner_probe.versions import versions
+
+NAME = "aligner_probe folder"
+WEIGHTS, CONFIG, PROVENANCE = "adapter_model.safetensors", "adapter_config.json", "provenance.json"
+TENSORS = {"prefix", "gates"}
+INITIAL = {"initial.prefix", "initial.gates"}
+FORMAT_VERSION = 1
+
+
+def save_checkpoint(checkpoint: PrefixCheckpoint, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Write the three files; the folder appears whole or not at all.
+
+    Raises AlignerProbeError where it exists already (unless `overwrite`) or cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    if folder.exists() and not overwrite:
+        raise AlignerProbeError(f"{folder} exists already; name another folder, or pass overwrite=True to replace it")
+    if folder.exists() and not (folder / CONFIG).is_file():
+        raise AlignerProbeError(f"{folder} is no checkpoint, so overwrite=True will not remove it; name another folder")
+    tensors = {"prefix": checkpoint.prefix, "gates": checkpoint.gates}
+    if checkpoint.initial_prefix is not None:
+        tensors["initial.prefix"] = checkpoint.initial_prefix
+    if checkpoint.initial_gates is not None:
+        tensors["initial.gates"] = checkpoint.initial_gates
+    with writing_to(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with staging_folder(folder.parent) as stage:
+            new = stage / "new"
+            new.mkdir()
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new / WEIGHTS)
+            for name, content in ((CONFIG, _config(checkpoint)), (PROVENANCE, _provenance(checkpoint))):
+                (new / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            if folder.exists():
+                folder.replace(stage / "old")
+            new.replace(folder)
+    return folder
+
+
+def _config(checkpoint: PrefixCheckpoint) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "method": checkpoint.method,
+        "gate_function": checkpoint.gate_function,
+        "start_layer": checkpoint.start_layer,
+        "n_tokens": checkpoint.n_tokens,
+        "n_layers": checkpoint.n_layers,
+        "d_model": checkpoint.d_model,
+        "gates_per_layer": checkpoint.gates_per_layer,
+        "dtype": dtype_name(checkpoint.dtype),
+    }
+
+
+def _provenance(checkpoint: PrefixCheckpoint) -> dict[str, Any]:
+    return {
+        "source": checkpoint.source,
+        "source_format": checkpoint.format,
+        "source_sha256": checkpoint.sha256,
+        "metadata": checkpoint.metadata,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(["torch", "safetensors"]),
+    }
+
+
+def recognises(config: dict[str, Any]) -> bool:
+    """By the method key of adapter_config.json."""
+    return "method" in config
+
+
+def read(tensors: StateDict, config: dict[str, Any], provenance: dict[str, Any]) -> PrefixParts:
+    """Raises UnfitTensors where configuration and tensors contradict each other."""
+    if config["method"] not in METHOD_NAMES:
+        raise UnfitTensors(f"has method {config['method']!r}; expected one of {', '.join(METHOD_NAMES)}")
+    if config.get("format_version") != FORMAT_VERSION:
+        raise UnfitTensors(
+            f"has format_version {config.get('format_version')!r}; this release reads {FORMAT_VERSION}: "
+            "upgrade aligner_probe if the file is newer"
+        )
+    if config.get("gate_function") not in ("linear", "tanh"):
+        raise UnfitTensors(f"has gate_function {config.get('gate_function')!r}; expected linear or tanh")
+    if not set(tensors) >= TENSORS or set(tensors) - TENSORS - INITIAL:
+        raise UnfitTensors(
+            f"{WEIGHTS} holds {', '.join(sorted(tensors))}; expected {', '.join(sorted(TENSORS))}, "
+            f"and perhaps {', '.join(sorted(INITIAL))}"
+        )
+    prefix, gates = tensors["prefix"], tensors["gates"]
+    found = {
+        "n_tokens": prefix.shape[1] if prefix.dim() == 3 else None,
+        "d_model": prefix.shape[-1] if prefix.dim() else None,
+        "n_layers": gates.shape[0] if gates.dim() else None,
+        "gates_per_layer": gates.shape[-1] if gates.dim() else None,
+        "dtype": dtype_name(prefix.dtype),
+    }
+    for key, value in found.items():
+        if config.get(key) != value:
+            raise UnfitTensors(f"{CONFIG} says {key} {config.get(key)!r}, but the tensors say {value!r}")
+    if not isinstance(config.get("start_layer"), int):
+        raise UnfitTensors(f"{CONFIG} has start_layer {config.get('start_layer')!r}; expected a whole number")
+    metadata = provenance.get("metadata", {})
+    return PrefixParts(
+        config["method"],
+        prefix,
+        gates,
+        config["start_layer"],
+        config["gate_function"],
+        tensors.get("initial.prefix"),
+        tensors.get("initial.gates"),
+        metadata if isinstance(metadata, dict) else {},
+    )

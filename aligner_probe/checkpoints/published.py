@@ -1,0 +1,130 @@
+"""The weights the authors published: what there is, and how to get it.
+
+The list (`published.tsv`) has every file of `aligner_weights/` in github.com/mytemporalaccount/Aligner with its
+SHA-256; a file that differs from it is never taken. One of them is not a checkpoint but JSON text, as published.
+"""
+
+import csv
+import urllib.parse
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from aligner_probe.checkpoints import naming
+from aligner_probe.data import VARIABLE, data_folder
+from aligner_probe.errors import AlignerProbeError
+
+SOURCE = "https://raw.githubusercontent.com/mytemporalaccount/Aligner"
+#: The authors' 7B Alpaca file for ten tokens holds answers to MMLU questions instead of weights.
+NOT_A_CHECKPOINT = "de066276f20cf6ebad8198046c43ab987028db4edf61a1149f41a703f474e121"
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file of the authors' repository; `n_tokens`, `validation_loss` and the like as its name says."""
+
+    path: str
+    n_bytes: int
+    sha256: str
+    commit: str
+    method: str
+    n_tokens: int
+    base_model: str
+    data_set: str
+    stage: str
+    validation_loss: float | None
+    is_checkpoint: bool
+
+    @property
+    def name(self) -> str:
+        """Short and unique, for instance `metamath-100-7b` or `beaver-dpo-1-7b`."""
+        stage = "-dpo" if self.stage == "DPO" else ""
+        return f"{self.data_set.lower()}{stage}-{self.n_tokens}-{self.base_model.split()[-1].lower()}"
+
+
+@cache
+def list_published() -> tuple[PublishedFile, ...]:
+    """Every file the authors published, in the order of their paths."""
+    text = resources.files(__package__).joinpath("published.tsv").read_text(encoding="utf-8")
+    rows = csv.DictReader((line for line in text.splitlines() if not line.startswith("#")), delimiter="\t")
+    return tuple(_published_file(row) for row in rows)
+
+
+def _published_file(row: dict[str, str]) -> PublishedFile:
+    named: dict[str, Any] = naming.describe(row["path"])
+    return PublishedFile(
+        path=row["path"],
+        n_bytes=int(row["bytes"]),
+        sha256=row["sha256"],
+        commit=row["commit"],
+        method="aligner",
+        n_tokens=named["n_tokens"],
+        base_model=named["base_model"],
+        data_set=named["data_set"],
+        stage=named.get("stage", "SFT"),
+        validation_loss=named.get("validation_loss"),
+        is_checkpoint=row["sha256"] != NOT_A_CHECKPOINT,
+    )
+
+
+def download_published(
+    names: Iterable[str] | None = None, *, folder: Path | None = None, source: str = SOURCE
+) -> list[Path]:
+    """Local paths of published files (all, unless named), fetched once into the user's cache and checked by hash.
+
+    Raises AlignerProbeError for an unknown name, a failed download, or a file that is not the published one.
+    """
+    import pooch
+
+    folder = Path(folder or pooch.os_cache("aligner_probe"))
+    by_name = {file.name: file for file in list_published()}
+    wanted = list(by_name) if names is None else list(names)
+    for name in wanted:
+        if name not in by_name:
+            raise AlignerProbeError(f"no published checkpoint is named {name!r}; there are {', '.join(by_name)}")
+    pooch.get_logger().setLevel("WARNING")
+    paths = []
+    for name in wanted:
+        file = by_name[name]
+        url = f"{source}/{file.commit}/aligner_weights/{urllib.parse.quote(file.path)}"
+        target = folder / "aligner_weights" / file.path
+        try:
+            fetched = pooch.retrieve(url, f"sha256:{file.sha256}", fname=target.name, path=target.parent)
+        except (OSError, ValueError) as error:
+            # requests' errors are OSErrors; pooch raises ValueError where the hash differs.
+            raise AlignerProbeError(
+                f"could not download the authors' {name} ({_root_cause(error)}) from {url}; set {VARIABLE} to a "
+                "folder with a published/ in it, or give --published DIR, a local copy of their aligner_weights/"
+            ) from error
+        paths.append(Path(fetched))
+    return paths
+
+
+def _root_cause(error: BaseException) -> str:
+    """The innermost reason, without the layers of a network library around it."""
+    while inner := getattr(error, "reason", None) or (error.args[0] if error.args else None):
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    text = str(error).split(": ", 1)[-1] if "object at 0x" in str(error) else str(error)
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+def find_published(name: str) -> Path:
+    """The path of one published file: in the data folder where that has it, else downloaded.
+
+    Raises AlignerProbeError as `download_published` does.
+    """
+    folder = data_folder("published")
+    for file in list_published():
+        if folder and file.name == name and (folder / file.path).is_file():
+            return folder / file.path
+    return download_published([name])[0]
+
+
+def known_by_hash(sha256: str) -> dict[str, Any]:
+    """What is known of a published file under whatever name it goes: `data_set`, `base_model`, ...; else nothing."""
+    return next((naming.describe(file.path) for file in list_published() if file.sha256 == sha256), {})

@@ -1,0 +1,159 @@
+"""Read a checkpoint, whatever format it is in: recognised from its content, never from its name."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aligner_probe.checkpoints import lit_llama, llama_adapter, naming, native, peft, published
+from aligner_probe.checkpoints.containers import looks_like_weights, read_tensors
+from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, check
+from aligner_probe.checkpoints.prefix import GateFunction, PrefixCheckpoint
+from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.files import sha256
+
+FORMATS = (lit_llama.NAME, llama_adapter.NAME, peft.NAME, native.NAME)
+MAX_CONFIG_BYTES = 2**20
+PUBLISHED = "published:"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file met in a scanned folder that is no readable checkpoint, and why."""
+
+    path: str
+    reason: str
+
+
+def load_checkpoint(
+    path: str | Path, *, gate: GateFunction | None = None, adapter_length: int | None = None
+) -> PrefixCheckpoint:
+    """Read an Aligner or LLaMA-Adapter from a file or folder of any known format.
+
+    `published:NAME` is one of the authors' (`list_published()`), from the data folder or downloaded.
+    `gate` and `adapter_length` say what OpenGVLab files leave out: the gate function (tanh unless given) and the
+    tokens a layer. Raises CheckpointError, with the way on, for anything else.
+    """
+    if str(path).startswith(PUBLISHED):
+        path = published.find_published(str(path).removeprefix(PUBLISHED))
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(path, "does not exist; expected a checkpoint file or folder (check the spelling)")
+    if path.is_dir():
+        config = _read_json(path / native.CONFIG)
+        weights = next((path / name for name in (native.WEIGHTS, "adapter_model.bin") if (path / name).is_file()), None)
+        if config is None or weights is None:
+            raise CheckpointError(path, _not_a_checkpoint_folder(path))
+    else:
+        config, weights = None, path
+    tensors = read_tensors(weights)
+    try:
+        format_name, parts = _import(tensors, path, config, gate, adapter_length)
+        check(parts)
+    except UnfitTensors as error:
+        raise CheckpointError(path, str(error)) from error
+    digest = sha256(weights)
+    named = naming.describe(path) | published.known_by_hash(digest)
+    named.pop("n_tokens", None)
+    return PrefixCheckpoint(
+        method=parts.method,
+        prefix=parts.prefix,
+        gates=parts.gates,
+        start_layer=parts.start_layer,
+        gate_function=parts.gate_function,
+        format=format_name,
+        source=str(path),
+        sha256=digest,
+        initial_prefix=parts.initial_prefix,
+        initial_gates=parts.initial_gates,
+        metadata={**named, **parts.metadata},
+    )
+
+
+def _import(
+    tensors: dict, path: Path, config: dict[str, Any] | None, gate: GateFunction | None, adapter_length: int | None
+) -> tuple[str, PrefixParts]:
+    if config is not None and native.recognises(config):
+        return native.NAME, native.read(tensors, config, _read_json(path / native.PROVENANCE) or {})
+    if lit_llama.recognises(tensors):
+        return lit_llama.NAME, lit_llama.read(tensors)
+    if llama_adapter.recognises(tensors):
+        return llama_adapter.NAME, llama_adapter.read(tensors, gate_function=gate, adapter_length=adapter_length)
+    if peft.recognises(tensors):
+        return peft.NAME, peft.read(tensors, config)
+    if config is not None and "peft_type" in config:
+        raise UnfitTensors(
+            f"is a PEFT {config['peft_type']} adapter, which has no prefix tokens; expected ADAPTION_PROMPT"
+        )
+    names = sorted(tensors)
+    raise UnfitTensors(
+        f"holds {len(names)} tensors of no known prefix adapter ({', '.join(names[:3])}{', …' * (len(names) > 3)}); "
+        f"expected one of: {', '.join(FORMATS)}"
+    )
+
+
+def scan_checkpoints(
+    folder: str | Path, *, gate: GateFunction | None = None, adapter_length: int | None = None
+) -> tuple[list[PrefixCheckpoint], list[Skipped]]:
+    """Every checkpoint below a folder, in the order of their paths, and what had to be passed over.
+
+    Files that do not look like weights (README.md) are not mentioned. Raises AlignerProbeError where the folder is
+    missing or holds no readable checkpoint at all.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise AlignerProbeError(f"{folder}: no such folder; expected one with checkpoints in it")
+    found: list[PrefixCheckpoint] = []
+    skipped: list[Skipped] = []
+    for path in _candidates(folder):
+        try:
+            found.append(load_checkpoint(path, gate=gate, adapter_length=adapter_length))
+        except CheckpointError as error:
+            skipped.append(Skipped(str(path), error.reason))
+    if not found:
+        why = f"; passed over: {'; '.join(f'{s.path} {s.reason}' for s in skipped[:3])}" if skipped else ""
+        raise AlignerProbeError(
+            f"{folder}: no readable checkpoint in it ({len(skipped)} broken); expected {', '.join(FORMATS)}{why}"
+        )
+    return found, skipped
+
+
+def _candidates(folder: Path) -> list[Path]:
+    """Checkpoint folders as a whole, and files elsewhere that look like weights."""
+    candidates: list[Path] = []
+    for here, folders, files in os.walk(folder):
+        if native.CONFIG in files:
+            candidates.append(Path(here))
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = Path(here, name)
+            if not name.startswith(".") and path.is_file() and looks_like_weights(path):
+                candidates.append(path)
+    return sorted(candidates)
+
+
+def _not_a_checkpoint_folder(folder: Path) -> str:
+    inside = sorted(entry.name for entry in folder.iterdir())
+    found = f"holds {', '.join(inside[:4])}{', …' * (len(inside) > 4)}" if inside else "is empty"
+    return (
+        f"is no checkpoint folder: it {found}; expected {native.WEIGHTS} with {native.CONFIG}. Name a checkpoint "
+        "inside it, or use `python -m aligner_probe.figures --checkpoints` for a folder of several"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a small JSON file; None where there is no such file."""
+    if not path.is_file():
+        return None
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise CheckpointError(path, f"is larger than {MAX_CONFIG_BYTES:,} bytes; expected a small configuration")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(path, f"is no JSON ({error}); expected a configuration object") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(path, f"holds a JSON {type(content).__name__}; expected an object")
+    return content
