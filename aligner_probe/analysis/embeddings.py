@@ -1,0 +1,202 @@
+"""Prefix tokens on a plane by t-SNE or UMAP, with what is needed to judge the picture.
+
+Figures 6b/15 and 12 to 14 of arXiv 2312.05503. A plane shows neighbourhoods at best, never distances, and of a dozen
+points not even those: n, seed, perplexity and trustworthiness come with every map, and the raw distances beside it.
+
+    result = embed_tokens([one, ten], method="tsne", seed=0)
+    result.to_frame(), result.trustworthiness, result.cosine_distance
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.errors import AlignerProbeError
+
+#: Under this many points a map's neighbourhoods say next to nothing.
+FEW_POINTS = 30
+PERPLEXITY = 30.0
+UMAP_NEIGHBOURS = 15
+TRUST_NEIGHBOURS = 5
+
+
+@dataclass(frozen=True)
+class TokenMap:
+    """Tokens of several checkpoints on a plane.
+
+    `members` has one row a token: checkpoint, method, data set, base model, layer (-1: shared), position.
+    `settings` holds what the method was given; `caveats` say in words what the picture cannot show. Distances are
+    between the tokens themselves, in d_model dimensions.
+    """
+
+    method: Literal["tsne", "umap"]
+    coordinates: Float[np.ndarray, "n 2"]
+    members: pd.DataFrame
+    seed: int
+    settings: dict[str, Any]
+    trustworthiness: float | None
+    trust_neighbours: int | None
+    cosine_distance: Float[np.ndarray, "n n"]
+    euclidean_distance: Float[np.ndarray, "n n"]
+    caveats: tuple[str, ...]
+
+    @property
+    def n(self) -> int:
+        """Tokens drawn."""
+        return len(self.coordinates)
+
+    @property
+    def summary(self) -> str:
+        """n, seed, settings and trustworthiness, for a caption."""
+        settings = ", ".join(f"{key} {value:g}" for key, value in self.settings.items())
+        trust = (
+            "trustworthiness not defined"
+            if self.trustworthiness is None
+            else f"trustworthiness {self.trustworthiness:.2f} ({self.trust_neighbours} neighbours)"
+        )
+        return f"n = {self.n} tokens, seed {self.seed}, {settings}, {trust}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a token: `members` with coordinates x and y."""
+        return self.members.assign(x=self.coordinates[:, 0], y=self.coordinates[:, 1])
+
+
+def embed_tokens(
+    checkpoints: Sequence[PrefixCheckpoint],
+    *,
+    method: Literal["tsne", "umap"] = "tsne",
+    perplexity: float | int | None = None,
+    n_neighbors: int | None = None,
+    seed: int = 0,
+) -> TokenMap:
+    """Map every token of every checkpoint onto a plane.
+
+    `perplexity` (t-SNE) is 30 unless given, and less where there are fewer than about a hundred tokens; it must stay
+    below their number. `n_neighbors` is UMAP's, 15 unless given. The same seed gives the same map on one machine.
+    Raises AlignerProbeError for mixed d_model, fewer than four tokens, or a perplexity that is too large.
+    """
+    tokens, members = _gather(checkpoints)
+    n = len(tokens)
+    if n < 4:
+        raise AlignerProbeError(f"{n} tokens in all; a map needs at least 4: add a checkpoint with more tokens")
+    if method == "tsne":
+        # A third of the other points is the most that leaves a neighbourhood smaller than everything.
+        chosen = min(PERPLEXITY, (n - 1) / 3) if perplexity is None else perplexity
+        if not 0 < chosen < n:
+            raise AlignerProbeError(f"perplexity {chosen:g} with {n} tokens; expected more than 0 and less than {n}")
+        coordinates, settings = _tsne(tokens, chosen, seed), {"perplexity": round(chosen, 2)}
+    else:
+        chosen = min(UMAP_NEIGHBOURS, n - 1) if n_neighbors is None else n_neighbors
+        if not 2 <= chosen < n:
+            raise AlignerProbeError(f"n_neighbors {chosen} with {n} tokens; expected 2 to {n - 1}")
+        coordinates, settings = _umap(tokens, chosen, seed), {"n_neighbors": chosen}
+    trust_neighbours = min(TRUST_NEIGHBOURS, (n - 1) // 2)
+    return TokenMap(
+        method=method,
+        coordinates=coordinates,
+        members=members,
+        seed=seed,
+        settings=settings,
+        trustworthiness=_trustworthiness(tokens, coordinates, trust_neighbours),
+        trust_neighbours=trust_neighbours,
+        cosine_distance=_cosine_distance(tokens),
+        euclidean_distance=_euclidean_distance(tokens),
+        caveats=_caveats(n, members),
+    )
+
+
+def _gather(checkpoints: Sequence[PrefixCheckpoint]) -> tuple[Float[np.ndarray, "n d_model"], pd.DataFrame]:
+    widths = sorted({checkpoint.d_model for checkpoint in checkpoints})
+    if len(widths) != 1:
+        raise AlignerProbeError(
+            f"tokens of different d_model ({', '.join(map(str, widths)) or 'no checkpoint'}) share no space; "
+            "expected checkpoints of one base model"
+        )
+    # Two runs of one kind (other seeds) have one label; number them.
+    labels = [c.label for c in checkpoints]
+    names = [f"{x} ({labels[:i].count(x) + 1})" if labels.count(x) > 1 else x for i, x in enumerate(labels)]
+    rows = [
+        {
+            "checkpoint": name,
+            "method": checkpoint.method,
+            "method_label": checkpoint.method_label,
+            "data_set": checkpoint.data_set,
+            "base_model": checkpoint.base_model,
+            "layer": -1 if checkpoint.method == "aligner" else checkpoint.start_layer + index // checkpoint.n_tokens,
+            "position": index % checkpoint.n_tokens,
+        }
+        for name, checkpoint in zip(names, checkpoints, strict=True)
+        for index in range(len(checkpoint.tokens))
+    ]
+    tokens = np.concatenate([checkpoint.tokens.double().numpy() for checkpoint in checkpoints])
+    return tokens, pd.DataFrame(rows)
+
+
+def _tsne(tokens: Float[np.ndarray, "n d_model"], perplexity: float | int, seed: int) -> Float[np.ndarray, "n 2"]:
+    from sklearn.manifold import TSNE
+
+    # Random start: PCA axes of a few nearly orthogonal vectors would only add an order that is not there.
+    model = TSNE(n_components=2, perplexity=perplexity, init="random", random_state=seed)
+    return np.asarray(model.fit_transform(tokens.astype(np.float32)), dtype=float)
+
+
+def _umap(tokens: Float[np.ndarray, "n d_model"], n_neighbors: int, seed: int) -> Float[np.ndarray, "n 2"]:
+    from sklearn.neighbors import NearestNeighbors
+    from umap import UMAP
+
+    values = tokens.astype(np.float32)
+    # Exact neighbours, which UMAP counts from the point itself; its own search would compile for half a minute first.
+    distances, neighbours = NearestNeighbors(n_neighbors=n_neighbors).fit(values).kneighbors(values)
+    with warnings.catch_warnings():
+        # A fixed seed makes UMAP run on one core; it says so each time.
+        warnings.filterwarnings("ignore", message="n_jobs value")
+        warnings.filterwarnings("ignore", message="precomputed_knn")
+        model = UMAP(
+            n_components=2,
+            n_neighbors=n_neighbors,
+            init="random",
+            random_state=seed,
+            precomputed_knn=(neighbours, distances, None),
+        )
+        return np.asarray(model.fit_transform(values), dtype=float)
+
+
+def _trustworthiness(
+    tokens: Float[np.ndarray, "n d_model"], coordinates: Float[np.ndarray, "n 2"], neighbours: int
+) -> float | None:
+    from sklearn.manifold import trustworthiness
+
+    return float(trustworthiness(tokens, coordinates, n_neighbors=neighbours)) if neighbours else None
+
+
+def _cosine_distance(tokens: Float[np.ndarray, "n d_model"]) -> Float[np.ndarray, "n n"]:
+    norms = np.linalg.norm(tokens, axis=1, keepdims=True)
+    directions = np.divide(tokens, norms, out=np.zeros_like(tokens), where=norms > 0)
+    distance = 1 - directions @ directions.T
+    np.fill_diagonal(distance, 0)
+    return np.clip(distance, 0, 2)
+
+
+def _euclidean_distance(tokens: Float[np.ndarray, "n d_model"]) -> Float[np.ndarray, "n n"]:
+    from scipy.spatial.distance import pdist, squareform
+
+    return squareform(pdist(tokens))
+
+
+def _caveats(n: int, members: pd.DataFrame) -> tuple[str, ...]:
+    caveats = ["distances and sizes of clusters on the map mean nothing; only who is whose neighbour may"]
+    if n < FEW_POINTS:
+        caveats.append(
+            f"{n} points are too few for a neighbourhood to mean anything: their places are mostly the method's own "
+            "repulsion, so neither a centre nor a cluster can be read from them; see the raw distances"
+        )
+    single = sorted(label for label, count in members["checkpoint"].value_counts().items() if count == 1)
+    if single:
+        caveats.append(f"one point each stands for {', '.join(single)}: a single point has no spread to compare")
+    return tuple(caveats)

@@ -1,0 +1,206 @@
+"""How many numbers of two checkpoints are exactly equal, of what magnitude, and by how much the others differ.
+
+The paper (arXiv 2312.05503, section 5.1, Figure 16) reads exact equality between Alpaca and MetaMath as anatomy of the
+language model. Equality by magnitude shows what it is: see `aligner_probe.analysis.forensics`.
+
+    result = compare_numbers(load_checkpoint(a), load_checkpoint(b))
+    result.n_equal, result.share_equal, result.to_frame()
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, UInt
+from torch import Tensor
+
+from aligner_probe.analysis.precision import chance_equality, coarsest_grid, expected_equal, ulp_distance
+from aligner_probe.checkpoints.prefix import PrefixCheckpoint, dtype_name
+from aligner_probe.errors import AlignerProbeError
+
+#: Numbers smaller than this share the lowest magnitude band; few of N(0, 1) are.
+LOWEST_EDGE = 2.0**-6
+
+
+@dataclass(frozen=True)
+class MagnitudeBand:
+    """Numbers with low <= min(|a|, |b|) < high, and how many of them are equal in both checkpoints.
+
+    `half_ulp` is the largest in the band: a smaller update to such a number is lost.
+    """
+
+    low: float
+    high: float
+    n: int
+    n_equal: int
+    half_ulp: float
+
+    @property
+    def share_equal(self) -> float:
+        """NaN in an empty band."""
+        return self.n_equal / self.n if self.n else float("nan")
+
+
+@dataclass(frozen=True)
+class PartEquality:
+    """Prefix or gates of two checkpoints, number by number, in storage order.
+
+    `correlation` is Pearson's, None where a side is constant. `expected_by_chance` counts the equal pairs a random
+    pairing would have. `ulps` are steps of the stored grid, None where the precisions differ.
+    """
+
+    n: int
+    n_equal: int
+    correlation: float | None
+    mean_abs_difference: float
+    expected_by_chance: float
+    differences: Float[np.ndarray, " n"]
+    equal: Bool[np.ndarray, " n"]
+    magnitudes: Float[np.ndarray, " n"]
+    ulps: UInt[np.ndarray, " n"] | None
+
+    @property
+    def share_equal(self) -> float:
+        return self.n_equal / self.n
+
+
+@dataclass(frozen=True)
+class Equality:
+    """What two checkpoints share; `gates` is None where their gates have different shapes."""
+
+    label_a: str
+    label_b: str
+    dtype_a: str
+    dtype_b: str
+    grid: str
+    prefix: PartEquality
+    gates: PartEquality | None
+    bands: tuple[MagnitudeBand, ...]
+    equal_per_token: tuple[int, ...]
+    numbers_per_token: int
+    chance_share: float
+    common_prefix: bool
+
+    @property
+    def n_equal(self) -> int:
+        return self.prefix.n_equal
+
+    @property
+    def share_equal(self) -> float:
+        return self.prefix.share_equal
+
+    @property
+    def per_token(self) -> dict[str, float]:
+        """Equal numbers of a token with its twin: mean, sd (ddof 1), min and max over tokens, as the paper prints."""
+        counts = np.asarray(self.equal_per_token, dtype=float)
+        spread = float(counts.std(ddof=1)) if len(counts) > 1 else float("nan")
+        return {"mean": float(counts.mean()), "sd": spread, "min": float(counts.min()), "max": float(counts.max())}
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a magnitude band."""
+        return pd.DataFrame(
+            [
+                {
+                    "a": self.label_a,
+                    "b": self.label_b,
+                    "low": band.low,
+                    "high": band.high,
+                    "n": band.n,
+                    "n_equal": band.n_equal,
+                    "share_equal": band.share_equal,
+                    "half_ulp": band.half_ulp,
+                    "grid": self.grid,
+                }
+                for band in self.bands
+            ]
+        )
+
+
+def compare_numbers(a: PrefixCheckpoint, b: PrefixCheckpoint, *, common_prefix: bool = False) -> Equality:
+    """Compare two checkpoints number by number.
+
+    With `common_prefix`, checkpoints of different size are compared over the first numbers that both have in storage
+    order: a control for a random start drawn from one stream. Raises AlignerProbeError where the shapes differ without
+    it.
+    """
+    if a.prefix.shape != b.prefix.shape and not common_prefix:
+        raise AlignerProbeError(
+            f"prefixes of different shape: {a.source} has {_shape(a)}, {b.source} has {_shape(b)}; expected the same "
+            "n_tokens and d_model. To compare the first numbers in storage order all the same, as a control for a "
+            "shared random stream, use --common-prefix (common_prefix=True)"
+        )
+    first, second = a.prefix.reshape(-1), b.prefix.reshape(-1)
+    n = min(first.numel(), second.numel())
+    first, second = first[:n], second[:n]
+    # Of two grids the coarser one decides what can be told apart.
+    grid = min((coarsest_grid(first), coarsest_grid(second)), key=lambda grid: grid.fraction_bits)
+    prefix = compare_part(first, second)
+    gates = compare_part(a.gates.reshape(-1), b.gates.reshape(-1)) if a.gates.shape == b.gates.shape else None
+    width = min(a.d_model, b.d_model) if a.d_model == b.d_model else n
+    edges = magnitude_edges(prefix.magnitudes)
+    rows = prefix.equal[: n - n % width].reshape(-1, width)
+    return Equality(
+        label_a=a.label,
+        label_b=b.label,
+        dtype_a=dtype_name(a.dtype),
+        dtype_b=dtype_name(b.dtype),
+        grid=grid.name,
+        prefix=prefix,
+        gates=gates,
+        bands=tuple(
+            MagnitudeBand(low, high, *_count(prefix, low, high), half_ulp=grid.half_ulp(high / 2))
+            for low, high in pairwise(edges)
+        ),
+        equal_per_token=tuple(int(count) for count in rows.sum(axis=1)),
+        numbers_per_token=width,
+        chance_share=chance_equality(grid.dtype),
+        common_prefix=a.prefix.shape != b.prefix.shape,
+    )
+
+
+def compare_part(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> PartEquality:
+    """Compare two flat tensors number by number; exact, since float64 holds every stored number."""
+    first, second = a.double().numpy(), b.double().numpy()
+    equal = first == second
+    constant = np.ptp(first) == 0 or np.ptp(second) == 0
+    differences = np.abs(first - second)
+    return PartEquality(
+        n=len(first),
+        n_equal=int(equal.sum()),
+        correlation=None if constant else float(np.corrcoef(first, second)[0, 1]),
+        mean_abs_difference=float(differences.mean()),
+        expected_by_chance=expected_equal(first, second),
+        differences=differences,
+        equal=equal,
+        magnitudes=np.minimum(np.abs(first), np.abs(second)),
+        ulps=ulp_distance(a, b) if a.dtype == b.dtype else None,
+    )
+
+
+def magnitude_edges(magnitudes: Float[np.ndarray, " n"]) -> list[float]:
+    """0, 2^-6, 2^-5, ... past the largest magnitude: within a band one ULP has one size."""
+    edges = [0.0, LOWEST_EDGE]
+    top = max(float(magnitudes.max()), 1.0)
+    while edges[-1] <= top:
+        edges.append(2 * edges[-1])
+    return edges
+
+
+def _count(part: PartEquality, low: float, high: float) -> tuple[int, int]:
+    inside = (part.magnitudes >= low) & (part.magnitudes < high)
+    return int(inside.sum()), int(part.equal[inside].sum())
+
+
+def _shape(checkpoint: PrefixCheckpoint) -> str:
+    layers = checkpoint.prefix.shape[0]
+    each = f" in each of {layers} layers" if layers > 1 else ""
+    return f"{checkpoint.n_tokens} tokens of d_model {checkpoint.d_model}{each} ({dtype_name(checkpoint.dtype)})"
+
+
+def never_moved(checkpoint: PrefixCheckpoint) -> Bool[Tensor, "prefix_layers n_tokens d_model"] | None:
+    """Which prefix numbers are still as they started; None where the start is not stored."""
+    if checkpoint.initial_prefix is None:
+        return None
+    return torch.eq(checkpoint.prefix.double(), checkpoint.initial_prefix.double())

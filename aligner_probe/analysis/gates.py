@@ -1,0 +1,216 @@
+"""Spread and mean of the gates by layer and by head, and whether the spread rises with depth.
+
+Figures 6a/7 to 11 of arXiv 2312.05503. Standard deviations have ddof 1. Only with one token is the size of the gates
+not identified: (p, beta) -> (c p, beta / c) leaves Aligner-1 unchanged, for negative c too. Its gates are therefore
+given twice, as stored and gauge-fixed to a token of norm sqrt(d_model); the sign of their mean stays arbitrary. With
+more tokens the symmetry does not hold and there is only the stored scale.
+
+    result = gate_statistics(load_checkpoint("published:metamath-1-7b"))
+    result.spearman, result.to_frame()
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+from aligner_probe.analysis.precision import coarsest_grid
+from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+
+RESAMPLES = 2000
+#: Fisher's z has no end at rho = 1; beyond this, percentiles serve.
+MAX_FISHER_RHO = 0.999
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rho of gate spread against layer, with a 95 % bootstrap interval over heads.
+
+    `low` and `high` are NaN where a layer has one gate, `rho` too where there are fewer than three layers.
+    """
+
+    rho: float
+    low: float
+    high: float
+    n_layers: int
+
+    def __str__(self) -> str:
+        return f"{self.rho:+.3f} [{self.low:+.3f}, {self.high:+.3f}], n = {self.n_layers} layers"
+
+
+@dataclass(frozen=True)
+class GateStatistics:
+    """Gates after their function (raw: `gauge` not applied), as (n_layers, n_heads), and what follows from them.
+
+    `spearman` is over all adapted layers, `spearman_upper` over the last floor(n / 2). `gauge` is ||p|| / sqrt(d_model)
+    for one shared token: multiply gates, means and spreads by it to fix the scale; None where it is not defined.
+    `at_powers_of_two` counts stored gates that are exactly +-2^k, where the grid's step doubles: updates that could
+    still come that far are then lost, and gates pile up there. `expected_at_powers_of_two` is the number without that,
+    for gates spread evenly over the logarithm of their size.
+    """
+
+    label: str
+    gates: Float[np.ndarray, "n_layers n_heads"]
+    layers: tuple[int, ...]
+    std_by_layer: Float[np.ndarray, " n_layers"]
+    std_by_layer_interval: Float[np.ndarray, "2 n_layers"]
+    mean_by_layer: Float[np.ndarray, " n_layers"]
+    mean_by_layer_interval: Float[np.ndarray, "2 n_layers"]
+    std_by_head: Float[np.ndarray, " n_heads"]
+    mean_by_head: Float[np.ndarray, " n_heads"]
+    spearman: RankCorrelation
+    spearman_upper: RankCorrelation
+    gauge: float | None
+    at_powers_of_two: int
+    expected_at_powers_of_two: float
+    seed: int
+    resamples: int
+
+    @property
+    def flat(self) -> Float[np.ndarray, " n_gates"]:
+        """All gates in order: first head to last, bottom layer to top (Figure 11)."""
+        return self.gates.reshape(-1)
+
+    @property
+    def one_gate_a_layer(self) -> bool:
+        return self.gates.shape[1] == 1
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a layer; gauge-fixed columns only where the gauge is defined."""
+        frame = pd.DataFrame(
+            {
+                "checkpoint": self.label,
+                "layer": self.layers,
+                "n_heads": self.gates.shape[1],
+                "std": self.std_by_layer,
+                "std_low": self.std_by_layer_interval[0],
+                "std_high": self.std_by_layer_interval[1],
+                "mean": self.mean_by_layer,
+                "mean_low": self.mean_by_layer_interval[0],
+                "mean_high": self.mean_by_layer_interval[1],
+            }
+        )
+        if self.gauge is not None:
+            frame["std_gauge_fixed"] = self.std_by_layer * self.gauge
+            frame["mean_gauge_fixed"] = self.mean_by_layer * self.gauge
+        return frame
+
+    def heads_to_frame(self) -> pd.DataFrame:
+        """One row a head position, over layers; heads of one position in different layers have nothing in common."""
+        frame = pd.DataFrame(
+            {
+                "checkpoint": self.label,
+                "head": np.arange(self.gates.shape[1]),
+                "n_layers": self.gates.shape[0],
+                "std": self.std_by_head,
+                "mean": self.mean_by_head,
+            }
+        )
+        if self.gauge is not None:
+            frame["std_gauge_fixed"] = self.std_by_head * self.gauge
+            frame["mean_gauge_fixed"] = self.mean_by_head * self.gauge
+        return frame
+
+
+def gate_statistics(checkpoint: PrefixCheckpoint, *, seed: int = 0, resamples: int = RESAMPLES) -> GateStatistics:
+    """Gate statistics of one checkpoint, with 95 % bootstrap intervals over heads (BCa for means and spreads).
+
+    Where a layer has a single gate there is no spread: it and its intervals are NaN.
+    """
+    gates = checkpoint.effective_gates.numpy()
+    n_layers = len(gates)
+    half = n_layers // 2
+    one_shared_token = checkpoint.method == "aligner" and checkpoint.n_tokens == 1
+    return GateStatistics(
+        label=checkpoint.label,
+        gates=gates,
+        layers=tuple(checkpoint.layers),
+        std_by_layer=_std(gates, axis=1),
+        std_by_layer_interval=_interval(gates, _std, seed, resamples),
+        mean_by_layer=gates.mean(axis=1),
+        mean_by_layer_interval=_interval(gates, np.mean, seed, resamples),
+        std_by_head=_std(gates, axis=0),
+        mean_by_head=gates.mean(axis=0),
+        spearman=_rank_correlation(gates, seed, resamples),
+        spearman_upper=_rank_correlation(gates[n_layers - half :], seed, resamples),
+        gauge=float(checkpoint.prefix.double().norm()) / checkpoint.d_model**0.5 if one_shared_token else None,
+        at_powers_of_two=_at_powers_of_two(checkpoint),
+        expected_at_powers_of_two=_expected_at_powers_of_two(checkpoint),
+        seed=seed,
+        resamples=resamples,
+    )
+
+
+def _at_powers_of_two(checkpoint: PrefixCheckpoint) -> int:
+    fraction, _ = np.frexp(np.abs(checkpoint.gates.double().numpy()))
+    return int((fraction == 0.5).sum())
+
+
+def _expected_at_powers_of_two(checkpoint: PrefixCheckpoint) -> float:
+    """What rounds to 2^k lies between half a small step below it and half a large one above."""
+    step = 2.0 ** -coarsest_grid(checkpoint.gates).fraction_bits
+    share = np.log2((1 + step / 2) / (1 - step / 4))
+    return float(share * (checkpoint.gates != 0).sum())
+
+
+def _std(values: np.ndarray, axis: int) -> np.ndarray:
+    """Standard deviation with ddof 1; NaN of a single number."""
+    if values.shape[axis] < 2:
+        return np.full(np.delete(values.shape, axis), np.nan)
+    return values.std(axis=axis, ddof=1)
+
+
+def _rank_correlation(gates: Float[np.ndarray, "n_layers n_heads"], seed: int, resamples: int) -> RankCorrelation:
+    """Of the spread of each layer's gates against its place; heads are drawn in each layer on its own.
+
+    The interval is rho +- 1.96 bootstrap standard errors on Fisher's z scale. Percentiles would miss: drawing heads
+    again adds noise, noise lowers a rank correlation, and the estimate may lie above nearly all that was drawn.
+    """
+    n_layers, n_heads = gates.shape
+    if n_layers < 3 or n_heads < 2:
+        return RankCorrelation(np.nan, np.nan, np.nan, n_layers)
+    rho = float(_spearman(gates.std(axis=1, ddof=1)))
+    # Head 3 of two layers is not one thing, so every layer draws its own heads.
+    picks = np.random.default_rng(seed).integers(n_heads, size=(resamples, n_layers, n_heads))
+    drawn = np.take_along_axis(np.broadcast_to(gates, picks.shape), picks, axis=2)
+    rhos = _spearman(drawn.std(axis=2, ddof=1).T)
+    if not abs(rho) < MAX_FISHER_RHO:
+        low, high = np.nanpercentile(rhos, [2.5, 97.5]) if np.isfinite(rhos).any() else (np.nan, np.nan)
+        return RankCorrelation(rho, float(np.fmin(low, rho)), float(np.fmax(high, rho)), n_layers)
+    error = float(np.nanstd(np.arctanh(np.clip(rhos, -MAX_FISHER_RHO, MAX_FISHER_RHO)), ddof=1))
+    low, high = np.tanh(np.arctanh(rho) + 1.96 * error * np.array([-1, 1]))
+    return RankCorrelation(rho, float(low), float(high), n_layers)
+
+
+def _spearman(spreads: Float[np.ndarray, "n_layers ..."]) -> Float[np.ndarray, "..."]:
+    """Spearman's rho along the first axis against 0, 1, 2, ...: Pearson's of the ranks, many at once."""
+    ranks = stats.rankdata(spreads, axis=0)
+    centred = ranks - ranks.mean(axis=0)
+    depth = np.arange(len(spreads)) - (len(spreads) - 1) / 2
+    norms = np.linalg.norm(centred, axis=0) * np.linalg.norm(depth)
+    product = np.tensordot(depth, centred, axes=1)
+    return np.divide(product, norms, out=np.full_like(product, np.nan), where=norms > 0)
+
+
+def _interval(
+    gates: Float[np.ndarray, "n_layers n_heads"], statistic: Callable[..., np.ndarray], seed: int, resamples: int
+) -> Float[np.ndarray, "2 n_layers"]:
+    """95 % BCa interval of each layer's statistic; where equal gates leave that undefined, the estimate itself."""
+    if gates.shape[1] < 2:
+        return np.full((2, len(gates)), np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", (stats.DegenerateDataWarning, RuntimeWarning))
+        interval = stats.bootstrap(
+            (gates,),
+            statistic,
+            n_resamples=resamples,
+            vectorized=True,
+            axis=-1,
+            method="BCa",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    return np.where(np.isfinite(np.stack(interval)).all(axis=0), np.stack(interval), statistic(gates, axis=-1))
