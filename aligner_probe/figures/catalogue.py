@@ -1,0 +1,105 @@
+"""Which figures there are, by number; nothing is imported to draw them until they are drawn."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aligner_probe.errors import AlignerProbeError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure or table: its number as in the paper, its file name, and where the function that draws it lives."""
+
+    id: str
+    slug: str
+    title: str
+    paper: str
+    draw: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def stem(self) -> str:
+        """File name without ending, for instance `fig07_gate_std_by_layer`."""
+        return f"{self.id}_{self.slug}"
+
+
+CATALOGUE = (
+    Entry(
+        "table1", "parameter_counts", "Numbers trained by each method, LLaMA-2 7B", "Table 1", "tables:parameter_counts"
+    ),
+    Entry(
+        "fig07",
+        "gate_std_by_layer",
+        "Spread of the gates by layer",
+        "Figures 6a and 7",
+        "gates:std_by_layer",
+        ("fig06a",),
+    ),
+    Entry("fig08", "gate_mean_by_layer", "Mean of the gates by layer", "Figure 8", "gates:mean_by_layer"),
+    Entry("fig09", "gate_std_by_head", "Spread of the gates by head position", "Figure 9", "gates:std_by_head"),
+    Entry("fig10", "gate_mean_by_head", "Mean of the gates by head position", "Figure 10", "gates:mean_by_head"),
+    Entry("fig11", "all_gates", "All gates in order", "Figure 11", "gates:all_gates"),
+    Entry("fig12", "one_token_among_many", "Is the one token the centre?", "Figure 12", "embeddings:one_among_many"),
+    Entry(
+        "fig13",
+        "aligner1_and_llama_adapter",
+        "Aligner-1 among LLaMA-Adapter's tokens",
+        "Figure 13",
+        "embeddings:one_and_adapter",
+    ),
+    Entry(
+        "fig14",
+        "aligner10_and_llama_adapter",
+        "Aligner-10 among LLaMA-Adapter's tokens",
+        "Figure 14",
+        "embeddings:ten_and_adapter",
+    ),
+    Entry(
+        "fig15",
+        "four_models",
+        "Tokens of two methods on two data sets",
+        "Figures 6b and 15",
+        "embeddings:four_models",
+        ("fig06b",),
+    ),
+    Entry(
+        "fig16",
+        "embedding_differences",
+        "Differences between two data sets",
+        "Figure 16",
+        "equality:embedding_differences",
+    ),
+    Entry(
+        "extra01",
+        "equality_by_magnitude",
+        "Equal numbers by magnitude, and the half-ULP ladder",
+        "not in the paper",
+        "equality:equality_by_magnitude",
+    ),
+    Entry(
+        "extra02",
+        "one_token_among_many_umap",
+        "Figure 12 by UMAP",
+        "not in the paper",
+        "embeddings:one_among_many_umap",
+    ),
+)
+
+FORMATS = ("png", "svg", "pdf")
+
+
+def find(names: Iterable[str]) -> list[Entry]:
+    """Entries by id or alias, in the order of the catalogue, each once.
+
+    Raises AlignerProbeError for an unknown name, with the known ones and the nearest.
+    """
+    known = {name: entry for entry in CATALOGUE for name in (entry.id, *entry.aliases)}
+    chosen = set()
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise AlignerProbeError(f"no figure is named {name!r}; {hint}there are {', '.join(known)}")
+        chosen.add(known[name].id)
+    return [entry for entry in CATALOGUE if entry.id in chosen]

@@ -1,0 +1,98 @@
+"""The checkpoints that figures are drawn from, grouped as the paper compares them: by data set and base model."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint
+
+#: What the paper's figures show, left and right.
+PAPER_DATA_SETS = ("Alpaca", "MetaMath")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Checkpoints trained on one data set for one base model: a panel of the paper's figures."""
+
+    data_set: str
+    base_model: str
+    checkpoints: tuple[PrefixCheckpoint, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.data_set} · {self.base_model}"
+
+    def aligner(self, n_tokens: int) -> PrefixCheckpoint | None:
+        """The first Aligner of this size."""
+        return next((c for c in self.aligners if c.n_tokens == n_tokens), None)
+
+    @property
+    def aligners(self) -> list[PrefixCheckpoint]:
+        return [c for c in self.checkpoints if c.method == "aligner"]
+
+    @property
+    def llama_adapter(self) -> PrefixCheckpoint | None:
+        return next((c for c in self.checkpoints if c.method == "llama_adapter"), None)
+
+    def legend(self, checkpoint: PrefixCheckpoint) -> str:
+        """Method and size; the stage or file name too where that is needed to tell two apart."""
+        names = [_with_stage(c) for c in self.checkpoints]
+        name = _with_stage(checkpoint)
+        return f"{name} ({Path(checkpoint.source).stem})" if Counter(names)[name] > 1 else name
+
+
+class Collection:
+    """All checkpoints at hand. Groups come in the paper's order, then by name."""
+
+    def __init__(self, checkpoints: Iterable[PrefixCheckpoint]):
+        self.checkpoints = tuple(
+            sorted(checkpoints, key=lambda c: (c.method != "aligner", c.n_tokens, c.metadata.get("stage", "") == "DPO"))
+        )
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        keys = dict.fromkeys((c.data_set, c.base_model, c.d_model) for c in self.checkpoints)
+
+        def order(key: tuple[str, str, int]) -> tuple:
+            paper = PAPER_DATA_SETS.index(key[0]) if key[0] in PAPER_DATA_SETS else len(PAPER_DATA_SETS)
+            return key[2], key[1], paper, key[0]
+
+        return tuple(
+            Group(
+                data_set,
+                base_model,
+                tuple(c for c in self.checkpoints if (c.data_set, c.base_model, c.d_model) == key),
+            )
+            for key in sorted(keys, key=order)
+            for data_set, base_model, _ in [key]
+        )
+
+    @property
+    def expected_data_sets(self) -> tuple[str, ...]:
+        """The paper's two where one of them is here; else those that are here, so that nobody's own are amiss."""
+        here = {group.data_set for group in self.groups}
+        return PAPER_DATA_SETS if here & set(PAPER_DATA_SETS) else tuple(sorted(here))
+
+    def missing(self, method: str, n_tokens: int | None = None) -> list[str]:
+        """What the paper's figure shows of a method and no data set has, in words; empty where all is here."""
+        lacking = [
+            data_set
+            for data_set in self.expected_data_sets
+            if not any(
+                c.data_set == data_set and c.method == method and n_tokens in (None, c.n_tokens)
+                for c in self.checkpoints
+            )
+        ]
+        if not lacking:
+            return []
+        size = f"-{n_tokens}" if n_tokens else ""
+        is_papers = method == "llama_adapter" and self.expected_data_sets == PAPER_DATA_SETS
+        why = " (the authors published none)" if is_papers else ""
+        return [f"{METHOD_NAMES[method]}{size} trained on {' and on '.join(lacking)}{why}"]
+
+
+def _with_stage(checkpoint: PrefixCheckpoint) -> str:
+    stage = checkpoint.metadata.get("stage")
+    return f"{checkpoint.method_label} ({stage})" if stage else checkpoint.method_label

@@ -1,0 +1,115 @@
+"""What a drawing function returns, and the look that all figures share.
+
+Aligner is blue and LLaMA-Adapter yellow, as in the paper (Okabe and Ito's shades of them, which colour-blind readers
+tell apart); sizes differ in shade and marker.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+
+BLUES = ("#0072B2", "#56B4E9", "#003A5C", "#7F9DB9")
+YELLOWS = ("#E69F00", "#8F6200", "#F5CD70")
+BLACK, GREY, RED = "#111111", "#8A8A8A", "#B0413E"
+MARKERS = ("o", "s", "^", "D", "v", "P")
+PANEL_WIDTH, PANEL_HEIGHT, MIN_WIDTH = 4.4, 3.3, 5.6
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A number of the paper beside ours; `paper` is None where the paper prints none."""
+
+    what: str
+    paper: str | None
+    ours: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A finished figure with the data drawn, what it rests on, and what is missing from it."""
+
+    figure: Figure
+    frame: pd.DataFrame
+    caption: str
+    inputs: tuple[PrefixCheckpoint, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+
+
+class MissingInputs(Exception):
+    """Nothing of a figure can be drawn; `needs` says what it takes."""
+
+    def __init__(self, needs: Sequence[str]):
+        super().__init__("; ".join(needs))
+        self.needs = tuple(needs)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The figures' look; the caller's own matplotlib settings come back afterwards."""
+    settings = {
+        **sns.axes_style("whitegrid"),
+        "axes.titlesize": 10,
+        "axes.labelsize": 9,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "legend.fontsize": 8,
+        "figure.titlesize": 12,
+        "grid.color": "#E4E4E4",
+        "axes.edgecolor": "#B8B8B8",
+        "svg.hashsalt": "aligner_probe",
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def panels(n: int, *, columns: int = 3, height: float = PANEL_HEIGHT, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of n panels in rows; places left over stay empty. The title comes from the catalogue."""
+    columns = min(n, columns)
+    rows = -(-n // columns)
+    figure = Figure(figsize=(max(PANEL_WIDTH * columns, MIN_WIDTH), height * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
+    for ax in axes[n:]:
+        ax.remove()
+    return figure, list(axes[:n])
+
+
+def legend_below(ax: Axes, *, title: str | None = None, columns: int = 3, offset: float = 0.17) -> None:
+    """A legend under the axis, where it hides nothing."""
+    entries = len(ax.get_legend_handles_labels()[0])
+    ax.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -offset),
+        ncols=min(entries, columns),
+        frameon=False,
+        title=title,
+        title_fontsize=8,
+        handletextpad=0.4,
+        columnspacing=1.2,
+    )
+
+
+def colour(checkpoint: PrefixCheckpoint, among: Sequence[PrefixCheckpoint]) -> str:
+    """Blue for Aligner, yellow for LLaMA-Adapter; the k-th of its method has the k-th shade."""
+    shades = BLUES if checkpoint.method == "aligner" else YELLOWS
+    return shades[_place(checkpoint, among) % len(shades)]
+
+
+def marker(checkpoint: PrefixCheckpoint, among: Sequence[PrefixCheckpoint]) -> str:
+    return MARKERS[_place(checkpoint, among) % len(MARKERS)]
+
+
+def _place(checkpoint: PrefixCheckpoint, among: Sequence[PrefixCheckpoint]) -> int:
+    same = [other for other in among if other.method == checkpoint.method]
+    return same.index(checkpoint)

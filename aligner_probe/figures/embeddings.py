@@ -1,0 +1,290 @@
+"""Figures 6b/15 and 12 to 14: prefix tokens on a plane, and Figure 12's question put to the distances themselves."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from aligner_probe.analysis.centre import CentreTest, centre_test
+from aligner_probe.analysis.embeddings import TokenMap, embed_tokens
+from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.figures.collection import Collection, Group
+from aligner_probe.figures.drawing import (
+    BLACK,
+    BLUES,
+    GREY,
+    MARKERS,
+    RED,
+    Comparison,
+    Drawing,
+    MissingInputs,
+    colour,
+    legend_below,
+    panels,
+)
+
+Method = Literal["tsne", "umap"]
+#: The paper's pairs: the one token against ten on Alpaca, against a hundred on MetaMath.
+PAPER_PAIRS = {"Alpaca": 10, "MetaMath": 100}
+
+
+def plot_map(
+    ax: Axes,
+    token_map: TokenMap,
+    *,
+    colors: dict[str, str],
+    labels: dict[str, str] | None = None,
+    markers: dict[str, str] | None = None,
+) -> Axes:
+    """Tokens on the plane, one colour a checkpoint; a checkpoint of one token is drawn large and on top."""
+    frame = token_map.to_frame()
+    for name, rows in frame.groupby("checkpoint", sort=False):
+        single = len(rows) == 1
+        ax.scatter(
+            rows["x"],
+            rows["y"],
+            s=70 if single else 16,
+            color=colors[name],
+            marker=(markers or {}).get(name, "o"),
+            edgecolor="white",
+            linewidth=0.5,
+            alpha=1 if single else 0.85,
+            zorder=3 if single else 2,
+            label=f"{(labels or {}).get(name, name)} (n = {len(rows)})",
+        )
+    trust = token_map.trustworthiness
+    settings = ", ".join(f"{key} {value:g}" for key, value in token_map.settings.items())
+    ax.set_xlabel(
+        f"{settings}, seed {token_map.seed}, trustworthiness {'–' if trust is None else f'{trust:.2f}'}", fontsize=8
+    )
+    ax.set(xticks=[], yticks=[])
+    ax.grid(visible=False)
+    return ax
+
+
+def plot_centre_test(ax: Axes, result: CentreTest) -> Axes:
+    """Distances to the centroid: of the one, of each of the others (leave-one-out), of random directions; then without
+    the token that shares the one's start."""
+    rows = [
+        ("random", result.random, GREY),
+        ("others", result.leave_one_out, BLUES[0]),
+        ("the one", [result.matched], BLACK),
+        ("others, no twin", result.leave_one_out_without_twin, BLUES[0]),
+        ("the one, no twin", [result.distance_without_twin], BLACK),
+    ]
+    spread = np.random.default_rng(0)
+    for place, (_, values, color) in enumerate(rows):
+        single = len(values) == 1
+        jitter = 0 if single else spread.uniform(-0.22, 0.22, len(values))
+        ax.scatter(
+            values,
+            np.full(len(values), float(place)) + jitter,
+            s=70 if single else 9,
+            color=color,
+            edgecolor="white",
+            linewidth=0.3,
+            alpha=1 if single else 0.7,
+            zorder=3 if single else 2,
+        )
+    ax.axhline(2.5, color=RED, linewidth=0.8, linestyle=":")
+    ax.set_yticks(range(len(rows)), [f"{name} (n = {len(values)})" for name, values, _ in rows])
+    ax.invert_yaxis()
+    ax.set_xlabel("distance to the others' centroid", fontsize=8)
+    ax.set_title(f"twin: token {result.twin}, cosine {result.twin_cosine:.3f}")
+    return ax
+
+
+def one_among_many(collection: Collection) -> Drawing:
+    """Figure 12: Aligner-1's token among those of a larger Aligner, and whether it is their centre."""
+    return _one_among_many(collection, "tsne", with_test=True)
+
+
+def one_among_many_umap(collection: Collection) -> Drawing:
+    """The same by UMAP."""
+    return _one_among_many(collection, "umap", with_test=False)
+
+
+def _one_among_many(collection: Collection, method: Method, *, with_test: bool) -> Drawing:
+    pairs = [
+        (group, one, many)
+        for group in collection.groups
+        if (one := group.aligner(1)) is not None
+        for many in group.aligners
+        if many.n_tokens >= 3
+    ]
+    missing = _missing_pairs(collection)
+    if not pairs:
+        raise MissingInputs(missing or ["Aligner-1 and a larger Aligner trained on the same data"])
+    maps = [embed_tokens([one, many], method=method) for _, one, many in pairs]
+    tests = [centre_test(one, many) for _, one, many in pairs] if with_test else []
+    rows = 2 if with_test else 1
+    figure, axes = panels(
+        rows * len(pairs),
+        columns=len(pairs),
+    )
+    for ax, (group, one, many), token_map in zip(axes, pairs, maps, strict=False):
+        plot_map(
+            ax,
+            token_map,
+            colors={one.label: BLACK, many.label: colour(many, group.checkpoints)},
+            labels={c.label: group.legend(c) for c in (one, many)},
+        )
+        legend_below(ax, columns=2, offset=0.08)
+        ax.set_title(group.title)
+    for ax, result in zip(axes[len(pairs) :] if tests else [], tests, strict=True):
+        plot_centre_test(ax, result)
+    caveats = dict.fromkeys(caveat for token_map in maps for caveat in token_map.caveats)
+    caption = f"{'; '.join(token_map.summary for token_map in maps)}. {_sentences(caveats)}"
+    if tests:
+        caption += (
+            " Below: distances in the space itself. Centroids always leave out one token, for the one too (matched). "
+            + " ".join(result.explanation for result in tests)
+        )
+    return Drawing(
+        figure,
+        _frames(maps, tests),
+        caption,
+        tuple(dict.fromkeys(c for _, one, many in pairs for c in (one, many))),
+        settings=_settings(maps),
+        missing=tuple(missing),
+        comparisons=tuple(
+            Comparison(
+                f"{result.label_one} among {result.label_many}",
+                "the one token is the centre of the others",
+                f"distance {result.distance:.1f}; the others {result.leave_one_out.mean():.1f}; without its twin, "
+                f"token {result.twin} (cosine {result.twin_cosine:.3f}): {result.distance_without_twin:.1f} against "
+                f"{result.leave_one_out_without_twin.mean():.1f}",
+                result.explanation,
+            )
+            for result in tests
+        ),
+    )
+
+
+def one_and_adapter(collection: Collection) -> Drawing:
+    """Figure 13: Aligner-1's token among LLaMA-Adapter's of all layers, coloured by layer."""
+    return _with_adapter(collection, 1)
+
+
+def ten_and_adapter(collection: Collection) -> Drawing:
+    """Figure 14: Aligner-10's tokens among LLaMA-Adapter's."""
+    return _with_adapter(collection, 10)
+
+
+def _with_adapter(collection: Collection, n_tokens: int) -> Drawing:
+    pairs = [
+        (group, aligner, adapter)
+        for group in collection.groups
+        if (aligner := group.aligner(n_tokens)) is not None and (adapter := group.llama_adapter) is not None
+    ]
+    missing = [*collection.missing("aligner", n_tokens), *collection.missing("llama_adapter")]
+    if not pairs:
+        raise MissingInputs(missing or [f"Aligner-{n_tokens} and LLaMA-Adapter trained on the same data"])
+    maps = [embed_tokens([aligner, adapter]) for _, aligner, adapter in pairs]
+    figure, axes = panels(len(pairs))
+    for ax, (group, aligner, adapter), token_map in zip(axes, pairs, maps, strict=True):
+        frame = token_map.to_frame()
+        theirs = frame[frame["method"] == "llama_adapter"]
+        points = ax.scatter(
+            theirs["x"], theirs["y"], c=theirs["layer"], cmap="YlOrBr", s=14, edgecolor=GREY, linewidth=0.2
+        )
+        figure.colorbar(points, ax=ax, label=f"layer of {group.legend(adapter)} (n = {len(theirs)})", shrink=0.8)
+        ours = frame[frame["method"] == "aligner"]
+        ax.scatter(
+            ours["x"],
+            ours["y"],
+            s=60 if n_tokens == 1 else 26,
+            color=BLACK if n_tokens == 1 else BLUES[0],
+            edgecolor="white",
+            linewidth=0.5,
+            label=f"{group.legend(aligner)} (n = {len(ours)})",
+        )
+        ax.set_title(group.title)
+        ax.set_xlabel(
+            f"perplexity {token_map.settings['perplexity']:g}, seed {token_map.seed}, "
+            f"trustworthiness {token_map.trustworthiness:.2f}",
+            fontsize=8,
+        )
+        ax.set(xticks=[], yticks=[])
+        ax.grid(visible=False)
+        legend_below(ax, columns=2, offset=0.08)
+    caveats = dict.fromkeys(caveat for token_map in maps for caveat in token_map.caveats)
+    return Drawing(
+        figure,
+        _frames(maps),
+        f"{'; '.join(token_map.summary for token_map in maps)}. {_sentences(caveats)}",
+        tuple(dict.fromkeys(c for _, *both in pairs for c in both)),
+        settings=_settings(maps),
+        missing=tuple(missing),
+    )
+
+
+def four_models(collection: Collection) -> Drawing:
+    """Figures 6b and 15: Aligner-1 and LLaMA-Adapter on two data sets, on one plane."""
+    missing = [*collection.missing("aligner", 1), *collection.missing("llama_adapter")]
+    by_base: dict[tuple[str, int], list[Group]] = {}
+    for group in collection.groups:
+        by_base.setdefault((group.base_model, group.checkpoints[0].d_model), []).append(group)
+    shown: list[tuple[str, list[PrefixCheckpoint]]] = []
+    for (base, _), groups in by_base.items():
+        both = [[group.aligner(1), group.llama_adapter] for group in groups[:2]]
+        members = [c for pair in both for c in pair if c is not None]
+        if any(c.method == "llama_adapter" for c in members) and any(c.method == "aligner" for c in members):
+            shown.append((base, members))
+    if not shown:
+        raise MissingInputs(missing or ["Aligner-1 and LLaMA-Adapter for one base model"])
+    maps = [embed_tokens(members) for _, members in shown]
+    figure, axes = panels(len(shown))
+    for ax, (base, members), token_map in zip(axes, shown, maps, strict=True):
+        data_sets = list(dict.fromkeys(c.data_set for c in members))
+        plot_map(
+            ax,
+            token_map,
+            colors={c.label: colour(c, members) for c in members},
+            labels={c.label: f"{c.method_label} · {c.data_set}" for c in members},
+            markers={c.label: MARKERS[data_sets.index(c.data_set)] for c in members},
+        )
+        legend_below(ax, columns=2, offset=0.08)
+        ax.set_title(base)
+    caveats = dict.fromkeys(caveat for token_map in maps for caveat in token_map.caveats)
+    return Drawing(
+        figure,
+        _frames(maps),
+        f"{'; '.join(token_map.summary for token_map in maps)}. {_sentences(caveats)}",
+        tuple(c for _, members in shown for c in members),
+        settings=_settings(maps),
+        missing=tuple(missing),
+    )
+
+
+def _missing_pairs(collection: Collection) -> list[str]:
+    """The paper's panels that cannot be drawn."""
+    lacking = collection.missing("aligner", 1)
+    for data_set in collection.expected_data_sets:
+        n_tokens = PAPER_PAIRS.get(data_set)
+        larger = [c for g in collection.groups if g.data_set == data_set for c in g.aligners if c.n_tokens > 1]
+        if n_tokens is not None and not any(c.n_tokens == n_tokens for c in larger):
+            why = " (the file published under that name is JSON text)" if data_set == "Alpaca" else ""
+            lacking.append(f"Aligner-{n_tokens} trained on {data_set}{why}")
+        elif n_tokens is None and not larger:
+            lacking.append(f"an Aligner with more tokens than one trained on {data_set}")
+    return lacking
+
+
+def _frames(maps: Sequence[TokenMap], tests: Sequence[CentreTest] = ()) -> pd.DataFrame:
+    frames = [token_map.to_frame().assign(panel=i, drawn="map") for i, token_map in enumerate(maps)]
+    frames += [result.to_frame().assign(panel=i, drawn="distance") for i, result in enumerate(tests)]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _settings(maps: Sequence[TokenMap]) -> dict:
+    return {
+        "method": maps[0].method,
+        "maps": [{"n": m.n, "seed": m.seed, **m.settings, "trustworthiness": m.trustworthiness} for m in maps],
+    }
+
+
+def _sentences(caveats: Sequence[str] | dict[str, None]) -> str:
+    return " ".join(f"{caveat[0].upper()}{caveat[1:]}." for caveat in caveats)

@@ -1,0 +1,214 @@
+"""Draw figures into a folder: pictures, the data drawn, a manifest, and a page that shows them all.
+
+Everything is made in a hidden folder first and renamed into place at the end, so a reader never meets half a set.
+"""
+
+import importlib
+import io
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from aligner_probe.checkpoints import Skipped
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.figures.catalogue import Entry
+from aligner_probe.figures.collection import Collection
+from aligner_probe.figures.drawing import Drawing, MissingInputs, style
+from aligner_probe.files import staging_folder, writing_to
+from aligner_probe.versions import versions
+
+MANIFEST, INDEX = "manifest.json", "index.html"
+PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "umap-learn", "matplotlib", "seaborn", "pandas")
+DOTS_PER_INCH = 150
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What a run left behind: one record a figure, and the files of the inputs that could not be read."""
+
+    folder: Path
+    records: tuple[dict[str, Any], ...]
+    skipped: tuple[Skipped, ...]
+
+
+def draw(name: str, collection: Collection) -> Drawing:
+    """One figure of the catalogue, for a notebook: `draw("fig07", Collection(checkpoints)).figure`.
+
+    Raises AlignerProbeError for an unknown name or missing inputs.
+    """
+    from aligner_probe.figures.catalogue import find
+
+    [entry] = find([name])
+    try:
+        return _titled(entry, collection)
+    except MissingInputs as error:
+        raise AlignerProbeError(f"{entry.id} ({entry.title}) needs {error}") from error
+
+
+def draw_gallery(
+    entries: Sequence[Entry],
+    collection: Collection,
+    folder: Path,
+    *,
+    formats: Sequence[str] = ("png",),
+    skipped: Sequence[Skipped] = (),
+    strict: bool = False,
+    partial: bool = False,
+    jobs: int = 1,
+    show_progress: bool = True,
+) -> Gallery:
+    """Draw `entries` into `folder`, with manifest.json and index.html.
+
+    `partial` (some figures asked for by name) keeps the others of an earlier run, files and records; else the folder's
+    old figures go. With `jobs` over 1, that many processes draw. Raises AlignerProbeError where the folder cannot be
+    written, and with `strict` where anything is missing or was skipped; then nothing in the folder changes.
+    """
+    if strict and skipped:
+        raise AlignerProbeError(
+            f"--strict: {len(skipped)} files could not be read, the first {skipped[0].path}: {skipped[0].reason}"
+        )
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with staging_folder(folder) as stage:
+            with tqdm(total=len(entries), desc="figures", unit="figure", disable=not show_progress) as bar:
+                records = list(_draw_all(entries, collection, stage, formats, jobs, bar))
+            if strict:
+                _refuse_missing(records)
+            earlier = _earlier_records(folder)
+            if partial:
+                drawn = {record["id"] for record in records}
+                records += [record for record in earlier if record["id"] not in drawn]
+            records.sort(key=_in_catalogue_order)
+            _write_manifest(stage / MANIFEST, records, skipped)
+            _write_index(stage / INDEX, records, skipped)
+            keep = {name for record in records for name in record["files"]}
+            for path in sorted(stage.iterdir(), key=lambda path: path.name in (MANIFEST, INDEX)):
+                path.replace(folder / path.name)
+            for record in earlier:
+                for name in set(record["files"]) - keep:
+                    (folder / name).unlink(missing_ok=True)
+    return Gallery(folder, tuple(records), tuple(skipped))
+
+
+def _draw_all(
+    entries: Sequence[Entry], collection: Collection, stage: Path, formats: Sequence[str], jobs: int, bar: tqdm
+) -> Iterator[dict[str, Any]]:
+    if min(jobs, len(entries)) <= 1:
+        for entry in entries:
+            yield _draw_one(entry, collection, stage, formats)
+            bar.update()
+        return
+    # Fresh processes: torch's threads do not survive a fork. UMAP, last in the catalogue, takes longest and goes first.
+    # One thread each: processes that all use all cores get in each other's way.
+    with (
+        _environment(OMP_NUM_THREADS="1"),
+        ProcessPoolExecutor(min(jobs, len(entries)), multiprocessing.get_context("spawn")) as pool,
+    ):
+        running = [pool.submit(_draw_one, entry, collection, stage, formats) for entry in reversed(entries)]
+        for future in as_completed(running):
+            yield future.result()
+            bar.update()
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Environment variables for processes started meanwhile; the caller's own come back."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
+def _draw_one(entry: Entry, collection: Collection, stage: Path, formats: Sequence[str]) -> dict[str, Any]:
+    record: dict[str, Any] = {"id": entry.id, "title": entry.title, "paper": entry.paper, "stem": entry.stem}
+    try:
+        drawing = _titled(entry, collection)
+    except MissingInputs as error:
+        return record | {"status": "missing", "missing": list(error.needs), "files": [], "inputs": []}
+    files = [f"{entry.stem}.{ending}" for ending in formats]
+    for ending, name in zip(formats, files, strict=True):
+        # Dates would make two runs on the same inputs differ.
+        metadata = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[ending]
+        # Through memory, for matplotlib's PDF writer turns a full disk into an error of another kind.
+        picture = io.BytesIO()
+        with style():  # its hash salt, too, for SVG files that do not differ from run to run
+            drawing.figure.savefig(picture, format=ending, dpi=DOTS_PER_INCH, metadata=metadata)
+        (stage / name).write_bytes(picture.getvalue())
+    drawing.frame.to_csv(stage / f"{entry.stem}.csv", index=False)
+    return record | {
+        "status": "partial" if drawing.missing else "drawn",
+        "missing": list(drawing.missing),
+        "files": [*files, f"{entry.stem}.csv"],
+        "caption": drawing.caption,
+        "settings": drawing.settings,
+        "inputs": [{"label": c.label, "source": c.source, "sha256": c.sha256} for c in drawing.inputs],
+        "comparisons": [asdict(comparison) for comparison in drawing.comparisons],
+        "versions": versions(PACKAGES),
+    }
+
+
+def _titled(entry: Entry, collection: Collection) -> Drawing:
+    module, function = entry.draw.split(":")
+    with style():
+        drawing = getattr(importlib.import_module(f"aligner_probe.figures.{module}"), function)(collection)
+        drawing.figure.suptitle(f"{entry.title} ({entry.paper})", fontweight="bold")
+    return drawing
+
+
+def _refuse_missing(records: Sequence[dict[str, Any]]) -> None:
+    lacking = [record for record in records if record["missing"]]
+    if lacking:
+        first = lacking[0]
+        raise AlignerProbeError(
+            f"--strict: {len(lacking)} of {len(records)} figures lack inputs "
+            f"({', '.join(record['id'] for record in lacking)}); {first['id']} needs {'; '.join(first['missing'])}"
+        )
+
+
+def _earlier_records(folder: Path) -> list[dict[str, Any]]:
+    """Records of the folder's last run whose files are all there; none where its manifest is not ours to read."""
+    try:
+        records = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["figures"]
+        return [record for record in records if all((folder / Path(name).name).is_file() for name in record["files"])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _write_manifest(path: Path, records: Sequence[dict[str, Any]], skipped: Sequence[Skipped]) -> None:
+    content = {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "figures": list(records),
+        "skipped": [asdict(file) for file in skipped],
+    }
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _write_index(path: Path, records: Sequence[dict[str, Any]], skipped: Sequence[Skipped]) -> None:
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("aligner_probe.figures", "."), autoescape=True, trim_blocks=True)
+    page = environment.get_template("index.html.jinja").render(
+        records=records, skipped=skipped, versions=versions(PACKAGES)
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _in_catalogue_order(record: dict[str, Any]) -> int:
+    from aligner_probe.figures.catalogue import CATALOGUE
+
+    return next((i for i, entry in enumerate(CATALOGUE) if entry.id == record["id"]), len(CATALOGUE))

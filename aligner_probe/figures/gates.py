@@ -1,0 +1,218 @@
+"""Figures 6a/7 to 11: gates by layer, by head position, and all in order."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from aligner_probe.analysis.gates import GateStatistics, gate_statistics
+from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.figures.collection import Collection, Group
+from aligner_probe.figures.drawing import GREY, Comparison, Drawing, MissingInputs, colour, legend_below, marker, panels
+
+SAMPLE_STD = "Standard deviations have ddof 1."
+BANDS = "Bands: 95 % BCa bootstrap over heads, {resamples} resamples, seed {seed}."
+GAUGE = (
+    "Aligner-1's gates are drawn as stored; their common scale, and the sign of all at once, are not identified. Fixed "
+    "to a token of norm sqrt(d_model), multiply by {factors}."
+)
+#: Section 5.1 reads the spread as rising with depth and falling again in the upper half.
+PAPER_SPREAD = "rises with layer, in the upper half reversed"
+
+
+def plot_by_layer(
+    ax: Axes,
+    statistics: GateStatistics,
+    *,
+    what: str = "std",
+    color: str | None = None,
+    marker: str | None = None,
+    label: str | None = None,
+) -> Axes:
+    """Spread ("std") or mean ("mean") of the gates of each layer, with its interval."""
+    values, interval = {
+        "std": (statistics.std_by_layer, statistics.std_by_layer_interval),
+        "mean": (statistics.mean_by_layer, statistics.mean_by_layer_interval),
+    }[what]
+    (line,) = ax.plot(statistics.layers, values, color=color, marker=marker, markersize=3.5, linewidth=1.3, label=label)
+    ax.fill_between(statistics.layers, *interval, color=line.get_color(), alpha=0.15, linewidth=0)
+    heads = statistics.gates.shape[1]
+    ax.set(xlabel=f"layer (from 0), n = {heads} heads each", ylabel=f"{_noun(what)} of gates")
+    return ax
+
+
+def plot_by_head(
+    ax: Axes,
+    statistics: GateStatistics,
+    *,
+    what: str = "std",
+    color: str | None = None,
+    marker: str | None = None,
+    label: str | None = None,
+) -> Axes:
+    """Spread or mean of the gates at each head position, over layers; positions have no order, so no line."""
+    values = {"std": statistics.std_by_head, "mean": statistics.mean_by_head}[what]
+    ax.plot(range(len(values)), values, color=color, marker=marker, markersize=4.5, linestyle="none", label=label)
+    ax.set(xlabel=f"head position, n = {len(statistics.layers)} layers each", ylabel=f"{_noun(what)} over layers")
+    return ax
+
+
+def plot_all_gates(ax: Axes, statistics: GateStatistics, *, color: str | None = None) -> Axes:
+    """Every gate in order, first head to last, bottom layer to top; grid lines stand at layers."""
+    heads = statistics.gates.shape[1]
+    ax.plot(statistics.flat, color=color, marker=".", markersize=2.5, linestyle="none")
+    ax.axhline(0, color=GREY, linewidth=0.8)
+    step = max(1, len(statistics.layers) // 8)
+    ax.set_xticks([i * heads for i in range(0, len(statistics.layers), step)], statistics.layers[::step])
+    ax.set(xlabel=f"layer ({heads} heads each, in order)", ylabel="gate")
+    return ax
+
+
+def std_by_layer(collection: Collection) -> Drawing:
+    """Figures 6a and 7."""
+    return _by_layer(collection, "std")
+
+
+def mean_by_layer(collection: Collection) -> Drawing:
+    """Figure 8."""
+    return _by_layer(collection, "mean")
+
+
+def std_by_head(collection: Collection) -> Drawing:
+    """Figure 9."""
+    return _by_head(collection, "std")
+
+
+def mean_by_head(collection: Collection) -> Drawing:
+    """Figure 10."""
+    return _by_head(collection, "mean")
+
+
+def all_gates(collection: Collection) -> Drawing:
+    """Figure 11: one panel a checkpoint."""
+    shown = [(group, c) for group in _usable(collection) for c in group.checkpoints]
+    statistics = [gate_statistics(c) for _, c in shown]
+    figure, axes = panels(len(shown), columns=2, height=2.5)
+    for ax, (group, checkpoint), result in zip(axes, shown, statistics, strict=True):
+        plot_all_gates(ax, result, color=colour(checkpoint, group.checkpoints))
+        ax.set_title(f"{group.legend(checkpoint)} · {group.title}")
+    frames = [
+        pd.DataFrame(
+            {
+                "checkpoint": result.label,
+                "layer": np.repeat(result.layers, result.gates.shape[1]),
+                "head": np.tile(np.arange(result.gates.shape[1]), len(result.layers)),
+                "gate": result.flat,
+            }
+        )
+        for result in statistics
+    ]
+    return Drawing(
+        figure,
+        pd.concat(frames, ignore_index=True),
+        "Every gate, after its function, from the first head to the last and from the bottom layer to the top. Rows of "
+        "gates at powers of two, where there are any, are a trace of storage precision: the grid's step doubles there, "
+        "and an update that got a gate this far gets it no further.",
+        tuple(c for _, c in shown),
+        missing=_missing(collection),
+        comparisons=tuple(
+            Comparison(
+                f"{result.label}: gates exactly at a power of two",
+                None,
+                f"{result.at_powers_of_two} of {result.gates.size}",
+                f"{result.expected_at_powers_of_two:.1f} to expect without rounding",
+            )
+            for result in statistics
+        ),
+    )
+
+
+def _by_layer(collection: Collection, what: str) -> Drawing:
+    def caption(statistics: Sequence[GateStatistics]) -> str:
+        sample = statistics[0]
+        return f"{SAMPLE_STD if what == 'std' else ''} {BANDS.format(resamples=sample.resamples, seed=sample.seed)}"
+
+    drawing = _draw(collection, what, plot_by_layer, GateStatistics.to_frame, caption)
+    if what == "std":
+        return drawing
+    for ax in drawing.figure.axes:
+        ax.axhline(0, color=GREY, linewidth=0.8, zorder=0)
+    return drawing
+
+
+def _by_head(collection: Collection, what: str) -> Drawing:
+    def caption(statistics: Sequence[GateStatistics]) -> str:
+        layers = sorted({len(s.layers) for s in statistics})
+        return (
+            f"{SAMPLE_STD if what == 'std' else ''} Each point is one head position over "
+            f"{' or '.join(map(str, layers))} layers. Head k of one layer has nothing in common with head k of "
+            "another, so a pattern here would be chance."
+        )
+
+    return _draw(collection, what, plot_by_head, GateStatistics.heads_to_frame, caption)
+
+
+def _draw(
+    collection: Collection,
+    what: str,
+    plot: Callable[..., Axes],
+    to_frame: Callable[[GateStatistics], pd.DataFrame],
+    caption: Callable[[Sequence[GateStatistics]], str],
+) -> Drawing:
+    groups = _usable(collection)
+    figure, axes = panels(len(groups))
+    bands = "bands: 95 % bootstrap over heads" if plot is plot_by_layer else None
+    shown: list[tuple[PrefixCheckpoint, GateStatistics]] = []
+    for ax, group in zip(axes, groups, strict=True):
+        for checkpoint in group.checkpoints:
+            result = gate_statistics(checkpoint)
+            shown.append((checkpoint, result))
+            style = {"color": colour(checkpoint, group.checkpoints), "marker": marker(checkpoint, group.checkpoints)}
+            plot(ax, result, what=what, label=group.legend(checkpoint), **style)
+        ax.set_title(group.title)
+        legend_below(ax, title=bands)
+    statistics = [result for _, result in shown]
+    spreadless = [
+        f"spread of {result.label}: it has one gate a layer"
+        for result in statistics
+        if result.one_gate_a_layer and plot is plot_by_layer and what == "std"
+    ]
+    gauges = ", ".join(f"{r.gauge:.3f} ({r.label})" for r in statistics if r.gauge is not None)
+    heads = sorted({r.gates.shape[1] for r in statistics})
+    return Drawing(
+        figure,
+        pd.concat([to_frame(result) for result in statistics], ignore_index=True),
+        f"{caption(statistics)} n = {' or '.join(map(str, heads))} heads a layer. "
+        f"{GAUGE.format(factors=gauges) if gauges else ''}".strip(),
+        tuple(checkpoint for checkpoint, _ in shown),
+        settings={"ddof": 1, "seed": statistics[0].seed, "resamples": statistics[0].resamples},
+        missing=(*_missing(collection), *spreadless),
+        comparisons=tuple(_comparisons(statistics)) if what == "std" and plot is plot_by_layer else (),
+    )
+
+
+def _comparisons(statistics: Sequence[GateStatistics]) -> list[Comparison]:
+    return [
+        Comparison(
+            f"{result.label}: Spearman of spread against layer",
+            PAPER_SPREAD,
+            f"all layers {result.spearman}; upper half {result.spearman_upper}",
+            "interval over heads (layers fixed)",
+        )
+        for result in statistics
+    ]
+
+
+def _usable(collection: Collection) -> tuple[Group, ...]:
+    if not collection.groups:
+        raise MissingInputs(["a checkpoint of Aligner or LLaMA-Adapter"])
+    return collection.groups
+
+
+def _missing(collection: Collection) -> tuple[str, ...]:
+    return (*collection.missing("aligner", 1), *collection.missing("llama_adapter"))
+
+
+def _noun(what: str) -> str:
+    return {"std": "standard deviation", "mean": "mean"}[what]
