@@ -21,7 +21,7 @@ BLUES = ("#0072B2", "#56B4E9", "#003A5C", "#7F9DB9")
 YELLOWS = ("#E69F00", "#8F6200", "#F5CD70")
 BLACK, GREY, RED = "#111111", "#8A8A8A", "#B0413E"
 MARKERS = ("o", "s", "^", "D", "v", "P")
-PANEL_WIDTH, PANEL_HEIGHT, MIN_WIDTH = 4.4, 3.3, 5.6
+PANEL_WIDTH, PANEL_HEIGHT, MIN_WIDTH = 4.4, 3.3, 6.8
 
 
 @dataclass(frozen=True)

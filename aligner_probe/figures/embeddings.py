@@ -71,8 +71,8 @@ def plot_centre_test(ax: Axes, result: CentreTest) -> Axes:
         ("random", result.random, GREY),
         ("others", result.leave_one_out, BLUES[0]),
         ("the one", [result.matched], BLACK),
-        ("others, no twin", result.leave_one_out_without_twin, BLUES[0]),
-        ("the one, no twin", [result.distance_without_twin], BLACK),
+        (f"others, not {result.twin}", result.leave_one_out_without_twin, BLUES[0]),
+        (f"the one, {result.twin} out", [result.distance_without_twin], BLACK),
     ]
     spread = np.random.default_rng(0)
     for place, (_, values, color) in enumerate(rows):
@@ -92,7 +92,8 @@ def plot_centre_test(ax: Axes, result: CentreTest) -> Axes:
     ax.set_yticks(range(len(rows)), [f"{name} (n = {len(values)})" for name, values, _ in rows])
     ax.invert_yaxis()
     ax.set_xlabel("distance to the others' centroid", fontsize=8)
-    ax.set_title(f"twin: token {result.twin}, cosine {result.twin_cosine:.3f}")
+    nearest = "twin" if result.has_twin else "most alike"
+    ax.set_title(f"{nearest}: token {result.twin}, cosine {result.twin_cosine:.3f}")
     return ax
 
 
@@ -156,7 +157,6 @@ def _one_among_many(collection: Collection, method: Method, *, with_test: bool) 
                 f"distance {result.distance:.1f}; the others {result.leave_one_out.mean():.1f}; without its twin, "
                 f"token {result.twin} (cosine {result.twin_cosine:.3f}): {result.distance_without_twin:.1f} against "
                 f"{result.leave_one_out_without_twin.mean():.1f}",
-                result.explanation,
             )
             for result in tests
         ),

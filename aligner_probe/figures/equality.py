@@ -42,9 +42,9 @@ def plot_differences(ax: Axes, equality: Equality, *, color: str) -> Axes:
     ax.bar(-2.5 * edges[1], equality.n_equal, width=2 * edges[1], color=RED, label="exactly equal")
     ax.annotate(
         f"{equality.n_equal:,} of {equality.prefix.n:,}\nexactly equal ({equality.share_equal:.1%})",
-        (-1.3 * edges[1], equality.n_equal),
-        xytext=(8, -4),
-        textcoords="offset points",
+        (0.97, 0.95),
+        xycoords="axes fraction",
+        ha="right",
         va="top",
         fontsize=8,
         color=RED,
@@ -52,6 +52,7 @@ def plot_differences(ax: Axes, equality: Equality, *, color: str) -> Axes:
     )
     ax.set_yscale("log")
     ax.set_ylim(0.7, max(equality.n_equal, counts.max(initial=1), 1) * 2.5)
+    ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= top])
     ax.set(xlabel="|difference|", ylabel="numbers (log scale)")
     return ax
 
