@@ -13,9 +13,16 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Aligner": "adapters.prefix",
     "AlignerProbeError": "errors",
     "Collection": "figures.collection",
+    "FullFineTune": "adapters.full",
+    "LLaMAAdapter": "adapters.prefix",
+    "LoRA": "adapters.lora",
+    "OutputBias": "adapters.output_bias",
     "PrefixCheckpoint": "checkpoints.prefix",
+    "PrefixTuning": "adapters.prefix_tuning",
+    "PromptTuning": "adapters.prompt_tuning",
     "centre_test": "analysis.centre",
     "compare_checkpoints": "analysis.forensics",
     "compare_numbers": "analysis.equality",
@@ -25,7 +32,8 @@ _HOMES = {
     "gate_statistics": "analysis.gates",
     "list_published": "checkpoints.published",
     "load_checkpoint": "checkpoints.reading",
-    "parameter_table": "analysis.parameters",
+    "load_model": "models",
+    "parameter_table": "sizes",
     "save_checkpoint": "checkpoints.native",
     "scan_checkpoints": "checkpoints.reading",
 }

@@ -4,14 +4,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aligner_probe.analysis.parameters import (
+from aligner_probe.figures.collection import Collection
+from aligner_probe.figures.drawing import Comparison, Drawing
+from aligner_probe.sizes import (
     LLAMA2_7B,
     adapters_per_gpu,
     adapters_per_gpu_as_published,
     parameter_table,
 )
-from aligner_probe.figures.collection import Collection
-from aligner_probe.figures.drawing import Comparison, Drawing
 
 GPU_BYTES = 24e9
 PREFIX_TOKENS = {"Aligner-1": 1, "Aligner-10": 10, "Aligner-300": 300, "LLaMA-Adapter-10": 300}

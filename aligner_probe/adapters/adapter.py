@@ -1,0 +1,187 @@
+"""What every adapter is: some numbers of its own, and hooks that put them to work inside a `with` block.
+
+    adapter = Aligner(model, n_tokens=1, start_layer=2, seed=0)
+    with adapter.attached():
+        model(tokens)                 # adapted
+    model(tokens)                     # the base, without a trace
+
+Hooks are permanent ones in TransformerLens's sense, since `run_with_cache`, `run_with_hooks` and `hooks()` remove all
+others of the points they touch. Adapters add up when several are attached.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.hooks import AttentionShape, Family, family_of
+from aligner_probe.models import architecture_of, check_raw, n_base_parameters
+from aligner_probe.sizes import adapters_per_gpu_as_published
+
+HookFunction = Callable[..., Tensor | None]
+#: Below this many layers the paper's start layer 2 would leave half the model out; the user must choose.
+FEWEST_LAYERS_FOR_DEFAULT = 6
+DEFAULT_START_LAYER = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """Options that every method has. `start_layer` is the first adapted layer, from zero."""
+
+    start_layer: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.start_layer >= 0, f"start_layer {self.start_layer}; expected 0 or more")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise AlignerProbeError with `message` unless `condition`."""
+    if not condition:
+        raise AlignerProbeError(message)
+
+
+def default_start_layer(model: TransformerBridge) -> int:
+    """The paper's 2; on a base of few layers it must be given. Raises AlignerProbeError with a suggestion there."""
+    n_layers = model.cfg.n_layers
+    require(
+        n_layers >= FEWEST_LAYERS_FOR_DEFAULT,
+        f"a base of {n_layers} layers needs start_layer to be given, since the default of {DEFAULT_START_LAYER} is "
+        f"meant for deep models; try start_layer={n_layers // 4}",
+    )
+    return DEFAULT_START_LAYER
+
+
+class Adapter(nn.Module):
+    """A method's numbers on one base model; subclasses say which hooks do what with them."""
+
+    method: ClassVar[str]
+    #: Whether other adapters may be attached at the same time.
+    stacks: ClassVar[bool] = True
+
+    def __init__(self, model: TransformerBridge, config: AdapterConfig):
+        super().__init__()
+        self.config = config
+        # Kept out of nn.Module's registry: the base's numbers are not the adapter's.
+        self.__dict__["model"] = check_raw(model)
+        self.family: Family = family_of(architecture_of(model))
+        self.shape = AttentionShape.of(model)
+        self._fired: dict[str, int] | None = None
+        require(
+            config.start_layer < self.shape.n_layers,
+            f"start_layer {config.start_layer} on a base of {self.shape.n_layers} layers adapts nothing; "
+            f"expected at most {self.shape.n_layers - 1}",
+        )
+
+    @property
+    def layers(self) -> range:
+        """Adapted layers."""
+        return range(self.config.start_layer, self.shape.n_layers)
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that are trained."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+    def adapters_per_gpu(self, n_bytes: float | int, *, as_published: bool = False) -> int:
+        """Adapters of this size that fit beside one base in 16 bits: floor((bytes - 2 base) / (2 n_parameters)).
+
+        `as_published` applies the paper's rule to Table 1 instead: 10 GB free whatever the card, d_model taken as
+        4,000, gates left out.
+        """
+        if as_published:
+            tokens = self.n_parameters // self.shape.d_model
+            require(tokens > 0, f"the paper's rule counts prefix tokens, and this {self.method} has none")
+            return adapters_per_gpu_as_published(tokens)
+        return max(0, int((n_bytes - 2 * n_base_parameters(self.model)) // (2 * self.n_parameters)))
+
+    def generator(self) -> torch.Generator:
+        """The seed's own stream of random numbers, on the CPU: the same on every device."""
+        return torch.Generator().manual_seed(self.config.seed)
+
+    def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
+        """Hook names with what to do there, in the order they are to be added."""
+        raise NotImplementedError
+
+    @property
+    def is_attached(self) -> bool:
+        return self._fired is not None
+
+    @contextmanager
+    def attached(self) -> Iterator["Adapter"]:
+        """Adapt the model inside the block.
+
+        Raises AlignerProbeError where the adapter is attached already or does not stack with one that is, and, at the
+        end of a block in which the model ran, where a hook never fired: a silent no-op would be a false result.
+        """
+        others = self.model.__dict__.setdefault("_aligner_probe_attached", [])
+        require(not self.is_attached, f"this {self.method} is attached already; leave its `with` block first")
+        for other in others:
+            alone = self if not self.stacks else other if not other.stacks else None
+            require(
+                alone is None, f"{getattr(alone, 'method', '')} does not stack with other adapters; detach them first"
+            )
+        self._fired = {}
+        others.append(self)
+        runs = [0]
+
+        def count_run(*_: object) -> None:
+            runs[0] += 1
+
+        # A run that stops early (stop_at_layer) does not get here and is not held against hooks further up.
+        counter = self.model.original_model.register_forward_hook(count_run)
+        handles: list[tuple[HookPoint, object]] = []
+        try:
+            with self._installed():
+                for name, function in self.hook_functions():
+                    point = hook_point(self.model, name)
+                    self._fired[name] = 0
+                    handles.append((point, point.add_hook(self._counted(name, function), is_permanent=True)))
+                yield self
+            silent = [name for name, times in self._fired.items() if times == 0]
+            require(
+                not (runs[0] and silent),
+                f"{self.method} had no effect at {', '.join(silent[:3])}: the hook never fired in {runs[0]} runs. "
+                "Is the model in a mode that bypasses it, or were hooks reset with including_permanent=True?",
+            )
+        finally:
+            counter.remove()
+            for point, handle in handles:
+                handle.hook.remove()
+                if handle in point.fwd_hooks:
+                    point.fwd_hooks.remove(handle)
+            others.remove(self)
+            self._fired = None
+
+    @contextmanager
+    def _installed(self) -> Iterator[None]:
+        """What a method needs around its hooks; nothing, for most."""
+        yield
+
+    def _counted(self, name: str, function: HookFunction) -> HookFunction:
+        def counted(tensor: Tensor, hook: HookPoint) -> Tensor | None:
+            self._fired[name] += 1
+            return function(tensor, hook=hook)
+
+        return counted
+
+    def extra_repr(self) -> str:
+        options = ", ".join(f"{key}={value!r}" for key, value in self.config.to_dict().items())
+        return f"{options}, n_parameters={self.n_parameters}"
+
+
+def hook_point(model: TransformerBridge, name: str) -> HookPoint:
+    """The hook point of a dotted name, aliases included (`blocks.3.attn.hook_z`)."""
+    place: Any = model
+    for part in name.split("."):
+        place = place[int(part)] if part.isdigit() else getattr(place, part)
+    return place

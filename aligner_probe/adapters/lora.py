@@ -1,0 +1,107 @@
+"""LoRA through hook points (arXiv 2106.09685): low-rank additions to attention projections.
+
+For a target projection W with input x, the layer computes W x + (alpha / r) B A x, with A drawn as PEFT draws it
+(Kaiming uniform) and B zero at the start. Queries, keys and values take it before rotary and before any query norm,
+which is where their projections end.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.adapters.adapter import Adapter, AdapterConfig, HookFunction, require
+
+TARGETS = ("q", "k", "v", "o")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAConfig(AdapterConfig):
+    """`r` is the rank; `targets` are TransformerLens's names of the projections (q_proj is "q")."""
+
+    r: int = 8
+    alpha: float | int = 16.0
+    targets: tuple[str, ...] = ("q", "v")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.r >= 1, f"r {self.r}; expected 1 or more")
+        unknown = [target for target in self.targets if target not in TARGETS]
+        require(bool(self.targets) and not unknown, f"targets {self.targets}; expected some of {', '.join(TARGETS)}")
+        require(len(set(self.targets)) == len(self.targets), f"targets {self.targets} name one twice")
+
+
+class LoRA(Adapter):
+    """LoRA(model, r=8, alpha=16, targets=("q", "v"), seed=0); `start_layer` 0 adapts all layers.
+
+    Raises AlignerProbeError for options that do not fit.
+    """
+
+    method = "lora"
+    config: LoRAConfig
+
+    def __init__(
+        self,
+        model: TransformerBridge,
+        r: int = 8,
+        alpha: float | int = 16.0,
+        targets: Sequence[str] = ("q", "v"),
+        start_layer: int = 0,
+        seed: int = 0,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ):
+        config = LoRAConfig(r=r, alpha=alpha, targets=tuple(targets), start_layer=start_layer, seed=seed)
+        super().__init__(model, config)
+        device = next(model.original_model.parameters()).device
+        heads, kv_heads = (n * self.shape.d_head for n in (self.shape.n_heads, self.shape.n_kv_heads))
+        sizes = {
+            "q": (self.shape.d_model, heads),
+            "k": (self.shape.d_model, kv_heads),
+            "v": (self.shape.d_model, kv_heads),
+            "o": (heads, self.shape.d_model),
+        }
+        generator = self.generator()
+        self.A, self.B = nn.ParameterDict(), nn.ParameterDict()
+        for layer in self.layers:
+            for target in config.targets:
+                d_in, d_out = sizes[target]
+                bound = 1 / math.sqrt(d_in)  # Kaiming uniform with a = sqrt(5), as PEFT
+                start = (2 * torch.rand(r, d_in, generator=generator) - 1) * bound
+                self.A[f"{layer}_{target}"] = nn.Parameter(start.to(device, dtype))
+                self.B[f"{layer}_{target}"] = nn.Parameter(torch.zeros(d_out, r, device=device, dtype=dtype))
+        self._inputs: dict[tuple[int, bool], Tensor] = {}
+
+    def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
+        for layer in self.layers:
+            attention = f"blocks.{layer}.attn"
+            if set(self.config.targets) - {"o"}:
+                yield f"{attention}.hook_in", self._reader(layer, of_output=False)
+            for target in (t for t in self.config.targets if t != "o"):
+                yield f"{attention}.hook_{target}", self._adder(layer, target)
+            if "o" in self.config.targets:
+                yield f"{attention}.hook_z", self._reader(layer, of_output=True)
+                yield f"{attention}.hook_out", self._adder(layer, "o")
+
+    def _reader(self, layer: int, *, of_output: bool) -> HookFunction:
+        def read(tensor: Tensor, hook: HookPoint) -> None:
+            self._inputs[layer, of_output] = tensor.flatten(2)
+
+        return read
+
+    def _adder(self, layer: int, target: str) -> HookFunction:
+        a, b = self.A[f"{layer}_{target}"], self.B[f"{layer}_{target}"]
+
+        def add(out: Float[Tensor, "batch pos ..."], hook: HookPoint) -> Float[Tensor, "batch pos ..."]:
+            x = self._inputs[layer, target == "o"]
+            scale = self.config.alpha / self.config.r
+            low = F.linear(x, a.to(x.dtype))
+            return out + (scale * F.linear(low, b.to(x.dtype))).reshape(out.shape)
+
+        return add

@@ -1,0 +1,199 @@
+"""Aligner and LLaMA-Adapter: prefix tokens whose gated attention output is added to each head's own.
+
+For layers l >= start_layer (arXiv 2312.05503, eq. 5 to 7; 2303.16199):
+
+    k, v = P W_K, P W_V                       the layer's own frozen projections; no norm, no rotary
+    a = softmax(q k^T / sqrt(d_head)) v       q is the layer's own query after rotary
+    z = z + f(beta) a                         beta per head, zero at the start; f linear or tanh
+
+Aligner has one P for all layers, LLaMA-Adapter one a layer. With one token the softmax is over one key and equals 1, so
+Aligner-1 adds one vector a head, whatever the input: no query is read then, and no key is computed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.adapters.adapter import Adapter, AdapterConfig, HookFunction, default_start_layer, require
+from aligner_probe.hooks import project, score_scale
+
+Trained = Literal["all", "gates", "tokens"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixConfig(AdapterConfig):
+    """Options of Aligner and LLaMA-Adapter.
+
+    `train` freezes the other half: "gates" leaves random tokens as they are, "tokens" leaves gates open at
+    `initial_gate` (which must then not be zero). `gate_per` is "head", or "layer" for one scalar a layer.
+    """
+
+    n_tokens: int = 1
+    gate_function: Literal["linear", "tanh"] = "linear"
+    gate_per: Literal["head", "layer"] = "head"
+    train: Trained = "all"
+    initial_gate: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.n_tokens >= 1, f"n_tokens {self.n_tokens}; expected 1 or more")
+        require(
+            self.gate_function in ("linear", "tanh"), f"gate_function {self.gate_function!r}; expected linear or tanh"
+        )
+        require(self.gate_per in ("head", "layer"), f"gate_per {self.gate_per!r}; expected head or layer")
+        require(self.train in ("all", "gates", "tokens"), f"train {self.train!r}; expected all, gates or tokens")
+        require(
+            self.train != "tokens" or self.initial_gate != 0,
+            "train='tokens' with gates at zero trains nothing; set initial_gate, for instance with open_gate()",
+        )
+
+
+class PrefixAdapter(Adapter):
+    """Both methods; `shared` says which."""
+
+    shared: ClassVar[bool]
+    config: PrefixConfig
+
+    def __init__(self, model: TransformerBridge, config: PrefixConfig, dtype: torch.dtype):
+        super().__init__(model, config)
+        device = next(model.original_model.parameters()).device
+        n_prefixes = 1 if self.shared else len(self.layers)
+        start = torch.randn(n_prefixes, config.n_tokens, self.shape.d_model, generator=self.generator())
+        n_gates = self.shape.n_heads if config.gate_per == "head" else 1
+        self.prefix = nn.Parameter(start.to(device, dtype), requires_grad=config.train != "gates")
+        self.gates = nn.Parameter(
+            torch.full((len(self.layers), n_gates), config.initial_gate, device=device, dtype=dtype),
+            requires_grad=config.train != "tokens",
+        )
+        self._queries: dict[int, dict[str, Tensor]] = {}
+        self._projected: dict[int, tuple[tuple, Tensor, Tensor]] = {}
+
+    def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
+        for layer in self.layers:
+            if self.config.n_tokens > 1:
+                for name in self.family.query_hooks:
+                    yield f"blocks.{layer}.attn.{name}", self._reader(layer, name)
+            yield f"blocks.{layer}.attn.hook_z", self._adder(layer)
+
+    def _reader(self, layer: int, name: str) -> HookFunction:
+        def read(tensor: Tensor, hook: HookPoint) -> None:
+            self._queries.setdefault(layer, {})[name] = tensor
+
+        return read
+
+    def _adder(self, layer: int) -> HookFunction:
+        def add_constant(
+            z: Float[Tensor, "batch pos n_heads d_head"], hook: HookPoint
+        ) -> Float[Tensor, "batch pos n_heads d_head"]:
+            return z + self.gated_values(layer)[0]
+
+        def add_attention(
+            z: Float[Tensor, "batch pos n_heads d_head"], hook: HookPoint
+        ) -> Float[Tensor, "batch pos n_heads d_head"]:
+            q = self.family.final_query(self._queries.pop(layer))
+            k, v = self._keys_and_values(layer)
+            return z + prefix_attention(q, k, v, score_scale(self.model, layer))
+
+        return add_constant if self.config.n_tokens == 1 else add_attention
+
+    def prefix_of(self, layer: int) -> Float[Tensor, "n_tokens d_model"]:
+        """The tokens a layer attends to."""
+        return self.prefix[0 if self.shared else layer - self.config.start_layer]
+
+    def gate_of(self, layer: int) -> Float[Tensor, " n_gates"]:
+        """A layer's gates after their function: what multiplies the prefix attention of each head."""
+        gates = self.gates[layer - self.config.start_layer]
+        return torch.tanh(gates) if self.config.gate_function == "tanh" else gates
+
+    def gated_values(self, layer: int) -> Float[Tensor, "n_tokens n_heads d_head"]:
+        """The tokens' values times the gates: scaling a few values is cheaper than scaling every output."""
+        values = project(self.model, layer, "v", self.prefix_of(layer))
+        return values * self.gate_of(layer).to(values.dtype)[:, None]
+
+    def _keys_and_values(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Prefix keys and gated values; kept between calls without gradients (generation), while nothing changes.
+
+        Never kept from a call without gradients to one with: the prefix would silently stop to train.
+        """
+        if torch.is_grad_enabled():
+            return project(self.model, layer, "k", self.prefix_of(layer)), self.gated_values(layer)
+        now = (self.prefix_of(layer), self.gates[layer - self.config.start_layer])
+        if layer in self._projected:
+            then, keys, values = self._projected[layer]
+            if all(
+                a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
+                for a, b in zip(now, then, strict=True)
+            ):
+                return keys, values
+        keys, values = project(self.model, layer, "k", now[0]), self.gated_values(layer)
+        self._projected[layer] = (tuple(tensor.clone() for tensor in now), keys, values)
+        return keys, values
+
+
+def prefix_attention(
+    q: Float[Tensor, "batch pos n_heads d_head"],
+    k: Float[Tensor, "n_tokens n_heads d_head"],
+    v: Float[Tensor, "n_tokens n_heads d_head"],
+    scale: float,
+) -> Float[Tensor, "batch pos n_heads d_head"]:
+    """softmax(q k^T scale) v. Every row of the batch has the same keys, so batch and position make one long query."""
+    batch, pos, n_heads, d_head = q.shape
+    queries = q.permute(2, 0, 1, 3).reshape(1, n_heads, batch * pos, d_head)
+    keys, values = (tensor.transpose(0, 1).unsqueeze(0).to(q.dtype) for tensor in (k, v))
+    mixed = F.scaled_dot_product_attention(queries, keys, values, scale=scale)
+    return mixed[0].transpose(0, 1).reshape(batch, pos, n_heads, d_head)
+
+
+class Aligner(PrefixAdapter):
+    """One prefix for all layers, a gate a head (arXiv 2312.05503).
+
+    Aligner(model, n_tokens=1, start_layer=2, seed=0): n_tokens x d_model + adapted layers x n_heads numbers. Options
+    beside: `gate_function`, `gate_per`, `train`, `initial_gate` (PrefixConfig). Numbers are float32 unless `dtype`.
+    Raises AlignerProbeError for options that do not fit, and where a shallow base needs `start_layer` to be given.
+    """
+
+    method = "aligner"
+    shared = True
+
+    def __init__(
+        self,
+        model: TransformerBridge,
+        n_tokens: int = 1,
+        start_layer: int | None = None,
+        seed: int = 0,
+        *,
+        dtype: torch.dtype = torch.float32,
+        **options: object,
+    ):
+        start = default_start_layer(model) if start_layer is None else start_layer
+        super().__init__(model, PrefixConfig(n_tokens=n_tokens, start_layer=start, seed=seed, **options), dtype)
+
+
+class LLaMAAdapter(PrefixAdapter):
+    """A prefix of its own for each layer, a gate a head (arXiv 2303.16199).
+
+    LLaMAAdapter(model, n_tokens=10, start_layer=2, seed=0); options as Aligner's.
+    """
+
+    method = "llama_adapter"
+    shared = False
+
+    def __init__(
+        self,
+        model: TransformerBridge,
+        n_tokens: int = 10,
+        start_layer: int | None = None,
+        seed: int = 0,
+        *,
+        dtype: torch.dtype = torch.float32,
+        **options: object,
+    ):
+        start = default_start_layer(model) if start_layer is None else start_layer
+        super().__init__(model, PrefixConfig(n_tokens=n_tokens, start_layer=start, seed=seed, **options), dtype)

@@ -1,0 +1,106 @@
+"""Prefix tuning (arXiv 2101.00190): trained keys and values that each layer attends to beside its own.
+
+Unlike Aligner's, they share one softmax with the tokens' own keys. The keys get no rotary and the user's positions
+start at 0. One softmax over both is a weighted mean of the two attentions, with the share of each side's summed
+exponentials as its weight, so nothing has to be added to a cache:
+
+    w = sum exp(prefix scores) / (sum exp(prefix scores) + sum exp(own scores));   z = (1 - w) z + w prefix attention
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.adapters.adapter import Adapter, AdapterConfig, HookFunction, require
+from aligner_probe.hooks import score_scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixTuningConfig(AdapterConfig):
+    """`n_tokens` trained positions a layer; `spread` is the standard deviation of their start."""
+
+    n_tokens: int = 10
+    spread: float = 0.02
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.n_tokens >= 1, f"n_tokens {self.n_tokens}; expected 1 or more")
+        require(self.spread >= 0, f"spread {self.spread}; expected 0 or more")
+
+
+class PrefixTuning(Adapter):
+    """PrefixTuning(model, n_tokens=10, start_layer=0, seed=0, spread=0.02).
+
+    Raises AlignerProbeError for options that do not fit.
+    """
+
+    method = "prefix_tuning"
+    config: PrefixTuningConfig
+
+    def __init__(
+        self,
+        model: TransformerBridge,
+        n_tokens: int = 10,
+        start_layer: int = 0,
+        seed: int = 0,
+        *,
+        spread: float = 0.02,
+        dtype: torch.dtype = torch.float32,
+    ):
+        config = PrefixTuningConfig(n_tokens=n_tokens, start_layer=start_layer, seed=seed, spread=spread)
+        super().__init__(model, config)
+        device = next(model.original_model.parameters()).device
+        size = (len(self.layers), n_tokens, self.shape.n_kv_heads, self.shape.d_head)
+        generator = self.generator()
+        self.keys, self.values = (
+            nn.Parameter((spread * torch.randn(size, generator=generator)).to(device, dtype)) for _ in "kv"
+        )
+        self._seen: dict[int, dict[str, Tensor]] = {}
+
+    def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
+        for layer in self.layers:
+            attention = f"blocks.{layer}.attn"
+            for name in self.family.query_hooks:
+                yield f"{attention}.{name}", self._reader(layer, name)
+            yield f"{attention}.hook_attn_scores", self._scores_reader(layer)
+            yield f"{attention}.hook_z", self._mixer(layer)
+
+    def _reader(self, layer: int, name: str) -> HookFunction:
+        def read(tensor: Tensor, hook: HookPoint) -> None:
+            self._seen.setdefault(layer, {})[name] = tensor
+
+        return read
+
+    def _scores_reader(self, layer: int) -> HookFunction:
+        def read(scores: Float[Tensor, "batch n_heads pos keys"], hook: HookPoint) -> None:
+            # A row that is masked throughout (padding) has no finite score; its output is of no account.
+            lowest = torch.finfo(scores.dtype).min
+            self._seen.setdefault(layer, {})["own"] = scores.clamp(min=lowest).float().logsumexp(-1)
+
+        return read
+
+    def _mixer(self, layer: int) -> HookFunction:
+        index = layer - self.config.start_layer
+        groups = self.shape.n_heads // self.shape.n_kv_heads
+
+        def mix(
+            z: Float[Tensor, "batch pos n_heads d_head"], hook: HookPoint
+        ) -> Float[Tensor, "batch pos n_heads d_head"]:
+            seen = self._seen.pop(layer)
+            q = self.family.final_query(seen)
+            k, v = (t[index].to(q.dtype).repeat_interleave(groups, dim=1) for t in (self.keys, self.values))
+            scores = torch.einsum("bphd,nhd->bhpn", q, k) * score_scale(self.model, layer)
+            cap = getattr(self.model.blocks[layer].attn.original_component, "attn_logit_softcapping", None)
+            if cap is not None:  # Gemma 2 caps every score, these too
+                scores = cap * torch.tanh(scores / cap)
+            scores = scores.float()
+            weight = torch.sigmoid(scores.logsumexp(-1) - seen["own"]).to(z.dtype).transpose(1, 2).unsqueeze(-1)
+            mixed = torch.einsum("bhpn,nhd->bphd", scores.softmax(-1).to(z.dtype), v)
+            return z + weight * (mixed - z)
+
+        return mix
