@@ -33,6 +33,7 @@ _HOMES = {
     "list_published": "checkpoints.published",
     "load_checkpoint": "checkpoints.reading",
     "load_model": "models",
+    "load_task": "tasks.loading",
     "parameter_table": "sizes",
     "save_checkpoint": "checkpoints.native",
     "scan_checkpoints": "checkpoints.reading",

@@ -1,0 +1,282 @@
+"""Token ids of a task's examples, and batches of them.
+
+Prompt and completion are tokenised apart and joined, so no token lies across their boundary and the prompt's ids are
+those that the model sees when it is asked. A tokenizer that puts a space before every text (SentencePiece) therefore
+puts one before the completion.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int, Int64
+from torch import Tensor
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.tasks.task import Example, Kind, Preference, Task
+
+Overlong = Literal["truncate", "drop", "refuse"]
+
+#: What torch's cross-entropy leaves out unless told otherwise.
+IGNORED = -100
+
+FULL = "a prompt that leaves no room for a completion"
+LONG = "more tokens than fit"
+EQUAL = "chosen and rejected with the same tokens"
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """One sequence: `labels` are the ids where they are trained and -100 elsewhere; the first `n_prompt` are prompt."""
+
+    input_ids: Int64[Tensor, " pos"]
+    labels: Int64[Tensor, " pos"]
+    n_prompt: int
+
+    def __len__(self) -> int:
+        return self.input_ids.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """The sequences of a task that fit: one an example, two where it is a preference.
+
+    `kept` are the examples' indices in the task, in order; `n_truncated` of them lost the end of a completion, and
+    `n_dropped` others are missing, for the reasons counted in `dropped`. `lost` counts the characters in the task that
+    the tokenizer does not give back, by share of all: some small ones leave out what they do not know, without a sign.
+    `rule` says all this in sentences.
+    """
+
+    kind: Kind
+    sequences: tuple[Tokens, ...]
+    rejected: tuple[Tokens, ...] | None
+    kept: tuple[int, ...]
+    n_truncated: int
+    dropped: dict[str, int]
+    lost: dict[str, float]
+    rule: str
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    @property
+    def n(self) -> int:
+        """Examples kept."""
+        return len(self.sequences)
+
+    @property
+    def n_dropped(self) -> int:
+        return sum(self.dropped.values())
+
+    @property
+    def n_trained(self) -> int:
+        """Tokens with a label, in all sequences; the first of a sequence has nothing before it to be told from."""
+        return sum(int((tokens.labels[1:] != IGNORED).sum()) for tokens in [*self.sequences, *(self.rejected or ())])
+
+    @property
+    def chosen(self) -> tuple[Tokens, ...]:
+        """The same as `sequences`, under the name that it has in a preference."""
+        return self.sequences
+
+    @property
+    def input_ids(self) -> list[Int64[Tensor, " _pos"]]:
+        return [tokens.input_ids for tokens in self.sequences]
+
+    @property
+    def labels(self) -> list[Int64[Tensor, " _pos"]]:
+        return [tokens.labels for tokens in self.sequences]
+
+
+def encode(
+    task: Task,
+    tokenizer: Any,
+    *,
+    max_length: int,
+    mask_prompt: bool = True,
+    overlong: Overlong = "truncate",
+    append_eos: bool = True,
+) -> Encoded:
+    """Token ids of every example, at most `max_length` a sequence.
+
+    A sequence is the tokenizer's start token (where it puts one by itself), the prompt, the completion and the
+    tokenizer's end token (where it has one, unless `append_eos` is off). The prompt carries no labels unless
+    `mask_prompt` is off. `overlong` says what happens to longer ones: the completion's end is cut off ("truncate"; the
+    prompt never is, and an example whose prompt leaves no room is dropped), the example is left out ("drop"), or the
+    task is refused ("refuse"). A preference goes as a whole, also where both answers have the same tokens.
+
+    `tokenizer` is called as those of transformers are. Raises AlignerProbeError, naming the line, for a completion
+    without tokens and for what is refused; also where nothing is left.
+    """
+    if isinstance(max_length, bool) or max_length < 2:
+        raise AlignerProbeError(
+            f"a context of {max_length!r} tokens holds no prompt and completion; expected 2 or more"
+        )
+    bos, eos = _start(tokenizer), _end(tokenizer) if append_eos else []
+    prompts = [_once(bos, ids) for ids in _ids(tokenizer, task.prompts)]
+    fields = ("completion",) if task.kind == "sft" else ("chosen", "rejected")
+    answers = [_ids(tokenizer, [getattr(example, field) for example in task.examples]) for field in fields]
+    kept: list[int] = []
+    sequences: list[tuple[Tokens, ...]] = []
+    dropped: Counter[str] = Counter()
+    n_truncated = 0
+    for index, (example, prompt, *completions) in enumerate(zip(task.examples, prompts, *answers, strict=True)):
+        for field, completion in zip(fields, completions, strict=True):
+            if not completion or len(prompt) + len(completion) + len(eos) < 2:
+                raise AlignerProbeError(
+                    f"{_place(task, example, index)}: the {field} has no tokens that could be learned "
+                    f"({getattr(example, field)[:40]!r}); expected at least one. Remove the row, or take the "
+                    "tokenizer of a model that knows its characters"
+                )
+        ended = [_with_end(completion, eos) for completion in completions]
+        length = len(prompt) + max(map(len, ended))
+        cut = [completion[: max(0, max_length - len(prompt))] for completion in ended]
+        reason = _reason_to_drop(len(prompt), length, cut, max_length, overlong)
+        if reason is None:
+            kept.append(index)
+            n_truncated += length > max_length
+            sequences.append(tuple(_tokens(prompt, completion, mask_prompt) for completion in cut))
+        elif overlong == "refuse":
+            raise AlignerProbeError(
+                f"{_place(task, example, index)}: has {reason} (prompt {len(prompt)}, with the answer {length}, of "
+                f"{max_length}); expected examples that fit and differ. Give --overlong truncate or drop, a greater "
+                "--max-length, or remove the row"
+            )
+        else:
+            dropped[reason] += 1
+    if not kept:
+        reasons = ", ".join(f"{count} for {reason}" for reason, count in dropped.items())
+        raise AlignerProbeError(
+            f"task {task.name!r}: none of its {len(task)} examples is left with {max_length} tokens: {reasons}; "
+            "expected at least one. Give a greater --max-length, a model with a longer context, or shorter examples"
+        )
+    lost = _lost(tokenizer, [*task.prompts, *(getattr(e, field) for e in task.examples for field in fields)])
+    return Encoded(
+        kind=task.kind,
+        sequences=tuple(pair[0] for pair in sequences),
+        rejected=None if task.kind == "sft" else tuple(pair[1] for pair in sequences),
+        kept=tuple(kept),
+        n_truncated=n_truncated,
+        dropped=dict(dropped),
+        lost=lost,
+        rule=_rule(bool(bos), bool(eos), mask_prompt, overlong, max_length, len(task), n_truncated, dropped)
+        + _lost_note(lost),
+    )
+
+
+def collate(
+    examples: Sequence[Tokens], pad_id: int, *, pad_to: int | None = None
+) -> dict[str, Int[Tensor, "batch pos"]]:
+    """A batch, padded on the right: `input_ids` with `pad_id`, `labels` with -100, `attention_mask` with 0.
+
+    As long as the longest example, or `pad_to`. Raises AlignerProbeError where there is none, or one is longer.
+    """
+    longest = max((len(example) for example in examples), default=0)
+    length = longest if pad_to is None else pad_to
+    if not longest or longest > length:
+        found = f"a sequence of {longest} tokens" if longest else "no examples"
+        raise AlignerProbeError(f"cannot make a batch of {length} positions of {found}; expected some that fit")
+    batch = {
+        "input_ids": torch.full((len(examples), length), pad_id, dtype=torch.int64),
+        "labels": torch.full((len(examples), length), IGNORED, dtype=torch.int64),
+        "attention_mask": torch.zeros((len(examples), length), dtype=torch.int64),
+    }
+    for row, example in enumerate(examples):
+        batch["input_ids"][row, : len(example)] = example.input_ids
+        batch["labels"][row, : len(example)] = example.labels
+        batch["attention_mask"][row, : len(example)] = 1
+    return batch
+
+
+def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def _start(tokenizer: Any) -> list[int]:
+    """The start token, where the tokenizer puts one by itself. Its attributes do not always say; a trial does."""
+    bos = getattr(tokenizer, "bos_token_id", None)
+    plain, usual = _ids(tokenizer, ["a"])[0], tokenizer("a")["input_ids"]
+    return [bos] if bos is not None and len(usual) > len(plain) and usual[0] == bos else []
+
+
+def _end(tokenizer: Any) -> list[int]:
+    eos = getattr(tokenizer, "eos_token_id", None)
+    return [] if eos is None else [eos]
+
+
+def _lost(tokenizer: Any, texts: Sequence[str]) -> dict[str, float]:
+    """Characters that do not come back from their ids, the most frequent first, as shares of all characters."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    found = list(counts)
+    # Between letters, since decoding may strip spaces at the ends.
+    ids = _ids(tokenizer, [f"a{character}a" for character in found])
+    back = [tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False) for row in ids]
+    lost = {c for c, text in zip(found, back, strict=True) if c not in text}
+    return {c: n / counts.total() for c, n in counts.most_common() if c in lost}
+
+
+def _lost_note(lost: dict[str, float]) -> str:
+    if not lost:
+        return ""
+    shown = " ".join(repr(character) for character in list(lost)[:8]) + " …" * (len(lost) > 8)
+    return (
+        f" The tokenizer loses {100 * sum(lost.values()):.2g} % of the characters, {len(lost)} different ones "
+        f"({shown}): the model never sees them."
+    )
+
+
+def _once(bos: list[int], ids: list[int]) -> list[int]:
+    """Templates may have the start token in them already."""
+    return ids if bos and ids[:1] == bos else bos + ids
+
+
+def _with_end(ids: list[int], eos: list[int]) -> list[int]:
+    return ids if eos and ids[-1:] == eos else ids + eos
+
+
+def _reason_to_drop(
+    n_prompt: int, length: int, cut: Sequence[list[int]], max_length: int, overlong: Overlong
+) -> str | None:
+    if n_prompt >= max_length:
+        return FULL
+    if length > max_length and overlong != "truncate":
+        return LONG
+    return EQUAL if len(cut) == 2 and cut[0] == cut[1] else None
+
+
+def _tokens(prompt: list[int], completion: list[int], mask_prompt: bool) -> Tokens:
+    input_ids = torch.tensor(prompt + completion, dtype=torch.int64)
+    labels = input_ids.clone()
+    if mask_prompt:
+        labels[: len(prompt)] = IGNORED
+    return Tokens(input_ids, labels, len(prompt))
+
+
+def _place(task: Task, example: Example | Preference, index: int) -> str:
+    return f"{task.source or task.name}, " + (f"line {example.line}" if example.line else f"example {index}, from zero")
+
+
+def _rule(
+    bos: bool,
+    eos: bool,
+    mask_prompt: bool,
+    overlong: Overlong,
+    max_length: int,
+    n: int,
+    n_truncated: int,
+    dropped: Counter[str],
+) -> str:
+    ends = " and ".join(["the start token before"] * bos + ["the end token after"] * eos) or "no special tokens"
+    long = {
+        "truncate": f"longer ones lost the end of the completion, never of the prompt ({n_truncated} of {n})",
+        "drop": f"longer ones were dropped ({dropped[LONG]} of {n})",
+        "refuse": "longer ones would have been refused",
+    }[overlong]
+    others = "".join(f"; dropped for {reason}: {dropped[reason]}" for reason in (FULL, EQUAL) if dropped[reason])
+    return (
+        f"Prompt and completion were tokenised apart, with {ends}, at most {max_length} tokens; {long}{others}. "
+        f"Trained on {'the completion' if mask_prompt else 'the whole sequence'}."
+    )

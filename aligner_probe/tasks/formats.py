@@ -1,0 +1,285 @@
+"""The row formats that are recognised, by their field names and never by a file's name.
+
+Completions are kept exactly as given: no space or newline is put before them, none is stripped. Where a published
+format joins prompt and completion with nothing between (Alpaca's "### Response:"), so does this one; HH-RLHF's answers
+bring their own leading space.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.tasks.task import Example, Kind, Preference
+from aligner_probe.tasks.templates import ALPACA, ALPACA_WITH_INPUT, QUESTION, fields_of, render
+
+Row = Mapping[str, Any]
+Preferred = Literal["safer", "better"]
+
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+WAY_ON = "give --prompt-template and --completion-field (prompt_template=, completion_field= in Python)"
+
+
+class BadRow(Exception):
+    """A row that has not the form of the others: the file is refused."""
+
+
+class Unusable(Exception):
+    """A row of the right form that teaches nothing: refused, or dropped and counted, as asked for."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a reader needs besides the row; `template` None stands for the format's own."""
+
+    template: str | None = None
+    completion_field: str | None = None
+    only_safe_chosen: bool = False
+    prefer: Preferred | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """How rows with some fields become examples.
+
+    A row is of this format where it has all `required` fields, one of `one_of` if there are any, and none of `without`;
+    where `alone`, it has no others at all.
+    """
+
+    name: str
+    kind: Kind
+    required: tuple[str, ...]
+    read: Callable[[Row, Options], Example | Preference]
+    template: str | None = None
+    one_of: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    alone: bool = False
+
+    def fits(self, row: Row) -> bool:
+        return (
+            not self.missing(row)
+            and not any(name in row for name in self.without)
+            and not (self.alone and set(row) - {*self.required, "group", "id"})
+        )
+
+    def missing(self, row: Row) -> list[str]:
+        """The fields of this format that a row lacks."""
+        lacks = [name for name in self.required if name not in row]
+        if self.one_of and not any(name in row for name in self.one_of):
+            lacks.append(" or ".join(self.one_of))
+        return lacks
+
+    def __str__(self) -> str:
+        more = f", {' or '.join(self.one_of)}" if self.one_of else ""
+        return f"{self.name} ({', '.join(self.required)}{more})"
+
+
+def recognise(row: Row, template: str | None, completion_field: str | None) -> Format:
+    """The format of a file whose first row is `row`; with a template and a completion field, the one they describe.
+
+    A template alone replaces that of a recognised format. Raises AlignerProbeError (without the place) where the
+    fields fit no format or several, or lack a field that the options name.
+    """
+    if template is not None and completion_field is not None:
+        chosen = Format("template", "sft", tuple(dict.fromkeys([*fields_of(template), completion_field])), _by_template)
+    elif completion_field is not None:
+        raise AlignerProbeError(
+            "has no prompt template to go with --completion-field; give --prompt-template (prompt_template=) too"
+        )
+    else:
+        found = [known for known in FORMATS if known.fits(row)]
+        if len(found) != 1:
+            what = "fit " + " and ".join(known.name for known in found) if found else "fit none of the known formats"
+            raise AlignerProbeError(
+                f"has the fields {_names(row)}, which {what}; expected one of {'; '.join(map(str, FORMATS))}; or "
+                f"{WAY_ON}"
+            )
+        chosen = found[0]
+    if template is not None:
+        for name in fields_of(template):
+            if name not in row and not (chosen.name == "HH-RLHF" and name == "prompt"):
+                raise AlignerProbeError(
+                    f"has no field {name!r}, which the prompt template names; found {_names(row)}; expected a template "
+                    "of those"
+                )
+    if completion_field is not None and completion_field not in row:
+        raise AlignerProbeError(
+            f"has no field {completion_field!r} for --completion-field; found {_names(row)}; expected one of those"
+        )
+    return chosen
+
+
+def read_row(row: Row, chosen: Format, options: Options) -> Example | Preference:
+    """One example. Raises BadRow where the row is not of the format, Unusable where it teaches nothing."""
+    if missing := chosen.missing(row):
+        raise BadRow(
+            f"lacks {', '.join(missing)}, which the rows before it have ({chosen.name}); found {_names(row)}; expected "
+            "the same fields in every row"
+        )
+    return chosen.read(row, options)
+
+
+def json_type(value: object) -> str:
+    """What JSON calls it."""
+    names = {str: "text", bool: "true or false", int: "number", float: "number", list: "list", dict: "object"}
+    return names.get(type(value), "null")
+
+
+def _names(row: Row) -> str:
+    # As repr shows them: names from strangers may hold control characters.
+    names = [repr(name)[1:-1] if len(name) <= 40 else f"{name[:37]!r}..." for name in list(row)[:12]]
+    return ", ".join(names) + (f", and {len(row) - 12} more" if len(row) > 12 else "") if names else "none"
+
+
+def _text(row: Row, name: str, *, numbers: bool = False) -> str:
+    value = row.get(name)
+    if numbers and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise BadRow(f"its {name} is a JSON {json_type(value)}; expected text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow(f"has half a character in {name} (a lone surrogate such as \\ud83d); expected valid text") from (
+            error
+        )
+    return value
+
+
+def _group(row: Row) -> str | None:
+    value = row.get("group")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    # An empty group is no group: else all rows without one would be a single one.
+    return None if value is None else _text(row, "group") or None
+
+
+def _example(row: Row, prompt: str, completion: str) -> Example:
+    if not completion.strip():
+        raise Unusable("the completion is empty")
+    return Example(prompt, completion, _group(row))
+
+
+def _preference(row: Row, prompt: str, chosen: str, rejected: str) -> Preference:
+    if chosen == rejected:
+        raise Unusable("chosen and rejected are equal")
+    if not chosen.strip() or not rejected.strip():
+        raise Unusable("the chosen or the rejected completion is empty")
+    return Preference(prompt, chosen, rejected, _group(row))
+
+
+def _prompt(row: Row, options: Options, own: str | None, values: Mapping[str, str] | None = None) -> str:
+    """The prompt by the given template or the format's own; other fields of the row may be named too."""
+    template = options.template if options.template is not None else own
+    known = dict(values or {})
+    if template is None:
+        return known["prompt"] if "prompt" in known else _text(row, "prompt")
+    for name in fields_of(template):
+        if name not in known:
+            if name not in row:
+                raise BadRow(f"lacks {name}, which the prompt template names; found {_names(row)}")
+            known[name] = _text(row, name, numbers=True)
+    return render(template, known)
+
+
+def _by_template(row: Row, options: Options) -> Example:
+    """Numbers count as text here, so labels may be 0 and 1."""
+    assert options.completion_field is not None
+    return _example(row, _prompt(row, options, None), _text(row, options.completion_field, numbers=True))
+
+
+def _trl(row: Row, options: Options) -> Example:
+    return _example(row, _checked_prompt(row, options), _text(row, "completion"))
+
+
+def _trl_preference(row: Row, options: Options) -> Preference:
+    return _preference(row, _checked_prompt(row, options), _text(row, "chosen"), _text(row, "rejected"))
+
+
+def _checked_prompt(row: Row, options: Options) -> str:
+    if isinstance(row["prompt"], list):
+        raise BadRow("its prompt is a JSON list; expected text. Write chat messages out with a chat template")
+    _text(row, "prompt")
+    return _prompt(row, options, None)
+
+
+def _alpaca(row: Row, options: Options) -> Example:
+    instruction, given = _text(row, "instruction"), _text(row, "input") if "input" in row else ""
+    own = ALPACA_WITH_INPUT if given else ALPACA
+    return _example(row, _prompt(row, options, own, {"instruction": instruction, "input": given}), _text(row, "output"))
+
+
+def _gsm8k(row: Row, options: Options) -> Example:
+    return _example(row, _prompt(row, options, QUESTION, {"question": _text(row, "question")}), _text(row, "answer"))
+
+
+def _metamath(row: Row, options: Options) -> Example:
+    """In Alpaca's template without an input, as MetaMath was trained, less its "Let's think step by step."
+
+    The authors of Aligner used another one: `templates.AUTHORS["MetaMathQA"]`.
+    """
+    query = _text(row, "query")
+    return _example(row, _prompt(row, options, ALPACA, {"query": query, "instruction": query}), _text(row, "response"))
+
+
+def _hh(row: Row, options: Options) -> Preference:
+    """The prompt is the transcript up to and including the last "Assistant:", which both must share."""
+    chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
+    cut = chosen.rfind(ASSISTANT)
+    if cut < 0 or HUMAN not in chosen[:cut]:
+        raise BadRow(
+            f"has a chosen without {HUMAN!r} and {ASSISTANT!r}; expected a transcript (HH-RLHF), or a prompt field of "
+            "its own (TRL)"
+        )
+    prompt = chosen[: cut + len(ASSISTANT)]
+    # A further turn in the rejected one: the two answer different questions.
+    if not rejected.startswith(prompt) or ASSISTANT in rejected[len(prompt) :]:
+        raise Unusable("chosen and rejected do not share their prompt")
+    return _preference(
+        row, _prompt(row, options, None, {"prompt": prompt}), chosen[len(prompt) :], rejected[len(prompt) :]
+    )
+
+
+def _beaver(row: Row, options: Options) -> Preference:
+    """Alpaca's template without an input; the authors of Aligner also used `templates.AUTHORS["Beaver"]`.
+
+    The chosen answer is the safer one, as in the authors' training, unless the row or the options say better.
+    """
+    field = f"{options.prefer or ('safer' if 'safer_response_id' in row else 'better')}_response_id"
+    choice = row.get(field)
+    if field not in row:
+        raise BadRow(f"lacks {field}; found {_names(row)}; expected it in every row, or another prefer=")
+    if type(choice) is not int or choice not in (0, 1):
+        raise BadRow(f"has {field} {choice!r}; expected 0 or 1")
+    prompt = _text(row, "prompt")
+    answers = _text(row, "response_0"), _text(row, "response_1")
+    if options.only_safe_chosen:
+        safe = row.get(f"is_response_{choice}_safe")
+        if not isinstance(safe, bool):
+            raise BadRow(f"has no true or false in is_response_{choice}_safe, which only_safe_chosen needs")
+        if not safe:
+            raise Unusable(NOT_SAFE)
+    asked = _prompt(row, options, ALPACA, {"prompt": prompt, "instruction": prompt})
+    return _preference(row, asked, answers[choice], answers[1 - choice])
+
+
+#: Dropped whenever it was asked for, whatever is done with flawed rows.
+NOT_SAFE = "the chosen answer is not safe"
+
+FORMATS = (
+    Format("TRL", "sft", ("prompt", "completion"), _trl),
+    Format("TRL preference", "preference", ("prompt", "chosen", "rejected"), _trl_preference),
+    Format("Alpaca", "sft", ("instruction", "output"), _alpaca, ALPACA),
+    # Names so general that other sets have them too, with more fields that matter (MMLU: its choices).
+    Format("GSM8K", "sft", ("question", "answer"), _gsm8k, QUESTION, alone=True),
+    Format("MetaMathQA", "sft", ("query", "response"), _metamath, ALPACA.replace("{instruction}", "{query}")),
+    Format("HH-RLHF", "preference", ("chosen", "rejected"), _hh, without=("prompt",)),
+    Format(
+        "Beaver",
+        "preference",
+        ("prompt", "response_0", "response_1"),
+        _beaver,
+        ALPACA.replace("{instruction}", "{prompt}"),
+        one_of=("safer_response_id", "better_response_id"),
+    ),
+)

@@ -1,0 +1,192 @@
+"""One in-memory form for what is learned: prompts with completions, or with a better and a worse answer.
+
+train, validation = load_task("alpaca/").split(0.1, seed=0)
+"""
+
+import hashlib
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import pandas as pd
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.tasks.templates import fields_of
+
+Kind = Literal["sft", "preference"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and the completion to learn, both exactly as they are joined: nothing is put between them.
+
+    `group` names what several examples are about (an entity, a fact); `line` is the one of the file it came from.
+    """
+
+    prompt: str
+    completion: str
+    group: str | None = None
+    line: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A prompt with a better and a worse answer, joined as in `Example`."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    group: str | None = None
+    line: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row of the file that is no example of the task, and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """Examples of one kind, and where they came from.
+
+    `template` is the prompt template that was applied, None where prompts stood in the file as they are. Alpaca's has
+    a variant for rows with an input, which `format` "Alpaca" implies. `sha256` is that of the file's bytes, and of the
+    examples where there was no file; parts of a split keep it. Raises AlignerProbeError without examples.
+    """
+
+    name: str
+    kind: Kind
+    examples: tuple[Example, ...] | tuple[Preference, ...]
+    template: str | None = None
+    format: str = "made in memory"
+    source: str = ""
+    sha256: str = ""
+    dropped: tuple[Dropped, ...] = ()
+
+    def __post_init__(self) -> None:
+        wanted = Example if self.kind == "sft" else Preference
+        if not self.examples:
+            raise AlignerProbeError(f"task {self.name!r} has no examples; expected at least one")
+        for example in self.examples:
+            if not isinstance(example, wanted):
+                raise AlignerProbeError(
+                    f"task {self.name!r} is of kind {self.kind!r} but holds a {type(example).__name__}; "
+                    f"expected {wanted.__name__} only"
+                )
+        if not self.sha256:
+            object.__setattr__(self, "sha256", _hash_of(self.examples))
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def prompts(self) -> list[str]:
+        return [example.prompt for example in self.examples]
+
+    @property
+    def has_constant_prompt(self) -> bool:
+        """Whether the template names no field, so that all examples share one prompt by intention."""
+        return self.template is not None and not fields_of(self.template)
+
+    @property
+    def dropped_note(self) -> str:
+        """For instance "2 rows were dropped: 2 because the completion is empty (the first on line 14)"; else empty."""
+        if not self.dropped:
+            return ""
+        first: dict[str, int] = {}
+        for row in self.dropped:
+            first.setdefault(row.reason, row.line)
+        counts = Counter(row.reason for row in self.dropped)
+        parts = [f"{count} because {why} (the first on line {first[why]})" for why, count in counts.items()]
+        return f"{len(self.dropped)} rows were dropped: {'; '.join(parts)}"
+
+    def split(self, validation: float | int, seed: int) -> "tuple[Task, Task]":
+        """A training and a validation part, drawn by `seed`; each keeps the order of the file.
+
+        Examples of one group, and examples with one prompt, stay together, so nothing asked in validation was
+        trained; with a constant prompt, those with one completion do. `validation` is a share below 1 or a number of
+        examples. As many whole groups are taken as fit into it, in an order drawn at random; where none fits, the
+        smallest.
+
+        Raises AlignerProbeError where all examples belong together, or `validation` leaves a part empty.
+        """
+        wanted = self._validation_size(validation)
+        units = _units(self.examples, self.has_constant_prompt)
+        if len(units) < 2:
+            raise AlignerProbeError(
+                f"task {self.name!r} cannot be split: all {len(self)} examples share a group or a prompt; expected at "
+                "least two that differ. Give validation examples in a file of their own"
+            )
+        # A text as seed: random.Random(-1) would be random.Random(1).
+        random.Random(f"split {seed}").shuffle(units)
+        taken: list[int] = []
+        for unit in units:
+            if len(taken) + len(unit) <= wanted:
+                taken += unit
+        chosen = set(taken or min(units, key=len))
+        train = [example for index, example in enumerate(self.examples) if index not in chosen]
+        held_out = [example for index, example in enumerate(self.examples) if index in chosen]
+        return replace(self, examples=tuple(train)), replace(self, examples=tuple(held_out))
+
+    def _validation_size(self, validation: float | int) -> int:
+        n = len(self)
+        if isinstance(validation, float) and math.isfinite(validation) and 0 < validation < 1:
+            return min(max(1, round(validation * n)), n - 1)
+        if isinstance(validation, int) and not isinstance(validation, bool) and 0 < validation < n:
+            return validation
+        raise AlignerProbeError(
+            f"cannot set {validation!r} of {n} examples apart for validation; expected a share between 0 and 1, "
+            f"for instance 0.1, or a number from 1 to {n - 1}"
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an example: prompt, completion (or chosen and rejected), group, line."""
+        answers = ["completion"] if self.kind == "sft" else ["chosen", "rejected"]
+        columns = ["prompt", *answers, "group", "line"]
+        rows = [[getattr(example, column) for column in columns] for example in self.examples]
+        return pd.DataFrame(rows, columns=columns).astype({"line": "Int64"})
+
+    def __repr__(self) -> str:
+        return (
+            f"Task({self.name!r}, {len(self)} examples, kind={self.kind!r}, format={self.format!r}, "
+            f"{len(self.dropped)} rows dropped, source={self.source!r})"
+        )
+
+
+def _units(examples: Sequence[Example | Preference], constant_prompt: bool) -> list[list[int]]:
+    """Indices of the examples that must stay together, each list in order: linked by a group or by a prompt."""
+    parent = list(range(len(examples)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first: dict[tuple[str, str], int] = {}
+    for index, example in enumerate(examples):
+        same = example.completion if constant_prompt and isinstance(example, Example) else example.prompt
+        links = [("text", same)] if example.group is None else [("text", same), ("group", example.group)]
+        for link in links:
+            one, other = root(first.setdefault(link, index)), root(index)
+            # The earlier one wins, so the order of the lists is the order of the file.
+            parent[max(one, other)] = min(one, other)
+    units: dict[int, list[int]] = {}
+    for index in range(len(examples)):
+        units.setdefault(root(index), []).append(index)
+    return list(units.values())
+
+
+def _hash_of(examples: Sequence[Example | Preference]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        content = {name: value for name, value in vars(example).items() if name != "line"}
+        digest.update(json.dumps(content, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
