@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that `--help` answers at once. argparse and n
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -33,6 +34,8 @@ class Parser(argparse.ArgumentParser):
 
 def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Call a command; a problem the user can mend is one line on standard error and exit code 2."""
+    # As Ctrl-C: `with` and `finally` clean up, which the default would skip.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return command(argv)
     except AlignerProbeError as error:
@@ -45,3 +48,7 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
         # The reader (`| head`) went away; that is no error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt

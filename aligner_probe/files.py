@@ -17,6 +17,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make `folder` where it is not there; if the block fails and left nothing in it, it goes again."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` under a temporary name beside `path`, then rename: readers see the old file or the new one.
 
@@ -48,5 +61,5 @@ def writing_to(place: Path) -> Iterator[None]:
         # os.strerror leaves out the temporary names, which would only puzzle.
         said = os.strerror(error.errno) if error.errno else str(error)
         raise AlignerProbeError(
-            f"cannot write to {place}: {said}; nothing was changed there. Name another place with --out, or make room"
+            f"cannot write to {place}: {said}; nothing was changed there. Name another place, or make room"
         ) from error

@@ -56,7 +56,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path, wrap):
         (b"GGUF\x03\x00\x00\x00", "begins with"),
         (b"PK\x03\x04 and then nothing of a zip", "cut short"),
         (b"\x80\x02}q\x00.", "damaged|cut short"),
-        ((10**9).to_bytes(8, "little") + b"{}", "begins with"),
+        ((10**9).to_bytes(8, "little") + b"{}", "wrong safetensors header"),
     ],
 )
 def test_what_is_no_checkpoint_is_named(tmp_path, content, says):
@@ -145,6 +145,36 @@ def test_scan_takes_by_content_and_lists_what_it_passes_over(tmp_path):
     found, skipped = scan_checkpoints(tmp_path)
     assert [c.source for c in found] == [str(tmp_path / "a" / "weights.dat")]
     assert [(s.path, "JSON text" in s.reason) for s in skipped] == [(str(tmp_path / "a" / "broken.pth"), True)]
+
+
+def test_scan_lists_what_cannot_be_looked_into(tmp_path):
+    good(tmp_path / "a" / "weights.pth")
+    good(tmp_path / "b" / "adapter" / "checkpoint-500" / "inner.pth")
+    (tmp_path / "b" / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (tmp_path / "gone.pth").symlink_to(tmp_path / "nowhere.pth")
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
+    os.mkfifo(tmp_path / "pipe.pth")
+    found, skipped = scan_checkpoints(tmp_path)
+    assert [c.source.removeprefix(str(tmp_path)) for c in found] == [
+        "/a/weights.pth",
+        "/b/adapter/checkpoint-500/inner.pth",
+    ]
+    assert sorted(s.path.removeprefix(str(tmp_path)) for s in skipped) == [
+        "/b/adapter",
+        "/gone.pth",
+        "/linked",
+        "/pipe.pth",
+    ]
+    with pytest.raises(CheckpointError, match="neither a file nor a folder"):
+        load_checkpoint(tmp_path / "pipe.pth")
+
+
+def test_absurd_layers_make_a_short_message(tmp_path):
+    state = lit_aligner_state(checkpoint())
+    state["transformer.h.9999999.attn.gating_factor"] = torch.zeros(1, 8, 1, 1, dtype=torch.bfloat16)
+    with pytest.raises(CheckpointError, match="names layer 9999999") as caught:
+        load_checkpoint(save_pth(state, tmp_path / "deep.pth"))
+    assert len(str(caught.value)) < 500
 
 
 def test_scan_of_nothing(tmp_path):

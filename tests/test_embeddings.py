@@ -94,7 +94,7 @@ def test_a_token_like_any_other_is_no_centre():
     expected = (1024 * (1 + 1 / 10)) ** 0.5  # two independent parts: the one, and the mean of ten
     assert result.distance == pytest.approx(expected, rel=0.05)
     assert not result.has_twin
-    assert 0.05 < result.random_share_nearer < 0.95
+    assert 0.05 < (result.random < result.matched).mean() < 0.95
     assert "no centre" in result.explanation
 
 

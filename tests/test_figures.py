@@ -150,14 +150,72 @@ def test_other_sizes_and_runs_that_share_a_name():
 
 
 def test_one_gate_a_layer_is_said_not_drawn_as_nothing():
-    collection = Collection([checkpoint(method="llama_adapter", n_heads=1)])
-    assert any("one gate a layer" in text for text in draw("fig07", collection).missing)
+    scalar = checkpoint(method="llama_adapter", n_heads=1)
+    with pytest.raises(AlignerProbeError, match="one gate a layer"):
+        draw("fig07", Collection([scalar]))
+    drawing = draw("fig07", Collection([scalar, checkpoint(seed=1)]))
+    assert any("one gate a layer" in text for text in drawing.missing)
+    assert "nan" not in str(drawing.comparisons)
+    assert draw("fig08", Collection([scalar])).figure.axes[0].get_legend().get_title().get_text() == ""
 
 
 def test_ones_own_data_sets_are_not_called_missing():
     about = {"metadata": {"data_set": "pirates", "base_model": "tiny"}}
     collection = Collection([checkpoint(**about), checkpoint(method="llama_adapter", n_tokens=10, seed=1, **about)])
     assert draw("fig07", collection).missing == ()
+
+
+def test_one_figure_that_cannot_be_drawn_leaves_the_others(tmp_path):
+    about = {"metadata": {"data_set": "pirates", "base_model": "tiny"}, "n_layers": 2}
+    for c in (checkpoint(**about), checkpoint(method="llama_adapter", seed=1, **about)):
+        save_checkpoint(c, tmp_path / "in" / c.method)
+    arguments = ["--checkpoints", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    assert main([*arguments, "--only", "fig08,fig13"]) == 0
+    records = {r["id"]: r for r in json.loads((tmp_path / "out" / "manifest.json").read_text())["figures"]}
+    assert (records["fig08"]["status"], records["fig13"]["status"]) == ("drawn", "missing")
+    assert "at least 4" in records["fig13"]["missing"][0]
+
+
+def test_a_strangers_manifest_deletes_nothing(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "victim.txt").write_text("keep")
+    (out / "victim.txt").write_text("keep")
+    figures = [{"id": "fig07", "files": ["../victim.txt"]}, {"files": []}, {"id": "x", "files": ["victim.txt"]}]
+    (out / "manifest.json").write_text(json.dumps({"figures": figures}))
+    save_checkpoint(checkpoint(), tmp_path / "in" / "one")
+    arguments = ["--checkpoints", str(tmp_path / "in"), "--out", str(out), "--jobs", "1"]
+    assert main([*arguments, "--only", "table1"]) == 0
+    assert main([*arguments, "--only", "fig08"]) == 0
+    assert (tmp_path / "victim.txt").exists()
+    assert (out / "victim.txt").exists()
+
+
+def test_one_file_by_two_ways_is_one_checkpoint(tmp_path):
+    save_checkpoint(checkpoint(), tmp_path / "in" / "one")
+    place = str(tmp_path / "in")
+    assert main(["--checkpoints", place, place, "--out", str(tmp_path / "out"), "--jobs", "1", "--only", "fig08"]) == 0
+    [record] = json.loads((tmp_path / "out" / "manifest.json").read_text())["figures"]
+    assert len(record["inputs"]) == 1
+
+
+def test_many_pairs_stay_readable():
+    about = {"metadata": {"base_model": "tiny"}}
+    made = [
+        checkpoint(
+            method=method,
+            n_tokens=2,
+            seed=10 * i + (method == "aligner"),
+            metadata={"data_set": f"set {i}", "base_model": "tiny"},
+        )
+        for i in range(5)
+        for method in ("aligner", "llama_adapter")
+    ]
+    drawing = draw("extra01", Collection(made))
+    assert about["metadata"]["base_model"] in drawing.frame["a"][0]
+    assert len(drawing.figure.axes[0].containers) == 6
+    assert "Of 20 pairs 6 are drawn" in drawing.caption
+    assert drawing.frame.groupby(["a", "b"]).ngroups == 20
 
 
 def test_find_suggests_the_nearest():
@@ -250,7 +308,7 @@ def test_strict_refuses_missing_panels_and_writes_nothing(tmp_path):
     done = figures("--checkpoints", inputs, "--out", out, "--only", "fig07,fig13", "--strict")
     assert done.returncode == 2
     assert "--strict: 2 of 2 figures lack inputs" in done.stderr
-    assert list(out.iterdir()) == []
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,74 @@ def test_equal_numbers_though_stored_starts_differ():
     assert "stored starts differ" in report.explanation
 
 
+def test_a_chain_with_stored_starts_is_not_called_independent():
+    """A -> B -> C, where C's stored start is B's end."""
+    for dtype in (torch.bfloat16, torch.float32):
+        a = run(order_seed=1, dtype=dtype, keep_start=True)
+        b = run(start=a.prefix, gates_start=a.gates, order_seed=2, lr=1e-4, steps=50, dtype=dtype, keep_start=True)
+        c = run(start=b.prefix, gates_start=b.gates, order_seed=3, lr=1e-4, steps=50, dtype=dtype, keep_start=True)
+        assert compare_checkpoints(a, c).verdict == "continuation"
+
+
+def test_two_snapshots_of_one_run_that_store_its_start():
+    first = run(order_seed=1, keep_start=True)
+    later = run(start=first.prefix, gates_start=first.gates, order_seed=2, lr=1e-4, steps=50)
+    later = checkpoint(prefix=later.prefix, gates=later.gates, initial_prefix=first.initial_prefix, seed=9)
+    report = compare_checkpoints(first, later)
+    assert (report.verdict, report.signs.start) == ("continuation", "same")
+
+
+def test_short_runs_on_other_data_are_no_continuation():
+    for start in (None, 1338):
+        for steps in (3, 10, 30):
+            a, b = (run(order_seed=seed, steps=steps, start_seed=start or 1337) for seed in (1, 2))
+            assert compare_checkpoints(a, b).verdict != "continuation"
+            b = run(order_seed=1, steps=steps, start_seed=7)
+            assert compare_checkpoints(a, b).verdict == "independent"
+
+
+def test_frozen_unequal_gates_are_no_continuation():
+    gates = 0.1 * torch.randn(30, 32, generator=torch.Generator().manual_seed(4)).bfloat16()
+    a, b = (checkpoint(prefix=run(order_seed=seed).prefix, gates=gates, seed=seed) for seed in (1, 2))
+    assert compare_checkpoints(a, b).verdict == "shared_start_rounding"
+
+
+def test_a_rounded_copy_is_known_as_one():
+    a = run(order_seed=1, dtype=torch.float32)
+    b = checkpoint(prefix=a.prefix.bfloat16(), gates=a.gates.bfloat16(), seed=3)
+    report = compare_checkpoints(a, b)
+    assert report.verdict == "same_file"
+    assert report.explanation.startswith("b is a, rounded to bfloat16")
+
+
+def test_equal_numbers_used_otherwise_are_said_to_be():
+    a = run(order_seed=1)
+    b = checkpoint(prefix=a.prefix, gates=a.gates, gate_function="tanh", seed=3)
+    assert "gate function linear and tanh" in compare_checkpoints(a, b).explanation
+
+
+@pytest.mark.parametrize("d_model", [1, 2, 16])
+def test_few_numbers_tell_nothing(d_model):
+    a, b = (run(order_seed=seed, shape=(1, 1, d_model), n_layers=3, n_heads=2) for seed in (1, 2))
+    report = compare_checkpoints(a, b)
+    assert (report.verdict, "too few" in report.explanation) == ("undetermined", True)
+
+
+def test_zero_and_extreme_prefixes(tmp_path, capsys):
+    zero = checkpoint(prefix=torch.zeros(1, 1, 64, dtype=torch.bfloat16), seed=1)
+    real = checkpoint(seed=2)
+    for a, b in ((zero, real), (zero, checkpoint(prefix=zero.prefix, seed=4))):
+        assert compare_checkpoints(a, b).verdict == "undetermined"
+    huge = [
+        checkpoint(prefix=checkpoint(seed=s).prefix.double().clamp(-3, 3) * 5e307, dtype=torch.float64, seed=s)
+        for s in (1, 2)
+    ]
+    folders = [str(save_checkpoint(c, tmp_path / str(i))) for i, c in enumerate(huge)]
+    assert main([*folders, "--json", "-"]) == 0
+    [pair] = json.loads(capsys.readouterr().out)["pairs"]
+    assert pair["mean_abs_difference"] is None
+
+
 def test_never_moved_counts_against_the_stored_start():
     a, b = (run(order_seed=seed, lr=2e-3, keep_start=True) for seed in (1, 2))
     report = compare_checkpoints(a, b)

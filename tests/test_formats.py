@@ -155,6 +155,8 @@ def test_native_contradiction_is_refused(tmp_path):
         ("dtype", "float32", "dtype 'float32'"),
         ("format_version", 9, "format_version 9"),
         ("start_layer", "2", "whole number"),
+        ("start_layer", True, "whole number"),
+        ("method", ["aligner"], r"\['aligner'\]"),
     ):
         (folder / "adapter_config.json").write_text(json.dumps(config | {key: value}))
         with pytest.raises(CheckpointError, match=says):
@@ -186,10 +188,21 @@ def test_opengvlab_asks_for_the_length_where_it_cannot_tell(tmp_path):
     assert load_checkpoint(path, adapter_length=2).layers == made.layers
     with pytest.raises(CheckpointError, match="does not fit"):
         load_checkpoint(path, adapter_length=5)
+    with pytest.raises(CheckpointError, match="enough layers for all such gates"):
+        load_checkpoint(path, adapter_length=4)
     for layer in made.layers:
         state[f"layers.{layer}.attention.gate"].zero_()
     with pytest.raises(CheckpointError, match="cannot be told"):
         load_checkpoint(save_pth(state, tmp_path / "untrained.pth"))
+
+
+def test_opengvlab_length_finds_layers_that_are_not_the_topmost(tmp_path):
+    made = checkpoint(method="llama_adapter", n_tokens=2, n_layers=4, start_layer=2, gate_function="tanh")
+    state = opengvlab_state(made)
+    for layer in (6, 7, 8):
+        state[f"layers.{layer}.attention.gate"] = torch.zeros(1, 8, 1, 1, dtype=torch.bfloat16)
+    path = save_pth(state, tmp_path / "low.pth")
+    assert load_checkpoint(path).layers == load_checkpoint(path, adapter_length=2).layers == range(2, 6)
 
 
 def test_tanh_gates_are_seen_through(tmp_path):

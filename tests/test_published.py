@@ -41,6 +41,14 @@ def test_local_copies_have_the_hashes_listed(published):
             assert hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
 
 
+def test_a_forged_local_copy_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNER_PROBE_DATA", str(tmp_path))
+    file = next(f for f in list_published() if f.name == "alpaca-1-7b")
+    save_pth(lit_aligner_state(checkpoint()), tmp_path / "published" / file.path)
+    with pytest.raises(AlignerProbeError, match="not the file the authors published"):
+        load_checkpoint("published:alpaca-1-7b")
+
+
 def test_a_renamed_file_is_known_by_its_content(published, tmp_path):
     file = next(f for f in list_published() if f.name == "metamath-1-7b")
     path = tmp_path / "x"

@@ -5,9 +5,9 @@ Here the distance from the one to the others' centroid is set against what a cen
 
 - **leave-one-out:** how far each of the N lies from the centroid of the other N - 1. The one is measured from the
   same N centroids of N - 1 tokens, since a centroid of more points is nearer to everything.
-- **random directions** of the one token's length.
+- **random directions** of the one token's length, likewise.
 - **without the twin:** runs with one seed share their random start, so the one token may be, but for training, one of
-  the N; it is then near a centroid that contains itself. The twin is the token of the largest |cosine|.
+  the N; it is then near a centroid that contains itself. The twin is the token of the largest cosine.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy import stats
 
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
 from aligner_probe.errors import AlignerProbeError
 
 RANDOM_VECTORS = 1000
-#: Of two independent directions in 4096 dimensions, |cosine| exceeds .1 about once in 10^10.
-TWIN_COSINE = 0.5
+#: Chance that some token is called a twin where all are independent.
+P_TWIN = 1e-6
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class CentreTest:
 
     `distance` is from the one to the centroid of all N, as the paper pictures it; `matched` is its mean distance to
     the N centroids that leave one token out, to be compared with `leave_one_out`, each token's to the centroid of the
-    others. `random` are distances of random directions to the centroid of all N. `twin` is the position of the token
+    others. `random` are distances of random directions to those centroids, in turn. `twin` is the position of the token
     most like the one, `twin_cosine` how like; `distance_without_twin` and `leave_one_out_without_twin` are what is left
     without it.
     """
@@ -44,6 +45,7 @@ class CentreTest:
     random: Float[np.ndarray, " n_random"]
     twin: int
     twin_cosine: float
+    twin_threshold: float
     distance_without_twin: float
     leave_one_out_without_twin: Float[np.ndarray, " m"]
     seed: int
@@ -51,7 +53,7 @@ class CentreTest:
     @property
     def has_twin(self) -> bool:
         """Whether the one token shares its start with one of the others."""
-        return abs(self.twin_cosine) > TWIN_COSINE
+        return self.twin_cosine > self.twin_threshold
 
     @property
     def share_nearer(self) -> float:
@@ -64,17 +66,12 @@ class CentreTest:
         return float(np.mean(self.leave_one_out_without_twin < self.distance_without_twin))
 
     @property
-    def random_share_nearer(self) -> float:
-        """Share of random directions that lie nearer to the centroid than the one."""
-        return float(np.mean(self.random < self.distance))
-
-    @property
     def explanation(self) -> str:
         """The finding in words, with its numbers."""
         text = (
-            f"{self.label_one} lies {self.distance:.1f} from the centroid of the {self.n_tokens} tokens of "
-            f"{self.label_many}; each of those lies {self.leave_one_out.mean():.1f} from the centroid of the others, "
-            f"random directions {self.random.mean():.1f}."
+            f"{self.label_one} lies {self.matched:.1f} from the centroid of the {self.n_tokens} tokens of "
+            f"{self.label_many} (leaving out one at a time); each of those lies {self.leave_one_out.mean():.1f} from "
+            f"the centroid of the others, random directions {self.random.mean():.1f}."
         )
         if self.has_twin:
             text += (
@@ -89,7 +86,10 @@ class CentreTest:
         elif self.share_nearer > 0.05:
             text += f" {self.share_nearer:.0%} of the tokens lie nearer than it: no centre."
         else:
-            text += " It lies nearer than the others do."
+            text += (
+                f" It lies nearer than {1 - self.share_nearer:.0%} of the others; a token like any other would lie "
+                f"nearer than all of them once in {self.n_tokens + 1} times."
+            )
         return text
 
     def to_frame(self) -> pd.DataFrame:
@@ -123,7 +123,8 @@ def centre_test(one: PrefixCheckpoint, many: PrefixCheckpoint, *, seed: int = 0)
     centroid = tokens.mean(axis=0)
     norms = np.linalg.norm(tokens, axis=1) * np.linalg.norm(token)
     cosine = np.divide(tokens @ token, norms, out=np.zeros(len(tokens)), where=norms > 0)
-    twin = int(np.argmax(np.abs(cosine)))
+    twin = int(np.argmax(cosine))
+    loo = _others_centroids(tokens)
     others = np.delete(tokens, twin, axis=0)
     # The one against the centroids of N - 2 of the others, as each of the N - 1 others is.
     return CentreTest(
@@ -131,15 +132,26 @@ def centre_test(one: PrefixCheckpoint, many: PrefixCheckpoint, *, seed: int = 0)
         label_many=many.label,
         n_tokens=len(tokens),
         distance=float(np.linalg.norm(token - centroid)),
-        matched=float(np.linalg.norm(token - _others_centroids(tokens), axis=1).mean()),
-        leave_one_out=np.linalg.norm(tokens - _others_centroids(tokens), axis=1),
-        random=np.linalg.norm(directions - centroid, axis=1),
+        matched=float(np.linalg.norm(token - loo, axis=1).mean()),
+        leave_one_out=np.linalg.norm(tokens - loo, axis=1),
+        random=np.linalg.norm(directions - loo[np.arange(RANDOM_VECTORS) % len(loo)], axis=1),
         twin=twin,
         twin_cosine=float(cosine[twin]),
+        twin_threshold=_twin_threshold(*tokens.shape),
         distance_without_twin=float(np.linalg.norm(token - _others_centroids(others), axis=1).mean()),
         leave_one_out_without_twin=np.linalg.norm(others - _others_centroids(others), axis=1),
         seed=seed,
     )
+
+
+def _twin_threshold(n_tokens: int, d_model: int) -> float:
+    """Cosine that the nearest of n independent directions exceeds with probability P_TWIN.
+
+    The squared cosine of two independent directions is Beta(1/2, (d - 1) / 2).
+    """
+    if d_model < 2:
+        return 1.0
+    return float(np.sqrt(stats.beta.isf(2 * P_TWIN / n_tokens, 0.5, (d_model - 1) / 2)))
 
 
 def _others_centroids(tokens: Float[np.ndarray, "n d_model"]) -> Float[np.ndarray, "n d_model"]:

@@ -164,13 +164,17 @@ def compare_part(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> PartEquality
     """Compare two flat tensors number by number; exact, since float64 holds every stored number."""
     first, second = a.double().numpy(), b.double().numpy()
     equal = first == second
-    constant = np.ptp(first) == 0 or np.ptp(second) == 0
-    differences = np.abs(first - second)
+    # Numbers near the end of float64's range overflow in a difference or a square: infinite, or no correlation.
+    with np.errstate(over="ignore", invalid="ignore"):
+        differences = np.abs(first - second)
+        constant = np.ptp(first) == 0 or np.ptp(second) == 0
+        correlation = np.nan if constant else float(np.corrcoef(first, second)[0, 1])
+        mean_difference = float(differences.mean())
     return PartEquality(
         n=len(first),
         n_equal=int(equal.sum()),
-        correlation=None if constant else float(np.corrcoef(first, second)[0, 1]),
-        mean_abs_difference=float(differences.mean()),
+        correlation=correlation if np.isfinite(correlation) else None,
+        mean_abs_difference=mean_difference,
         expected_by_chance=expected_equal(first, second),
         differences=differences,
         equal=equal,

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 
 from aligner_probe.analysis.equality import Equality, MagnitudeBand, PartEquality
-from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.checkpoints.prefix import PrefixCheckpoint, dtype_name
 
 Verdict = Literal["shared_start_rounding", "continuation", "independent", "same_file", "undetermined"]
 Start = Literal["same", "b_from_a", "a_from_b", "different", "not stored"]
@@ -21,10 +21,13 @@ Start = Literal["same", "b_from_a", "a_from_b", "different", "not stored"]
 P = 1e-6
 #: Probability that an equal number is larger than an unequal one: 1/2 where magnitude does not matter.
 LADDER = 0.8
-#: Correlation of gates that two runs starting from zero do not reach.
-SAME_GATES = 0.99
-#: Equal trained gates that even unlucky rounding would not give.
-CHANCE_GATES = 0.01
+#: Fewer numbers than this tell nothing.
+FEWEST = 30
+#: Share of trained gates equal to the last bit that two runs from zero do not reach; on one task and bfloat16's coarse
+#: grid a few per cent can be.
+EQUAL_GATES = 0.25
+#: Or: gates correlate like this while the prefixes differ by no more than this part of their size.
+SAME_GATES, SAME_PREFIX = 0.99, 0.1
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Signs:
     `start`: what stored initial tensors say. `more_than_chance`: more equal prefix numbers than a random pairing or two
     independent normal starts would have. `correlated`: prefixes correlate. `ladder`: probability that an equal number
     is larger in magnitude than an unequal one (Mann-Whitney), None where all or none are equal. `trained_alike`: in
-    words, how gates show one trained state, or None.
+    words, how gates show one trained state, or None. `rounded`: in words, that one is the other in a coarser precision,
+    or None. `differs_in`: in words, what sets equal numbers apart (gate function, start layer), or nothing.
     """
 
     same_sha256: bool
@@ -45,6 +49,8 @@ class Signs:
     ladder: float | None
     ladder_p: float
     trained_alike: str | None
+    rounded: str | None
+    differs_in: str
 
 
 def read_signs(a: PrefixCheckpoint, b: PrefixCheckpoint, equality: Equality) -> Signs:
@@ -58,7 +64,17 @@ def read_signs(a: PrefixCheckpoint, b: PrefixCheckpoint, equality: Equality) -> 
         correlated=_correlated(equality.prefix),
         ladder=ladder,
         ladder_p=ladder_p,
-        trained_alike=_trained_alike(a, b),
+        trained_alike=_trained_alike(a, b) if _correlated(equality.prefix) else None,
+        rounded=_rounded(a, b),
+        differs_in=" and ".join(
+            f"{name} {first} and {second}"
+            for name, first, second in (
+                ("gate function", a.gate_function, b.gate_function),
+                ("start layer", a.start_layer, b.start_layer),
+                ("method", a.method, b.method),
+            )
+            if first != second
+        ),
     )
 
 
@@ -70,31 +86,49 @@ def judge(equality: Equality, signs: Signs) -> tuple[Verdict, str]:
     against = f"{counted}, against a share of {chance} by chance"
     if signs.same_sha256 or signs.same_numbers:
         how = "are the same file" if signs.same_sha256 else "hold the same numbers in different files"
-        return "same_file", f"The two {how}: there is nothing to compare."
+        but = f" But they use them with {signs.differs_in}, so they do different things." if signs.differs_in else ""
+        return "same_file", f"The two {how}: there is nothing to compare.{but}"
+    if signs.rounded:
+        return "same_file", f"{signs.rounded}: the same numbers in two precisions, so there is nothing to compare."
     if signs.start in ("b_from_a", "a_from_b"):
         first, second = ("a", "b") if signs.start == "b_from_a" else ("b", "a")
         return "continuation", (
             f"{counted}. The stored start of {second} is the end of {first}: {second} goes on from {first}."
         )
-    if signs.start == "not stored" and signs.trained_alike:
+    if signs.trained_alike:
         return "continuation", (
-            f"{counted}, and the gates agree too: {signs.trained_alike}. Gates begin at zero in every run, so trained "
-            "values like these come from one trained state: one run goes on from the other, or both from a third "
-            "(which of these, the weights do not tell)."
+            f"{counted}, and the gates agree too: {signs.trained_alike}. Gates begin at zero in every run, so "
+            "agreement like this comes from one trained state: one run goes on from the other, or both from a third. "
+            "(Short runs from one start on the very same data can come as close; weights alone do not exclude that.)"
         )
+    if prefix.n < FEWEST:
+        return "undetermined", f"{counted}: too few numbers to tell anything; expected {FEWEST} or more."
+    if prefix.correlation is None:
+        return "undetermined", f"{counted}, but a prefix whose numbers are all one value tells nothing of its start."
     if not signs.more_than_chance:
         return _judge_without_equal_numbers(equality, signs, against)
     if signs.start == "different":
+        why = (
+            f"they correlate (r = {_signed(prefix.correlation)}), so one may go on from a state in between"
+            if signs.correlated
+            else "were some numbers set or frozen on purpose?"
+        )
         return "undetermined", (
-            f"{against}, yet the stored starts differ: neither chance nor rounding from a shared start explains that. "
-            "Were some numbers set or frozen on purpose?"
+            f"{against}, yet the stored starts differ: neither chance nor rounding from a shared start explains that; "
+            f"{why}"
         )
     if signs.ladder is None:
         return "undetermined", (
             f"{counted}: all, whatever their magnitude. Either the tokens were not trained (gates only), or every "
             "update rounded to nothing; their magnitudes cannot tell which."
         )
-    if signs.ladder < LADDER or signs.ladder_p > P:
+    if signs.ladder >= LADDER and signs.ladder_p > P:
+        few = min(prefix.n_equal, prefix.n - prefix.n_equal)
+        return "undetermined", (
+            f"{against}. An equal number is larger than an unequal one with probability {signs.ladder:.2f}, as "
+            f"rounding from a shared start would have it, but {few} of one kind are too few to be sure."
+        )
+    if signs.ladder < LADDER:
         return "undetermined", (
             f"{against}, but magnitude does not decide which: an equal number is larger than an unequal one with "
             f"probability {signs.ladder:.2f}, where rounding needs {LADDER} or more. Rounding does not explain them: "
@@ -105,11 +139,15 @@ def judge(equality: Equality, signs: Signs) -> tuple[Verdict, str]:
 
 def _judge_without_equal_numbers(equality: Equality, signs: Signs, against: str) -> tuple[Verdict, str]:
     r = _signed(equality.prefix.correlation)
-    if signs.start == "same" or (signs.correlated and signs.start == "not stored"):
+    if signs.start == "same" or signs.correlated:
         why = "the stored starts are the same" if signs.start == "same" else f"the prefixes correlate (r = {r})"
+        fine = (
+            f"one is stored in {equality.dtype_a}, the other in {equality.dtype_b}, so few are to be expected"
+            if equality.dtype_a != equality.dtype_b
+            else f"for updates of this size the grid of {equality.grid} is fine, so hardly one rounds to nothing"
+        )
         return "undetermined", (
-            f"{against}: there are no equal numbers to explain. The runs are not independent, for {why}; but for "
-            f"updates of this size the grid of {equality.grid} is fine, so hardly one rounds to nothing."
+            f"{against}: there are no equal numbers to explain. The runs are not independent, for {why}; but {fine}."
         )
     starts = "their stored starts differ" if signs.start == "different" else f"the prefixes do not correlate (r = {r})"
     return "independent", f"{against}, and {starts}: two separate random starts."
@@ -181,7 +219,7 @@ def _more_than_chance(part: PartEquality, chance_share: float) -> bool:
 
 def _correlated(part: PartEquality) -> bool:
     """Pearson's r away from 0, by Fisher's z."""
-    if part.correlation is None or part.n < 10:
+    if part.correlation is None or part.n < FEWEST:
         return False
     z = np.arctanh(np.clip(part.correlation, -1 + 1e-12, 1 - 1e-12)) * np.sqrt(part.n - 3)
     return bool(2 * stats.norm.sf(abs(z)) < P)
@@ -190,25 +228,36 @@ def _correlated(part: PartEquality) -> bool:
 def _trained_alike(a: PrefixCheckpoint, b: PrefixCheckpoint) -> str | None:
     """How gates of both runs show one trained state; None where they do not.
 
-    Gates that are zero in both count for nothing, for every run begins there; nor do gates frozen at one value in a
-    whole layer. Equal gates prove it. Nearly equal ones do where both runs are stored in one precision; otherwise it
-    may be one and the same run, made twice.
+    Gates that are zero in both count for nothing, for every run begins there; nor do gates that are all equal while
+    the prefixes differ, for those were frozen. Asked only where the prefixes correlate.
     """
     if a.gates.shape != b.gates.shape:
         return None
     first, second = a.gates.double().numpy(), b.gates.double().numpy()
     trained = (first != 0) | (second != 0)
-    if first.shape[1] > 1:
-        trained &= ~((np.ptp(first, axis=1) == 0) & (np.ptp(second, axis=1) == 0))[:, None]
     first, second = first[trained], second[trained]
     n, n_equal = len(first), int((first == second).sum())
-    if n < 10 or not np.ptp(first) or not np.ptp(second):
+    if n < 10 or not np.ptp(first) or not np.ptp(second) or n_equal == n:
         return None
-    if stats.binom.sf(n_equal - 1, n, CHANCE_GATES) < P:
+    if n_equal >= EQUAL_GATES * n:
         return f"{n_equal} of {n} trained ones are equal to the last bit"
     correlation = float(np.corrcoef(first, second)[0, 1])
-    if correlation >= SAME_GATES and a.gates.dtype == b.gates.dtype:
-        return f"their correlation is {correlation:.4f}"
+    if correlation < SAME_GATES or a.gates.dtype != b.gates.dtype or a.prefix.shape != b.prefix.shape:
+        return None
+    size = float((a.prefix.double() - b.prefix.double()).norm() / a.prefix.double().norm())
+    if size > SAME_PREFIX:
+        return None
+    return f"their correlation is {correlation:.4f}, while the prefixes differ by {size:.1%} of their size"
+
+
+def _rounded(a: PrefixCheckpoint, b: PrefixCheckpoint) -> str | None:
+    """Whether one checkpoint is the other, rounded to its precision."""
+    for fine, coarse, names in ((a, b, ("b", "a")), (b, a, ("a", "b"))):
+        if fine.prefix.dtype == coarse.prefix.dtype or fine.prefix.shape != coarse.prefix.shape:
+            continue
+        rounded = fine.prefix.to(coarse.prefix.dtype), fine.gates.to(coarse.gates.dtype)
+        if _same(rounded[0], coarse.prefix) and _same(rounded[1], coarse.gates):
+            return f"{names[0]} is {names[1]}, rounded to {dtype_name(coarse.dtype)}"
     return None
 
 

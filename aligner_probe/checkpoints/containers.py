@@ -78,7 +78,7 @@ def _what_it_is(path: Path, head: bytes, size: int) -> str:
         return "is an HTML or XML page, no checkpoint; download the raw file instead of the page that shows it"
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the file it stands for; fetch it with `git lfs pull`"
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
         return (
             f"has a wrong safetensors header (it announces {int.from_bytes(head[:8], 'little'):,} bytes in a file of "
             f"{size:,}); copy or download it again"

@@ -7,6 +7,8 @@ The file records neither the number of tokens a layer nor that gates go through 
 
 import re
 
+from torch import Tensor
+
 from aligner_probe.checkpoints.containers import StateDict
 from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, stack_gates
 from aligner_probe.checkpoints.prefix import GateFunction
@@ -47,14 +49,7 @@ def read(
                 f"({adapted[0]} to {adapted[-1]}), which does not divide evenly over adjoining layers; {ASK}"
             )
     else:
-        # V1 adapts the topmost layers.
-        n_layers, rest = divmod(rows, adapter_length) if adapter_length > 0 else (0, 1)
-        if rest or not 0 < n_layers <= len(all_layers):
-            raise UnfitTensors(
-                f"has {rows} prefix rows and {len(all_layers)} gated layers, which --adapter-length {adapter_length} "
-                "does not fit; expected a divisor of the rows that leaves no more layers than have gates"
-            )
-        adapted = list(all_layers)[-n_layers:]
+        adapted = _window(rows, adapter_length, all_layers, all_gates)
     first = adapted[0] - all_layers.start
     return PrefixParts(
         "llama_adapter",
@@ -64,3 +59,21 @@ def read(
         gate_function or "tanh",
         metadata={"gate_function_from": "option" if gate_function else "default of the format"},
     )
+
+
+def _window(rows: int, adapter_length: int, layers: range, gates: Tensor) -> list[int]:
+    """The adapted layers for a given number of tokens a layer: the topmost that hold every gate other than zero."""
+    n_layers, rest = divmod(rows, adapter_length) if adapter_length > 0 else (0, 1)
+    if rest or not 0 < n_layers <= len(layers):
+        raise UnfitTensors(
+            f"has {rows} prefix rows and {len(layers)} gated layers, which --adapter-length {adapter_length} "
+            "does not fit; expected a divisor of the rows that leaves no more layers than have gates"
+        )
+    live = [layer for layer, row in zip(layers, gates, strict=True) if bool((row != 0).any())]
+    first = min([layers.stop - n_layers, *live[:1]])
+    if live and live[-1] >= first + n_layers:
+        raise UnfitTensors(
+            f"has gates other than zero in layers {live[0]} to {live[-1]}, but --adapter-length {adapter_length} makes "
+            f"{n_layers} layers of its {rows} prefix rows; expected enough layers for all such gates"
+        )
+    return list(range(first, first + n_layers))

@@ -9,6 +9,14 @@ from pathlib import PurePath
 from typing import Any
 
 DATA_SETS = {"metamath": "MetaMath", "alpaca": "Alpaca", "beaver": "Beaver", "gsm8k": "GSM8K", "hh_rlhf": "HH-RLHF"}
+#: As in the authors' file names and on the hub (meta-llama/Llama-2-7b-hf).
+LLAMA_2 = re.compile(r"llama-?2-(\d+)b")
+
+
+def base_label(name: str) -> str:
+    """One label for one base, whether a file name or the hub names it."""
+    found = LLAMA_2.search(name.lower())
+    return f"LLaMA-2 {found[1]}B" if found else name
 
 
 def describe(path: PurePath | str) -> dict[str, Any]:
@@ -20,8 +28,9 @@ def describe(path: PurePath | str) -> dict[str, Any]:
         for key, label in DATA_SETS.items():
             if key in text:
                 known.setdefault("data_set", label)
-    if base := re.search(r"llama-?2-(\d+)b", name):
-        known["base_model"] = f"LLaMA-2 {base[1]}B"
+    for text in (name, folder):
+        if base := LLAMA_2.search(text):
+            known.setdefault("base_model", f"LLaMA-2 {base[1]}B")
     if tokens := re.search(r"aligner(\d+)tokens?\b", name):
         known["n_tokens"] = int(tokens[1])
     if loss := re.search(r"valloss(\d+\.\d+)", name):

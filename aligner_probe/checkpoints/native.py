@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner_probe.checkpoints.containers import StateDict
-from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors
+from aligner_probe.checkpoints.parts import MAX_LAYER, PrefixParts, UnfitTensors
 from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint, dtype_name
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import staging_folder, writing_to
@@ -88,7 +88,7 @@ def recognises(config: dict[str, Any]) -> bool:
 
 def read(tensors: StateDict, config: dict[str, Any], provenance: dict[str, Any]) -> PrefixParts:
     """Raises UnfitTensors where configuration and tensors contradict each other."""
-    if config["method"] not in METHOD_NAMES:
+    if not isinstance(config["method"], str) or config["method"] not in METHOD_NAMES:
         raise UnfitTensors(f"has method {config['method']!r}; expected one of {', '.join(METHOD_NAMES)}")
     if config.get("format_version") != FORMAT_VERSION:
         raise UnfitTensors(
@@ -113,9 +113,14 @@ def read(tensors: StateDict, config: dict[str, Any], provenance: dict[str, Any])
     for key, value in found.items():
         if config.get(key) != value:
             raise UnfitTensors(f"{CONFIG} says {key} {config.get(key)!r}, but the tensors say {value!r}")
-    if not isinstance(config.get("start_layer"), int):
-        raise UnfitTensors(f"{CONFIG} has start_layer {config.get('start_layer')!r}; expected a whole number")
-    metadata = provenance.get("metadata", {})
+    start_layer = config.get("start_layer")
+    if not isinstance(start_layer, int) or isinstance(start_layer, bool) or start_layer > MAX_LAYER:
+        raise UnfitTensors(f"{CONFIG} has start_layer {start_layer!r}; expected a whole number")
+    metadata = provenance.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    for key in ("data_set", "base_model", "stage"):
+        if not isinstance(metadata.get(key, ""), str):
+            raise UnfitTensors(f"{PROVENANCE} has {key} {metadata[key]!r}; expected a name")
     return PrefixParts(
         config["method"],
         prefix,
@@ -124,5 +129,5 @@ def read(tensors: StateDict, config: dict[str, Any], provenance: dict[str, Any])
         config["gate_function"],
         tensors.get("initial.prefix"),
         tensors.get("initial.gates"),
-        metadata if isinstance(metadata, dict) else {},
+        metadata,
     )

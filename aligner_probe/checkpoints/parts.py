@@ -8,6 +8,9 @@ from torch import Tensor
 
 from aligner_probe.checkpoints.prefix import DTYPES, GateFunction, Method, dtype_name
 
+#: No language model is nearly as deep; a greater index is damage.
+MAX_LAYER = 10_000
+
 
 class UnfitTensors(Exception):
     """The tensors of a recognised format do not make an adapter; the caller adds the path."""
@@ -70,10 +73,13 @@ def stack(by_layer: dict[int, Tensor], what: str) -> Tensor:
 def layer_range(by_layer: dict[int, Tensor]) -> range:
     """The adapted layers, which must adjoin."""
     layers = range(min(by_layer), max(by_layer) + 1)
+    if layers.stop > MAX_LAYER:
+        raise UnfitTensors(f"names layer {layers.stop - 1}; expected a layer of a language model, under {MAX_LAYER}")
     missing = [layer for layer in layers if layer not in by_layer]
     if missing:
+        named = f"{missing[:5]}{' and others' * (len(missing) > 5)}"
         raise UnfitTensors(
-            f"adapts layers {layers.start} to {layers.stop - 1} but has nothing for {missing}; expected adjoining ones"
+            f"adapts layers {layers.start} to {layers.stop - 1} but has nothing for {named}; expected adjoining ones"
         )
     return layers
 

@@ -7,6 +7,7 @@ folder whose `adapter_config.json` says `"peft_type": "ADAPTION_PROMPT"` (peft.t
 import re
 from typing import Any
 
+from aligner_probe.checkpoints import naming
 from aligner_probe.checkpoints.containers import StateDict
 from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, stack_gates, stack_prefixes
 
@@ -54,6 +55,7 @@ def read(tensors: StateDict, config: dict[str, Any] | None = None) -> PrefixPart
                 "one of the two files is from another run"
             )
     base = config.get("base_model_name_or_path")
+    base = naming.base_label(base) if isinstance(base, str) else None
     return PrefixParts(
         "llama_adapter", prefix, gate_rows, layers.start, "linear", metadata={"base_model": base} if base else {}
     )

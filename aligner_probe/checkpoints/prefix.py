@@ -24,7 +24,8 @@ class PrefixCheckpoint:
     layers (`prefix_layers` = 1); LLaMA-Adapter has one a layer.
 
     `initial_prefix` and `initial_gates` are the numbers before training, where the file tells. `sha256` is that of
-    the file that holds the tensors. `metadata` holds what is known of the run (`data_set`, `base_model`, ...).
+    the file that holds the tensors. `metadata` holds what is known of the run (`data_set`, `base_model`, `stage`, and
+    `run`, a name that tells runs of one kind apart).
     """
 
     method: Method
@@ -103,7 +104,8 @@ class PrefixCheckpoint:
     @property
     def label(self) -> str:
         """For legends: method, data set and base model."""
-        return f"{self.method_label} · {self.data_set} · {self.base_model}"
+        run = self.metadata.get("run")
+        return f"{self.method_label} · {self.data_set} · {self.base_model}" + (f" · {run}" if run else "")
 
     def __repr__(self) -> str:
         return (

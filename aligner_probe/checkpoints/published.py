@@ -16,6 +16,7 @@ from typing import Any
 from aligner_probe.checkpoints import naming
 from aligner_probe.data import VARIABLE, data_folder
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import sha256
 
 SOURCE = "https://raw.githubusercontent.com/mytemporalaccount/Aligner"
 #: The authors' 7B Alpaca file for ten tokens holds answers to MMLU questions instead of weights.
@@ -121,10 +122,15 @@ def find_published(name: str) -> Path:
     folder = data_folder("published")
     for file in list_published():
         if folder and file.name == name and (folder / file.path).is_file():
+            if sha256(folder / file.path) != file.sha256:
+                raise AlignerProbeError(
+                    f"{folder / file.path} is not the file the authors published (its SHA-256 differs); replace it, or "
+                    "name the path itself to read it as what it is"
+                )
             return folder / file.path
     return download_published([name])[0]
 
 
-def known_by_hash(sha256: str) -> dict[str, Any]:
+def known_by_hash(digest: str) -> dict[str, Any]:
     """What is known of a published file under whatever name it goes: `data_set`, `base_model`, ...; else nothing."""
-    return next((naming.describe(file.path) for file in list_published() if file.sha256 == sha256), {})
+    return next((naming.describe(file.path) for file in list_published() if file.sha256 == digest), {})

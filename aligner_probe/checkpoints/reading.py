@@ -16,6 +16,8 @@ from aligner_probe.files import sha256
 FORMATS = (lit_llama.NAME, llama_adapter.NAME, peft.NAME, native.NAME)
 MAX_CONFIG_BYTES = 2**20
 PUBLISHED = "published:"
+#: Weights of a checkpoint folder, ours and PEFT's.
+WEIGHTS = (native.WEIGHTS, "adapter_model.bin")
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,12 @@ def load_checkpoint(
     if str(path).startswith(PUBLISHED):
         path = published.find_published(str(path).removeprefix(PUBLISHED))
     path = Path(path)
-    if not path.exists():
-        raise CheckpointError(path, "does not exist; expected a checkpoint file or folder (check the spelling)")
-    if path.is_dir():
-        config = _read_json(path / native.CONFIG)
-        weights = next((path / name for name in (native.WEIGHTS, "adapter_model.bin") if (path / name).is_file()), None)
-        if config is None or weights is None:
-            raise CheckpointError(path, _not_a_checkpoint_folder(path))
-    else:
-        config, weights = None, path
+    try:
+        config, weights = _find(path)
+    except OSError as error:
+        raise CheckpointError(
+            path, f"cannot be read ({error.strerror}); expected a checkpoint file or folder"
+        ) from error
     tensors = read_tensors(weights)
     try:
         format_name, parts = _import(tensors, path, config, gate, adapter_length)
@@ -71,6 +70,21 @@ def load_checkpoint(
     )
 
 
+def _find(path: Path) -> tuple[dict[str, Any] | None, Path]:
+    """The configuration, where there is one, and the file of tensors."""
+    if path.is_file():
+        return None, path
+    if not path.exists():
+        raise CheckpointError(path, "does not exist; expected a checkpoint file or folder (check the spelling)")
+    if not path.is_dir():
+        raise CheckpointError(path, "is neither a file nor a folder (a pipe or a device?); expected a checkpoint")
+    config = _read_json(path / native.CONFIG)
+    weights = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
+    if config is None or weights is None:
+        raise CheckpointError(path, _not_a_checkpoint_folder(path))
+    return config, weights
+
+
 def _import(
     tensors: dict, path: Path, config: dict[str, Any] | None, gate: GateFunction | None, adapter_length: int | None
 ) -> tuple[str, PrefixParts]:
@@ -87,6 +101,10 @@ def _import(
             f"is a PEFT {config['peft_type']} adapter, which has no prefix tokens; expected ADAPTION_PROMPT"
         )
     names = sorted(tensors)
+    if set(tensors) >= native.TENSORS:
+        raise UnfitTensors(
+            "holds the tensors of an aligner_probe checkpoint without its configuration; name its folder"
+        )
     raise UnfitTensors(
         f"holds {len(names)} tensors of no known prefix adapter ({', '.join(names[:3])}{', …' * (len(names) > 3)}); "
         f"expected one of: {', '.join(FORMATS)}"
@@ -99,14 +117,16 @@ def scan_checkpoints(
     """Every checkpoint below a folder, in the order of their paths, and what had to be passed over.
 
     Files that do not look like weights (README.md) are not mentioned. Raises AlignerProbeError where the folder is
-    missing or holds no readable checkpoint at all.
+    missing or holds no readable checkpoint at all. A single checkpoint may be named, too.
     """
     folder = Path(folder)
+    if folder.is_file():
+        return [load_checkpoint(folder, gate=gate, adapter_length=adapter_length)], []
     if not folder.is_dir():
         raise AlignerProbeError(f"{folder}: no such folder; expected one with checkpoints in it")
     found: list[PrefixCheckpoint] = []
-    skipped: list[Skipped] = []
-    for path in _candidates(folder):
+    candidates, skipped = _candidates(folder)
+    for path in candidates:
         try:
             found.append(load_checkpoint(path, gate=gate, adapter_length=adapter_length))
         except CheckpointError as error:
@@ -119,20 +139,30 @@ def scan_checkpoints(
     return found, skipped
 
 
-def _candidates(folder: Path) -> list[Path]:
-    """Checkpoint folders as a whole, and files elsewhere that look like weights."""
+def _candidates(folder: Path) -> tuple[list[Path], list[Skipped]]:
+    """Checkpoint folders, each as a whole, and files elsewhere that look like weights; what cannot be looked into."""
     candidates: list[Path] = []
-    for here, folders, files in os.walk(folder):
-        if native.CONFIG in files:
+    skipped: list[Skipped] = []
+
+    def unreadable(error: OSError) -> None:
+        skipped.append(Skipped(str(error.filename), f"cannot be read ({error.strerror})"))
+
+    for here, folders, files in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in [name for name in folders if Path(here, name).is_symlink()]:
+            skipped.append(
+                Skipped(str(Path(here, name)), "is a link to a folder, which is not followed; name it itself")
+            )
+        is_checkpoint = native.CONFIG in files
+        if is_checkpoint:
             candidates.append(Path(here))
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
+        for name in sorted(files):
             path = Path(here, name)
-            if not name.startswith(".") and path.is_file() and looks_like_weights(path):
+            if name.startswith(".") or (is_checkpoint and name in WEIGHTS):
+                continue
+            if looks_like_weights(path):
                 candidates.append(path)
-    return sorted(candidates)
+    return sorted(candidates), skipped
 
 
 def _not_a_checkpoint_folder(folder: Path) -> str:

@@ -111,7 +111,8 @@ def _read(options: argparse.Namespace) -> "tuple[list[PrefixCheckpoint], list[Sk
         found, passed_over = scan_checkpoints(folder, **reading)
         checkpoints += found
         skipped += passed_over
-    return checkpoints, skipped
+    # The same file by two ways is one checkpoint.
+    return list({checkpoint.sha256: checkpoint for checkpoint in checkpoints}.values()), skipped
 
 
 def _names(text: str) -> list[str]:

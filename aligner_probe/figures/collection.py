@@ -1,8 +1,7 @@
 """The checkpoints that figures are drawn from, grouped as the paper compares them: by data set and base model."""
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -37,19 +36,19 @@ class Group:
         return next((c for c in self.checkpoints if c.method == "llama_adapter"), None)
 
     def legend(self, checkpoint: PrefixCheckpoint) -> str:
-        """Method and size; the stage or file name too where that is needed to tell two apart."""
-        names = [_with_stage(c) for c in self.checkpoints]
-        name = _with_stage(checkpoint)
-        return f"{name} ({Path(checkpoint.source).stem})" if Counter(names)[name] > 1 else name
+        """Method and size, with stage and run where they are named."""
+        extra = [checkpoint.metadata[key] for key in ("stage", "run") if checkpoint.metadata.get(key)]
+        return f"{checkpoint.method_label} ({', '.join(extra)})" if extra else checkpoint.method_label
 
 
 class Collection:
     """All checkpoints at hand. Groups come in the paper's order, then by name."""
 
     def __init__(self, checkpoints: Iterable[PrefixCheckpoint]):
-        self.checkpoints = tuple(
-            sorted(checkpoints, key=lambda c: (c.method != "aligner", c.n_tokens, c.metadata.get("stage", "") == "DPO"))
+        ordered = sorted(
+            checkpoints, key=lambda c: (c.method != "aligner", c.n_tokens, c.metadata.get("stage", "") == "DPO")
         )
+        self.checkpoints = tuple(_told_apart(ordered))
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -67,6 +66,18 @@ class Collection:
             )
             for key in sorted(keys, key=order)
             for data_set, base_model, _ in [key]
+        )
+
+    def together(self, *methods: str) -> str:
+        """Why methods that are all here are not compared: they stand in different groups. Else what is needed."""
+        here = {c.method for c in self.checkpoints}
+        needs = f"{' and '.join(methods)} trained on the same data for the same base model"
+        if not here >= {"aligner", "llama_adapter"}:
+            return needs
+        groups = "; ".join(f"{group.title}: {', '.join(map(group.legend, group.checkpoints))}" for group in self.groups)
+        return (
+            f"{needs}; as named here they are apart ({groups}). Names of files and folders tell the data set and the "
+            "base, for instance alpaca/adapter-llama2-7B.pth"
         )
 
     @property
@@ -93,6 +104,17 @@ class Collection:
         return [f"{METHOD_NAMES[method]}{size} trained on {' and on '.join(lacking)}{why}"]
 
 
-def _with_stage(checkpoint: PrefixCheckpoint) -> str:
-    stage = checkpoint.metadata.get("stage")
-    return f"{checkpoint.method_label} ({stage})" if stage else checkpoint.method_label
+def _told_apart(checkpoints: list[PrefixCheckpoint]) -> Iterator[PrefixCheckpoint]:
+    """Runs of one kind (other seeds) get the end of their path as a name, as much of it as it takes."""
+    kinds: dict[tuple, list[PrefixCheckpoint]] = {}
+    for checkpoint in checkpoints:
+        kinds.setdefault((checkpoint.label, checkpoint.metadata.get("stage")), []).append(checkpoint)
+    for checkpoint in checkpoints:
+        alike = kinds[checkpoint.label, checkpoint.metadata.get("stage")]
+        if len(alike) == 1:
+            yield checkpoint
+            continue
+        paths = [Path(c.source).with_suffix("").parts for c in alike]
+        depth = next((d for d in range(1, 9) if len({p[-d:] for p in paths}) == len(paths)), 9)
+        name = "/".join(Path(checkpoint.source).with_suffix("").parts[-depth:])
+        yield replace(checkpoint, metadata=checkpoint.metadata | {"run": name})

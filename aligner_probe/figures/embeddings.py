@@ -1,11 +1,13 @@
 """Figures 6b/15 and 12 to 14: prefix tokens on a plane, and Figure 12's question put to the distances themselves."""
 
+from collections.abc import Collection as Collection_
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from aligner_probe.analysis.centre import CentreTest, centre_test
 from aligner_probe.analysis.embeddings import TokenMap, embed_tokens
@@ -28,6 +30,7 @@ from aligner_probe.figures.drawing import (
 Method = Literal["tsne", "umap"]
 #: The paper's pairs: the one token against ten on Alpaca, against a hundred on MetaMath.
 PAPER_PAIRS = {"Alpaca": 10, "MetaMath": 100}
+MAX_COLUMNS = 4
 
 
 def plot_map(
@@ -37,19 +40,23 @@ def plot_map(
     colors: dict[str, str],
     labels: dict[str, str] | None = None,
     markers: dict[str, str] | None = None,
+    hollow: Collection_[str] = (),
 ) -> Axes:
-    """Tokens on the plane, one colour a checkpoint; a checkpoint of one token is drawn large and on top."""
+    """Tokens on the plane, one colour a checkpoint; a checkpoint of one token is drawn large and on top.
+
+    Those in `hollow` are drawn as larger outlines, so that they do not hide tokens in the same place.
+    """
     frame = token_map.to_frame()
     for name, rows in frame.groupby("checkpoint", sort=False):
         single = len(rows) == 1
         ax.scatter(
             rows["x"],
             rows["y"],
-            s=70 if single else 16,
-            color=colors[name],
+            s=(110 if name in hollow else 70) if single else (30 if name in hollow else 16),
+            facecolor="none" if name in hollow else colors[name],
             marker=(markers or {}).get(name, "o"),
-            edgecolor="white",
-            linewidth=0.5,
+            edgecolor=colors[name] if name in hollow else "white",
+            linewidth=0.9 if name in hollow else 0.5,
             alpha=1 if single else 0.85,
             zorder=3 if single else 2,
             label=f"{(labels or {}).get(name, name)} (n = {len(rows)})",
@@ -120,12 +127,10 @@ def _one_among_many(collection: Collection, method: Method, *, with_test: bool) 
         raise MissingInputs(missing or ["Aligner-1 and a larger Aligner trained on the same data"])
     maps = [embed_tokens([one, many], method=method) for _, one, many in pairs]
     tests = [centre_test(one, many) for _, one, many in pairs] if with_test else []
-    rows = 2 if with_test else 1
-    figure, axes = panels(
-        rows * len(pairs),
-        columns=len(pairs),
-    )
-    for ax, (group, one, many), token_map in zip(axes, pairs, maps, strict=False):
+    columns = min(len(pairs), MAX_COLUMNS)
+    figure, axes = panels((2 if with_test else 1) * len(pairs), columns=columns)
+    map_axes, test_axes = _in_bands(axes, len(pairs), columns) if with_test else (axes, [])
+    for ax, (group, one, many), token_map in zip(map_axes, pairs, maps, strict=True):
         plot_map(
             ax,
             token_map,
@@ -134,7 +139,7 @@ def _one_among_many(collection: Collection, method: Method, *, with_test: bool) 
         )
         legend_below(ax, columns=2, offset=0.08)
         ax.set_title(group.title)
-    for ax, result in zip(axes[len(pairs) :] if tests else [], tests, strict=True):
+    for ax, result in zip(test_axes, tests, strict=True):
         plot_centre_test(ax, result)
     caveats = dict.fromkeys(caveat for token_map in maps for caveat in token_map.caveats)
     caption = f"{'; '.join(token_map.summary for token_map in maps)}. {_sentences(caveats)}"
@@ -154,13 +159,24 @@ def _one_among_many(collection: Collection, method: Method, *, with_test: bool) 
             Comparison(
                 f"{result.label_one} among {result.label_many}",
                 "the one token is the centre of the others",
-                f"distance {result.distance:.1f}; the others {result.leave_one_out.mean():.1f}; without its twin, "
+                f"distance {result.matched:.1f}; the others {result.leave_one_out.mean():.1f}; without its twin, "
                 f"token {result.twin} (cosine {result.twin_cosine:.3f}): {result.distance_without_twin:.1f} against "
                 f"{result.leave_one_out_without_twin.mean():.1f}",
             )
             for result in tests
         ),
     )
+
+
+def _in_bands(axes: Sequence[Axes], n: int, columns: int) -> tuple[list[Axes], list[Axes]]:
+    """Rows of maps with their tests right below: which panels are whose."""
+    above, below, places = [], [], list(axes)
+    for first in range(0, n, columns):
+        width = min(columns, n - first)
+        above += places[:width]
+        below += places[width : 2 * width]
+        places = places[2 * width :]
+    return above, below
 
 
 def one_and_adapter(collection: Collection) -> Drawing:
@@ -181,7 +197,7 @@ def _with_adapter(collection: Collection, n_tokens: int) -> Drawing:
     ]
     missing = [*collection.missing("aligner", n_tokens), *collection.missing("llama_adapter")]
     if not pairs:
-        raise MissingInputs(missing or [f"Aligner-{n_tokens} and LLaMA-Adapter trained on the same data"])
+        raise MissingInputs(missing or [collection.together(f"Aligner-{n_tokens}", "LLaMA-Adapter")])
     maps = [embed_tokens([aligner, adapter]) for _, aligner, adapter in pairs]
     figure, axes = panels(len(pairs))
     for ax, (group, aligner, adapter), token_map in zip(axes, pairs, maps, strict=True):
@@ -190,7 +206,8 @@ def _with_adapter(collection: Collection, n_tokens: int) -> Drawing:
         points = ax.scatter(
             theirs["x"], theirs["y"], c=theirs["layer"], cmap="YlOrBr", s=14, edgecolor=GREY, linewidth=0.2
         )
-        figure.colorbar(points, ax=ax, label=f"layer of {group.legend(adapter)} (n = {len(theirs)})", shrink=0.8)
+        label = f"layer of {group.legend(adapter)} (n = {len(theirs)})"
+        figure.colorbar(points, ax=ax, label=label, shrink=0.8).locator = MaxNLocator(integer=True)
         ours = frame[frame["method"] == "aligner"]
         ax.scatter(
             ours["x"],
@@ -234,7 +251,7 @@ def four_models(collection: Collection) -> Drawing:
         if any(c.method == "llama_adapter" for c in members) and any(c.method == "aligner" for c in members):
             shown.append((base, members))
     if not shown:
-        raise MissingInputs(missing or ["Aligner-1 and LLaMA-Adapter for one base model"])
+        raise MissingInputs(missing or [collection.together("Aligner-1", "LLaMA-Adapter")])
     maps = [embed_tokens(members) for _, members in shown]
     figure, axes = panels(len(shown))
     for ax, (base, members), token_map in zip(axes, shown, maps, strict=True):
@@ -244,9 +261,10 @@ def four_models(collection: Collection) -> Drawing:
             token_map,
             colors={c.label: colour(c, members) for c in members},
             labels={c.label: f"{c.method_label} · {c.data_set}" for c in members},
-            markers={c.label: MARKERS[data_sets.index(c.data_set)] for c in members},
+            markers={c.label: MARKERS[data_sets.index(c.data_set) % len(MARKERS)] for c in members},
+            hollow={c.label for c in members if c.data_set != data_sets[0]},
         )
-        legend_below(ax, columns=2, offset=0.08)
+        legend_below(ax, columns=1 if len(shown) > 1 else 2, offset=0.08)
         ax.set_title(base)
     caveats = dict.fromkeys(caveat for token_map in maps for caveat in token_map.caveats)
     return Drawing(

@@ -1,13 +1,14 @@
 """Figure 16, and the figure the paper lacks: equal numbers by magnitude, with the half-ULP ladder."""
 
-from itertools import combinations
+from collections.abc import Iterator
+from itertools import combinations, cycle
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
-from aligner_probe.analysis.equality import Equality, compare_numbers
+from aligner_probe.analysis.equality import LOWEST_EDGE, Equality, compare_numbers
 from aligner_probe.analysis.forensics import PairForensics, compare_checkpoints
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
 from aligner_probe.figures.collection import PAPER_DATA_SETS, Collection
@@ -29,6 +30,8 @@ PAPER_EQUAL = {
     "llama_adapter": "2502.16 on average a token, sd 310.4, range 1342 to 3321",
 }
 BINS = 40
+#: More lines than this cannot be told apart.
+MAX_PAIRS = 6
 
 
 def plot_differences(ax: Axes, equality: Equality, *, color: str) -> Axes:
@@ -82,11 +85,20 @@ def plot_equality_by_magnitude(
     return ax
 
 
-def plot_half_ulp(ax: Axes, equality: Equality, *, color: str = GREY, label: str | None = None) -> Axes:
+def plot_half_ulp(
+    ax: Axes, equality: Equality, *, color: str = GREY, linestyle: str = "-", label: str | None = None
+) -> Axes:
     """The ladder: the largest update that still rounds to nothing, by magnitude."""
     places = [_place(band.low) for band in equality.bands]
-    ax.plot(places, [band.half_ulp for band in equality.bands], drawstyle="steps-mid", color=color, label=label)
+    halves = [band.half_ulp for band in equality.bands]
+    ax.plot(places, halves, drawstyle="steps-mid", color=color, linestyle=linestyle, label=label)
     ax.set_yscale("log", base=2)
+    return plot_bands(ax, equality)
+
+
+def plot_bands(ax: Axes, equality: Equality) -> Axes:
+    """Name the magnitude bands on the axis."""
+    places = [_place(band.low) for band in equality.bands]
     ax.set(xlabel="|value| = min(|a|, |b|), bands [low, high)", ylabel="half a ULP")
     ax.set_xticks(places, [_range(band.low, band.high) for band in equality.bands], rotation=35, ha="right")
     return ax
@@ -119,39 +131,46 @@ def embedding_differences(collection: Collection) -> Drawing:
 
 def equality_by_magnitude(collection: Collection) -> Drawing:
     """Equal numbers by magnitude over the half-ULP ladder; runs of different size as a control for the shared start."""
-    pairs = _pairs(collection)
-    controls = _control_pairs(collection)
+    pairs, controls = _pairs(collection), _control_pairs(collection)
     if not pairs and not controls:
         raise MissingInputs(["two checkpoints with numbers to compare"])
     reports = [(compare_checkpoints(a, b), False) for a, b in pairs]
     reports += [(compare_checkpoints(a, b, common_prefix=True), True) for a, b in controls]
+    shown = reports if len(reports) <= MAX_PAIRS else [*reports[: MAX_PAIRS - len(controls)], *reports[len(pairs) :]]
     figure, (ax, ladder) = panels(2, columns=1, sharex=True)
-    figure.set_size_inches(7.4, 6.6)
-    for place, (report, control) in enumerate(reports):
+    figure.set_size_inches(7.4, 6.6 + 0.22 * len(shown))
+    shades: dict[str, Iterator[str]] = {"aligner": cycle(BLUES), "llama_adapter": cycle(YELLOWS)}
+    methods = [a.method for a, _ in (*pairs, *controls)]
+    for place, (report, control) in enumerate(shown):
         plot_equality_by_magnitude(
             ax,
             report.equality,
-            color=(BLUES + YELLOWS)[place % 7],
+            color=next(shades[methods[reports.index((report, control))]]),
             marker=MARKERS[place % len(MARKERS)],
             linestyle=":" if control else "-",
             label=_describe_pair(report, control),
         )
-    chance = reports[0][0].equality.chance_share
-    ax.axhline(chance, color=RED, linewidth=0.9, linestyle="--", label=f"two independent starts: {chance:.2g}")
-    ax.legend(loc="upper left", framealpha=0.9, fontsize=7)
-    # The longest list of bands labels the axis.
-    for grid, report in {report.equality.grid: report for report, _ in sorted(reports, key=_n_bands)}.items():
-        plot_half_ulp(ladder, report.equality, color=GREY, label=f"{grid}: smaller updates are lost")
+    grids = {report.equality.grid: report.equality for report, _ in sorted(shown, key=_n_bands)}
+    for style, (grid, equality) in zip(("--", "-.", ":", "-"), grids.items(), strict=False):
+        chance = equality.chance_share
+        label = f"two independent starts in {grid}: {chance:.2g}"
+        ax.axhline(chance, color=RED, linewidth=0.9, linestyle=style, label=label)
+        plot_half_ulp(ladder, equality, color=GREY, linestyle=style, label=f"{grid}: smaller updates are lost")
+    # The longest list of bands labels the axis, whichever grid was drawn last.
+    plot_bands(ladder, max((report.equality for report, _ in shown), key=lambda equality: len(equality.bands)))
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", fontsize=7, frameon=False)
     ladder.legend(loc="upper left")
     frames = [report.to_frame().assign(common_prefix=control) for report, control in reports]
+    left_out = f" Of {len(reports)} pairs {len(shown)} are drawn; the CSV has all." if len(shown) < len(reports) else ""
     return Drawing(
         figure,
         pd.concat(frames, ignore_index=True),
         "Above: share of exactly equal numbers, 95 % Wilson intervals, bands of one ULP size each. Dotted: controls of "
         "different size, compared over the first numbers both have. Below: half a ULP of the stored precision; an "
-        "update smaller than that rounds to nothing. "
+        f"update smaller than that rounds to nothing.{left_out} "
         + " ".join(f"{_describe_pair(r, c)}: {r.verdict}. {r.explanation}" for r, c in reports[:1]),
         tuple(dict.fromkeys(c for pair in (*pairs, *controls) for c in pair)),
+        settings={"lowest_edge": LOWEST_EDGE, "interval": "Wilson, 95 %"},
         comparisons=tuple(
             Comparison(
                 _describe_pair(report, control),

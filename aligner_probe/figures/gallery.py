@@ -18,17 +18,18 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from aligner_probe.checkpoints import Skipped
+from aligner_probe.checkpoints import PrefixCheckpoint, Skipped
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.figures.catalogue import Entry
+from aligner_probe.figures.catalogue import CATALOGUE, FORMATS, Entry, find
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Drawing, MissingInputs, style
-from aligner_probe.files import staging_folder, writing_to
+from aligner_probe.files import new_folder, staging_folder, writing_to
 from aligner_probe.versions import versions
 
 MANIFEST, INDEX = "manifest.json", "index.html"
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "umap-learn", "matplotlib", "seaborn", "pandas")
 DOTS_PER_INCH = 150
+IDS = [entry.id for entry in CATALOGUE]
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,6 @@ def draw(name: str, collection: Collection) -> Drawing:
 
     Raises AlignerProbeError for an unknown name or missing inputs.
     """
-    from aligner_probe.figures.catalogue import find
-
     [entry] = find([name])
     try:
         return _titled(entry, collection)
@@ -76,26 +75,24 @@ def draw_gallery(
         raise AlignerProbeError(
             f"--strict: {len(skipped)} files could not be read, the first {skipped[0].path}: {skipped[0].reason}"
         )
-    with writing_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with staging_folder(folder) as stage:
-            with tqdm(total=len(entries), desc="figures", unit="figure", disable=not show_progress) as bar:
-                records = list(_draw_all(entries, collection, stage, formats, jobs, bar))
-            if strict:
-                _refuse_missing(records)
-            earlier = _earlier_records(folder)
-            if partial:
-                drawn = {record["id"] for record in records}
-                records += [record for record in earlier if record["id"] not in drawn]
-            records.sort(key=_in_catalogue_order)
-            _write_manifest(stage / MANIFEST, records, skipped)
-            _write_index(stage / INDEX, records, skipped)
-            keep = {name for record in records for name in record["files"]}
-            for path in sorted(stage.iterdir(), key=lambda path: path.name in (MANIFEST, INDEX)):
-                path.replace(folder / path.name)
-            for record in earlier:
-                for name in set(record["files"]) - keep:
-                    (folder / name).unlink(missing_ok=True)
+    with writing_to(folder), new_folder(folder), staging_folder(folder) as stage:
+        with tqdm(total=len(entries), desc="figures", unit="figure", disable=not show_progress) as bar:
+            records = list(_draw_all(entries, collection, stage, formats, jobs, bar))
+        if strict:
+            _refuse_missing(records)
+        earlier = _earlier_records(folder)
+        if partial:
+            drawn = {record["id"] for record in records}
+            records += [record for record in earlier if record["id"] not in drawn]
+        records.sort(key=_in_catalogue_order)
+        _write_manifest(stage / MANIFEST, records, skipped)
+        _write_index(stage / INDEX, records, skipped)
+        keep = {name for record in records for name in record["files"]}
+        for path in sorted(stage.iterdir(), key=lambda path: path.name in (MANIFEST, INDEX)):
+            path.replace(folder / path.name)
+        for record in earlier:
+            for name in set(record["files"]) - keep:
+                (folder / name).unlink(missing_ok=True)
     return Gallery(folder, tuple(records), tuple(skipped))
 
 
@@ -138,8 +135,10 @@ def _draw_one(entry: Entry, collection: Collection, stage: Path, formats: Sequen
     record: dict[str, Any] = {"id": entry.id, "title": entry.title, "paper": entry.paper, "stem": entry.stem}
     try:
         drawing = _titled(entry, collection)
-    except MissingInputs as error:
-        return record | {"status": "missing", "missing": list(error.needs), "files": [], "inputs": []}
+    except (MissingInputs, AlignerProbeError) as error:
+        # One figure that cannot be drawn from these inputs does not keep the others from being drawn.
+        needs = list(error.needs) if isinstance(error, MissingInputs) else [str(error)]
+        return record | {"status": "missing", "missing": needs, "files": [], "inputs": []}
     files = [f"{entry.stem}.{ending}" for ending in formats]
     for ending, name in zip(formats, files, strict=True):
         # Dates would make two runs on the same inputs differ.
@@ -156,7 +155,7 @@ def _draw_one(entry: Entry, collection: Collection, stage: Path, formats: Sequen
         "files": [*files, f"{entry.stem}.csv"],
         "caption": drawing.caption,
         "settings": drawing.settings,
-        "inputs": [{"label": c.label, "source": c.source, "sha256": c.sha256} for c in drawing.inputs],
+        "inputs": [_described(c) for c in drawing.inputs],
         "comparisons": [asdict(comparison) for comparison in drawing.comparisons],
         "versions": versions(PACKAGES),
     }
@@ -168,6 +167,16 @@ def _titled(entry: Entry, collection: Collection) -> Drawing:
         drawing = getattr(importlib.import_module(f"aligner_probe.figures.{module}"), function)(collection)
         drawing.figure.suptitle(f"{entry.title} ({entry.paper})", fontweight="bold")
     return drawing
+
+
+def _described(checkpoint: PrefixCheckpoint) -> dict[str, str]:
+    return {
+        "label": checkpoint.label,
+        "source": checkpoint.source,
+        "sha256": checkpoint.sha256,
+        "format": checkpoint.format,
+        "gate_function": checkpoint.gate_function,
+    }
 
 
 def _refuse_missing(records: Sequence[dict[str, Any]]) -> None:
@@ -184,9 +193,16 @@ def _earlier_records(folder: Path) -> list[dict[str, Any]]:
     """Records of the folder's last run whose files are all there; none where its manifest is not ours to read."""
     try:
         records = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["figures"]
-        return [record for record in records if all((folder / Path(name).name).is_file() for name in record["files"])]
+        return [record for record in records if _is_ours(record, folder)]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def _is_ours(record: dict[str, Any], folder: Path) -> bool:
+    """A record of a figure of the catalogue that names its own files and nothing else: others may not be touched."""
+    stem = next(entry.stem for entry in CATALOGUE if entry.id == record["id"]) if record["id"] in IDS else None
+    allowed = {f"{stem}.{ending}" for ending in (*FORMATS, "csv")}
+    return stem is not None and set(record["files"]) <= allowed and all((folder / n).is_file() for n in record["files"])
 
 
 def _write_manifest(path: Path, records: Sequence[dict[str, Any]], skipped: Sequence[Skipped]) -> None:
@@ -205,10 +221,9 @@ def _write_index(path: Path, records: Sequence[dict[str, Any]], skipped: Sequenc
     page = environment.get_template("index.html.jinja").render(
         records=records, skipped=skipped, versions=versions(PACKAGES)
     )
-    path.write_text(page, encoding="utf-8")
+    # File names of other encodings hold surrogates.
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _in_catalogue_order(record: dict[str, Any]) -> int:
-    from aligner_probe.figures.catalogue import CATALOGUE
-
-    return next((i for i, entry in enumerate(CATALOGUE) if entry.id == record["id"]), len(CATALOGUE))
+    return IDS.index(record["id"])

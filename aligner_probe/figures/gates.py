@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from aligner_probe.analysis.gates import GateStatistics, gate_statistics
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
@@ -39,6 +40,7 @@ def plot_by_layer(
     ax.fill_between(statistics.layers, *interval, color=line.get_color(), alpha=0.15, linewidth=0)
     heads = statistics.gates.shape[1]
     ax.set(xlabel=f"layer (from 0), n = {heads} heads each", ylabel=f"{_noun(what)} of gates")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
 
@@ -160,12 +162,20 @@ def _draw(
     to_frame: Callable[[GateStatistics], pd.DataFrame],
     caption: Callable[[Sequence[GateStatistics]], str],
 ) -> Drawing:
-    groups = _usable(collection)
+    spread_of_heads = plot is plot_by_layer and what == "std"
+    # One gate a layer has no spread; a checkpoint of such gates is named, not drawn as nothing.
+    spreadless = [c for c in collection.checkpoints if spread_of_heads and c.gates_per_layer == 1]
+    lacking = [f"spread of {c.label}: it has one gate a layer" for c in spreadless]
+    drawn = {id(c) for c in collection.checkpoints} - {id(c) for c in spreadless}
+    groups = [group for group in _usable(collection) if any(id(c) in drawn for c in group.checkpoints)]
+    if not groups:
+        raise MissingInputs(lacking)
     figure, axes = panels(len(groups))
-    bands = "bands: 95 % bootstrap over heads" if plot is plot_by_layer else None
     shown: list[tuple[PrefixCheckpoint, GateStatistics]] = []
     for ax, group in zip(axes, groups, strict=True):
-        for checkpoint in group.checkpoints:
+        has_bands = plot is plot_by_layer and any(c.gates_per_layer > 1 for c in group.checkpoints)
+        bands = "bands: 95 % bootstrap over heads" if has_bands else None
+        for checkpoint in (c for c in group.checkpoints if id(c) in drawn):
             result = gate_statistics(checkpoint)
             shown.append((checkpoint, result))
             style = {"color": colour(checkpoint, group.checkpoints), "marker": marker(checkpoint, group.checkpoints)}
@@ -173,21 +183,16 @@ def _draw(
         ax.set_title(group.title)
         legend_below(ax, title=bands)
     statistics = [result for _, result in shown]
-    spreadless = [
-        f"spread of {result.label}: it has one gate a layer"
-        for result in statistics
-        if result.one_gate_a_layer and plot is plot_by_layer and what == "std"
-    ]
     gauges = ", ".join(f"{r.gauge:.3f} ({r.label})" for r in statistics if r.gauge is not None)
     heads = sorted({r.gates.shape[1] for r in statistics})
     return Drawing(
         figure,
         pd.concat([to_frame(result) for result in statistics], ignore_index=True),
-        f"{caption(statistics)} n = {' or '.join(map(str, heads))} heads a layer. "
+        f"{caption(statistics)} n = {' or '.join(map(str, heads))} gates a layer. "
         f"{GAUGE.format(factors=gauges) if gauges else ''}".strip(),
         tuple(checkpoint for checkpoint, _ in shown),
         settings={"ddof": 1, "seed": statistics[0].seed, "resamples": statistics[0].resamples},
-        missing=(*_missing(collection), *spreadless),
+        missing=(*_missing(collection), *lacking),
         comparisons=tuple(_comparisons(statistics)) if what == "std" and plot is plot_by_layer else (),
     )
 
