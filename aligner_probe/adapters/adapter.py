@@ -32,16 +32,23 @@ DEFAULT_START_LAYER = 2
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """Options that every method has. `start_layer` is the first adapted layer, from zero."""
+    """Options that every method has; `seed` draws the numbers it starts from."""
+
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The method's own keyword arguments."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayeredConfig(AdapterConfig):
+    """Of methods that work on layers: `start_layer` is the first adapted one, from zero."""
 
     start_layer: int = 0
-    seed: int = 0
 
     def __post_init__(self) -> None:
         require(self.start_layer >= 0, f"start_layer {self.start_layer}; expected 0 or more")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def require(condition: bool, message: str) -> None:
@@ -76,16 +83,18 @@ class Adapter(nn.Module):
         self.family: Family = family_of(architecture_of(model))
         self.shape = AttentionShape.of(model)
         self._fired: dict[str, int] | None = None
+        #: The numbers the last training began from, by name; None where there was none.
+        self.start: dict[str, Tensor] | None = None
         require(
-            config.start_layer < self.shape.n_layers,
-            f"start_layer {config.start_layer} on a base of {self.shape.n_layers} layers adapts nothing; "
+            self.layers.start < self.shape.n_layers,
+            f"start_layer {self.layers.start} on a base of {self.shape.n_layers} layers adapts nothing; "
             f"expected at most {self.shape.n_layers - 1}",
         )
 
     @property
     def layers(self) -> range:
         """Adapted layers."""
-        return range(self.config.start_layer, self.shape.n_layers)
+        return range(getattr(self.config, "start_layer", 0), self.shape.n_layers)
 
     @property
     def n_parameters(self) -> int:

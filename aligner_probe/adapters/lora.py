@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.adapter import Adapter, AdapterConfig, HookFunction, require
+from aligner_probe.adapters.adapter import Adapter, HookFunction, LayeredConfig, require
 
 TARGETS = ("q", "k", "v", "o")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoRAConfig(AdapterConfig):
+class LoRAConfig(LayeredConfig):
     """`r` is the rank; `targets` are TransformerLens's names of the projections (q_proj is "q")."""
 
     r: int = 8

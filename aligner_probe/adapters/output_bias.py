@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.adapter import Adapter, AdapterConfig, HookFunction, default_start_layer, require
+from aligner_probe.adapters.adapter import Adapter, HookFunction, LayeredConfig, default_start_layer, require
 
 #: U is held in memory: a quarter of a billion numbers is a gigabyte.
 MAX_SUBSPACE_NUMBERS = 2**28
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputBiasConfig(AdapterConfig):
+class OutputBiasConfig(LayeredConfig):
     """`subspace` is k, None for free vectors; `scale` is s."""
 
     subspace: int | None = None

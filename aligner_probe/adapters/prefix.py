@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.adapter import Adapter, AdapterConfig, HookFunction, default_start_layer, require
+from aligner_probe.adapters.adapter import Adapter, HookFunction, LayeredConfig, default_start_layer, require
 from aligner_probe.hooks import project, score_scale
 
 Trained = Literal["all", "gates", "tokens"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrefixConfig(AdapterConfig):
+class PrefixConfig(LayeredConfig):
     """Options of Aligner and LLaMA-Adapter.
 
     `train` freezes the other half: "gates" leaves random tokens as they are, "tokens" leaves gates open at

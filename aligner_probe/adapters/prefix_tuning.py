@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.adapter import Adapter, AdapterConfig, HookFunction, require
+from aligner_probe.adapters.adapter import Adapter, HookFunction, LayeredConfig, require
 from aligner_probe.hooks import score_scale
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrefixTuningConfig(AdapterConfig):
+class PrefixTuningConfig(LayeredConfig):
     """`n_tokens` trained positions a layer; `spread` is the standard deviation of their start."""
 
     n_tokens: int = 10

@@ -23,7 +23,6 @@ class PromptTuningConfig(AdapterConfig):
     n_tokens: int = 10
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         require(self.n_tokens >= 1, f"n_tokens {self.n_tokens}; expected 1 or more")
 
 
