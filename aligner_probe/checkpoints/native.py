@@ -14,7 +14,7 @@ from typing import Any
 from aligner_probe.checkpoints.containers import StateDict
 from aligner_probe.checkpoints.parts import MAX_LAYER, PrefixParts, UnfitTensors
 from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint, dtype_name
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import staging_folder, writing_to
 from aligner_probe.versions import versions
 
@@ -23,12 +23,33 @@ WEIGHTS, CONFIG, PROVENANCE = "adapter_model.safetensors", "adapter_config.json"
 TENSORS = {"prefix", "gates"}
 INITIAL = {"initial.prefix", "initial.gates"}
 FORMAT_VERSION = 1
+MAX_CONFIG_BYTES = 2**20
 
 
 def save_checkpoint(checkpoint: PrefixCheckpoint, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write the three files; the folder appears whole or not at all.
 
     Raises AlignerProbeError where it exists already (unless `overwrite`) or cannot be written.
+    """
+    tensors = {"prefix": checkpoint.prefix, "gates": checkpoint.gates}
+    if checkpoint.initial_prefix is not None:
+        tensors["initial.prefix"] = checkpoint.initial_prefix
+    if checkpoint.initial_gates is not None:
+        tensors["initial.gates"] = checkpoint.initial_gates
+    return write_folder(folder, tensors, _config(checkpoint), _provenance(checkpoint), overwrite=overwrite)
+
+
+def write_folder(
+    folder: str | Path,
+    tensors: StateDict,
+    config: dict[str, Any],
+    provenance: dict[str, Any],
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write the three files of a checkpoint, any method's; the folder appears whole or not at all.
+
+    Adds the format's version, the date and the versions of what made it. Raises AlignerProbeError as `save_checkpoint`.
     """
     from safetensors.torch import save_file
 
@@ -37,18 +58,19 @@ def save_checkpoint(checkpoint: PrefixCheckpoint, folder: str | Path, *, overwri
         raise AlignerProbeError(f"{folder} exists already; name another folder, or pass overwrite=True to replace it")
     if folder.exists() and not (folder / CONFIG).is_file():
         raise AlignerProbeError(f"{folder} is no checkpoint, so overwrite=True will not remove it; name another folder")
-    tensors = {"prefix": checkpoint.prefix, "gates": checkpoint.gates}
-    if checkpoint.initial_prefix is not None:
-        tensors["initial.prefix"] = checkpoint.initial_prefix
-    if checkpoint.initial_gates is not None:
-        tensors["initial.gates"] = checkpoint.initial_gates
+    written = {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(["torch", "safetensors", "transformers", "transformer-lens"]),
+    }
+    contents = {CONFIG: {"format_version": FORMAT_VERSION} | config, PROVENANCE: provenance | written}
     with writing_to(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with staging_folder(folder.parent) as stage:
             new = stage / "new"
             new.mkdir()
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new / WEIGHTS)
-            for name, content in ((CONFIG, _config(checkpoint)), (PROVENANCE, _provenance(checkpoint))):
+            # Tied tensors would be one storage, which safetensors does not take.
+            save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, new / WEIGHTS)
+            for name, content in contents.items():
                 (new / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             if folder.exists():
                 folder.replace(stage / "old")
@@ -58,7 +80,6 @@ def save_checkpoint(checkpoint: PrefixCheckpoint, folder: str | Path, *, overwri
 
 def _config(checkpoint: PrefixCheckpoint) -> dict[str, Any]:
     return {
-        "format_version": FORMAT_VERSION,
         "method": checkpoint.method,
         "gate_function": checkpoint.gate_function,
         "start_layer": checkpoint.start_layer,
@@ -76,8 +97,6 @@ def _provenance(checkpoint: PrefixCheckpoint) -> dict[str, Any]:
         "source_format": checkpoint.format,
         "source_sha256": checkpoint.sha256,
         "metadata": checkpoint.metadata,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(["torch", "safetensors"]),
     }
 
 
@@ -131,3 +150,28 @@ def read(tensors: StateDict, config: dict[str, Any], provenance: dict[str, Any])
         tensors.get("initial.gates"),
         metadata,
     )
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """The folder's adapter_config.json; None where it has none."""
+    return read_json(folder / CONFIG)
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """The folder's provenance.json; empty where it has none."""
+    return read_json(folder / PROVENANCE) or {}
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a small JSON file; None where there is no such file."""
+    if not path.is_file():
+        return None
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise CheckpointError(path, f"is larger than {MAX_CONFIG_BYTES:,} bytes; expected a small configuration")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(path, f"is no JSON ({error}); expected a configuration object") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(path, f"holds a JSON {type(content).__name__}; expected an object")
+    return content

@@ -1,6 +1,5 @@
 """Read a checkpoint, whatever format it is in: recognised from its content, never from its name."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import sha256
 
 FORMATS = (lit_llama.NAME, llama_adapter.NAME, peft.NAME, native.NAME)
-MAX_CONFIG_BYTES = 2**20
 PUBLISHED = "published:"
 #: Weights of a checkpoint folder, ours and PEFT's.
 WEIGHTS = (native.WEIGHTS, "adapter_model.bin")
@@ -78,7 +76,7 @@ def _find(path: Path) -> tuple[dict[str, Any] | None, Path]:
         raise CheckpointError(path, "does not exist; expected a checkpoint file or folder (check the spelling)")
     if not path.is_dir():
         raise CheckpointError(path, "is neither a file nor a folder (a pipe or a device?); expected a checkpoint")
-    config = _read_json(path / native.CONFIG)
+    config = native.read_config(path)
     weights = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
     if config is None or weights is None:
         raise CheckpointError(path, _not_a_checkpoint_folder(path))
@@ -89,7 +87,7 @@ def _import(
     tensors: dict, path: Path, config: dict[str, Any] | None, gate: GateFunction | None, adapter_length: int | None
 ) -> tuple[str, PrefixParts]:
     if config is not None and native.recognises(config):
-        return native.NAME, native.read(tensors, config, _read_json(path / native.PROVENANCE) or {})
+        return native.NAME, native.read(tensors, config, native.read_provenance(path))
     if lit_llama.recognises(tensors):
         return lit_llama.NAME, lit_llama.read(tensors)
     if llama_adapter.recognises(tensors):
@@ -172,18 +170,3 @@ def _not_a_checkpoint_folder(folder: Path) -> str:
         f"is no checkpoint folder: it {found}; expected {native.WEIGHTS} with {native.CONFIG}. Name a checkpoint "
         "inside it, or use `python -m aligner_probe.figures --checkpoints` for a folder of several"
     )
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a small JSON file; None where there is no such file."""
-    if not path.is_file():
-        return None
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise CheckpointError(path, f"is larger than {MAX_CONFIG_BYTES:,} bytes; expected a small configuration")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(path, f"is no JSON ({error}); expected a configuration object") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(path, f"holds a JSON {type(content).__name__}; expected an object")
-    return content

@@ -1,0 +1,128 @@
+"""Save an adapter of any method, and attach a saved or foreign one to a model.
+
+The folder is the native format's (`native.py`): tensors under the adapter's own names, the numbers training began from
+as `initial.*`, the method's keyword arguments in `adapter_config.json`, and in `provenance.json` the base model's
+fingerprint, which loading compares.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.adapters import (
+    Adapter,
+    Aligner,
+    FullFineTune,
+    LLaMAAdapter,
+    LoRA,
+    OutputBias,
+    PrefixTuning,
+    PromptTuning,
+)
+from aligner_probe.checkpoints import native
+from aligner_probe.checkpoints.containers import read_tensors
+from aligner_probe.checkpoints.prefix import PrefixCheckpoint, dtype_name
+from aligner_probe.checkpoints.reading import load_checkpoint
+from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.models import architecture_of, fingerprint
+
+METHODS = {c.method: c for c in (Aligner, LLaMAAdapter, LoRA, OutputBias, PrefixTuning, PromptTuning, FullFineTune)}
+
+
+def save_adapter(
+    adapter: Adapter, folder: str | Path, *, run: dict[str, Any] | None = None, overwrite: bool = False
+) -> Path:
+    """Write an adapter's folder, whole or not at all.
+
+    `run` is kept in its provenance: recipe, data, whatever made these numbers. Raises AlignerProbeError where the
+    folder exists already (unless `overwrite`) or cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu() for name, tensor in adapter.state_dict().items()}
+    start = adapter.start or {}
+    config: dict[str, Any] = {"options": adapter.config.to_dict()}
+    if isinstance(adapter, (Aligner, LLaMAAdapter)):
+        # The sizes by which readers without a model check the tensors.
+        config |= {
+            "gate_function": adapter.config.gate_function,
+            "start_layer": adapter.config.start_layer,
+            "n_tokens": adapter.config.n_tokens,
+            "n_layers": len(adapter.layers),
+            "d_model": adapter.shape.d_model,
+            "gates_per_layer": adapter.gates.shape[1],
+        }
+    return native.write_folder(
+        folder,
+        tensors | {f"initial.{name}": tensor.detach().cpu() for name, tensor in start.items()},
+        {"method": adapter.method, "dtype": dtype_name(next(adapter.parameters()).dtype), **config},
+        {
+            "base": {"architecture": architecture_of(adapter.model), "fingerprint": fingerprint(adapter.model)},
+            "metadata": {"base_model": adapter.model.cfg.model_name},
+            "run": run or {},
+        },
+        overwrite=overwrite,
+    )
+
+
+def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = False, **reading: Any) -> Adapter:
+    """An adapter from a folder of `save_adapter`, or a prefix adapter from any format `load_checkpoint` reads.
+
+    Raises AlignerProbeError where its shapes do not fit the model, or where it was trained on another base (another
+    fingerprint) unless `force`. Foreign files do not say what base they are for. `reading` goes to `load_checkpoint`.
+    """
+    path = Path(path) if not str(path).startswith("published:") else path
+    config = native.read_config(path) if isinstance(path, Path) else None
+    if config is None or "options" not in config:
+        return _from_checkpoint(load_checkpoint(path, **reading), model)
+    base = native.read_provenance(path).get("base", {})
+    if base.get("fingerprint") != fingerprint(model) and not force:
+        raise AlignerProbeError(
+            f"{path} was trained on another base ({base.get('architecture')}, fingerprint "
+            f"{str(base.get('fingerprint'))[:12]}) than this {architecture_of(model)} ({fingerprint(model)[:12]}); "
+            "load that base, or pass force=True to attach it all the same"
+        )
+    method = METHODS.get(config["method"]) if isinstance(config["method"], str) else None
+    if method is None:
+        raise CheckpointError(path, f"has method {config['method']!r}; expected one of {', '.join(METHODS)}")
+    tensors = read_tensors(path / native.WEIGHTS)
+    try:
+        adapter = method(model, **config["options"], dtype=getattr(torch, config["dtype"]))
+    except TypeError as error:
+        raise CheckpointError(path, f"has options that {config['method']} does not take ({error})") from error
+    _fill(adapter, {n: t for n, t in tensors.items() if not n.startswith("initial.")}, path)
+    adapter.start = {n.removeprefix("initial."): t for n, t in tensors.items() if n.startswith("initial.")} or None
+    return adapter
+
+
+def _from_checkpoint(checkpoint: PrefixCheckpoint, model: TransformerBridge) -> Adapter:
+    method = METHODS[checkpoint.method]
+    adapter = method(
+        model,
+        n_tokens=checkpoint.n_tokens,
+        start_layer=checkpoint.start_layer,
+        gate_function=checkpoint.gate_function,
+        gate_per="layer" if checkpoint.gates_per_layer == 1 and model.cfg.n_heads > 1 else "head",
+        dtype=checkpoint.dtype,
+    )
+    _fill(adapter, {"prefix": checkpoint.prefix, "gates": checkpoint.gates}, checkpoint.source)
+    if checkpoint.initial_prefix is not None and checkpoint.initial_gates is not None:
+        adapter.start = {"prefix": checkpoint.initial_prefix, "gates": checkpoint.initial_gates}
+    return adapter
+
+
+def _fill(adapter: Adapter, tensors: dict[str, torch.Tensor], path: object) -> None:
+    """Raises CheckpointError where names or shapes differ from what the adapter on this model has."""
+    own = adapter.state_dict()
+    wrong = [
+        f"{name} {tuple(tensors[name].shape) if name in tensors else 'missing'}, here {tuple(own[name].shape)}"
+        for name in own
+        if name not in tensors or tensors[name].shape != own[name].shape
+    ]
+    if wrong or set(tensors) - set(own):
+        extra = f"; unknown: {', '.join(sorted(set(tensors) - set(own))[:3])}" if set(tensors) - set(own) else ""
+        raise CheckpointError(
+            path,
+            f"does not fit this model: {'; '.join(wrong[:3])}{extra}; expected an adapter of a base of these sizes",
+        )
+    adapter.load_state_dict(tensors)

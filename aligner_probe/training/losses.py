@@ -1,0 +1,49 @@
+"""What is minimised: next-token cross-entropy (SFT), and DPO (arXiv 2305.18290; eq. 10 of 2312.05503)."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.tasks.encoding import IGNORED
+
+Batch = dict[str, Tensor]
+
+
+def logits_of(model: TransformerBridge, batch: Batch) -> Float[Tensor, "batch pos d_vocab"]:
+    """Logits of a padded batch, without building a key-value cache."""
+    return model(batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+
+
+def sft_loss(
+    logits: Float[Tensor, "batch pos d_vocab"], labels: Int[Tensor, "batch pos"]
+) -> tuple[Float[Tensor, ""], int]:
+    """Summed cross-entropy of the labelled tokens, in float32, and how many there are."""
+    targets = labels[:, 1:]
+    loss = F.cross_entropy(
+        logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return loss, int((targets != IGNORED).sum())
+
+
+def sequence_log_probability(
+    logits: Float[Tensor, "batch pos d_vocab"], labels: Int[Tensor, "batch pos"]
+) -> Float[Tensor, " batch"]:
+    """Log-probability of each row's labelled tokens, summed, in float32."""
+    targets = labels[:, 1:]
+    there = targets != IGNORED
+    each = logits[:, :-1].float().log_softmax(-1).gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return torch.where(there, each, torch.zeros_like(each)).sum(-1)
+
+
+def dpo_loss(
+    chosen: Float[Tensor, " batch"],
+    rejected: Float[Tensor, " batch"],
+    reference_chosen: Float[Tensor, " batch"],
+    reference_rejected: Float[Tensor, " batch"],
+    beta: float,
+) -> Float[Tensor, ""]:
+    """-log sigmoid(beta ((chosen - its reference) - (rejected - its reference))), summed over pairs."""
+    margin = (chosen - reference_chosen) - (rejected - reference_rejected)
+    return -F.logsigmoid(beta * margin).sum()

@@ -1,0 +1,110 @@
+"""A run's folder: what is there at every moment, so that a run killed at any of them goes on where it was.
+
+`metrics.jsonl` has a line a step; `state.pt` the numbers, optimiser and progress of the last saved step, replaced as a
+whole; `lock` keeps a second run out, and is let go by the system however the first one ends.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import staging_folder, writing_to
+
+STATE, METRICS, LOCK = "state.pt", "metrics.jsonl", "lock"
+
+
+class RunFolder:
+    """Metrics and state of one training run, on disk where `folder` is given and nowhere else otherwise."""
+
+    def __init__(self, folder: Path | None, identity: dict[str, Any], *, resume: bool):
+        self.folder = folder
+        self.identity = json.loads(json.dumps(identity))  # as it will be read back: tuples as lists
+        self.metrics: list[dict[str, Any]] = []
+        self.loaded: dict[str, Any] | None = None
+        if folder is None:
+            return
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        if (folder / STATE).exists() and not resume:
+            raise AlignerProbeError(
+                f"{folder} holds a run already; go on with it by --resume (resume=True), or name another folder"
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator["RunFolder"]:
+        """Hold the folder; what an earlier run left is read inside.
+
+        Raises AlignerProbeError where another run holds it, or where it was begun with other options.
+        """
+        if self.folder is None:
+            yield self
+            return
+        with writing_to(self.folder):
+            handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise AlignerProbeError(
+                    f"another run is writing to {self.folder}; wait for it, or name another folder"
+                ) from error
+            self._load()
+            yield self
+        finally:
+            os.close(handle)
+
+    def _load(self) -> None:
+        path = self.folder / STATE
+        if not path.exists():
+            self._write_metrics()
+            return
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        before = json.loads(state["identity"])
+        for key in self.identity:
+            if before.get(key) != self.identity[key]:
+                raise AlignerProbeError(
+                    f"{self.folder} was begun with {key} {before.get(key)!r}, not {self.identity[key]!r}; resume with "
+                    "the same options, or name another folder"
+                )
+        self.loaded = state
+        # A line written after the last state belongs to steps that are about to be made again.
+        lines = (
+            (self.folder / METRICS).read_text(encoding="utf-8").splitlines() if (self.folder / METRICS).exists() else []
+        )
+        self.metrics = [row for row in map(_parsed, lines) if row is not None and row["step"] <= state["step"]]
+        self._write_metrics()
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Add a line to the metrics."""
+        self.metrics.append(row)
+        if self.folder is not None:
+            with writing_to(self.folder), (self.folder / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the saved state; a full disk leaves the old one."""
+        if self.folder is None:
+            return
+        with writing_to(self.folder), staging_folder(self.folder) as stage:
+            torch.save(state | {"identity": json.dumps(self.identity)}, stage / STATE)
+            (stage / STATE).replace(self.folder / STATE)
+
+    def _write_metrics(self) -> None:
+        with writing_to(self.folder), staging_folder(self.folder) as stage:
+            (stage / METRICS).write_text("".join(json.dumps(row) + "\n" for row in self.metrics), encoding="utf-8")
+            (stage / METRICS).replace(self.folder / METRICS)
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """A metrics line; None for one that a kill cut short."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

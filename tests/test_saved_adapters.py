@@ -1,0 +1,79 @@
+"""Adapters saved and loaded: exact round trips, the right base, foreign files on any model that fits."""
+
+import json
+
+import pytest
+import torch
+from builders import checkpoint, lit_aligner_state, peft_folder, save_pth
+from test_adapters import METHODS, shaken
+from tiny import bridge, tokens
+
+from aligner_probe.adapters import Aligner
+from aligner_probe.checkpoints import load_checkpoint
+from aligner_probe.checkpoints.adapters import load_adapter, save_adapter
+from aligner_probe.errors import AlignerProbeError, CheckpointError
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_round_trip_is_exact(name, tmp_path):
+    model, ids = bridge("llama_gqa"), tokens()
+    adapter = shaken(METHODS[name](model, 0))
+    adapter.start = {n: torch.zeros_like(p) for n, p in adapter.named_parameters()}
+    folder = save_adapter(adapter, tmp_path / "adapter", run={"recipe": "none"})
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "provenance.json",
+    ]
+    fresh = bridge("llama_gqa")
+    loaded = load_adapter(folder, fresh)
+    assert type(loaded) is type(adapter)
+    assert loaded.config == adapter.config
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), adapter.parameters(), strict=True))
+    assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in adapter.parameters()]
+    assert all(not tensor.any() for tensor in loaded.start.values())
+    with adapter.attached(), loaded.attached():
+        assert torch.equal(model(ids), fresh(ids))
+    assert json.loads((folder / "provenance.json").read_text())["run"] == {"recipe": "none"}
+
+
+def test_a_saved_prefix_adapter_is_a_checkpoint(tmp_path):
+    adapter = shaken(Aligner(bridge("llama_gqa"), 3, 1))
+    folder = save_adapter(adapter, tmp_path / "adapter")
+    found = load_checkpoint(folder)
+    assert (found.method, found.n_tokens, found.layers) == ("aligner", 3, range(1, 4))
+    assert torch.equal(found.gates, adapter.gates)
+
+
+def test_another_base_is_refused_unless_forced(tmp_path):
+    folder = save_adapter(Aligner(bridge("llama_gqa"), 3, 1), tmp_path / "adapter")
+    other = bridge("llama_gqa")
+    with torch.no_grad():
+        other.blocks[2].attn.q.weight[0, 0] += 1
+    with pytest.raises(AlignerProbeError, match="another base"):
+        load_adapter(folder, other)
+    assert load_adapter(folder, other, force=True).model is other
+
+
+def test_foreign_files_attach_to_any_model_that_fits(tmp_path):
+    model, ids = bridge("llama_gqa"), tokens()
+    made = checkpoint(n_tokens=2, d_model=48, n_layers=3, n_heads=4, start_layer=1, dtype=torch.float32)
+    adapter = load_adapter(save_pth(lit_aligner_state(made), tmp_path / "a.pth"), model)
+    base = model(ids)
+    with adapter.attached():
+        assert not torch.equal(model(ids), base)
+    scalar = checkpoint(method="llama_adapter", n_tokens=2, d_model=48, n_layers=3, n_heads=1, start_layer=1)
+    assert load_adapter(peft_folder(scalar, tmp_path / "peft"), model).config.gate_per == "layer"
+    wide = checkpoint(d_model=50, n_layers=3, n_heads=4, start_layer=1)
+    with pytest.raises(CheckpointError, match=r"does not fit this model: prefix \(1, 1, 50\), here \(1, 1, 48\)"):
+        load_adapter(save_pth(lit_aligner_state(wide), tmp_path / "b.pth"), model)
+
+
+def test_options_from_a_stranger_are_refused(tmp_path):
+    model = bridge("llama_gqa")
+    folder = save_adapter(Aligner(model, 1, 1), tmp_path / "adapter")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["options"]["surprise"] = 1
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises((CheckpointError, AlignerProbeError), match="surprise"):
+        load_adapter(folder, model)

@@ -1,0 +1,338 @@
+"""Training: losses against closed forms, order from the seed, resuming to the bit, lost updates, refusals."""
+
+import json
+import math
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import DATA
+from tiny import bridge
+
+from aligner_probe.adapters import Aligner, LoRA
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.tasks import Example, Preference, Task
+from aligner_probe.training import fit, recipe
+from aligner_probe.training.losses import dpo_loss, sequence_log_probability, sft_loss
+from aligner_probe.training.monitor import LostUpdateMonitor
+
+
+class Letters:
+    """A tokenizer of one id a letter; 0 pads, 1 ends."""
+
+    pad_token_id, eos_token_id, bos_token_id = 0, 1, None
+
+    def __call__(self, texts, **_):
+        single = isinstance(texts, str)
+        ids = [[2 + (ord(letter) - 97) % 26 for letter in text] for text in ([texts] if single else texts)]
+        return {"input_ids": ids[0] if single else ids}
+
+    def decode(self, ids, **_):
+        return "".join(chr(95 + i) for i in ids)
+
+
+def model():
+    base = bridge("llama_gqa")
+    base.tokenizer = Letters()
+    return base
+
+
+def task(n=24, kind="sft"):
+    words = ["".join(random.Random(i).choices("abcdefgh", k=4 + i % 3)) for i in range(n)]
+    if kind == "sft":
+        return Task("echo", "sft", tuple(Example(f"{w}x", w) for w in words))
+    return Task("better", "preference", tuple(Preference(f"{w}x", w, w[::-1] + "z") for w in words))
+
+
+def quick(**changes):
+    return recipe(**({"lr": 0.02, "batch_size": 8, "epochs": 2.0} | changes))
+
+
+def test_sft_loss_is_the_sum_over_labels():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 5, 7, generator=generator)
+    labels = torch.tensor([[-100, 3, 4, -100, 1], [-100, -100, 2, 6, -100]])
+    loss, n = sft_loss(logits, labels)
+    by_hand = -sum(
+        math.log(math.exp(logits[b, t - 1, labels[b, t]]) / sum(math.exp(x) for x in logits[b, t - 1]))
+        for b in range(2)
+        for t in range(1, 5)
+        if labels[b, t] >= 0
+    )
+    assert n == 5
+    assert loss.item() == pytest.approx(by_hand, rel=1e-5)
+    assert sequence_log_probability(logits, labels).sum().item() == pytest.approx(-by_hand, rel=1e-5)
+
+
+def test_dpo_loss_against_its_formula():
+    a, b, c, d = (torch.tensor([x, 0.0]) for x in (-1.0, -3.0, -2.0, -2.5))
+    expected = -math.log(1 / (1 + math.exp(-0.3 * ((-1 + 2) - (-3 + 2.5))))) + math.log(2)
+    assert dpo_loss(a, b, c, d, 0.3).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sft", "preference"])
+def test_training_lowers_the_loss_and_keeps_the_best(kind):
+    base = model()
+    train, validation = task(40, kind).split(0.25, seed=0)
+    adapter = LoRA(base, 4)
+    run = fit(base, adapter, train, validation=validation, recipe=quick(epochs=6.0), show_progress=False)
+    losses = run.validation_loss
+    assert losses.iloc[-1] < losses.iloc[0]
+    assert run.best_validation_loss == losses.min()
+    assert losses.idxmin() == run.best_step
+    if kind == "preference":
+        # nothing has moved before the first step: every pair is a coin toss
+        assert losses.iloc[0] == pytest.approx(math.log(2), rel=1e-5)
+    assert set(adapter.start) == {name for name, _ in adapter.named_parameters()}
+    assert all(p.grad is None for p in base.original_model.parameters())
+
+
+def test_first_loss_does_not_depend_on_micro_batches():
+    runs = []
+    for size in (None, 4, 1):
+        base = model()
+        adapter = LoRA(base, 2)
+        runs.append(fit(base, adapter, task(), recipe=quick(micro_batch_size=size), show_progress=False).loss)
+    for other in runs[1:]:
+        assert other.to_numpy() == pytest.approx(runs[0].to_numpy(), rel=1e-3)
+
+
+def test_seeds_are_wired():
+    def losses(**changes):
+        base = model()
+        return fit(base, LoRA(base, 2), task(), recipe=quick(**changes), show_progress=False).loss.tolist()
+
+    assert losses() == losses()
+    assert losses() != losses(seed=1)
+    assert losses(replacement=True) == losses(replacement=True)
+    assert losses(replacement=True) != losses(replacement=True, seed=1)
+
+
+def test_an_epoch_sees_every_example_once():
+    from aligner_probe.training.loop import _Trainer
+
+    base = model()
+    trainer = _Trainer(base, LoRA(base, 2), task(22), None, quick(), 50, False)
+    steps = [trainer._batch(step) for step in range(1, 7)]
+    assert [len(batch) for batch in steps] == [8, 8, 6] * 2
+    assert sorted(chain(*steps[:3])) == sorted(chain(*steps[3:])) == list(range(22))
+    assert steps[:3] != steps[3:]
+
+
+def test_warm_up_as_published_and_corrected():
+    published = recipe("as-published")
+    # 800 examples: 13 steps and 104 micro-batches an epoch, so two epochs of warm-up last 208 steps
+    assert published.lr_at(104, 800) == pytest.approx(4.5e-3)
+    assert max(published.lr_at(step, 800) for step in range(1, published.total_steps(800) + 1)) == pytest.approx(4.5e-3)
+    mended = recipe("corrected", lr=9e-3, batch_size=64, warmup=2.0, epochs=8.0)
+    assert mended.lr_at(13, 800) == pytest.approx(4.5e-3)
+    assert mended.lr_at(26, 800) == mended.lr_at(99, 800) == 9e-3
+
+
+def test_early_stopping_keeps_the_best_numbers():
+    base = model()
+    train, validation = task(40).split(0.25, seed=0)
+    adapter = LoRA(base, 4)
+    run = fit(
+        base,
+        adapter,
+        train,
+        validation=validation,
+        recipe=quick(lr=0.3, clip=None, epochs=50.0, patience=2),
+        show_progress=False,
+    )
+    assert run.stopped_early
+    assert run.metrics["step"].max() < run.recipe.total_steps(len(train))
+    again = fit(base, adapter, train, validation=validation, recipe=quick(lr=1e-9, steps=1), show_progress=False)
+    assert again.validation_loss.iloc[0] == pytest.approx(run.best_validation_loss, rel=1e-5)
+
+
+def test_the_monitor_counts_what_rounds_to_nothing():
+    """One update of 1e-3: lost by 1, kept by 1/16 in bfloat16; nothing is lost in float32."""
+    for dtype, lost in ((torch.bfloat16, 0.5), (torch.float32, 0.0)):
+        parameter = torch.nn.Parameter(torch.tensor([1.0, 0.0625, 3.0], dtype=dtype))
+        optimizer = torch.optim.AdamW([parameter], lr=1e-3, weight_decay=0.0)
+        monitor = LostUpdateMonitor(optimizer)
+        parameter.grad = torch.tensor([0.5, 0.5, 0.0], dtype=dtype)  # the third was due nothing
+        monitor.before()
+        optimizer.step()
+        monitor.after()
+        found = monitor.epoch()
+        assert (found.updates, found.numbers) == (lost, lost)
+        assert monitor.epoch().updates is None
+
+
+def test_second_moments_do_not_decay_in_bfloat16():
+    for dtype, lost in ((torch.bfloat16, 1.0), (torch.float32, 0.0)):
+        parameter = torch.nn.Parameter(torch.ones(8, dtype=dtype))
+        optimizer = torch.optim.AdamW([parameter], lr=1e-3)
+        monitor = LostUpdateMonitor(optimizer)
+        for gradient in (1.0, 1e-4):
+            parameter.grad = torch.full((8,), gradient, dtype=dtype)
+            monitor.before()
+            optimizer.step()
+            monitor.after()
+        assert monitor.epoch().second_moments == lost
+
+
+def test_bf16_true_trains_in_bfloat16_and_loses_updates():
+    base = model()
+    adapter = Aligner(base, 10, 1)
+    run = fit(base, adapter, task(), recipe=quick(precision="bf16-true", lr=1e-3), show_progress=False)
+    assert adapter.prefix.dtype == torch.bfloat16
+    assert 0 < run.metrics["lost_updates"].dropna().iloc[-1] < 1
+
+
+def test_a_run_that_is_taken_or_finished_is_refused(tmp_path):
+    base = model()
+    out = tmp_path / "run"
+    fit(base, LoRA(base, 2), task(), recipe=quick(steps=2), out=out, show_progress=False)
+    assert sorted(p.name for p in out.iterdir()) == ["lock", "metrics.jsonl", "state.pt"]
+    with pytest.raises(AlignerProbeError, match="--resume"):
+        fit(base, LoRA(base, 2), task(), recipe=quick(steps=2), out=out, show_progress=False)
+    with pytest.raises(AlignerProbeError, match="begun with recipe"):
+        fit(base, LoRA(base, 2), task(), recipe=quick(steps=3), out=out, resume=True, show_progress=False)
+
+
+def test_a_loss_that_is_not_finite_stops_with_good_numbers(tmp_path):
+    base = model()
+    adapter = LoRA(base, 2)
+    with pytest.raises(AlignerProbeError, match="Lower the learning rate"):
+        fit(
+            base,
+            adapter,
+            task(),
+            recipe=quick(lr=1e37, clip=None, epochs=5.0),
+            out=tmp_path / "run",
+            show_progress=False,
+        )
+    assert all(torch.isfinite(p).all() for p in adapter.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"lr": 0.0}, "lr 0.0"),
+        ({"batch_size": 8, "micro_batch_size": 3}, "a divisor of batch_size 8"),
+        ({"patience": 0}, "patience 0"),
+        ({"learning_rate": 1.0}, "no option 'learning_rate'"),
+    ],
+)
+def test_recipes_that_do_not_fit(changes, says):
+    with pytest.raises(AlignerProbeError, match=says):
+        recipe(**changes)
+
+
+def test_other_refusals():
+    base = model()
+    with pytest.raises(AlignerProbeError, match="another model object"):
+        fit(model(), LoRA(base, 2), task(), show_progress=False)
+    with pytest.raises(AlignerProbeError, match="context is 64"):
+        fit(base, LoRA(base, 2), task(), recipe=quick(max_length=100), show_progress=False)
+    base.tokenizer = None
+    with pytest.raises(AlignerProbeError, match="no tokenizer"):
+        fit(base, LoRA(base, 2), task(), show_progress=False)
+
+
+SCRIPT = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+torch.set_num_threads(1)
+from test_training import model, task, quick
+from aligner_probe.adapters import Aligner
+from aligner_probe.training import fit
+base = model()
+train, validation = task(40, {kind!r}).split(0.25, seed=0)
+adapter = Aligner(base, 4, 1)
+fit(base, adapter, train, validation=validation, recipe=quick(epochs=20.0), out={out!r}, resume=True, save_every=3,
+    show_progress=False)
+torch.save(dict(adapter.named_parameters()), {result!r})
+"""
+
+
+@pytest.mark.parametrize("kind", ["sft", "preference"])
+def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path, kind):
+    tests = str(Path(__file__).parent)
+
+    def start(name):
+        text = SCRIPT.format(tests=tests, kind=kind, out=str(tmp_path / name), result=str(tmp_path / f"{name}.pt"))
+        return subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE, text=True)
+
+    whole = start("whole")
+    _, errors = whole.communicate(timeout=300)
+    assert whole.returncode == 0, errors
+    moments, kills = random.Random(), 0
+    for _ in range(12):
+        process = start("killed")
+        while process.poll() is None and not (tmp_path / "killed" / "metrics.jsonl").exists():
+            time.sleep(0.05)
+        before = _steps(tmp_path / "killed")
+        while process.poll() is None and _steps(tmp_path / "killed") == before:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.6))
+        if process.poll() is None and kills < 3:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            continue
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        break
+    assert kills
+    first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "killed"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    rows = [
+        [json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
+        for n in ("whole", "killed")
+    ]
+    for ours, theirs in zip(*rows, strict=True):
+        assert {k: v for k, v in ours.items() if k != "tokens_per_second"} == {
+            k: v for k, v in theirs.items() if k != "tokens_per_second"
+        }
+
+
+def _steps(folder):
+    path = folder / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    from aligner_probe.training.state import RunFolder
+
+    with RunFolder(tmp_path, {}, resume=False).locked():
+        base = model()
+        with pytest.raises(AlignerProbeError, match="another run is writing"):
+            fit(base, LoRA(base, 2), task(), recipe=quick(), out=tmp_path, show_progress=False)
+
+
+def test_stories260k_learns_stories_in_capitals():
+    folder = DATA / "models" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}; set ALIGNER_PROBE_DATA to a folder with models/ and data/ in it")
+    from aligner_probe.models import load_model
+    from aligner_probe.tasks import load_task
+
+    base = load_model(folder)
+    rows = load_task(DATA / "data" / "tinystories", prompt_template="", completion_field="text").examples[:48]
+    stories = Task(
+        "capitals",
+        "sft",
+        tuple(Example("Story: ", e.completion[:120].upper(), group=str(i)) for i, e in enumerate(rows)),
+        template="Story: ",
+    )
+    train, validation = stories.split(0.25, seed=0)
+    run = fit(
+        base,
+        Aligner(base, 10, 1),
+        train,
+        validation=validation,
+        recipe=recipe(lr=0.02, batch_size=12, epochs=5.0),
+        show_progress=False,
+    )
+    assert run.best_validation_loss < 0.9 * run.validation_loss.iloc[0]
