@@ -14,6 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.hooks import family_of
+from aligner_probe.overlay import overlay
 
 #: Numbers of each tensor that enter the fingerprint: enough to tell models apart, quick on seven billion.
 FINGERPRINT_NUMBERS = 4096
@@ -26,13 +27,16 @@ def load_model(
     *,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device | None = None,
+    fast: bool = True,
 ) -> TransformerBridge:
     """A frozen TransformerBridge around a causal language model.
 
     Takes a Hugging Face hub id, a local folder (offline; a tokenizer is attached where the folder has one), a
     Hugging Face model (wrapped in place, in its own precision and on its own device unless `device` is given) or a
-    bridge. Raises AlignerProbeError for an architecture outside `hooks.FAMILIES`, a bridge whose weights were
-    processed, or a model that cannot be found; before any weight is read where that is possible.
+    bridge. `fast` computes attention and norms with Hugging Face's kernels in the families of `overlay.FAST`; False
+    leaves all of it to TransformerLens (a bridge stays as it is either way). Raises AlignerProbeError for an
+    architecture outside `hooks.FAMILIES`, a bridge whose weights were processed, or a model that cannot be found;
+    before any weight is read where that is possible.
     """
     if isinstance(name_or_path, TransformerBridge):
         return freeze(check_raw(name_or_path))
@@ -45,7 +49,7 @@ def load_model(
         name = str(name_or_path)
     if device is not None:
         model = model.to(device)
-    return _bridge(model.eval(), architecture, tokenizer, name)
+    return _bridge(model.eval(), architecture, tokenizer, name, fast)
 
 
 def _read(name: str, dtype: torch.dtype) -> tuple[nn.Module, object, str]:
@@ -75,7 +79,7 @@ def _tokenizer(name: str, local: bool) -> object:
     return AutoTokenizer.from_pretrained(name, local_files_only=local)
 
 
-def _bridge(model: nn.Module, architecture: str, tokenizer: object, name: str) -> TransformerBridge:
+def _bridge(model: nn.Module, architecture: str, tokenizer: object, name: str, fast: bool) -> TransformerBridge:
     # The public loader wants a tokenizer from a hub and forces eager attention on the Hugging Face side.
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
@@ -88,6 +92,7 @@ def _bridge(model: nn.Module, architecture: str, tokenizer: object, name: str) -
         dtype=first.dtype,
         device=first.device,
         model_name=name,
+        post_adapter_hook=overlay if fast else None,
     )
     return freeze(bridge)
 

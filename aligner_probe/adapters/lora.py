@@ -97,11 +97,15 @@ class LoRA(Adapter):
 
     def _adder(self, layer: int, target: str) -> HookFunction:
         a, b = self.A[f"{layer}_{target}"], self.B[f"{layer}_{target}"]
+        of_output = target == "o"
+        # Queries, keys and values come in this order; the last of them lets the shared input go.
+        is_last = of_output or target == [t for t in TARGETS if t in self.config.targets and t != "o"][-1]
 
         def add(out: Float[Tensor, "batch pos ..."], hook: HookPoint) -> Float[Tensor, "batch pos ..."]:
-            x = self._inputs[layer, target == "o"]
-            scale = self.config.alpha / self.config.r
-            low = F.linear(x, a.to(x.dtype))
-            return out + (scale * F.linear(low, b.to(x.dtype))).reshape(out.shape)
+            x = self._inputs.pop((layer, of_output)) if is_last else self._inputs[layer, of_output]
+            low = F.linear(x, a.to(x.dtype)).flatten(0, 1)
+            flat = out.flatten(0, 1).flatten(1)
+            # Product, scale and sum in one kernel.
+            return torch.addmm(flat, low, b.to(x.dtype).T, alpha=self.config.alpha / self.config.r).view(out.shape)
 
         return add

@@ -1,0 +1,242 @@
+"""Fast attention and norms for the TransformerLens bridge: the same hooks, the kernels of plain Hugging Face.
+
+TransformerLens writes attention out (scores, softmax in float32, pattern) whether or not anyone looks, computes each
+RMS norm twice and adds a bias of zeros to all logits. This overlay fires the same hook points, but takes head outputs
+from `F.scaled_dot_product_attention`, computes each norm once and adds no zeros. Scores and pattern are written out
+only while something is hooked to them or the pattern is asked for, as by `run_with_cache`; as long as nothing edits
+them, head outputs stay to the bit what they are unwatched.
+
+    build_bridge_from_module(model, architecture, ..., post_adapter_hook=overlay)
+
+What is not plain attention (`_is_plain`, `_needs_original`) goes to TransformerLens's own forward pass. Measured on
+transformer-lens 4.3.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge.architecture_adapter import ArchitectureAdapter
+from transformer_lens.model_bridge.generalized_components import (
+    PositionEmbeddingsAttentionBridge,
+    RMSNormalizationBridge,
+    UnembeddingBridge,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
+
+#: Architectures whose attention is plain: rotary over the whole head, one softmax, nothing between query and key.
+FAST = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "GemmaForCausalLM")
+#: What an attention layer of Hugging Face may have that is not reproduced here.
+_EXTRAS = ("attn_logit_softcapping", "sinks", "key_multiplier", "q_norm", "k_norm", "q_layernorm", "k_layernorm")
+#: The same, as flags of a bridge's configuration: fixed ones, and ones that users switch.
+_FIXED_FLAGS = ("gated_q_proj", "rotary_interleaved_cos_sin", "rotary_adjacent_pairs")
+_SWITCHES = ("use_split_qkv_input", "use_attn_in", "use_attn_result")
+
+
+def overlay(adapter: ArchitectureAdapter) -> None:
+    """Put fast components in place of TransformerLens's own, before a bridge is built; a no-op outside `FAST`."""
+    if adapter.cfg.architecture not in FAST or not adapter.component_mapping:
+        return
+    layer = adapter.component_mapping["blocks"].submodules
+    # Exact types: a subclass is there because it does something else.
+    if type(layer["attn"]) is PositionEmbeddingsAttentionBridge:
+        attention = layer["attn"]
+        layer["attn"] = FastAttention(
+            attention.name,
+            attention.config,
+            attention.submodules,
+            optional=attention.optional,
+            is_causal=attention.is_causal,
+        )
+    for components, name in ((layer, "ln1"), (layer, "ln2"), (adapter.component_mapping, "ln_final")):
+        norm = components[name]
+        if type(norm) is RMSNormalizationBridge:
+            components[name] = FastRMSNorm(
+                norm.name, norm.config, use_native_layernorm_autograd=norm.use_native_layernorm_autograd
+            )
+    unembed = adapter.component_mapping["unembed"]
+    if type(unembed) is UnembeddingBridge:
+        adapter.component_mapping["unembed"] = FastUnembedding(unembed.name, unembed.config)
+
+
+def hooked(*points: HookPoint) -> bool:
+    """Whether anything listens at one of the points, forward or backward."""
+    return any(point._forward_hooks or point._forward_pre_hooks or point.bwd_hooks for point in points)
+
+
+class FastRMSNorm(RMSNormalizationBridge):
+    """Hugging Face's norm, computed once while `hook_scale` and `hook_normalized` are unhooked."""
+
+    def _hf_autograd_forward_with_hooks(
+        self, x: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        if hooked(self.hook_scale, self.hook_normalized):
+            return super()._hf_autograd_forward_with_hooks(x)
+        return self.original_component(x).to(x.dtype)
+
+
+class FastUnembedding(UnembeddingBridge):
+    """The unembedding without the bias of zeros that TransformerLens gives one that has none, while it is zeros."""
+
+    def set_original_component(self, component: torch.nn.Module) -> None:
+        super().set_original_component(component)
+        bias = component._buffers.get("bias")
+        # Kept outside the module's registry; a bias that was replaced or written into is no longer this one.
+        self.__dict__["_zeros"] = None if bias is None or bias.any() else (bias, bias._version)
+
+    def forward(self, hidden_states: Float[Tensor, "batch pos d_model"], **kwargs: Any) -> Tensor:
+        linear: Any = self.original_component
+        bias, version = self._zeros or (None, 0)
+        plain = type(linear) is torch.nn.Linear and not linear._forward_hooks and not hasattr(linear, "_hf_hook")
+        if kwargs or not plain or bias is None or linear.bias is not bias or bias._version != version:
+            return super().forward(hidden_states, **kwargs)
+        return self.hook_out(F.linear(self.hook_in(hidden_states), linear.weight))
+
+
+class FastAttention(PositionEmbeddingsAttentionBridge):
+    """Attention by `F.scaled_dot_product_attention`, with every hook point of TransformerLens's own.
+
+    Fires `hook_in`, `hook_q/k/v`, `hook_cos/sin`, `hook_rot_q/k`, `hook_z` and `hook_out`; `hook_attn_scores` and
+    `hook_pattern` where something is hooked to one of the two or `output_attentions` is set.
+    """
+
+    def set_original_component(self, component: torch.nn.Module) -> None:
+        super().set_original_component(component)
+        self._plain = self._is_plain(component)
+
+    def _is_plain(self, attention: Any) -> bool:
+        """Whether the layer is what `forward` reproduces; judged once, when the bridge is built."""
+        config = getattr(attention, "config", None)
+        rope = getattr(config, "rope_parameters", None) or {}
+        return (
+            set(self.submodules) == set("qkvo")
+            and all(getattr(attention, name, None) is None for name in _EXTRAS)
+            and not any(getattr(self.config, name, False) for name in _FIXED_FLAGS)
+            and getattr(config, "clip_qkv", None) is None
+            and rope.get("llama_4_scaling_beta") is None
+            and self.is_causal
+            and not self.is_cross_attention
+        )
+
+    def _needs_original(self, kwargs: dict[str, Any]) -> bool:
+        """Whether this call asks for something that `forward` does not reproduce."""
+        attention: Any = self.original_component
+        rotary = kwargs.get("position_embeddings")
+        return (
+            not self._plain
+            or self.compatibility_mode
+            or not isinstance(kwargs.get("hidden_states"), Tensor)
+            or not isinstance(rotary, tuple)
+            or rotary[0].shape[-1] != attention.head_dim
+            or any(getattr(self.config, name, False) for name in _SWITCHES)
+            or (self.training and getattr(attention, "attention_dropout", 0.0) > 0)
+        )
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Float[Tensor, "batch pos d_model"], Tensor | None]:
+        """The layer's output, and the pattern where it was written out."""
+        if args and "hidden_states" not in kwargs:
+            args, kwargs = args[1:], {"hidden_states": args[0], **kwargs}
+        if args or self._needs_original(kwargs):
+            return super().forward(*args, **kwargs)
+        attention: Any = self.original_component
+        x = self.hook_in(kwargs.pop("hidden_states"))
+        # Through the linear bridges, so that hook_q, hook_k and hook_v fire.
+        q, k, v = (
+            linear(x).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for linear in (self.q, self.k, self.v)
+        )
+        cos, sin = self._apply_position_embedding_hooks(kwargs.pop("position_embeddings"))
+        q, k = apply_rotary_pos_emb(q, k, cos, sin)
+        q, k = self.hook_rot_q(q), self.hook_rot_k(k)
+        mask = kwargs.pop("attention_mask", None)
+        k, v = self._update_kv_cache(k, v, **kwargs)
+        wanted = kwargs.get("output_attentions", getattr(attention.config, "output_attentions", False))
+        if wanted or hooked(self.hook_attn_scores, self.hook_pattern):
+            z, pattern = self._watched(q, k, v, mask)
+        else:
+            z, pattern = self._attend(q, k, v, mask), None
+        return self.hook_out(self.o(z.flatten(2))), pattern
+
+    def _attend(
+        self,
+        q: Float[Tensor, "batch n_heads pos d_head"],
+        k: Float[Tensor, "batch n_kv_heads keys d_head"],
+        v: Float[Tensor, "batch n_kv_heads keys d_head"],
+        mask: Tensor | None,
+    ) -> Float[Tensor, "batch pos n_heads d_head"]:
+        """Head outputs as plain Hugging Face computes them, with the mask as TransformerLens reads it."""
+        attention: Any = self.original_component
+        pos, keys = q.shape[2], k.shape[2]
+        # No mask means causal: the kernel's own flag where the queries are all positions, nothing to hide from a
+        # single last query, and a mask for a chunk of queries behind a cache.
+        if mask is not None or 1 < pos < keys:
+            mask = self._additive(mask, q, keys)
+        return sdpa_attention_forward(attention, q, k, v, mask, scaling=attention.scaling, is_causal=True)[0]
+
+    def _additive(self, mask: Tensor | None, q: Tensor, keys: int) -> Tensor:
+        """The mask as TransformerLens would add it to scores; one tensor for all layers, which backward keeps."""
+        pos = q.shape[2]
+        none = torch.zeros(1, 1, pos, keys, dtype=q.dtype, device=q.device)
+        if mask is None or mask.is_inference() or mask.requires_grad:  # not known to be as it was a layer ago
+            return self._apply_reconstruct_attention_mask(none, mask, keys, pos)
+        asked = (pos, keys, q.dtype, mask._version)
+        made_for, made = _MASKS.get(mask, (None, none))
+        if made_for != asked:
+            made = self._apply_reconstruct_attention_mask(none, mask, keys, pos)
+            _MASKS[mask] = (asked, made)
+        return made
+
+    def _watched(
+        self,
+        q: Float[Tensor, "batch n_heads pos d_head"],
+        k: Float[Tensor, "batch n_kv_heads keys d_head"],
+        v: Float[Tensor, "batch n_kv_heads keys d_head"],
+        mask: Tensor | None,
+    ) -> tuple[Float[Tensor, "batch pos n_heads d_head"], Float[Tensor, "batch n_heads pos keys"]]:
+        """Head outputs and pattern with attention written out, as TransformerLens does it, for hooks to see and edit.
+
+        Where no hook edited anything, gradients still take this way (a hooked score has one), but the values are the
+        kernel's: looking must not change what is looked at.
+        """
+        attention: Any = self.original_component
+        k_all, v_all = (repeat_kv(t, attention.num_key_value_groups) for t in (k, v))
+        scores = q @ k_all.transpose(-2, -1) * attention.scaling
+        scores = self._apply_reconstruct_attention_mask(scores, mask, k.shape[2], q.shape[2])
+        hooked_scores, same_scores = _through(self.hook_attn_scores, scores)
+        pattern = self._masked_softmax(hooked_scores, dtype=torch.float32).to(q.dtype)
+        hooked_pattern, same_pattern = _through(self.hook_pattern, pattern)
+        z = (hooked_pattern @ v_all).transpose(1, 2).contiguous()
+        if same_scores and same_pattern:
+            with torch.no_grad():
+                value = self._attend(q, k, v, mask)
+            z = _ValueOf.apply(z, value)
+        return z, hooked_pattern
+
+
+#: Additive masks by the mask that they were made of: it lives for one forward pass, and so do they.
+_MASKS = WeakTensorKeyDictionary()
+
+
+def _through(point: HookPoint, tensor: Tensor) -> tuple[Tensor, bool]:
+    """A tensor through a hook point, and whether it came out unedited, neither replaced nor written into."""
+    if tensor.is_inference():  # no versions are kept there: an edit in place would not be seen
+        return point(tensor), False
+    version = tensor._version
+    seen = point(tensor)
+    return seen, seen is tensor and tensor._version == version
+
+
+class _ValueOf(torch.autograd.Function):
+    """The value of one tensor with the gradient of another, equal but for rounding."""
+
+    @staticmethod
+    def forward(ctx: Any, graph: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None

@@ -1,0 +1,453 @@
+"""The fast overlay against TransformerLens's own attention, plain Hugging Face and plain einsums."""
+
+import pytest
+import torch
+from reference import llama
+from test_exactness import loss_of, opened
+from tiny import plain, tokens
+from transformer_lens.model_bridge.generalized_components import PositionEmbeddingsAttentionBridge
+
+from aligner_probe.adapters.lora import LoRA
+from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter
+from aligner_probe.adapters.prefix_tuning import PrefixTuning
+from aligner_probe.models import load_model
+from aligner_probe.overlay import FastAttention, FastRMSNorm, FastUnembedding
+
+FAST = ["llama", "llama_gqa", "mistral", "qwen2", "gemma"]
+SLOW = ["qwen3", "gemma2", "gpt2", "neox", "phi3"]
+ADAPTERS = {
+    "aligner-1": lambda model: Aligner(model, 1, 1),
+    "aligner-5": lambda model: Aligner(model, 5, 1),
+    "llama_adapter": lambda model: LLaMAAdapter(model, 3, 1),
+    "lora": lambda model: LoRA(model, 4, targets=("q", "k", "v", "o")),
+}
+
+
+def pair(family, dtype=torch.float32):
+    """The same base with the overlay and without."""
+    return load_model(plain(family, dtype)), load_model(plain(family, dtype), fast=False)
+
+
+def size(tensor):
+    return tensor.detach().abs().max().clamp(min=1)
+
+
+def assert_close(found, expected, tolerance=1e-5):
+    assert found.shape == expected.shape
+    assert (found.double() - expected.double()).abs().max() < tolerance * size(expected)
+
+
+def refuse_written_out(monkeypatch):
+    """Make writing attention out an error, TransformerLens's way and ours."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("attention was written out")
+
+    monkeypatch.setattr(PositionEmbeddingsAttentionBridge, "forward", refuse)
+    monkeypatch.setattr(FastAttention, "_watched", refuse)
+
+
+@pytest.mark.parametrize("family", FAST)
+def test_is_put_in_everywhere_and_left_out_on_request(family):
+    fast, own = pair(family)
+    for block in fast.blocks:
+        assert type(block.attn) is FastAttention
+        assert block.attn._plain
+        assert type(block.ln1) is type(block.ln2) is FastRMSNorm
+    assert type(fast.ln_final) is FastRMSNorm
+    assert type(fast.unembed) is FastUnembedding
+    assert set(fast.hook_dict) == set(own.hook_dict)
+    assert set(fast.original_model.state_dict()) == set(own.original_model.state_dict())
+    assert not any(isinstance(module, FastAttention | FastRMSNorm | FastUnembedding) for module in own.modules())
+
+
+@pytest.mark.parametrize("family", SLOW)
+def test_other_families_keep_transformer_lens_own(family):
+    fast, own = pair(family)
+    assert not any(isinstance(module, FastAttention | FastRMSNorm | FastUnembedding) for module in fast.modules())
+    assert torch.equal(fast(tokens()), own(tokens()))
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("family", FAST)
+def test_logits_and_gradients_against_transformer_lens(family, name, monkeypatch):
+    fast, own = pair(family)
+    ids, results = tokens(), []
+    for model in (own, fast):
+        adapter = opened(ADAPTERS[name](model), size=0.2 if name == "lora" else 0.7)
+        if model is fast:
+            refuse_written_out(monkeypatch)
+        with adapter.attached():
+            logits = model(ids)
+            loss_of(logits, ids).backward()
+        results.append((logits, *(parameter.grad for parameter in adapter.parameters())))
+    assert_close(results[1][0], results[0][0])
+    for expected, found in zip(*results, strict=True):
+        # Gemma's norms (1 + weight) make scores large here, and TransformerLens's softmax is in float32 whatever the
+        # precision: in float64 the two are as far apart.
+        assert_close(found, expected, 5e-5 if family == "gemma" else 1e-5)
+
+
+@pytest.mark.parametrize("family", FAST)
+def test_base_is_plain_hugging_face_to_the_bit(family):
+    base = plain(family)
+    assert base.config._attn_implementation == "sdpa"
+    ids = tokens(2, 17)
+    model = load_model(plain(family))
+    assert torch.equal(model(ids), base(ids).logits)
+
+
+@pytest.mark.parametrize("family", FAST)
+def test_gradients_against_plain_hugging_face(family):
+    """One token adds a vector to the input of o_proj, which needs no bridge."""
+    model, base, ids = load_model(plain(family)), plain(family).requires_grad_(False), tokens()
+    adapter = opened(Aligner(model, 1, 1))
+    leaves = {layer: adapter.gated_values(layer)[0].flatten().detach().requires_grad_() for layer in adapter.layers}
+    for layer, leaf in leaves.items():
+        base.model.layers[layer].self_attn.o_proj.register_forward_pre_hook(
+            lambda module, inputs, leaf=leaf: (inputs[0] + leaf,)
+        )
+    expected = base(ids).logits
+    loss_of(expected, ids).backward()
+    with adapter.attached():
+        logits = model(ids)
+        loss_of(logits, ids).backward()
+    assert_close(logits, expected)
+    # the chain rule from the leaves back to the tokens and gates
+    values = torch.stack([adapter.gated_values(layer)[0].flatten() for layer in leaves])
+    grads = torch.autograd.grad(
+        values, list(adapter.parameters()), torch.stack([leaf.grad for leaf in leaves.values()]), allow_unused=True
+    )
+    for parameter, grad in zip(adapter.parameters(), grads, strict=True):
+        assert_close(parameter.grad, grad)
+
+
+@pytest.mark.parametrize("method", [Aligner, LLaMAAdapter])
+@pytest.mark.parametrize("n_tokens", [1, 5])
+@pytest.mark.parametrize("family", ["llama", "llama_gqa"])
+def test_float64_against_plain_einsums(family, n_tokens, method, monkeypatch):
+    """To 1e-10, which TransformerLens's own softmax in float32 does not allow.
+
+    Hugging Face's norm casts to float32 whatever the model's precision, and so does its table of angles; both are
+    written here without the cast, on the model's side. Nothing of ours is changed.
+    """
+    from transformers.models.llama import modeling_llama
+
+    def norm(self, x):
+        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+
+    def angles(self, x, position_ids):
+        width = self.config.hidden_size // self.config.num_attention_heads
+        frequencies = 10_000.0 ** (-torch.arange(0, width, 2, dtype=x.dtype) / width)
+        angle = position_ids[..., None].to(x.dtype) * torch.cat([frequencies, frequencies])
+        return angle.cos(), angle.sin()
+
+    monkeypatch.setattr(modeling_llama.LlamaRMSNorm, "forward", norm)
+    monkeypatch.setattr(modeling_llama.LlamaRotaryEmbedding, "forward", angles)
+    ids, base = tokens(), plain(family, torch.float64)
+    model = load_model(plain(family, torch.float64))
+    adapter = opened(method(model, n_tokens, start_layer=1, dtype=torch.float64))
+    with adapter.attached():
+        logits = model(ids)
+        loss_of(logits, ids).backward()
+    prefix, gates = (p.detach().clone().requires_grad_() for p in (adapter.prefix, adapter.gates))
+    expected = llama(base, ids, prefix, gates, 1)
+    loss_of(expected, ids).backward()
+    assert logits.dtype == torch.float64
+    assert_close(logits, expected, 1e-10)
+    assert_close(adapter.prefix.grad, prefix.grad, 1e-10)
+    assert_close(adapter.gates.grad, gates.grad, 1e-10)
+
+
+@pytest.mark.parametrize("family", FAST)
+def test_run_with_cache_gives_the_same_keys_and_values(family):
+    fast, own = pair(family)
+    ids = tokens()
+    logits, found = fast.run_with_cache(ids)
+    _, expected = own.run_with_cache(ids)
+    assert set(found) == set(expected)
+    for name in expected:
+        seen, own_value = found[name], expected[name]
+        shown = own_value > -1e30  # all but masked scores
+        assert torch.equal(shown, seen > -1e30)
+        assert_close(seen[shown], own_value[shown])
+    assert torch.equal(logits, fast(ids))
+
+
+def test_run_with_cache_backward_goes_through_scores_and_pattern():
+    fast, own = pair("llama_gqa")
+    ids = tokens()
+    caches = [
+        model.requires_grad_(True).run_with_cache(ids, return_type="loss", incl_bwd=True)[1] for model in (own, fast)
+    ]
+    names = [name for name in caches[0] if name.endswith("_grad")]
+    assert any("hook_pattern" in name for name in names)
+    assert set(caches[0]) == set(caches[1])
+    for name in names:
+        assert_close(caches[1][name], caches[0][name])
+
+
+@pytest.mark.parametrize("place", ["hook_attn_scores", "hook_pattern"])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_edits_of_scores_and_pattern_have_their_effect(place, in_place):
+    """And where the hook only looks, not one bit changes."""
+    fast, own = pair("llama_gqa")
+    ids, seen = tokens(), []
+
+    def edit(tensor, hook):
+        if in_place:
+            with torch.no_grad():
+                tensor[..., 0] = tensor[..., 0] * 0.5
+            return None
+        return tensor * 0.5
+
+    def look(tensor, hook):
+        seen.append(tensor.shape)
+
+    name = f"blocks.2.attn.{place}"
+    base = fast(ids)
+    assert torch.equal(fast.run_with_hooks(ids, fwd_hooks=[(name, look)]), base)
+    assert seen == [(2, 4, 9, 9)]
+    edited, expected = (model.run_with_hooks(ids, fwd_hooks=[(name, edit)]) for model in (fast, own))
+    assert_close(edited, expected)
+    assert (edited - base).abs().max() > 1e-3
+    with torch.inference_mode():
+        edited = fast.run_with_hooks(ids, fwd_hooks=[(name, edit)])
+    assert_close(edited, expected)
+
+
+@pytest.mark.parametrize("place", ["q", "k", "v", "z", "rot_q", "rot_k", "cos", "sin", "in", "out"])
+@pytest.mark.parametrize("family", FAST)
+def test_users_hooks_have_the_same_effect(family, place, monkeypatch):
+    fast, own = pair(family)
+    ids, shapes = tokens(), []
+
+    def edit(tensor, hook):
+        shapes.append(tensor.shape)
+        return tensor * 1.5 + 0.1
+
+    hooks = [(f"blocks.1.attn.hook_{place}", edit)]
+    expected, base = own.run_with_hooks(ids, fwd_hooks=hooks), own(ids)
+    refuse_written_out(monkeypatch)
+    found = fast.run_with_hooks(ids, fwd_hooks=hooks)
+    assert shapes[0] == shapes[1]
+    assert_close(found, expected)
+    assert (found - base).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("place", ["hook_scale", "hook_normalized"])
+def test_users_hooks_on_norms_have_the_same_effect(place):
+    fast, own = pair("gemma")
+    ids, base = tokens(), own(tokens())
+    hooks = [(f"blocks.1.ln2.{place}", lambda tensor, hook: tensor * 1.5)]
+    found, expected = (model.run_with_hooks(ids, fwd_hooks=hooks) for model in (fast, own))
+    assert_close(found, expected)
+    assert (found - base).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("how", ["in place", "replaced", "hook on logits"])
+def test_the_unembedding_adds_a_bias_that_is_not_zero(how):
+    fast, own = pair("llama_gqa")
+    ids, base = tokens(), own(tokens())
+    for model in (fast, own):
+        linear = model.unembed.original_component
+        if how == "in place":
+            linear.bias += torch.arange(61)
+        elif how == "replaced":
+            linear.bias = torch.arange(61.0)
+        else:
+            model.unembed.hook_out.add_hook(lambda logits, hook: logits + torch.arange(61))
+    assert_close(fast(ids), own(ids))
+    assert_close(fast(ids), base + torch.arange(61))
+
+
+@pytest.mark.parametrize("family", FAST)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_left_padding(family, attention, monkeypatch):
+    """Masks in both of Hugging Face's forms, bool and additive; padding positions too are TransformerLens's own."""
+    models = pair(family)
+    ids, pad = tokens(2, 6), 3
+    padded = torch.cat([torch.zeros(2, pad, dtype=torch.long), ids], dim=1)
+    padded[1, 1:pad] = 7  # the second row is padded less
+    mask = (torch.arange(padded.shape[1]) >= torch.tensor([[pad], [1]])).long()
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    for model in models:
+        model.original_model.config._attn_implementation = attention
+    fast, own = models
+    with torch.no_grad():
+        alone = fast(ids[:1])
+        expected = own(padded, attention_mask=mask, position_ids=positions)
+        refuse_written_out(monkeypatch)
+        found = fast(padded, attention_mask=mask, position_ids=positions)
+    assert_close(found, expected)
+    assert_close(found[:1, pad:], alone)
+
+
+def test_padded_gradients_and_one_mask_for_all_layers(monkeypatch):
+    fast, own = pair("llama_gqa")
+    ids = tokens(2, 8)
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+    made, real = [], FastAttention._apply_reconstruct_attention_mask
+    results = []
+    for model in (own, fast):
+        adapter = opened(Aligner(model, 3, 1))
+        if model is fast:
+            monkeypatch.setattr(
+                FastAttention,
+                "_apply_reconstruct_attention_mask",
+                lambda self, *args: made.append(1) or real(self, *args),
+            )
+        with adapter.attached():
+            loss_of(model(ids, attention_mask=mask)[:, 3:], ids[:, 3:]).backward()
+        results.append([parameter.grad for parameter in adapter.parameters()])
+    for expected, found in zip(*results, strict=True):
+        assert_close(found, expected)
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("form", ["bool", "additive"])
+def test_masks_of_ones_own(form):
+    """Any four-dimensional mask is taken at its word, also when it was edited since the last call."""
+    fast, own = pair("llama_gqa")
+    ids = tokens(2, 8)
+    seen = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.4
+    seen[:, :, 3] = False  # a row that sees nothing
+    mask = seen if form == "bool" else torch.where(seen, 0.0, torch.finfo(torch.float32).min)
+    with torch.no_grad():
+        first = fast(ids, attention_mask=mask)
+        assert_close(first, own(ids, attention_mask=mask))
+        mask[:, :, :, 2] = mask[:, :, :, 1]
+        again = fast(ids, attention_mask=mask)
+        assert_close(again, own(ids, attention_mask=mask))
+    assert (again - first).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", FAST)
+@pytest.mark.parametrize("name", ["aligner-5", "lora"])
+def test_cached_generation_is_uncached(family, name):
+    fast, own = pair(family)
+    ids = tokens(2, 5)
+    options = {"max_new_tokens": 8, "do_sample": False, "verbose": False, "stop_at_eos": False}
+    results = []
+    for model in (own, fast):
+        adapter = opened(ADAPTERS[name](model), size=0.2)
+        with torch.no_grad(), adapter.attached():
+            results += [model.generate(ids, use_past_kv_cache=cached, **options) for cached in (True, False)]
+    assert all(torch.equal(result, results[0]) for result in results[1:])
+
+
+@pytest.mark.parametrize("family", FAST)
+def test_a_chunk_of_queries_behind_a_cache(family):
+    model, ids = load_model(plain(family)), tokens(2, 9)
+    with torch.no_grad():
+        whole = model(ids)
+        first = model.original_model(ids[:, :4], use_cache=True)
+        rest = model.original_model(ids[:, 4:], past_key_values=first.past_key_values, use_cache=True)
+    assert_close(torch.cat([first.logits, rest.logits], dim=1), whole)
+
+
+def test_sliding_window():
+    """The window comes in the mask."""
+    ids = tokens(2, 12)
+    fast, own = pair("mistral")
+    with torch.no_grad():
+        unbounded = own(ids)
+        for model in (fast, own):
+            model.original_model.config.sliding_window = 4
+        assert_close(fast(ids), own(ids))
+    assert (fast(ids) - unbounded).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", FAST)
+def test_bfloat16(family):
+    """No further from the same numbers in float64 than Hugging Face's own bfloat16."""
+    model, base, ids = load_model(plain(family, torch.bfloat16)), plain(family, torch.bfloat16), tokens()
+    logits = model(ids)
+    assert logits.dtype == torch.bfloat16
+    exact = plain(family, torch.bfloat16).double()(ids).logits
+    theirs = base(ids).logits
+    assert (logits - exact).abs().max() <= 1.01 * (theirs - exact).abs().max()
+    adapter = opened(Aligner(model, 4, 1))
+    with adapter.attached():
+        loss_of(model(ids).float(), ids).backward()
+    assert adapter.prefix.grad.dtype == torch.float32
+    assert adapter.prefix.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("switch", ["use_attn_result", "use_split_qkv_input", "use_attn_in"])
+def test_switches_go_to_transformer_lens_own(switch):
+    fast, own = pair("llama_gqa")
+    ids = tokens()
+    for model in (fast, own):
+        getattr(model, f"set_{switch}")(True)
+    (logits, found), (_, expected) = fast.run_with_cache(ids), own.run_with_cache(ids)
+    assert set(found) == set(expected)
+    assert_close(logits, own(ids))
+    assert_close(fast(ids), own(ids))
+    place = {"use_attn_result": "hook_result", "use_split_qkv_input": "hook_q_input", "use_attn_in": "hook_attn_in"}
+    name = f"blocks.1.attn.{place[switch]}"
+    assert_close(found[name], expected[name])
+
+
+def test_compatibility_mode_and_dropout_go_to_transformer_lens_own(monkeypatch):
+    calls, real = [], PositionEmbeddingsAttentionBridge.forward
+
+    def counted(self, *args, **kwargs):
+        calls.append(self.name)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(PositionEmbeddingsAttentionBridge, "forward", counted)
+    model, ids = load_model(plain("llama_gqa")), tokens()
+    base = model(ids)
+    assert not calls
+    for block in model.blocks:
+        block.attn.original_component.attention_dropout = 0.5
+    model(ids)
+    assert not calls  # no dropout outside training
+    model.train()
+    dropped = model(ids)
+    assert len(calls) == 4
+    assert not torch.equal(dropped, base)
+    model.eval()
+    model.enable_compatibility_mode(no_processing=True)
+    assert_close(model(ids), base)
+    assert len(calls) == 8
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"attn_logit_softcapping": 30.0}, {"sinks": torch.zeros(4)}, {"q_norm": torch.nn.Identity()}],
+    ids=lambda extra: next(iter(extra)),
+)
+def test_what_is_not_plain_is_seen(extra):
+    attention = load_model(plain("llama_gqa")).blocks[0].attn
+    assert attention._is_plain(attention.original_component)
+    for name, value in extra.items():
+        setattr(attention.original_component, name, value)
+    assert not attention._is_plain(attention.original_component)
+
+
+@pytest.mark.parametrize("family", FAST)
+def test_prefix_tuning_reads_scores(family):
+    fast, own = pair(family)
+    ids, results = tokens(), []
+    for model in (own, fast):
+        adapter = opened(PrefixTuning(model, 3))
+        with adapter.attached():
+            logits = model(ids)
+            loss_of(logits, ids).backward()
+        results.append((logits, adapter.keys.grad, adapter.values.grad))
+    for expected, found in zip(*results, strict=True):
+        assert_close(found, expected)
+
+
+def test_output_attentions():
+    """Each layer returns its pattern when asked, and not one bit of the logits changes."""
+    patterns, logits = [], []
+    for model in (*pair("llama_gqa"), load_model(plain("llama_gqa"))):
+        model.blocks[2].attn.register_forward_hook(lambda module, inputs, output: patterns.append(output[1]))
+        logits.append(model.original_model(tokens(), output_attentions=len(patterns) < 2).logits)
+    assert_close(patterns[0], patterns[1])
+    assert patterns[2] is None
+    assert torch.equal(logits[0], logits[2])
