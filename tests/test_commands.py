@@ -9,7 +9,7 @@ import pytest
 
 import aligner_probe as ap
 
-COMMANDS = ("forensics", "figures")
+COMMANDS = ("forensics", "figures", "train")
 HEAVY = ("torch", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "seaborn", "umap", "transformers")
 
 

@@ -336,3 +336,63 @@ def test_stories260k_learns_stories_in_capitals():
         show_progress=False,
     )
     assert run.best_validation_loss < 0.9 * run.validation_loss.iloc[0]
+
+
+def train(*arguments, **options):
+    command = [sys.executable, "-m", "aligner_probe.train", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture
+def small_task(tmp_path):
+    path = tmp_path / "task.jsonl"
+    rows = [{"prompt": f"Once {i} ", "completion": f"there was {i}"} for i in range(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_train_command(tmp_path, small_task):
+    folder = DATA / "models" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}; set ALIGNER_PROBE_DATA to a folder with models/ in it")
+    from aligner_probe.checkpoints.adapters import load_adapter
+    from aligner_probe.models import load_model
+
+    out = tmp_path / "run"
+    shared = ("--model", folder, "--task", small_task, "--start-layer", 1, "--out", out)
+    done = train(*shared, "--n-tokens", 3, "--steps", 4, "--lr", 0.01, "--batch-size", 6)
+    assert done.returncode == 0, done.stderr
+    assert "validation loss" in done.stdout
+    adapter = load_adapter(out / "adapter", load_model(folder))
+    assert (adapter.method, adapter.config.n_tokens) == ("aligner", 3)
+    provenance = json.loads((out / "adapter" / "provenance.json").read_text())
+    assert provenance["run"]["recipe"]["lr"] == 0.01
+    assert len(provenance["run"]["task_sha256"]) == 64
+    again = train(*shared, "--n-tokens", 3, "--steps", 4, "--lr", 0.01, "--batch-size", 6)
+    assert (again.returncode, "--resume" in again.stderr) == (2, True)
+    finished = train(*shared, "--n-tokens", 3, "--steps", 4, "--lr", 0.01, "--batch-size", 6, "--resume")
+    assert finished.returncode == 0, finished.stderr
+    assert torch.equal(load_adapter(out / "adapter", load_model(folder)).gates, adapter.gates)
+    frozen = train(*shared[:-1], tmp_path / "gates", "--freeze", "tokens", "--steps", 2)
+    assert frozen.returncode == 0, frozen.stderr
+    assert "40 trained numbers" not in frozen.stdout
+    assert "32 trained numbers" in frozen.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--r", "8"], "aligner takes no --r"),
+        (["--method", "lora", "--freeze", "gates"], "lora takes no --freeze"),
+        (["--lr", "0"], "lr 0.0"),
+        (["--completion-field", "answer"], "give --prompt-template"),
+        (["--method", "magic"], "invalid choice"),
+        ([], "cannot load a model from"),
+    ],
+)
+def test_train_command_errors_are_one_line(tmp_path, small_task, arguments, says):
+    done = train("--model", tmp_path / "nowhere", "--task", small_task, "--out", tmp_path / "run", *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "run").exists()

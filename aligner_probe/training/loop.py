@@ -149,6 +149,7 @@ class _Trainer:
             self.model.tokenizer,
             max_length=longest,
             mask_prompt=recipe.mask_prompt,
+            overlong=recipe.overlong,
             append_eos=recipe.append_eos,
         )
 

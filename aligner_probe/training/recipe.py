@@ -40,6 +40,7 @@ class Recipe:
     mask_prompt: bool = True
     append_eos: bool = True
     max_length: int | None = None
+    overlong: Literal["truncate", "drop", "refuse"] = "truncate"
     beta: float = 0.1
     evaluate_every: int = 0
     patience: int | None = None
