@@ -51,7 +51,7 @@ class PrefixConfig(LayeredConfig):
         require(self.train in ("all", "gates", "tokens"), f"train {self.train!r}; expected all, gates or tokens")
         require(
             self.train != "tokens" or self.initial_gate != 0,
-            "train='tokens' with gates at zero trains nothing; set initial_gate, for instance with open_gate()",
+            "train='tokens' with gates at zero trains nothing; set initial_gate, for instance 0.1",
         )
 
 

@@ -1,7 +1,7 @@
 """The signs a forensic verdict rests on, and how they add up to one.
 
 Each sign is one question about a pair of checkpoints; `judge` asks them from what is certain to what is inferred. The
-thresholds were set before any real pair was judged, and the tests try them on simulated runs of known kind.
+thresholds come from theory, tightened on simulated runs of known kind, which the tests repeat; no real pair set them.
 """
 
 from dataclasses import dataclass
