@@ -9,6 +9,7 @@ Hooks are permanent ones in TransformerLens's sense, since `run_with_cache`, `ru
 others of the points they touch. Adapters add up when several are attached.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -68,7 +69,7 @@ def default_start_layer(model: TransformerBridge) -> int:
     return DEFAULT_START_LAYER
 
 
-class Adapter(nn.Module):
+class Adapter(nn.Module, ABC):
     """A method's numbers on one base model; subclasses say which hooks do what with them."""
 
     method: ClassVar[str]
@@ -117,9 +118,9 @@ class Adapter(nn.Module):
         """The seed's own stream of random numbers, on the CPU: the same on every device."""
         return torch.Generator().manual_seed(self.config.seed)
 
+    @abstractmethod
     def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
         """Hook names with what to do there, in the order they are to be added."""
-        raise NotImplementedError
 
     @property
     def is_attached(self) -> bool:

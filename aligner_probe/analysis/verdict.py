@@ -56,15 +56,16 @@ class Signs:
 def read_signs(a: PrefixCheckpoint, b: PrefixCheckpoint, equality: Equality) -> Signs:
     """Ask every question of a pair."""
     ladder, ladder_p = _ladder(equality.prefix)
+    correlated = _correlated(equality.prefix)
     return Signs(
         same_sha256=a.sha256 == b.sha256,
         same_numbers=_same(a.prefix, b.prefix) and _same(a.gates, b.gates),
         start=_start(a, b),
         more_than_chance=_more_than_chance(equality.prefix, equality.chance_share),
-        correlated=_correlated(equality.prefix),
+        correlated=correlated,
         ladder=ladder,
         ladder_p=ladder_p,
-        trained_alike=_trained_alike(a, b) if _correlated(equality.prefix) else None,
+        trained_alike=_trained_alike(a, b) if correlated else None,
         rounded=_rounded(a, b),
         differs_in=" and ".join(
             f"{name} {first} and {second}"

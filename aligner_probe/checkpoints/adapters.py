@@ -43,15 +43,9 @@ def save_adapter(
     start = adapter.start or {}
     config: dict[str, Any] = {"options": adapter.config.to_dict()}
     if isinstance(adapter, (Aligner, LLaMAAdapter)):
-        # The sizes by which readers without a model check the tensors.
-        config |= {
-            "gate_function": adapter.config.gate_function,
-            "start_layer": adapter.config.start_layer,
-            "n_tokens": adapter.config.n_tokens,
-            "n_layers": len(adapter.layers),
-            "d_model": adapter.shape.d_model,
-            "gates_per_layer": adapter.gates.shape[1],
-        }
+        # Readers without a model check the tensors by these.
+        options = adapter.config
+        config |= native.prefix_config(adapter.prefix, adapter.gates, options.start_layer, options.gate_function)
     return native.write_folder(
         folder,
         tensors | {f"initial.{name}": tensor.detach().cpu() for name, tensor in start.items()},

@@ -7,8 +7,6 @@ The file records neither the number of tokens a layer nor that gates go through 
 
 import re
 
-from torch import Tensor
-
 from aligner_probe.checkpoints.containers import StateDict
 from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, stack_gates
 from aligner_probe.checkpoints.prefix import GateFunction
@@ -38,18 +36,9 @@ def read(
     if query.dim() != 2:
         raise UnfitTensors(f"adapter_query has shape {tuple(query.shape)}; expected (layers x n_tokens, d_model)")
     all_gates, all_layers = stack_gates(gates)
+    live = [layer for layer, row in zip(all_layers, all_gates, strict=True) if bool((row != 0).any())]
     rows = query.shape[0]
-    if adapter_length is None:
-        adapted = [layer for layer, row in zip(all_layers, all_gates, strict=True) if bool((row != 0).any())]
-        if not adapted:
-            raise UnfitTensors(f"has no gate other than zero, so its adapted layers cannot be told; {ASK}")
-        if adapted != list(range(adapted[0], adapted[-1] + 1)) or rows % len(adapted):
-            raise UnfitTensors(
-                f"has {rows} prefix rows and {len(adapted)} layers with a gate other than zero "
-                f"({adapted[0]} to {adapted[-1]}), which does not divide evenly over adjoining layers; {ASK}"
-            )
-    else:
-        adapted = _window(rows, adapter_length, all_layers, all_gates)
+    adapted = _adjoining(rows, live) if adapter_length is None else _window(rows, adapter_length, all_layers, live)
     first = adapted[0] - all_layers.start
     return PrefixParts(
         "llama_adapter",
@@ -61,7 +50,19 @@ def read(
     )
 
 
-def _window(rows: int, adapter_length: int, layers: range, gates: Tensor) -> list[int]:
+def _adjoining(rows: int, live: list[int]) -> list[int]:
+    """The adapted layers where the file alone must tell: those with a gate other than zero."""
+    if not live:
+        raise UnfitTensors(f"has no gate other than zero, so its adapted layers cannot be told; {ASK}")
+    if live != list(range(live[0], live[-1] + 1)) or rows % len(live):
+        raise UnfitTensors(
+            f"has {rows} prefix rows and {len(live)} layers with a gate other than zero "
+            f"({live[0]} to {live[-1]}), which does not divide evenly over adjoining layers; {ASK}"
+        )
+    return live
+
+
+def _window(rows: int, adapter_length: int, layers: range, live: list[int]) -> list[int]:
     """The adapted layers for a given number of tokens a layer: the topmost that hold every gate other than zero."""
     n_layers, rest = divmod(rows, adapter_length) if adapter_length > 0 else (0, 1)
     if rest or not 0 < n_layers <= len(layers):
@@ -69,7 +70,6 @@ def _window(rows: int, adapter_length: int, layers: range, gates: Tensor) -> lis
             f"has {rows} prefix rows and {len(layers)} gated layers, which --adapter-length {adapter_length} "
             "does not fit; expected a divisor of the rows that leaves no more layers than have gates"
         )
-    live = [layer for layer, row in zip(layers, gates, strict=True) if bool((row != 0).any())]
     first = min([layers.stop - n_layers, *live[:1]])
     if live and live[-1] >= first + n_layers:
         raise UnfitTensors(

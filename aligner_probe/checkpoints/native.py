@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from aligner_probe.checkpoints.containers import StateDict
 from aligner_probe.checkpoints.parts import MAX_LAYER, PrefixParts, UnfitTensors
-from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint, dtype_name
+from aligner_probe.checkpoints.prefix import METHOD_NAMES, GateFunction, PrefixCheckpoint, dtype_name
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import staging_folder, writing_to
 from aligner_probe.versions import versions
@@ -36,7 +38,9 @@ def save_checkpoint(checkpoint: PrefixCheckpoint, folder: str | Path, *, overwri
         tensors["initial.prefix"] = checkpoint.initial_prefix
     if checkpoint.initial_gates is not None:
         tensors["initial.gates"] = checkpoint.initial_gates
-    return write_folder(folder, tensors, _config(checkpoint), _provenance(checkpoint), overwrite=overwrite)
+    sizes = prefix_config(checkpoint.prefix, checkpoint.gates, checkpoint.start_layer, checkpoint.gate_function)
+    config = {"method": checkpoint.method, **sizes}
+    return write_folder(folder, tensors, config, _provenance(checkpoint), overwrite=overwrite)
 
 
 def write_folder(
@@ -78,16 +82,16 @@ def write_folder(
     return folder
 
 
-def _config(checkpoint: PrefixCheckpoint) -> dict[str, Any]:
+def prefix_config(prefix: Tensor, gates: Tensor, start_layer: int, gate_function: GateFunction) -> dict[str, Any]:
+    """What `read` holds the tensors of a prefix adapter against, in `adapter_config.json`."""
     return {
-        "method": checkpoint.method,
-        "gate_function": checkpoint.gate_function,
-        "start_layer": checkpoint.start_layer,
-        "n_tokens": checkpoint.n_tokens,
-        "n_layers": checkpoint.n_layers,
-        "d_model": checkpoint.d_model,
-        "gates_per_layer": checkpoint.gates_per_layer,
-        "dtype": dtype_name(checkpoint.dtype),
+        "gate_function": gate_function,
+        "start_layer": start_layer,
+        "n_tokens": prefix.shape[1],
+        "n_layers": gates.shape[0],
+        "d_model": prefix.shape[2],
+        "gates_per_layer": gates.shape[1],
+        "dtype": dtype_name(prefix.dtype),
     }
 
 

@@ -61,6 +61,11 @@ def plot_map(
             zorder=3 if single else 2,
             label=f"{(labels or {}).get(name, name)} (n = {len(rows)})",
         )
+    return _finish_map(ax, token_map)
+
+
+def _finish_map(ax: Axes, token_map: TokenMap) -> Axes:
+    """What judges the map, in place of numbers on axes that mean nothing."""
     trust = token_map.trustworthiness
     settings = ", ".join(f"{key} {value:g}" for key, value in token_map.settings.items())
     ax.set_xlabel(
@@ -141,8 +146,7 @@ def _one_among_many(collection: Collection, method: Method, *, with_test: bool) 
         ax.set_title(group.title)
     for ax, result in zip(test_axes, tests, strict=True):
         plot_centre_test(ax, result)
-    caveats = dict.fromkeys(caveat for token_map in maps for caveat in token_map.caveats)
-    caption = f"{'; '.join(token_map.summary for token_map in maps)}. {_sentences(caveats)}"
+    caption = _caption(maps)
     if tests:
         caption += (
             " Below: distances in the space itself. Centroids always leave out one token, for the one too (matched). "
@@ -219,19 +223,12 @@ def _with_adapter(collection: Collection, n_tokens: int) -> Drawing:
             label=f"{group.legend(aligner)} (n = {len(ours)})",
         )
         ax.set_title(group.title)
-        ax.set_xlabel(
-            f"perplexity {token_map.settings['perplexity']:g}, seed {token_map.seed}, "
-            f"trustworthiness {token_map.trustworthiness:.2f}",
-            fontsize=8,
-        )
-        ax.set(xticks=[], yticks=[])
-        ax.grid(visible=False)
+        _finish_map(ax, token_map)
         legend_below(ax, columns=2, offset=0.08)
-    caveats = dict.fromkeys(caveat for token_map in maps for caveat in token_map.caveats)
     return Drawing(
         figure,
         _frames(maps),
-        f"{'; '.join(token_map.summary for token_map in maps)}. {_sentences(caveats)}",
+        _caption(maps),
         tuple(dict.fromkeys(c for _, *both in pairs for c in both)),
         settings=_settings(maps),
         missing=tuple(missing),
@@ -266,11 +263,10 @@ def four_models(collection: Collection) -> Drawing:
         )
         legend_below(ax, columns=1 if len(shown) > 1 else 2, offset=0.08)
         ax.set_title(base)
-    caveats = dict.fromkeys(caveat for token_map in maps for caveat in token_map.caveats)
     return Drawing(
         figure,
         _frames(maps),
-        f"{'; '.join(token_map.summary for token_map in maps)}. {_sentences(caveats)}",
+        _caption(maps),
         tuple(c for _, members in shown for c in members),
         settings=_settings(maps),
         missing=tuple(missing),
@@ -304,5 +300,8 @@ def _settings(maps: Sequence[TokenMap]) -> dict:
     }
 
 
-def _sentences(caveats: Sequence[str] | dict[str, None]) -> str:
-    return " ".join(f"{caveat[0].upper()}{caveat[1:]}." for caveat in caveats)
+def _caption(maps: Sequence[TokenMap]) -> str:
+    """What each map was made with, then what none of them can show, each caveat once."""
+    caveats = dict.fromkeys(caveat for token_map in maps for caveat in token_map.caveats)
+    sentences = " ".join(f"{caveat[0].upper()}{caveat[1:]}." for caveat in caveats)
+    return f"{'; '.join(token_map.summary for token_map in maps)}. {sentences}"
