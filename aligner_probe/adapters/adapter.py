@@ -75,6 +75,8 @@ class Adapter(nn.Module, ABC):
     method: ClassVar[str]
     #: Whether other adapters may be attached at the same time.
     stacks: ClassVar[bool] = True
+    #: Positions it puts before the user's, out of the same context.
+    n_positions: int = 0
 
     def __init__(self, model: TransformerBridge, config: AdapterConfig):
         super().__init__()
@@ -187,6 +189,11 @@ class Adapter(nn.Module, ABC):
     def extra_repr(self) -> str:
         options = ", ".join(f"{key}={value!r}" for key, value in self.config.to_dict().items())
         return f"{options}, n_parameters={self.n_parameters}"
+
+
+def attached_positions(model: TransformerBridge) -> int:
+    """Positions of a model's context that the adapters attached to it take up."""
+    return sum(adapter.n_positions for adapter in model.__dict__.get("_aligner_probe_attached", []))
 
 
 def hook_point(model: TransformerBridge, name: str) -> HookPoint:

@@ -41,6 +41,7 @@ class PromptTuning(Adapter):
         self, model: TransformerBridge, n_tokens: int = 10, seed: int = 0, *, dtype: torch.dtype = torch.float32
     ):
         super().__init__(model, PromptTuningConfig(n_tokens=n_tokens, seed=seed))
+        self.n_positions = n_tokens
         vocabulary = model.original_model.get_input_embeddings().weight
         picks = torch.randint(len(vocabulary), (n_tokens,), generator=self.generator())
         self.prompt = nn.Parameter(vocabulary[picks.to(vocabulary.device)].detach().to(dtype).clone())
@@ -87,8 +88,10 @@ class PromptTuning(Adapter):
         return args, kwargs
 
     def _cut(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
-        if kwargs.get("inputs_embeds") is not None:
-            output.logits = output.logits[:, self.config.n_tokens :]
+        embedded = kwargs.get("inputs_embeds")
+        if embedded is not None:
+            # Counted from the end, since the caller may have asked for the last logits only (logits_to_keep).
+            output.logits = output.logits[:, -(embedded.shape[1] - self.config.n_tokens) :]
         return output
 
 

@@ -114,7 +114,7 @@ def encode(
             f"a context of {max_length!r} tokens holds no prompt and completion; expected 2 or more"
         )
     bos, eos = _start(tokenizer), _end(tokenizer) if append_eos else []
-    prompts = [_once(bos, ids) for ids in _ids(tokenizer, task.prompts)]
+    prompts = prompt_ids(tokenizer, task.prompts)
     fields = ("completion",) if task.kind == "sft" else ("chosen", "rejected")
     answers = [_ids(tokenizer, [getattr(example, field) for example in task.examples]) for field in fields]
     kept: list[int] = []
@@ -163,6 +163,12 @@ def encode(
         rule=_rule(bool(bos), bool(eos), mask_prompt, overlong, max_length, len(task), n_truncated, dropped)
         + _lost_note(lost),
     )
+
+
+def prompt_ids(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
+    """Ids of prompts, with the start token before them where the tokenizer puts one by itself."""
+    bos = _start(tokenizer)
+    return [_once(bos, ids) for ids in _ids(tokenizer, prompts)] if prompts else []
 
 
 def collate(

@@ -1,0 +1,207 @@
+"""Greedy completions of many prompts at once: the same tokens as one prompt at a time without a cache, but quickly.
+
+    with adapter.attached():
+        texts = generate(model, task.prompts, max_new_tokens=40, stop=["\\n"])
+
+Prompts are taken in order of length, so that rows of a batch need little or no padding; keys and values are cached, and
+rows that are finished leave the batch.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.adapters.adapter import attached_positions
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.tasks.encoding import prompt_ids
+
+#: Told the new tokens of a row, says whether it is finished.
+Ending = Callable[[list[int]], bool]
+
+
+def generate(
+    model: TransformerBridge,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = 32,
+    stop: Sequence[str] = (),
+    batch_size: int = 128,
+    show_progress: bool = False,
+) -> list[str]:
+    """The greedy completion of each prompt, under whatever adapters are attached.
+
+    A completion ends before the base's end token, before the first of the `stop` strings, or after `max_new_tokens`.
+    Prompts are tokenised as in training (`tasks.encoding`). Raises AlignerProbeError, before any compute, where the
+    base has no tokenizer, an option does not fit, or a prompt leaves no room for `max_new_tokens` in the context.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise AlignerProbeError(
+            "this base has no tokenizer, so prompts cannot be turned into tokens; load it with one, or give token ids "
+            "to generate_ids"
+        )
+    if isinstance(prompts, str) or isinstance(stop, str) or not all(stop):
+        raise AlignerProbeError(
+            "prompts and stop are lists of texts, no stop string empty; got one text or an empty string"
+        )
+    ending = _Ending(tokenizer, end_tokens(model), stop)
+    rows = generate_ids(
+        model,
+        prompt_ids(tokenizer, prompts),
+        max_new_tokens=max_new_tokens,
+        ending=ending,
+        batch_size=batch_size,
+        show_progress=show_progress,
+    )
+    return [ending.text(row) for row in rows]
+
+
+def generate_ids(
+    model: TransformerBridge,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    ending: Ending | None = None,
+    batch_size: int = 128,
+    show_progress: bool = False,
+) -> list[list[int]]:
+    """The new token ids of each prompt of ids, up to and with the one after which `ending` says that it is finished.
+
+    Raises AlignerProbeError as `generate` does.
+    """
+    _check(model, prompts, max_new_tokens, batch_size)
+    completions: list[list[int]] = [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    with torch.no_grad(), tqdm(total=len(prompts), desc="prompts", disable=not show_progress) as bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            for index, new in zip(
+                chosen, _batch(model, [prompts[i] for i in chosen], max_new_tokens, ending), strict=True
+            ):
+                completions[index] = new
+            bar.update(len(chosen))
+    return completions
+
+
+def end_tokens(model: TransformerBridge) -> set[int]:
+    """Ids at which the base has finished: its tokenizer's end token, and what its generation settings name beside it.
+
+    Settings that leave the tokenizer's out belong to another tokenizer (a configuration's defaults) and do not count.
+    """
+    settings = getattr(model.original_model, "generation_config", None)
+    named = getattr(settings, "eos_token_id", None)
+    others = set(named if isinstance(named, list) else [named]) - {None}
+    own = getattr(model.tokenizer, "eos_token_id", None)
+    return others if own is None or own in others else {own}
+
+
+def _check(model: TransformerBridge, prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_size: int) -> None:
+    if max_new_tokens < 1 or batch_size < 1:
+        raise AlignerProbeError(
+            f"max_new_tokens {max_new_tokens} and batch_size {batch_size} generate nothing; expected 1 or more of each"
+        )
+    room = model.cfg.n_ctx - attached_positions(model) - max_new_tokens
+    for index, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise AlignerProbeError(f"prompt {index}, from zero, has no tokens; expected at least one")
+        if len(prompt) > room:
+            n_long = sum(len(other) > room for other in prompts)
+            raise AlignerProbeError(
+                f"prompt {index}, from zero, has {len(prompt)} tokens (so has {n_long} of {len(prompts)} too many), "
+                f"and with max_new_tokens {max_new_tokens} at most {room} fit into the context of {model.cfg.n_ctx}; "
+                "leave such prompts out, or lower max_new_tokens"
+            )
+
+
+def _batch(
+    model: TransformerBridge, rows: Sequence[Sequence[int]], max_new_tokens: int, ending: Ending | None
+) -> list[list[int]]:
+    """New tokens of rows that run together, padded on the left where their lengths differ."""
+    device = next(model.original_model.parameters()).device
+    inputs, mask = (None if t is None else t.to(device) for t in _left_padded(rows))
+    new: list[list[int]] = [[] for _ in rows]
+    # Rows of `rows` that are still in the batch, and whether they are finished.
+    present, finished = list(range(len(rows))), [False] * len(rows)
+    cache: Any = None
+    for step in range(max_new_tokens):
+        logits, cache = _forward(model, inputs, mask, cache)
+        picked = logits[:, -1].argmax(-1)
+        for row, token in zip(present, picked.tolist(), strict=True):
+            if not finished[row]:
+                new[row].append(token)
+                finished[row] = ending is not None and ending(new[row])
+        if all(finished) or step == max_new_tokens - 1:
+            break
+        left = [place for place, row in enumerate(present) if not finished[row]]
+        if 2 * len(left) <= len(present):
+            # Copying the cache pays once it is halved.
+            chosen = torch.tensor(left, device=device)
+            cache.batch_select_indices(chosen)
+            picked, present = picked[chosen], [present[place] for place in left]
+            mask = None if mask is None else mask[chosen]
+        inputs = picked.unsqueeze(1)
+        mask = None if mask is None else torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    return new
+
+
+def _forward(
+    model: TransformerBridge, inputs: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch all_pos"] | None, cache: Any
+) -> tuple[Tensor, Any]:
+    """Logits of the last position, and the cache with the new positions in it."""
+    options: dict[str, Any] = {"use_cache": True, "logits_to_keep": 1, "return_type": "logits_and_cache"}
+    if cache is not None:
+        options["past_key_values"] = cache
+    if mask is not None:
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        options |= {"attention_mask": mask, "position_ids": positions[:, -inputs.shape[1] :]}
+    return model(inputs, **options)
+
+
+def _left_padded(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"] | None]:
+    """Ids and mask; no mask where there is nothing to hide."""
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask = torch.zeros(len(rows), width, dtype=torch.int64)
+    for place, row in enumerate(rows):
+        ids[place, width - len(row) :] = torch.tensor(row)
+        mask[place, width - len(row) :] = 1
+    return ids, None if bool(mask.all()) else mask
+
+
+class _Ending:
+    """Finished at an end token, or once the text has a stop string in it."""
+
+    def __init__(self, tokenizer: Any, end: Collection[int], stop: Sequence[str]):
+        self.tokenizer, self.end, self.stop = tokenizer, end, tuple(stop)
+        # A stop string can only be completed by a token that has its last character. Decoders add and strip spaces
+        # and put bytes together, so this is known of visible ASCII characters and new lines alone.
+        last = {text[-1] for text in stop}
+        self._last = last if all(c == "\n" or "!" <= c <= "~" for c in last) else None
+        self._may_complete: dict[int, bool] = {}
+
+    def __call__(self, new: list[int]) -> bool:
+        return new[-1] in self.end or (bool(self.stop) and self._completes(new[-1]) and self._stops(new))
+
+    def text(self, new: list[int]) -> str:
+        """The completion, without what ended it."""
+        text = self._decoded(new[:-1] if new and new[-1] in self.end else new)
+        return text[: min((text.find(stop) for stop in self.stop if stop in text), default=len(text))]
+
+    def _completes(self, token: int) -> bool:
+        if self._last is None:
+            return True
+        if token not in self._may_complete:
+            self._may_complete[token] = not self._last.isdisjoint(self._decoded([token]))
+        return self._may_complete[token]
+
+    def _stops(self, new: list[int]) -> bool:
+        text = self._decoded(new)
+        return any(stop in text for stop in self.stop)
+
+    def _decoded(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
