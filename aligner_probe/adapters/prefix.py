@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter, HookFunction, LayeredConfig, default_start_layer, require
+from aligner_probe.adapters.prefix_attention import add_prefix_attention
 from aligner_probe.hooks import project, score_scale
 
 Trained = Literal["all", "gates", "tokens"]
@@ -99,7 +99,7 @@ class PrefixAdapter(Adapter):
         ) -> Float[Tensor, "batch pos n_heads d_head"]:
             q = self.family.final_query(self._queries.pop(layer))
             k, v = self._keys_and_values(layer)
-            return z + prefix_attention(q, k, v, score_scale(self.model, layer))
+            return add_prefix_attention(z, q, k, v, score_scale(self.model, layer))
 
         return add_constant if self.config.n_tokens == 1 else add_attention
 
@@ -135,20 +135,6 @@ class PrefixAdapter(Adapter):
         keys, values = project(self.model, layer, "k", now[0]), self.gated_values(layer)
         self._projected[layer] = (tuple(tensor.clone() for tensor in now), keys, values)
         return keys, values
-
-
-def prefix_attention(
-    q: Float[Tensor, "batch pos n_heads d_head"],
-    k: Float[Tensor, "n_tokens n_heads d_head"],
-    v: Float[Tensor, "n_tokens n_heads d_head"],
-    scale: float,
-) -> Float[Tensor, "batch pos n_heads d_head"]:
-    """softmax(q k^T scale) v. Every row of the batch has the same keys, so batch and position make one long query."""
-    batch, pos, n_heads, d_head = q.shape
-    queries = q.permute(2, 0, 1, 3).reshape(1, n_heads, batch * pos, d_head)
-    keys, values = (tensor.transpose(0, 1).unsqueeze(0).to(q.dtype) for tensor in (k, v))
-    mixed = F.scaled_dot_product_attention(queries, keys, values, scale=scale)
-    return mixed[0].transpose(0, 1).reshape(batch, pos, n_heads, d_head)
 
 
 class Aligner(PrefixAdapter):
