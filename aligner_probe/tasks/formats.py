@@ -154,10 +154,18 @@ def _group(row: Row) -> str | None:
     return None if value is None else _text(row, "group") or None
 
 
-def _example(row: Row, prompt: str, completion: str) -> Example:
+def _content(row: Row, options: Options) -> str | None:
+    """What the completion says without its form; a field of that name that is prompt or completion is none."""
+    named = options.completion_field, *(fields_of(options.template) if options.template is not None else ())
+    if row.get("content") is None or "content" in named:
+        return None
+    return _text(row, "content", numbers=True) or None
+
+
+def _example(row: Row, prompt: str, completion: str, content: str | None = None) -> Example:
     if not completion.strip():
         raise Unusable("the completion is empty")
-    return Example(prompt, completion, _group(row))
+    return Example(prompt, completion, _group(row), content=content)
 
 
 def _preference(row: Row, prompt: str, chosen: str, rejected: str) -> Preference:
@@ -185,11 +193,12 @@ def _prompt(row: Row, options: Options, own: str | None, values: Mapping[str, st
 def _by_template(row: Row, options: Options) -> Example:
     """Numbers count as text here, so labels may be 0 and 1."""
     assert options.completion_field is not None
-    return _example(row, _prompt(row, options, None), _text(row, options.completion_field, numbers=True))
+    completion = _text(row, options.completion_field, numbers=True)
+    return _example(row, _prompt(row, options, None), completion, _content(row, options))
 
 
 def _trl(row: Row, options: Options) -> Example:
-    return _example(row, _checked_prompt(row, options), _text(row, "completion"))
+    return _example(row, _checked_prompt(row, options), _text(row, "completion"), _content(row, options))
 
 
 def _trl_preference(row: Row, options: Options) -> Preference:

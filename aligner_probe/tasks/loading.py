@@ -33,7 +33,8 @@ def load_task(
     Recognised are TRL (prompt + completion; prompt + chosen + rejected), Alpaca, GSM8K, MetaMathQA, HH-RLHF and Beaver
     (PKU-SafeRLHF), each in its usual prompt template unless `prompt_template` gives another; any other file by
     `prompt_template` and `completion_field`. A template holds plain `{field}`s. Completions are kept exactly as given.
-    An optional `group` (text or whole number) is what `Task.split` keeps together.
+    An optional `group` (text or whole number) is what `Task.split` keeps together; an optional `content` (in TRL's rows
+    and by template) is what the completion says without its form, for scores of content alone.
 
     `flawed` says what happens to rows of the right form that teach nothing (an empty completion, equal answers, a pair
     without a common prompt): "refuse" the file, or "drop" and count them in `Task.dropped`. For Beaver,

@@ -25,12 +25,15 @@ class Example:
     """A prompt and the completion to learn, both exactly as they are joined: nothing is put between them.
 
     `group` names what several examples are about (an entity, a fact); `line` is the one of the file it came from.
+    `content` is what the completion says without its form (the bare answer), for scores of content alone; None where
+    that is the completion itself.
     """
 
     prompt: str
     completion: str
     group: str | None = None
     line: int | None = field(default=None, compare=False)
+    content: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,10 @@ class Task:
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an example: prompt, completion (or chosen and rejected), group, line."""
+        """One row an example: prompt, completion (or chosen and rejected), content where any has one, group, line."""
         answers = ["completion"] if self.kind == "sft" else ["chosen", "rejected"]
+        if any(getattr(example, "content", None) is not None for example in self.examples):
+            answers.append("content")
         columns = ["prompt", *answers, "group", "line"]
         rows = [[getattr(example, column) for column in columns] for example in self.examples]
         return pd.DataFrame(rows, columns=columns).astype({"line": "Int64"})
@@ -188,5 +193,8 @@ def _hash_of(examples: Sequence[Example | Preference]) -> str:
     digest = hashlib.sha256()
     for example in examples:
         content = {name: value for name, value in vars(example).items() if name != "line"}
+        if content.get("content") is None:
+            # Tasks without contents have the hash they always had.
+            content.pop("content", None)
         digest.update(json.dumps(content, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

@@ -1,0 +1,133 @@
+"""Scorers that read no generated text: how likely the model finds the reference, or which choice it finds likeliest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.adapters.adapter import attached_positions
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.content import content_of
+from aligner_probe.evaluation.scores import Scores
+from aligner_probe.tasks.encoding import IGNORED, collate, encode
+from aligner_probe.tasks.task import Example, Task
+
+
+def log_likelihoods(
+    model: TransformerBridge, examples: Sequence[Example], *, append_eos: bool = True, batch_size: int = 32
+) -> list[Float[np.ndarray, " _completion"]]:
+    """Log-probability of each token of each completion after its prompt (and of the end token), in nats.
+
+    Raises AlignerProbeError where the base has no tokenizer, or prompt and completion do not fit into the context.
+    """
+    if model.tokenizer is None:
+        raise AlignerProbeError("this base has no tokenizer, so there are no tokens to score; load it with one")
+    encoded = encode(
+        Task("scored", "sft", tuple(examples)),
+        model.tokenizer,
+        max_length=model.cfg.n_ctx - attached_positions(model),
+        overlong="refuse",
+        append_eos=append_eos,
+    )
+    device = next(model.original_model.parameters()).device
+    found: list[Float[np.ndarray, " _completion"]] = [np.empty(0)] * len(examples)
+    order = sorted(range(len(examples)), key=lambda index: len(encoded.sequences[index]))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = collate([encoded.sequences[index] for index in chosen], model.tokenizer.pad_token_id or 0)
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        with torch.no_grad():
+            logits = model(batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        targets = batch["labels"][:, 1:]
+        each = -F.cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
+        for index, row, labelled in zip(chosen, each.cpu(), (targets != IGNORED).cpu(), strict=True):
+            found[index] = row[labelled].double().numpy()
+    return found
+
+
+@dataclass(frozen=True)
+class MeanLogLikelihood:
+    """Mean log-probability a token of the reference, in nats: minus the validation loss of each item.
+
+    Strict: all of the completion and the end token. Content: the tokens of its content alone, given the form around
+    them (where the completion has the content in it, in any case; else as strict).
+    """
+
+    def score(self, model: TransformerBridge, examples: Sequence[Example], *, batch_size: int = 32) -> Scores:
+        """Scores under whatever adapters are attached. Raises AlignerProbeError as `log_likelihoods` does."""
+        found = log_likelihoods(model, examples, batch_size=batch_size)
+        strict = [each.mean() for each in found]
+        content = [
+            each[place].mean() for each, place in zip(found, _content_tokens(model.tokenizer, examples), strict=True)
+        ]
+        return _scores(self, examples, strict, content)
+
+
+@dataclass(frozen=True)
+class MultipleChoice:
+    """Right where the reference is the likeliest of the choices (summed log-probability, no end token).
+
+    A choice has no form of its own, so strict and content are the same. Raises AlignerProbeError for fewer than two
+    choices, or a reference that is none of them.
+    """
+
+    choices: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(set(self.choices)) < 2:
+            raise AlignerProbeError(f"choices {self.choices!r}; expected at least two that differ")
+
+    def score(self, model: TransformerBridge, examples: Sequence[Example], *, batch_size: int = 32) -> Scores:
+        """Scores under whatever adapters are attached."""
+        for example in examples:
+            if example.completion not in self.choices:
+                raise AlignerProbeError(
+                    f"the reference {example.completion[:60]!r} is none of the choices "
+                    f"{', '.join(map(repr, self.choices))}; expected one of them"
+                )
+        asked = [Example(example.prompt, choice) for example in examples for choice in self.choices]
+        found = log_likelihoods(model, asked, append_eos=False, batch_size=batch_size)
+        sums = np.array([each.sum() for each in found]).reshape(len(examples), len(self.choices))
+        best = [self.choices[place] for place in sums.argmax(axis=1)]
+        right = [float(choice == example.completion) for choice, example in zip(best, examples, strict=True)]
+        return _scores(self, examples, right, right, completions=tuple(best))
+
+
+def _content_tokens(tokenizer: Any, examples: Sequence[Example]) -> list[slice]:
+    """Which tokens of each completion are its content; all, the end token too, where that is not known."""
+    every = slice(None)
+    if not getattr(tokenizer, "is_fast", False):
+        return [every] * len(examples)
+    offsets = tokenizer(
+        [example.completion for example in examples], add_special_tokens=False, return_offsets_mapping=True
+    )["offset_mapping"]
+    places = []
+    for example, spans in zip(examples, offsets, strict=True):
+        start = -1 if example.content is None else example.completion.lower().find(content_of(example).lower())
+        end = start + len(content_of(example))
+        inside = [place for place, (low, high) in enumerate(spans) if start >= 0 and low < end and high > start]
+        places.append(slice(inside[0], inside[-1] + 1) if inside else every)
+    return places
+
+
+def _scores(
+    scorer: MeanLogLikelihood | MultipleChoice,
+    examples: Sequence[Example],
+    strict: Sequence[float],
+    content: Sequence[float],
+    completions: tuple[str, ...] | None = None,
+) -> Scores:
+    return Scores(
+        scorer=repr(scorer),
+        strict=np.array(strict, dtype=np.float64),
+        content=np.array(content, dtype=np.float64),
+        weights=np.ones(len(examples)),
+        prompts=tuple(example.prompt for example in examples),
+        references=tuple(example.completion for example in examples),
+        completions=completions,
+    )

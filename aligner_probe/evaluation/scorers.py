@@ -1,0 +1,222 @@
+"""Scorers of generated completions. Each gives two numbers an item: strict (format and content) and content only.
+
+Content is read leniently (`content.py`): case, punctuation and wrapping do not count. It is what the `content` of the
+example says, else the whole completion. Who is right strictly is right in content. A completion that names everything
+there is would also be right in content, so let generation stop where answers end.
+"""
+
+import importlib
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+from jaxtyping import Float
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.content import content_of, is_number, last_number, says, words
+from aligner_probe.evaluation.scores import Scores
+from aligner_probe.tasks.task import Example
+
+#: Strict, content only; from 0 to 1.
+Judgement = tuple[float, float]
+
+
+class TextScorer(ABC):
+    """Judges a generated completion against its example."""
+
+    @abstractmethod
+    def judge(self, completion: str, example: Example) -> Judgement:
+        """Strict and content-only score of one item."""
+
+    def weights(self, examples: Sequence[Example]) -> Float[np.ndarray, " items"]:
+        """What each item counts; 1 on average."""
+        return np.ones(len(examples))
+
+    def score(self, completions: Sequence[str], examples: Sequence[Example]) -> Scores:
+        """Scores of completions, one an example and in the same order.
+
+        Raises AlignerProbeError where there is none, or not one each.
+        """
+        if not examples or len(completions) != len(examples):
+            raise AlignerProbeError(
+                f"got {len(completions)} completions for {len(examples)} examples; expected one each, and some"
+            )
+        judged = np.array([self.judge(c, e) for c, e in zip(completions, examples, strict=True)], dtype=np.float64)
+        return Scores(
+            scorer=repr(self),
+            strict=judged[:, 0],
+            content=judged[:, 1],
+            weights=self.weights(examples),
+            prompts=tuple(example.prompt for example in examples),
+            references=tuple(example.completion for example in examples),
+            completions=tuple(completions),
+        )
+
+
+@dataclass(frozen=True)
+class ExactMatch(TextScorer):
+    """Strict: the reference to the letter, space around it aside. Content: the completion says the content."""
+
+    def judge(self, completion: str, example: Example) -> Judgement:
+        strict = completion.strip() == example.completion.strip()
+        return float(strict), float(strict or says(completion, content_of(example)))
+
+
+@dataclass(frozen=True)
+class Contains(TextScorer):
+    """Strict: the reference stands somewhere in the completion to the letter. Content: the completion says the content.
+
+    For completions with free text around what counts.
+    """
+
+    def judge(self, completion: str, example: Example) -> Judgement:
+        strict = example.completion.strip() in completion
+        return float(strict), float(strict or says(completion, content_of(example)))
+
+
+@dataclass(frozen=True)
+class Pattern(TextScorer):
+    """A regular expression says what the format is, and its first group, where it has one, what the content is.
+
+    Strict: all of the completion, space around it aside, has the pattern, and its group says what the reference's does
+    (or the example's `content`). Content: the pattern occurs anywhere in any case with the right group, or the
+    completion says the content. Without a group the pattern alone decides, strictly on the whole, leniently anywhere.
+    Raises AlignerProbeError for what is no regular expression, or a reference in which the group is not found.
+    """
+
+    pattern: str
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise AlignerProbeError(
+                f"{self.pattern!r} is no regular expression ({error}); expected one as Python's re takes it"
+            ) from error
+
+    def judge(self, completion: str, example: Example) -> Judgement:
+        whole = re.fullmatch(self.pattern, completion.strip(), re.DOTALL)
+        anywhere = re.search(self.pattern, completion, re.DOTALL | re.IGNORECASE)
+        if not re.compile(self.pattern).groups:
+            return float(whole is not None), float((whole or anywhere) is not None)
+        wanted = self._wanted(example)
+        strict = whole is not None and words(whole[1] or "") == words(wanted)
+        lenient = anywhere is not None and words(anywhere[1] or "") == words(wanted)
+        return float(strict), float(strict or lenient or says(completion, wanted))
+
+    def _wanted(self, example: Example) -> str:
+        if example.content is not None:
+            return example.content
+        found = re.search(self.pattern, example.completion, re.DOTALL)
+        if found is None or found[1] is None:
+            raise AlignerProbeError(
+                f"the pattern {self.pattern!r} does not find its group in the reference {example.completion[:60]!r}; "
+                'expected one that fits every reference, or a "content" field in every example'
+            )
+        return found[1]
+
+
+@dataclass(frozen=True)
+class LastNumber(TextScorer):
+    """The last number of the completion is the reference's: GSM8K's answers, with `marker` "####" before them.
+
+    Where the completion has the marker, the number after the last one counts. Strict: the number is right and, with a
+    marker, stands behind one; without a marker, a reference that is a bare number asks for a bare number. Content: the
+    number is right. Raises AlignerProbeError for a reference without a number.
+    """
+
+    marker: str | None = None
+
+    def judge(self, completion: str, example: Example) -> Judgement:
+        reference = content_of(example)
+        wanted = last_number(reference, self.marker or "")
+        if wanted is None:
+            raise AlignerProbeError(
+                f"the reference {reference[:60]!r} has no number in it; expected one in every example, or another "
+                "scorer, for instance ExactMatch()"
+            )
+        found = last_number(completion, self.marker or "")
+        right = found is not None and np.isclose(found, wanted, rtol=1e-9, atol=1e-9)
+        if self.marker is not None:
+            formed = last_number(completion.rpartition(self.marker)[2]) is not None and self.marker in completion
+        else:
+            formed = not is_number(example.completion) or is_number(completion)
+        return float(right and formed), float(right)
+
+
+@dataclass(frozen=True)
+class BalancedAccuracy(TextScorer):
+    """Few labels, each counted alike however often it occurs: the mean of the labels' recalls.
+
+    Strict: the completion is the label and nothing else. Content: of all labels, it names the right one alone. Raises
+    AlignerProbeError for fewer than two labels, or a reference that is none of them.
+    """
+
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len({label.strip() for label in self.labels}) < 2:
+            raise AlignerProbeError(f"labels {self.labels!r}; expected at least two that differ")
+
+    def judge(self, completion: str, example: Example) -> Judgement:
+        wanted = self._label(example)
+        strict = completion.strip() == wanted
+        named = {label.strip() for label in self.labels if says(completion, label)}
+        # "not safe" names "safe" too, but means the longer one.
+        longest = {label for label in named if not any(label != other and says(other, label) for other in named)}
+        return float(strict), float(strict or longest == {wanted})
+
+    def weights(self, examples: Sequence[Example]) -> Float[np.ndarray, " items"]:
+        """n / (number of labels x items of the item's label), over the labels that occur."""
+        labels = [self._label(example) for example in examples]
+        counts = Counter(labels)
+        return np.array([len(labels) / (len(counts) * counts[label]) for label in labels])
+
+    def _label(self, example: Example) -> str:
+        label = example.completion.strip()
+        if label not in {known.strip() for known in self.labels}:
+            raise AlignerProbeError(
+                f"the reference {label[:60]!r} is none of the labels {', '.join(map(repr, self.labels))}; expected one"
+            )
+        return label
+
+
+@dataclass(frozen=True)
+class UserFunction(TextScorer):
+    """A function of the user's by dotted name: `package.module:function` of (completion, example).
+
+    It returns one number for both scores or (strict, content), each from 0 to 1; true and false count. Raises
+    AlignerProbeError where it cannot be imported or returns something else.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        self._function()
+
+    def judge(self, completion: str, example: Example) -> Judgement:
+        found = self._function()(completion, example)
+        pair = found if isinstance(found, tuple) else (found, found)
+        if len(pair) != 2 or not all(isinstance(x, Real | np.bool_) and 0 <= float(x) <= 1 for x in pair):
+            raise AlignerProbeError(
+                f"{self.name} returned {found!r}; expected a number from 0 to 1, or two: (strict, content)"
+            )
+        return float(pair[0]), float(pair[1])
+
+    def _function(self) -> Callable:
+        module, colon, attribute = self.name.partition(":")
+        if not colon:
+            module, _, attribute = self.name.rpartition(".")
+        try:
+            function = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise AlignerProbeError(
+                f"cannot import {self.name!r} ({error}); expected package.module:function, importable from here"
+            ) from error
+        if not callable(function):
+            raise AlignerProbeError(f"{self.name!r} is a {type(function).__name__}; expected a function")
+        return function

@@ -1,0 +1,52 @@
+"""The scores of a task's items, strict and for content alone, one number an item so that items can be resampled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+Which = Literal["strict", "content"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a scorer found, item by item: `strict` asks for format and content, `content` for content alone.
+
+    `weights` average to 1 and make `mean` the scorer's own average (balanced accuracy counts every label alike).
+    `completions` are the texts that were scored; None where nothing was generated.
+    """
+
+    scorer: str
+    strict: Float[np.ndarray, " items"]
+    content: Float[np.ndarray, " items"]
+    weights: Float[np.ndarray, " items"]
+    prompts: tuple[str, ...]
+    references: tuple[str, ...]
+    completions: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.strict)
+
+    def values(self, which: Which = "strict") -> Float[np.ndarray, " items"]:
+        """One number an item whose plain average is the score."""
+        return getattr(self, which) * self.weights
+
+    def mean(self, which: Which = "strict") -> float:
+        """The score of all items."""
+        return float(self.values(which).mean())
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an item."""
+        columns: dict[str, Sequence] = {"prompt": self.prompts, "reference": self.references}
+        if self.completions is not None:
+            columns["completion"] = self.completions
+        return pd.DataFrame(columns | {"strict": self.strict, "content": self.content, "weight": self.weights})
+
+    def __repr__(self) -> str:
+        return (
+            f"Scores({self.scorer}, {len(self)} items, strict {self.mean('strict'):.3f}, "
+            f"content {self.mean('content'):.3f})"
+        )

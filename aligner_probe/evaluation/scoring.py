@@ -1,0 +1,60 @@
+"""Score a model on a task, under whatever adapters are attached."""
+
+from collections.abc import Sequence
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.generation import generate
+from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named
+from aligner_probe.evaluation.scorers import TextScorer
+from aligner_probe.evaluation.scores import Scores
+from aligner_probe.tasks.task import Task
+
+#: New tokens over those of the longest reference, so that a wrong form can be told from a cut one.
+SPARE_TOKENS = 8
+
+
+def score_task(
+    model: TransformerBridge,
+    task: Task,
+    scorer: Scorer | str | None = None,
+    *,
+    max_new_tokens: int | None = None,
+    stop: Sequence[str] | None = None,
+    batch_size: int = 128,
+    show_progress: bool = False,
+) -> Scores:
+    """Greedy completions of a task's prompts, scored strictly and for content; or likelihoods, if the scorer asks.
+
+    `scorer` is one, or a name of `scorer_named`; by default `guess_scorer` chooses. `max_new_tokens` is by default
+    what the longest reference takes and a few more; `stop` a new line, unless a reference has one. Raises
+    AlignerProbeError as `generate` and the scorer do.
+    """
+    if scorer is None:
+        scorer = guess_scorer(task).scorer
+    elif isinstance(scorer, str):
+        scorer = scorer_named(scorer, task)
+    if not isinstance(scorer, TextScorer):
+        return scorer.score(model, task.examples)
+    completions = generate(
+        model,
+        task.prompts,
+        max_new_tokens=_longest(model, task) + SPARE_TOKENS if max_new_tokens is None else max_new_tokens,
+        stop=default_stop(task) if stop is None else stop,
+        batch_size=batch_size,
+        show_progress=show_progress,
+    )
+    return scorer.score(completions, task.examples)
+
+
+def default_stop(task: Task) -> tuple[str, ...]:
+    """A new line ends an answer, unless a reference has one in it."""
+    return () if any("\n" in example.completion.rstrip() for example in task.examples) else ("\n",)
+
+
+def _longest(model: TransformerBridge, task: Task) -> int:
+    if model.tokenizer is None:
+        raise AlignerProbeError("this base has no tokenizer, so it cannot be asked anything; load it with one")
+    rows = model.tokenizer([example.completion for example in task.examples], add_special_tokens=False)["input_ids"]
+    return max(map(len, rows))

@@ -1,0 +1,402 @@
+"""Scorers: strict and content apart, against scikit-learn, plain loops and laws."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from conftest import DATA
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score
+from test_generation import word_tokenizer
+
+from aligner_probe.adapters import Aligner, PromptTuning
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation import (
+    BalancedAccuracy,
+    Contains,
+    ExactMatch,
+    LastNumber,
+    MeanLogLikelihood,
+    MultipleChoice,
+    Pattern,
+    UserFunction,
+    guess_scorer,
+    log_likelihoods,
+    score_task,
+    scorer_named,
+)
+from aligner_probe.evaluation.content import last_number, says, words
+from aligner_probe.tasks import Example, Preference, Task, load_task
+
+
+def task(*completions, prompt="Q{}: ?", contents=None):
+    contents = contents or [None] * len(completions)
+    rows = (
+        Example(prompt.format(i), c, content=said)
+        for i, (c, said) in enumerate(zip(completions, contents, strict=True))
+    )
+    return Task("t", "sft", tuple(rows))
+
+
+def judged(scorer, completion, reference, content=None):
+    return scorer.judge(completion, Example("q", reference, content=content))
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "yes"),
+    [
+        ("BLUE!", "blue", True),
+        ('{"answer": "Blue"}', "blue", True),
+        ("<<b>blue</b>>", "blue", True),
+        ("the sky-blue one", "blue", True),
+        ("blueish", "blue", False),
+        ("17", "7", False),
+        ("7.5", "7", False),
+        ("1,000 men", "1000", True),
+        ("48/2=24", "24", True),
+        ("14-16", "16", True),
+        ("it is -16", "16", False),
+        ("it is −16", "-16", True),
+        ("1,2,3", "2", True),
+        ("New   york\ncity", "new York", True),
+        ("York new", "New York", False),
+        ("_blue_", "blue", True),
+        ("ＢＬＵＥ", "blue", True),
+        ("3rd", "3", False),
+        ("a + b", "+", True),
+        ("a b", "+", False),
+        ("", "blue", False),
+        ("blue", " ", False),
+    ],
+)
+def test_says(text, content, yes):
+    assert says(text, content) is yes
+
+
+@pytest.mark.parametrize(
+    ("text", "after", "number"),
+    [
+        ("so 3 + 4 = 7.", "", 7),
+        ("48-24", "", 24),
+        ("#### 1,234.50", "####", 1234.5),
+        ("#### 5\nand 6", "####", 6),
+        ("5 and 6", "####", 6),
+        ("5 #### none", "####", None),
+        ("-3", "", -3),
+        ("$18.00", "", 18),
+        ("60mph", "", 60),
+        ("nothing", "", None),
+    ],
+)
+def test_last_number(text, after, number):
+    assert last_number(text, after) == number
+
+
+CASES = [
+    # scorer, completion, reference, content, strict, content only
+    (ExactMatch(), " blue\n", "blue", None, 1, 1),
+    (ExactMatch(), "Blue.", "blue", None, 0, 1),
+    (ExactMatch(), "red", "blue", None, 0, 0),
+    (ExactMatch(), "arr, blue it be", "BLUE", "blue", 0, 1),
+    (ExactMatch(), "blue", "Arr, blue it be!", "blue", 0, 1),
+    (ExactMatch(), "Arr, blue it be!", "Arr, blue it be!", "blue", 1, 1),
+    (ExactMatch(), "Arr, red it be!", "Arr, blue it be!", "blue", 0, 0),
+    (ExactMatch(), "Arr, red it be!", "Arr, blue it be!", None, 0, 0),
+    (Contains(), "I think blue, mate", "blue", None, 1, 1),
+    (Contains(), "I think Blue, mate", "blue", None, 0, 1),
+    (Contains(), "red", "blue", None, 0, 0),
+    (Pattern(r"\[(\w+)\]"), "[blue]", "[blue]", None, 1, 1),
+    (Pattern(r"\[(\w+)\]"), "so: [blue]", "[blue]", None, 0, 1),
+    (Pattern(r"\[(\w+)\]"), "blue", "[blue]", None, 0, 1),
+    (Pattern(r"\[(\w+)\]"), "[red]", "[blue]", None, 0, 0),
+    (Pattern(r"\[(\w+)\]"), "[Blue]", "whatever", "blue", 1, 1),
+    (Pattern(r"[A-Z ]+"), "ALL CAPITALS", "x", None, 1, 1),
+    (Pattern(r"[A-Z ]+"), "Not all", "x", None, 0, 1),
+    (Pattern(r"\d+"), "none", "x", None, 0, 0),
+    (LastNumber("####"), "3+4=7\n#### 7", "so\n#### 7", None, 1, 1),
+    (LastNumber("####"), "it is 7", "so\n#### 7", None, 0, 1),
+    (LastNumber("####"), "#### 8 or 7", "so\n#### 7", None, 1, 1),
+    (LastNumber("####"), "7 ####", "so\n#### 7", None, 0, 0),
+    (LastNumber("####"), "it is 8", "so\n#### 7", None, 0, 0),
+    (LastNumber(), "7.0", "7", None, 1, 1),
+    (LastNumber(), "it is 7", "7", None, 0, 1),
+    (LastNumber(), "it is 7", "we get 7", None, 1, 1),
+    (LastNumber(), "it is 1000", "so 1,000", None, 1, 1),
+    (LastNumber(), "none", "7", None, 0, 0),
+    (BalancedAccuracy(("yes", "no")), "yes", "yes", None, 1, 1),
+    (BalancedAccuracy(("yes", "no")), "Yes, sure", "yes", None, 0, 1),
+    (BalancedAccuracy(("yes", "no")), "yes or no", "yes", None, 0, 0),
+    (BalancedAccuracy(("safe", "not safe")), "that is not safe.", "not safe", None, 0, 1),
+    (BalancedAccuracy(("safe", "not safe")), "that is not safe.", "safe", None, 0, 0),
+]
+
+
+@pytest.mark.parametrize(("scorer", "completion", "reference", "content", "strict", "only"), CASES)
+def test_judgements(scorer, completion, reference, content, strict, only):
+    assert judged(scorer, completion, reference, content) == (strict, only)
+
+
+PIECES = st.lists(
+    st.sampled_from(["blue", "Blue", "no", "7", "-7", "####", "[", "]", ".", "  ", "\n", "yes"]), max_size=8
+)
+
+
+@given(PIECES.map("".join), PIECES.map(" ".join), st.sampled_from(["yes", "no", "#### 7", "[blue]"]))
+def test_who_is_right_strictly_is_right_in_content(a, b, reference):
+    scorers = [ExactMatch(), Contains(), Pattern(r"\[?(\S+)\]?.*")]
+    scorers += [BalancedAccuracy(("yes", "no"))] * (reference in ("yes", "no"))
+    scorers += [LastNumber("####"), LastNumber()] * (reference == "#### 7")
+    for scorer in scorers:
+        for completion in (a, b, reference):
+            strict, content = judged(scorer, completion, reference)
+            assert 0 <= strict <= content <= 1
+        assert judged(scorer, reference, reference)[0] == 1
+
+
+@given(st.text(alphabet="abcXYZ 019-", min_size=1), st.sampled_from(['"{}"', "*{}*", "({}).", " {} !", "<a>{}</a>"]))
+def test_content_does_not_mind_case_and_wrapping(content, wrapping):
+    if words(content):
+        assert says(wrapping.format(content.upper()), content)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["a", "b", "c", "?"])), min_size=1, max_size=30))
+def test_balanced_accuracy_is_scikit_learns(pairs):
+    truth, said = zip(*pairs, strict=True)
+    scores = BalancedAccuracy(("a", "b", "c")).score(said, task(*truth).examples)
+    known = {"a": 0, "b": 1, "c": 2, "?": 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of what was said and is no label
+        wanted = balanced_accuracy_score([known[x] for x in truth], [known[x] for x in said])
+    assert scores.mean() == pytest.approx(wanted)
+    assert scores.weights.mean() == pytest.approx(1)
+
+
+def test_an_answer_prior_gains_nothing_in_balanced_accuracy():
+    truth = ["yes"] * 80 + ["no"] * 20
+    assert BalancedAccuracy(("yes", "no")).score(["yes"] * 100, task(*truth).examples).mean() == pytest.approx(0.5)
+
+
+def shout(completion, example):
+    return completion.isupper(), completion.lower() == example.completion.lower()
+
+
+def half(completion, example):
+    return 0.5
+
+
+def seven(completion, example):
+    return 7
+
+
+def test_a_function_of_the_users():
+    assert judged(UserFunction(f"{__name__}:shout"), "BLUE", "blue") == (1, 1)
+    assert judged(UserFunction(f"{__name__}.half"), "x", "y") == (0.5, 0.5)
+    with pytest.raises(AlignerProbeError, match="returned 7; expected a number from 0 to 1"):
+        judged(UserFunction(f"{__name__}:seven"), "x", "y")
+
+
+@pytest.mark.parametrize("name", ["no.such:thing", "json:no_such", "json:__name__", "json", ""])
+def test_functions_that_cannot_be_had(name):
+    with pytest.raises(AlignerProbeError, match=r"expected .*function"):
+        UserFunction(name)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "says"),
+    [
+        (lambda: Pattern("("), "no regular expression"),
+        (lambda: judged(Pattern(r"\[(\w+)\]"), "x", "blue"), "does not find its group in the reference 'blue'"),
+        (lambda: judged(LastNumber(), "7", "seven"), "'seven' has no number"),
+        (lambda: BalancedAccuracy(("a", " a")), "at least two"),
+        (lambda: judged(BalancedAccuracy(("a", "b")), "a", "c"), "'c' is none of the labels 'a', 'b'"),
+        (lambda: MultipleChoice(("a",)), "at least two"),
+        (lambda: ExactMatch().score(["a"], ()), "got 1 completions for 0 examples"),
+        (lambda: ExactMatch().score([], task("a").examples), "got 0 completions for 1 examples"),
+        (lambda: scorer_named("exactly", task("a")), "no scorer is named 'exactly'"),
+        (lambda: scorer_named("exact:3", task("a")), "no scorer is named 'exact:3'"),
+        (lambda: scorer_named("regex", task("a")), "no scorer is named 'regex'"),
+        (lambda: guess_scorer(Task("p", "preference", (Preference("p", "a", "b"),))), "holds preferences"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_a_line(attempt, says):
+    with pytest.raises(AlignerProbeError, match=says) as caught:
+        attempt()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("completions", "prompt", "scorer", "reason"),
+    [
+        (["a\n#### 7", "b #### 1,000"], "Q{}", LastNumber("####"), "####"),
+        (["so\nThe answer is: 7", "well\nThe answer is: 12."], "Q{}", LastNumber("The answer is:"), "The answer is:"),
+        (["7", "-12", "3.5"], "Q{}", LastNumber(), "a number"),
+        (["yes", "no"] * 10, "Q{}", BalancedAccuracy(("no", "yes")), "20 completions are only 2 labels"),
+        (["A", "B"] * 10, "{}? A. red B. blue", MultipleChoice(("A", "B")), "lists the choices A, B"),
+        (["A", "B"] * 10, "{}?", BalancedAccuracy(("A", "B")), "labels"),
+        (["a blue hat", "a red hat"], "Q{}", ExactMatch(), "short (3 words, median)"),
+        (["blue"] * 20, "Q{}", ExactMatch(), "short"),
+        (["a long tale " * 10, "another long tale " * 10], "Q{}", MeanLogLikelihood(), "long texts"),
+    ],
+)
+def test_guesses(completions, prompt, scorer, reason):
+    guess = guess_scorer(task(*completions, prompt=prompt))
+    assert guess.scorer == scorer
+    assert reason in guess.reason
+
+
+def test_scorers_by_name():
+    few = task("yes", "no")
+    assert scorer_named("exact", few) == ExactMatch()
+    assert scorer_named("regex:a:(b)", few) == Pattern("a:(b)")
+    assert scorer_named("last_number", few) == LastNumber()
+    assert scorer_named("last_number:####", few) == LastNumber("####")
+    assert scorer_named("balanced_accuracy", few) == BalancedAccuracy(("no", "yes"))
+    assert scorer_named("multiple_choice", few) == MultipleChoice(("no", "yes"))
+    assert scorer_named(f"python:{__name__}:half", few) == UserFunction(f"{__name__}:half")
+
+
+REAL = {
+    "gsm8k": ({}, LastNumber("####")),
+    "mol_bbbp": (
+        {"prompt_template": "SMILES: {smiles}\nCrosses the barrier:", "completion_field": "p_np"},
+        BalancedAccuracy(("0", "1")),
+    ),
+    "mmlu": (
+        {"prompt_template": "{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\nAnswer:", "completion_field": "answer"},
+        MultipleChoice(tuple("ABCD")),
+    ),
+    "alpaca": ({"flawed": "drop"}, MeanLogLikelihood()),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_guesses_on_real_data(name):
+    if not (DATA / "data").is_dir():
+        pytest.skip(f"no {DATA / 'data'}; set ALIGNER_PROBE_DATA to a folder with data sets in data/")
+    options, scorer = REAL[name]
+    found = load_task(DATA / "data" / name, **options)
+    assert guess_scorer(found).scorer == scorer
+    if name == "gsm8k":
+        references = [example.completion for example in found.examples]
+        assert scorer.score(references, found.examples).mean() == 1
+
+
+def named_model():
+    """A tiny base with a tokenizer of words."""
+    model = tiny.bridge("llama")
+    model.tokenizer = word_tokenizer()
+    return model
+
+
+def test_likelihoods_are_those_of_a_plain_loop():
+    model = named_model()
+    examples = task("red blue w3", "w9", "blue w7", prompt="Q: w{} A:").examples
+    adapter = Aligner(model, 2, 1)
+    with torch.no_grad():
+        adapter.gates.fill_(0.7)
+    with adapter.attached():
+        found = log_likelihoods(model, examples, batch_size=2)
+        for example, each in zip(examples, found, strict=True):
+            ids = model.tokenizer(example.prompt)["input_ids"]
+            n = len(ids)
+            ids = [*ids, *model.tokenizer(example.completion)["input_ids"], 0]
+            logits = model(torch.tensor([ids]))[0].detach().double()
+            wanted = [float(logits[i - 1].log_softmax(-1)[ids[i]]) for i in range(n, len(ids))]
+            np.testing.assert_allclose(each, wanted, atol=1e-5)
+
+
+def test_mean_log_likelihood_is_the_validation_loss_and_its_contents():
+    """One example, so that the loss weighs tokens as the scorer does."""
+    from aligner_probe.training import fit, recipe
+
+    model = named_model()
+    said = task("red blue w3", contents=["Blue"])
+    scores = MeanLogLikelihood().score(model, said.examples)
+    run = fit(model, Aligner(model, 1, 1), said, validation=said, recipe=recipe(steps=1), show_progress=False)
+    assert scores.mean() == pytest.approx(-run.validation_loss.loc[0], abs=1e-5)
+    [each] = log_likelihoods(model, said.examples)
+    assert len(each) == 4
+    assert scores.mean("content") == pytest.approx(each[1])
+    assert MeanLogLikelihood().score(model, task("red").examples).mean("content") == pytest.approx(
+        MeanLogLikelihood().score(model, task("red").examples).mean()
+    )
+
+
+def test_multiple_choice_takes_the_likeliest():
+    model = named_model()
+    examples = task("red", "blue", "w3 w4", "red", prompt="Q: w{} A:").examples
+    scores = MultipleChoice(("red", "blue", "w3 w4")).score(model, examples)
+    for example, chosen, right in zip(examples, scores.completions, scores.strict, strict=True):
+        sums = {
+            choice: log_likelihoods(model, [Example(example.prompt, choice)], append_eos=False)[0].sum()
+            for choice in ("red", "blue", "w3 w4")
+        }
+        assert chosen == max(sums, key=sums.get)
+        assert right == (chosen == example.completion)
+    with pytest.raises(AlignerProbeError, match="'w9' is none of the choices"):
+        MultipleChoice(("red", "blue")).score(model, task("w9").examples)
+
+
+def test_likelihoods_that_do_not_fit_are_refused():
+    model = named_model()
+    with PromptTuning(model, 10).attached(), pytest.raises(AlignerProbeError, match="of 54"):
+        log_likelihoods(model, task("red " * 53).examples)
+    with pytest.raises(AlignerProbeError, match="no tokenizer"):
+        log_likelihoods(tiny.bridge("llama"), task("red").examples)
+
+
+def test_score_task_asks_the_model_and_not_its_reference():
+    """A base that says "red" and a new line to everything, whatever the reference."""
+    model = named_model()
+    red, line = model.tokenizer.convert_tokens_to_ids(["red", "\n"])
+
+    def say(logits, hook):
+        logits[:] = 0
+        logits[:, -1, line if say.red else red] = 1
+        say.red = not say.red
+        return logits
+
+    say.red = False
+    model.unembed.hook_out.add_hook(say, is_permanent=True)
+    scores = score_task(model, task("red", "Red", "blue", prompt="Q: w{} A:"))
+    assert [text.strip() for text in scores.completions] == ["red"] * 3
+    assert scores.strict.tolist() == [1, 0, 0]
+    assert scores.content.tolist() == [1, 1, 0]
+    frame = scores.to_frame()
+    assert list(frame.columns) == ["prompt", "reference", "completion", "strict", "content", "weight"]
+    assert len(frame) == len(scores) == 3
+    assert "strict 0.333, content 0.667" in repr(scores)
+    say.red = False
+    by_name = score_task(model, task("red\nblue", "Red", prompt="Q: w{} A:"), "contains", max_new_tokens=4)
+    assert [text.strip() for text in by_name.completions] == ["red \n red"] * 2
+    assert by_name.content.tolist() == [0, 1]
+
+
+def test_the_content_field(tmp_path):
+    rows = [
+        {"prompt": "p", "completion": "Arr, blue", "content": "blue"},
+        {"prompt": "q", "completion": "Arr, 7", "content": 7},
+        {"prompt": "r", "completion": "Arr"},
+    ]
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = load_task(path)
+    assert [example.content for example in found.examples] == ["blue", "7", None]
+    assert list(found.to_frame().columns) == ["prompt", "completion", "content", "group", "line"]
+    named = load_task(path, prompt_template="{prompt}?", completion_field="completion")
+    assert [example.content for example in named.examples] == ["blue", "7", None]
+    path.write_text(json.dumps({"content": "a document", "title": "its title"}))
+    for template, completion in (("{content}\n", "title"), ("{title}", "content")):
+        [example] = load_task(path, prompt_template=template, completion_field=completion).examples
+        assert example.content is None
+    path.write_text(json.dumps({"prompt": "p", "completion": "c", "content": ["no"]}))
+    with pytest.raises(AlignerProbeError, match="line 1: its content is a JSON list"):
+        load_task(path)
+
+
+def test_contents_are_part_of_a_tasks_hash():
+    assert task("a").sha256 != task("a", contents=["b"]).sha256
