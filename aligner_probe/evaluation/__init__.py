@@ -3,6 +3,17 @@ and how sure they are."""
 
 from aligner_probe.evaluation.generation import generate, generate_ids
 from aligner_probe.evaluation.guessing import Guess, guess_scorer, scorer_named
+from aligner_probe.evaluation.intervals import (
+    Equivalence,
+    Interval,
+    bootstrap,
+    difference_interval,
+    equivalence,
+    items_needed,
+    mean_interval,
+    power,
+    proportion_interval,
+)
 from aligner_probe.evaluation.likelihood import MeanLogLikelihood, MultipleChoice, log_likelihoods
 from aligner_probe.evaluation.scorers import (
     BalancedAccuracy,
@@ -19,8 +30,10 @@ from aligner_probe.evaluation.scoring import score_task
 __all__ = [
     "BalancedAccuracy",
     "Contains",
+    "Equivalence",
     "ExactMatch",
     "Guess",
+    "Interval",
     "LastNumber",
     "MeanLogLikelihood",
     "MultipleChoice",
@@ -28,10 +41,17 @@ __all__ = [
     "Scores",
     "TextScorer",
     "UserFunction",
+    "bootstrap",
+    "difference_interval",
+    "equivalence",
     "generate",
     "generate_ids",
     "guess_scorer",
+    "items_needed",
     "log_likelihoods",
+    "mean_interval",
+    "power",
+    "proportion_interval",
     "score_task",
     "scorer_named",
 ]

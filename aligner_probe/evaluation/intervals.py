@@ -1,0 +1,219 @@
+"""How sure a score is: the bootstrap over items and seeds, equivalence tests, and how many items a verdict needs.
+
+Arms that are compared were scored on the same items, so every resample draws the same items for all of them (paired),
+which takes what makes an item hard out of the difference. Seeds are drawn for each arm by itself: two arms' runs have
+nothing in common but the number on them. After Miller (arXiv 2411.00640).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from aligner_probe.errors import AlignerProbeError
+
+Method = Literal["percentile", "bca"]
+#: Scores of one arm: one number an item, or one a seed and item.
+Arm = Float[np.ndarray, "... _items"]
+#: Of the arms' means, each a number or all resamples' at once, to the same.
+Statistic = Callable[..., np.ndarray | float]
+
+#: Resamples at a time: bounds the memory of their item counts.
+BLOCK = 1000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its confidence interval.
+
+    `degenerate` says that every resample gave the same value, so that the items say nothing about how sure it is.
+    """
+
+    value: float
+    low: float
+    high: float
+    confidence: float = 0.95
+    degenerate: bool = False
+
+    def __contains__(self, number: float | int) -> bool:
+        return self.low <= number <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Whether two arms differ by less than a margin that was set beforehand: two one-sided tests (TOST).
+
+    `difference` has confidence 1 - 2 alpha; the arms are equivalent where it lies within the margin on both sides.
+    """
+
+    difference: Interval
+    margin: float
+    alpha: float
+
+    @property
+    def equivalent(self) -> bool:
+        return -self.margin < self.difference.low and self.difference.high < self.margin
+
+
+def bootstrap(
+    statistic: Statistic,
+    *arms: Arm,
+    confidence: float = 0.95,
+    method: Method = "percentile",
+    n_resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """The interval of a statistic of the arms' means, for instance gap recovery: `lambda k, floor, ref: ...`.
+
+    Items are resampled together in all arms; seeds, where an arm has an axis of them, in each arm. "bca" corrects for
+    bias and skewness (Efron 1987), over items alone. A resample in which the statistic is not a number (a gap of 0) is
+    left out. Raises AlignerProbeError for arms of different items, no items, or options that do not fit.
+    """
+    rows = _checked(arms, confidence, n_resamples)
+    value = float(statistic(*(row.mean() for row in rows)))
+    drawn = np.concatenate(
+        [np.ravel(statistic(*means)) for means in _resampled_means(rows, n_resamples, np.random.default_rng(seed))]
+    )
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):
+        return Interval(value, -np.inf, np.inf, confidence)
+    degenerate = bool(np.ptp(drawn) <= 1e-12 * max(1.0, abs(value)))
+    tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+    if method == "bca" and not degenerate:
+        if any(len(row) > 1 for row in rows):
+            raise AlignerProbeError(
+                "bca resamples items alone, and these arms have seeds; expected method='percentile'"
+            )
+        tails = _bca_tails(statistic, rows, value, drawn, tails)
+    low, high = np.quantile(drawn, tails)
+    return Interval(value, float(low), float(high), confidence, degenerate)
+
+
+def mean_interval(arm: Arm, **options) -> Interval:
+    """The mean score of an arm; `options` are those of `bootstrap`.
+
+    Where all items score the same, which resampling would take for certainty, the interval goes as far towards 0 and 1
+    as an outcome may that was not seen in n items: alpha^(1/n), the rule of three.
+    """
+    found = bootstrap(lambda mean: mean, arm, **options)
+    return _with_unseen(found, arm, bounds=(0.0, 1.0))
+
+
+def difference_interval(a: Arm, b: Arm, **options) -> Interval:
+    """Mean score of `a` minus that of `b` on the same items; degenerate ones are widened as in `mean_interval`."""
+    found = bootstrap(lambda x, y: x - y, a, b, **options)
+    return _with_unseen(found, a, bounds=(-1.0, 1.0))
+
+
+def equivalence(a: Arm, b: Arm, *, margin: float, alpha: float = 0.05, **options) -> Equivalence:
+    """Whether `a` and `b` are as good as each other, up to a margin set in advance (Schuirmann 1987).
+
+    Raises AlignerProbeError for a margin that is not above 0.
+    """
+    if not margin > 0 or not 0 < alpha < 0.5:
+        raise AlignerProbeError(f"margin {margin}, alpha {alpha}; expected a margin above 0 and alpha below one half")
+    return Equivalence(difference_interval(a, b, confidence=1 - 2 * alpha, **options), margin, alpha)
+
+
+def proportion_interval(n_right: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's interval of a share of n items."""
+    if not 0 <= n_right <= n or n < 1:
+        raise AlignerProbeError(f"{n_right} of {n} items; expected at least one, and no more right than there are")
+    found = stats.binomtest(n_right, n).proportion_ci(confidence, method="wilson")
+    return Interval(n_right / n, float(found.low), float(found.high), confidence)
+
+
+def power(n: int, p0: float, p1: float, alpha: float = 0.05) -> float:
+    """Chance that n items show a share above p0 (exact one-sided binomial test at alpha) where it is truly p1."""
+    _check_shares(p0, p1)
+    # The fewest right answers that p0 gives with a chance of at most alpha.
+    needed = stats.binom.ppf(1 - alpha, n, p0) + 1
+    return float(stats.binom.sf(needed - 1, n, p1))
+
+
+def items_needed(p0: float, p1: float, *, wanted: float = 0.8, alpha: float = 0.05, most: int = 100_000) -> int:
+    """The fewest items from which on the power to tell p1 from p0 stays at what is wanted.
+
+    The power of an exact test goes up and down as n grows, so this looks past the last dip.
+    Raises AlignerProbeError where more than `most` would be needed.
+    """
+    _check_shares(p0, p1)
+    # A normal approximation brackets the place; the exact powers around it decide.
+    spread = stats.norm.isf(alpha) * np.sqrt(p0 * (1 - p0)) + stats.norm.isf(1 - wanted) * np.sqrt(p1 * (1 - p1))
+    guess = (spread / (p1 - p0)) ** 2
+    n = np.arange(1, int(min(most, 3 * guess + 100)) + 1)
+    enough = stats.binom.sf(stats.binom.ppf(1 - alpha, n, p0), n, p1) >= wanted
+    if guess > most or not enough[-1]:
+        raise AlignerProbeError(
+            f"more than {most:,} items would be needed to tell a share of {p1} from {p0}; expected shares further apart"
+        )
+    short = np.flatnonzero(~enough)
+    return int(n[short[-1]] + 1) if len(short) else 1
+
+
+def _checked(arms: Sequence[Arm], confidence: float, n_resamples: int) -> list[Float[np.ndarray, "_seeds items"]]:
+    rows = [np.atleast_2d(np.asarray(arm, dtype=np.float64)) for arm in arms]
+    sizes = {row.shape[1] for row in rows}
+    if len(sizes) != 1 or 0 in sizes or any(row.ndim != 2 or not np.isfinite(row).all() for row in rows):
+        raise AlignerProbeError(
+            f"arms of shape {', '.join(str(np.shape(arm)) for arm in arms) or 'none'}; expected finite scores of the "
+            "same items, one row a seed"
+        )
+    if not 0 < confidence < 1 or n_resamples < 1:
+        raise AlignerProbeError(f"confidence {confidence}, {n_resamples} resamples; expected a share, and some")
+    return rows
+
+
+def _resampled_means(rows: list[Float[np.ndarray, "_seeds items"]], n_resamples: int, generator: np.random.Generator):
+    """Every arm's mean in a block of resamples at a time."""
+    n_items = rows[0].shape[1]
+    for start in range(0, n_resamples, BLOCK):
+        n = min(BLOCK, n_resamples - start)
+        items = _shares(n, n_items, generator)
+        yield [
+            items @ row[0] if len(row) == 1 else ((_shares(n, len(row), generator) @ row) * items).sum(axis=1)
+            for row in rows
+        ]
+
+
+def _shares(n: int, size: int, generator: np.random.Generator) -> Float[np.ndarray, "n size"]:
+    """How often each of `size` things was drawn in n draws with replacement, as a share."""
+    return generator.multinomial(size, np.full(size, 1 / size), size=n) / size
+
+
+def _bca_tails(
+    statistic: Statistic,
+    rows: list[Float[np.ndarray, "_seeds items"]],
+    value: float,
+    drawn: Float[np.ndarray, " resamples"],
+    tails: Float[np.ndarray, " two"],
+) -> Float[np.ndarray, " two"]:
+    """Which quantiles of the resamples to take: bias from their median, acceleration from the jackknife over items."""
+    below = (np.mean(drawn < value) + np.mean(drawn <= value)) / 2
+    bias = stats.norm.ppf(np.clip(below, 1 / (2 * len(drawn)), 1 - 1 / (2 * len(drawn))))
+    n = rows[0].shape[1]
+    without = np.asarray(statistic(*((row[0].sum() - row[0]) / max(n - 1, 1) for row in rows)), dtype=np.float64)
+    spread = without.mean() - without
+    scale = (spread**2).sum() ** 1.5
+    acceleration = 0.0 if scale == 0 or not np.isfinite(scale) else (spread**3).sum() / (6 * scale)
+    shifted = bias + stats.norm.ppf(tails)
+    return stats.norm.cdf(bias + shifted / (1 - acceleration * shifted))
+
+
+def _with_unseen(found: Interval, arm: Arm, bounds: tuple[float, float]) -> Interval:
+    if not found.degenerate:
+        return found
+    unseen = 1 - ((1 - found.confidence) / 2) ** (1 / np.shape(arm)[-1])
+    low, high = (found.value + unseen * (bound - found.value) for bound in bounds)
+    return Interval(found.value, min(low, found.value), max(high, found.value), found.confidence, True)
+
+
+def _check_shares(p0: float, p1: float) -> None:
+    if not 0 <= p0 < p1 <= 1:
+        raise AlignerProbeError(f"shares {p0} and {p1}; expected 0 <= p0 < p1 <= 1")
