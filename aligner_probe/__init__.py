@@ -28,12 +28,16 @@ _HOMES = {
     "compare_numbers": "analysis.equality",
     "download_published": "checkpoints.published",
     "draw": "figures.gallery",
+    "export_adapter": "checkpoints.exporting",
     "fit": "training.loop",
     "embed_tokens": "analysis.embeddings",
     "gate_statistics": "analysis.gates",
+    "generate": "evaluation.generation",
+    "guess_scorer": "evaluation.guessing",
     "list_published": "checkpoints.published",
     "load_adapter": "checkpoints.adapters",
     "load_checkpoint": "checkpoints.reading",
+    "load_lora": "checkpoints.peft_lora",
     "load_model": "models",
     "load_task": "tasks.loading",
     "parameter_table": "sizes",
@@ -41,6 +45,7 @@ _HOMES = {
     "save_adapter": "checkpoints.adapters",
     "save_checkpoint": "checkpoints.native",
     "scan_checkpoints": "checkpoints.reading",
+    "score_task": "evaluation.scoring",
 }
 
 __all__ = sorted(_HOMES)

@@ -53,6 +53,19 @@ def staging_folder(parent: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def whole(place: Path) -> Iterator[Path]:
+    """Where to write a new file or folder: it is named `place` when the block ends, or never appears.
+
+    Raises AlignerProbeError where there is something already, or where the place cannot be written.
+    """
+    if place.exists():
+        raise AlignerProbeError(f"{place} exists already; name another place, or remove it first")
+    with writing_to(place), new_folder(place.parent), staging_folder(place.parent) as stage:
+        yield stage / place.name
+        (stage / place.name).replace(place)
+
+
+@contextmanager
 def writing_to(place: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write (permissions, full disk, a file in the way) into one line."""
     try:

@@ -98,17 +98,23 @@ class AttentionShape:
 
 
 def project(
-    model: TransformerBridge, layer: int, which: Literal["k", "v"], tokens: Float[Tensor, "n_tokens d_model"]
+    model: TransformerBridge,
+    layer: int,
+    which: Literal["k", "v"],
+    tokens: Float[Tensor, "n_tokens d_model"],
+    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "n_tokens n_heads d_head"]:
     """Tokens through a layer's own key or value projection (with its bias, where it has one), repeated to all heads.
 
     No norm, no rotary (eq. 5 of arXiv 2312.05503). Straight from the weights: calling the projection would fire its
-    hooks with a tensor of another shape.
+    hooks with a tensor of another shape. `dtype` computes in another precision than the weights'.
     """
     shape = AttentionShape.of(model)
     linear = getattr(model.blocks[layer].attn, which)
-    bias = getattr(linear.original_component, "bias", None)
-    heads = F.linear(tokens.to(linear.weight.dtype), linear.weight, bias).unflatten(1, (shape.n_kv_heads, shape.d_head))
+    weight, bias = linear.weight, getattr(linear.original_component, "bias", None)
+    if dtype is not None:
+        weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    heads = F.linear(tokens.to(weight.dtype), weight, bias).unflatten(1, (shape.n_kv_heads, shape.d_head))
     return heads.repeat_interleave(shape.n_heads // shape.n_kv_heads, dim=1)
 
 

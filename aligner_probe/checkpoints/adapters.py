@@ -21,7 +21,7 @@ from aligner_probe.adapters import (
     PrefixTuning,
     PromptTuning,
 )
-from aligner_probe.checkpoints import native
+from aligner_probe.checkpoints import lora, native, peft_lora
 from aligner_probe.checkpoints.containers import read_tensors
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import load_checkpoint
@@ -60,13 +60,17 @@ def save_adapter(
 
 
 def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = False, **reading: Any) -> Adapter:
-    """An adapter from a folder of `save_adapter`, or a prefix adapter from any format `load_checkpoint` reads.
+    """An adapter from a folder of `save_adapter`, a PEFT LoRA folder, or any format `load_checkpoint` reads.
 
     Raises AlignerProbeError where its shapes do not fit the model, or where it was trained on another base (another
     fingerprint) unless `force`. Foreign files do not say what base they are for. `reading` goes to `load_checkpoint`.
     """
     path = Path(path) if not str(path).startswith("published:") else path
     config = native.read_config(path) if isinstance(path, Path) else None
+    if peft_lora.recognises(config):
+        adapter, tensors = lora.unfilled(peft_lora.load_lora(path), model)
+        _fill(adapter, tensors, path)
+        return adapter
     if config is None or "options" not in config:
         return _from_checkpoint(load_checkpoint(path, **reading), model)
     base = native.read_provenance(path).get("base", {})

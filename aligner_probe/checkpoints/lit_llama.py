@@ -6,12 +6,16 @@ perhaps `transformer.h.{l}.attn.adapter_wte.weight`, the same tensor once more f
 and no global one; litgpt keeps gates as (1, 1, H, 1), the oldest files as one scalar a layer.
 """
 
+import io
 import re
+from pathlib import Path
 
 import torch
 
 from aligner_probe.checkpoints.containers import StateDict
 from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, stack_gates, stack_prefixes
+from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.files import whole
 
 NAME = "lit-llama .pth"
 GLOBAL = re.compile(r"^(?:\w+\.)*global_value_embedding\.weight$")
@@ -53,3 +57,38 @@ def read(tensors: StateDict) -> PrefixParts:
             f"holds prefixes for layers {sorted(prefixes)} but gates for layers {sorted(gates)}; expected both for each"
         )
     return PrefixParts("llama_adapter", stack_prefixes(prefixes), gate_rows, layers.start, "linear")
+
+
+def state_dict(checkpoint: PrefixCheckpoint) -> StateDict:
+    """The authors' names and shapes, in their order: an Aligner's token once a layer too, all of one storage.
+
+    Gates are linear in this format, so tanh gates become what they pass on. One gate a layer is written with fewer than
+    four axes, as the oldest files have it: lit-llama repeats it to all heads.
+    """
+    linear = checkpoint.linear()
+    one_a_layer = linear.gates_per_layer == 1
+    state: StateDict = {}
+    if linear.method == "aligner":
+        state["global_value_embedding.weight"] = linear.prefix[0]
+    for index, layer in enumerate(linear.layers):
+        attention = f"transformer.h.{layer}.attn"
+        # A gate of its own storage: a view would carry all layers' gates into the file.
+        gate = linear.gates[index].clone()
+        state[f"{attention}.gating_factor"] = gate if one_a_layer else gate.reshape(1, -1, 1, 1)
+        own = linear.prefix[0] if linear.method == "aligner" else linear.prefix[index].clone()
+        state[f"{attention}.adapter_wte.weight"] = own
+    return state
+
+
+def write(checkpoint: PrefixCheckpoint, path: str | Path) -> Path:
+    """Write a `.pth` that lit-llama and `read` take; precision as it is. What training began from is left out.
+
+    Raises AlignerProbeError where the file exists or cannot be written.
+    """
+    path = Path(path)
+    # Through memory, since torch reports a full disk as a RuntimeError.
+    buffer = io.BytesIO()
+    torch.save(state_dict(checkpoint), buffer)
+    with whole(path) as new:
+        new.write_bytes(buffer.getvalue())
+    return path

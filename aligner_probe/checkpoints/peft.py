@@ -4,14 +4,21 @@
 folder whose `adapter_config.json` says `"peft_type": "ADAPTION_PROMPT"` (peft.tuners.adaption_prompt).
 """
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
-from aligner_probe.checkpoints import naming
+from aligner_probe.checkpoints import naming, native
 from aligner_probe.checkpoints.containers import StateDict
 from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, stack_gates, stack_prefixes
+from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import whole
 
 NAME = "PEFT AdaptionPrompt"
+#: Bases on which PEFT computes what this project does, by config.json's model_type.
+MODEL_TYPES = ("llama", "mistral")
 PART = re.compile(r"(?:^|\.)layers\.(\d+)\.self_attn\.adaption_(gate|prompt)$")
 GPT2_PART = re.compile(r"(?:^|\.)h\.(\d+)\.attn\.adaption_(gate|prompt)$")
 
@@ -59,3 +66,71 @@ def read(tensors: StateDict, config: dict[str, Any] | None = None) -> PrefixPart
     return PrefixParts(
         "llama_adapter", prefix, gate_rows, layers.start, "linear", metadata={"base_model": base} if base else {}
     )
+
+
+def check_base(config: Any, checkpoint: PrefixCheckpoint) -> None:
+    """Raises AlignerProbeError for a base (its Hugging Face configuration) where PEFT would compute something else."""
+    kind, n_layers = config.model_type, config.num_hidden_layers
+    if kind not in MODEL_TYPES:
+        raise AlignerProbeError(
+            f"PEFT's AdaptionPrompt on {kind} is not this method; expected a base of {', '.join(MODEL_TYPES)}"
+        )
+    if checkpoint.layers.stop != n_layers:
+        raise AlignerProbeError(
+            f"layers {checkpoint.layers.start} to {checkpoint.layers.stop - 1} of {n_layers} are adapted; PEFT counts "
+            "adapted layers from the top, so the last must be among them. Export to lit-llama instead"
+        )
+    if getattr(config, "attention_bias", False):
+        raise AlignerProbeError(
+            "the base's attention output has a bias, which PEFT's AdaptionPrompt would add twice; export to lit-llama "
+            "instead"
+        )
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if head_dim * config.num_attention_heads != config.hidden_size:
+        raise AlignerProbeError(
+            f"the base's {config.num_attention_heads} heads of {head_dim} do not make up its {config.hidden_size} "
+            "wide stream, from which PEFT's AdaptionPrompt infers them wrongly; export to lit-llama instead"
+        )
+
+
+def write(checkpoint: PrefixCheckpoint, folder: str | Path, *, base: str | None = None) -> Path:
+    """Write a folder that `PeftModel.from_pretrained` and `read` take.
+
+    An Aligner is written as what it is to PEFT: the same prompt in every layer. Tanh gates become what they pass on.
+    Raises AlignerProbeError where the heads of a layer have gates of their own, or the folder cannot be written.
+    """
+    linear = checkpoint.linear()
+    untied = int((linear.gates != linear.gates[:, :1]).any(dim=1).sum())
+    if untied:
+        raise AlignerProbeError(
+            f"{untied} of {linear.n_layers} layers have a gate of its own for each head, and PEFT's AdaptionPrompt has "
+            "one a layer; train with gate_per='layer' for that, or export to lit-llama"
+        )
+    prefixes = linear.prefix.expand(linear.n_layers, -1, -1)
+    tensors: StateDict = {}
+    for layer, prefix, gate in zip(linear.layers, prefixes, linear.gates, strict=True):
+        attention = f"base_model.model.model.layers.{layer}.self_attn"
+        tensors[f"{attention}.adaption_gate"] = gate[:1].clone()
+        tensors[f"{attention}.adaption_prompt"] = prefix[None].clone()
+    config = {
+        "peft_type": "ADAPTION_PROMPT",
+        "adapter_len": linear.n_tokens,
+        "adapter_layers": linear.n_layers,
+        "target_modules": "self_attn",
+    }
+    return write_folder(folder, tensors, config, base)
+
+
+def write_folder(folder: str | Path, tensors: StateDict, config: dict[str, Any], base: str | None) -> Path:
+    """A PEFT folder's two files, whole or not at all."""
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    common = {"base_model_name_or_path": base, "task_type": "CAUSAL_LM", "inference_mode": True}
+    with whole(folder) as new:
+        new.mkdir()
+        stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        (new / native.WEIGHTS).write_bytes(save(stored, metadata={"format": "pt"}))
+        text = json.dumps(config | common, indent=2, sort_keys=True) + "\n"
+        (new / native.CONFIG).write_text(text, encoding="utf-8")
+    return folder

@@ -1,6 +1,6 @@
 """One in-memory form for every prefix adapter, whatever file it came from."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -84,6 +84,17 @@ class PrefixCheckpoint:
         """What multiplies each head's prefix attention, float64: the gates after their function."""
         gates = self.gates.double()
         return torch.tanh(gates) if self.gate_function == "tanh" else gates
+
+    def linear(self) -> "PrefixCheckpoint":
+        """The same adapter with linear gates: a tanh gate becomes what it passes on, in its own precision.
+
+        That is what the adapter multiplies by, to the bit; only its training would go on otherwise, so a stored start
+        is dropped.
+        """
+        if self.gate_function == "linear":
+            return self
+        gates = torch.tanh(self.gates)
+        return replace(self, gates=gates, gate_function="linear", initial_prefix=None, initial_gates=None)
 
     @property
     def method_label(self) -> str:

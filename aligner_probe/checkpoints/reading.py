@@ -96,7 +96,8 @@ def _import(
         return peft.NAME, peft.read(tensors, config)
     if config is not None and "peft_type" in config:
         raise UnfitTensors(
-            f"is a PEFT {config['peft_type']} adapter, which has no prefix tokens; expected ADAPTION_PROMPT"
+            f"is a PEFT {config['peft_type']} adapter, which has no prefix tokens; expected ADAPTION_PROMPT (LORA: "
+            "ap.load_lora reads it, ap.load_adapter attaches it)"
         )
     names = sorted(tensors)
     if set(tensors) >= native.TENSORS:

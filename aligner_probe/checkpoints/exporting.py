@@ -1,0 +1,253 @@
+"""Exact exports: an adapter in the form that another tool reads, or an error that says why there is none.
+
+| to | what is written | of which adapters | base needed |
+|---|---|---|---|
+| merged | a plain Hugging Face model | those that add a constant: one token, OutputBias | yes |
+| steering | one vector a layer | the same | yes |
+| peft | a PEFT folder: LoRA, or AdaptionPrompt | LoRA; prefixes with one gate a layer | no |
+| lit-llama | a `.pth` with the authors' names | Aligner, LLaMA-Adapter | no |
+| native | this project's folder | Aligner, LLaMA-Adapter | no |
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.adapters import Adapter, LoRA, OutputBias
+from aligner_probe.adapters.constant import check_constant, constant_shifts
+from aligner_probe.adapters.prefix import PrefixAdapter
+from aligner_probe.checkpoints import lit_llama, lora, merged, native, peft, peft_lora, steering
+from aligner_probe.checkpoints.adapters import load_adapter
+from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint, dtype_name
+from aligner_probe.checkpoints.reading import PUBLISHED, load_checkpoint
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import sha256
+from aligner_probe.models import architecture_of, fingerprint, load_model
+
+FORMATS = ("merged", "steering", "peft", "lit-llama", "native")
+NEEDS_BASE = ("merged", "steering")
+#: Tokens that the merged model is held against its adapter on are drawn with this seed.
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written where; `notes` say what a reader of it must know. `merge` for merged models only."""
+
+    to: str
+    path: Path
+    notes: tuple[str, ...]
+    merge: merged.MergeReport | None = None
+
+
+def export_adapter(
+    source: str | Path | Adapter,
+    to: str,
+    out: str | Path,
+    *,
+    model: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+    force: bool = False,
+    **reading: Any,
+) -> Export:
+    """Write an adapter in another tool's form, one of `FORMATS`, whole or not at all.
+
+    `source` is an adapter, or whatever `load_adapter` reads. `model` is the plain base (hub id or folder), needed for
+    merged and, where `source` is no adapter, for steering; `dtype` its precision (default: as it is stored). `force`
+    and `reading` as for `load_adapter`. Raises AlignerProbeError where there is no exact form, before any weights of
+    the base are read.
+    """
+    if to not in FORMATS:
+        raise AlignerProbeError(f"no export is named {to!r}; expected one of {', '.join(FORMATS)}")
+    out = Path(out)
+    if out.exists():
+        raise AlignerProbeError(f"{out} exists already; name another place, or remove it first")
+    if to in NEEDS_BASE:
+        return _constant(source, to, out, model, dtype, force, reading)
+    if isinstance(source, LoRA) or (not isinstance(source, Adapter) and _lora_config(source)):
+        if to != "peft":
+            raise AlignerProbeError(f"LoRA has no prefix, so no form in {to}; export it to peft")
+        return _lora(source, out, model)
+    checkpoint = _checkpoint(source, reading)
+    notes = _notes(checkpoint, to)
+    if to == "native":
+        return Export(to, native.save_checkpoint(checkpoint, out), notes)
+    if to == "lit-llama":
+        return Export(to, lit_llama.write(checkpoint, out), notes)
+    return _adaption_prompt(source, checkpoint, out, model, notes)
+
+
+def _config(source: str | Path) -> dict[str, Any]:
+    """A folder's adapter_config.json; empty for other sources."""
+    if str(source).startswith(PUBLISHED):
+        return {}
+    return native.read_config(Path(source)) or {}
+
+
+def _digest(source: str | Path, reading: dict[str, Any]) -> str:
+    """SHA-256 of the file that holds an adapter's tensors."""
+    weights = Path(source) / native.WEIGHTS
+    return sha256(weights) if weights.is_file() else load_checkpoint(source, **reading).sha256
+
+
+def _lora_config(source: str | Path) -> bool:
+    config = _config(source)
+    return config.get("method") == LoRA.method or peft_lora.recognises(config)
+
+
+def _checkpoint(source: str | Path | Adapter, reading: dict[str, Any]) -> PrefixCheckpoint:
+    """A prefix adapter's numbers; raises AlignerProbeError for any other method."""
+    method = source.method if isinstance(source, Adapter) else _config(source).get("method")
+    if method is not None and method not in METHOD_NAMES:
+        raise AlignerProbeError(
+            f"{method} has no prefix that lit-llama, PEFT or the native format could hold; output_bias can be exported "
+            "to merged and steering, lora to peft"
+        )
+    if not isinstance(source, Adapter):
+        return load_checkpoint(source, **reading)
+    assert isinstance(source, PrefixAdapter)
+    return PrefixCheckpoint(
+        method=source.method,
+        prefix=source.prefix.detach().cpu(),
+        gates=source.gates.detach().cpu(),
+        start_layer=source.config.start_layer,
+        gate_function=source.config.gate_function,
+        format="in memory",
+        source="in memory",
+        sha256="",
+        metadata={"base_model": source.model.cfg.model_name},
+    )
+
+
+def _notes(checkpoint: PrefixCheckpoint, to: str) -> tuple[str, ...]:
+    notes = [f"{checkpoint.label}: {checkpoint.n_parameters:,} numbers in {dtype_name(checkpoint.dtype)}"]
+    if to != "native" and checkpoint.gate_function == "tanh":
+        notes.append(f"gates go through tanh, which {to} does not have: each new gate is tanh(gate)")
+    if to == "lit-llama" and checkpoint.gates_per_layer == 1:
+        notes.append("one gate a layer, which lit-llama repeats to all heads when it loads the file")
+    if to == "peft" and checkpoint.method == "aligner":
+        notes.append("PEFT shares no prompt among layers: each has a copy, and training there would part them")
+    if to != "native" and checkpoint.initial_prefix is not None:
+        notes.append("the numbers that training began from have no place there and are left out")
+    return tuple(notes)
+
+
+def _lora(source: str | Path | LoRA, out: Path, model: str | Path | None) -> Export:
+    if isinstance(source, LoRA):
+        checkpoint = lora.from_adapter(source)
+    elif peft_lora.recognises(config := _config(source)):
+        checkpoint = peft_lora.load_lora(source)
+    else:
+        checkpoint = lora.from_folder(Path(source), config)
+    path = peft_lora.write(checkpoint, out, base=None if model is None else str(model))
+    return Export("peft", path, (repr(checkpoint),))
+
+
+def _adaption_prompt(
+    source: str | Path | Adapter,
+    checkpoint: PrefixCheckpoint,
+    out: Path,
+    model: str | Path | None,
+    notes: tuple[str, ...],
+) -> Export:
+    base = None
+    if model is not None:
+        peft.check_base(_base_config(model), checkpoint)
+        base = str(model)
+    elif isinstance(source, Adapter):
+        peft.check_base(source.model.original_model.config, checkpoint)
+        base = lora.base_name(source.model)
+    else:
+        notes = (
+            *notes,
+            f"not held against a base (--model): PEFT takes it to be a plain Llama or Mistral of "
+            f"{checkpoint.layers.stop} layers",
+        )
+    return Export("peft", peft.write(checkpoint, out, base=base), notes)
+
+
+def _check_constant(source: str | Path | Adapter, reading: dict[str, Any]) -> None:
+    """Raises AlignerProbeError unless a source adds a constant; told without its base."""
+    if isinstance(source, Adapter):
+        check_constant(source.method, getattr(source.config, "n_tokens", None))
+    elif _config(source).get("method") == OutputBias.method:
+        return
+    elif _lora_config(source):
+        check_constant(LoRA.method)
+    else:
+        checkpoint = _checkpoint(source, reading)
+        check_constant(checkpoint.method, checkpoint.n_tokens)
+
+
+def _constant(
+    source: str | Path | Adapter,
+    to: str,
+    out: Path,
+    model: str | Path | None,
+    dtype: torch.dtype | None,
+    force: bool,
+    reading: dict[str, Any],
+) -> Export:
+    _check_constant(source, reading)
+    in_memory = isinstance(source, Adapter)
+    if model is None and (to == "merged" or not in_memory):
+        raise AlignerProbeError(f"{to} needs the base that the adapter is for: --model M, a hub id or a folder")
+    config = None if model is None else _base_config(model)
+    if to == "merged":
+        merged.target_config(config)
+    if in_memory:
+        adapter = source
+        dtype = dtype or next(adapter.model.original_model.parameters()).dtype
+    else:
+        dtype = dtype or (config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32)
+        adapter = load_adapter(source, load_model(str(model), dtype=dtype), force=force, **reading)
+    shifts = constant_shifts(adapter)
+    norms = [float(shift.norm()) for shift in shifts.values()]
+    said = (
+        f"{adapter.method}: one vector for each of {len(shifts)} layers, of norm {min(norms):.3g} to {max(norms):.3g}"
+    )
+    origin = {
+        "method": adapter.method,
+        "source": "in memory" if in_memory else str(source),
+        "source_sha256": None if in_memory else _digest(source, reading),
+        "base_model": adapter.model.cfg.model_name,
+        "base_fingerprint": fingerprint(adapter.model),
+    }
+    if to == "steering":
+        return Export(to, _steering(adapter.model, shifts, out, origin), (said, steering.WHAT))
+    with adapter.attached():
+        hooked = merged.observe(adapter.model.original_model, SEED)
+    # Where nobody else holds it, the bridge goes before the plain model comes.
+    del adapter
+    report = merged.write(out, str(model), shifts, hooked, dtype=dtype, origin=origin, seed=SEED)
+    notes = (
+        f"{said}; written as a plain {report.architecture} in {report.dtype}",
+        f"maximum logit difference, hooks against merged: {report.max_logit_difference:.3g} "
+        f"(logits up to {report.max_logit:.3g}, {report.n_tokens} random tokens, seed {report.seed})",
+        f"greedy continuation: the first {report.same_greedy_tokens} of {report.greedy_tokens} tokens are the same",
+    )
+    return Export(to, out, notes, report)
+
+
+def _steering(bridge: TransformerBridge, shifts: dict, out: Path, origin: dict[str, Any]) -> Path:
+    config = bridge.original_model.config
+    architecture = architecture_of(bridge)
+    parallel = architecture == "GPTNeoXForCausalLM" and bool(config.use_parallel_residual)
+    return steering.write(out, shifts, architecture=architecture, parallel=parallel, origin=origin)
+
+
+def _base_config(model: str | Path) -> Any:
+    """Raises AlignerProbeError where there is no such model."""
+    from transformers import AutoConfig
+
+    name = str(model)
+    try:
+        return AutoConfig.from_pretrained(name, local_files_only=Path(name).is_dir())
+    except (OSError, ValueError) as error:
+        raise AlignerProbeError(
+            f"cannot read a model's config.json at {name!r} ({str(error).splitlines()[0]}); expected a hub id, or a "
+            "local folder"
+        ) from error

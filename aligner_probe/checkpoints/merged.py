@@ -1,0 +1,267 @@
+"""A constant adapter merged into a plain Hugging Face model, as the bias of its attention output projections.
+
+Exact, since such an adapter adds one vector a layer to the attention output. Llama, Gemma, Gemma 2 and Qwen3 have that
+bias behind `attention_bias`, which gives one to queries, keys and values too: those are zero. GPT-2 and GPT-NeoX have
+it already. Mistral and Qwen2 have no place for it, but without a sliding window each is a Llama under another name.
+The folder is a plain model: AutoModelForCausalLM loads it, at no cost over the base.
+"""
+
+import copy
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from aligner_probe.checkpoints.prefix import dtype_name
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import whole
+from aligner_probe.versions import versions
+
+PROVENANCE = "merged_from.json"
+#: Files beside the weights that a merged folder takes over from its base as they are.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+BESIDE = (*TOKENIZER_FILES, "generation_config.json")
+#: Largest logit difference, relative to the largest logit, that rounding alone explains.
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
+
+
+@dataclass(frozen=True)
+class Target:
+    """The architecture a merged model is written as, and its output projections' bias by layer."""
+
+    architecture: str
+    bias: str = "model.layers.{layer}.self_attn.o_proj.bias"
+
+
+TARGETS = {
+    **{name: Target(name) for name in (f"{f}ForCausalLM" for f in ("Llama", "Gemma", "Gemma2", "Qwen3"))},
+    "GPT2LMHeadModel": Target("GPT2LMHeadModel", "transformer.h.{layer}.attn.c_proj.bias"),
+    "GPTNeoXForCausalLM": Target("GPTNeoXForCausalLM", "gpt_neox.layers.{layer}.attention.dense.bias"),
+    "MistralForCausalLM": Target("LlamaForCausalLM"),
+    "Qwen2ForCausalLM": Target("LlamaForCausalLM"),
+}
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What a model does with fixed tokens: logits, and what it goes on with, greedily."""
+
+    logits: Float[Tensor, "batch pos d_vocab"]
+    continuation: Int[Tensor, " new_pos"]
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """How far the merged model, loaded from its folder, is from the adapter on its hooks.
+
+    `max_logit_difference` is over `n_tokens` tokens drawn with `seed`; the largest logit there is `max_logit`.
+    """
+
+    architecture: str
+    dtype: str
+    n_tokens: int
+    seed: int
+    max_logit_difference: float
+    max_logit: float
+    same_greedy_tokens: int
+    greedy_tokens: int
+
+
+def target_config(config: Any) -> Any:
+    """The configuration of the merged model, from its base's.
+
+    Raises AlignerProbeError where the base has no exact place for an attention output bias.
+    """
+    architecture = (config.architectures or ["a model without a named architecture"])[0]
+    if architecture == "Phi3ForCausalLM":
+        raise AlignerProbeError(
+            "Phi3ForCausalLM cannot take a merge: its attention has no biases, and its fused projections and long "
+            "rotary are no other architecture's; export to steering instead"
+        )
+    if architecture not in TARGETS:
+        raise AlignerProbeError(f"{architecture} cannot take a merge; expected one of {', '.join(TARGETS)}")
+    if getattr(config, "quantization_config", None) is not None:
+        raise AlignerProbeError("the base is quantised; merge into the model it was made of, then quantise")
+    as_llama = architecture in ("MistralForCausalLM", "Qwen2ForCausalLM")
+    merged = _as_llama(config, architecture) if as_llama else copy.deepcopy(config)
+    if hasattr(merged, "attention_bias"):
+        merged.attention_bias = True
+    merged.architectures = [TARGETS[architecture].architecture]
+    return merged
+
+
+def _as_llama(config: Any, architecture: str) -> Any:
+    from transformers import LlamaConfig
+
+    windowed = [kind for kind in getattr(config, "layer_types", None) or [] if kind != "full_attention"]
+    if config.sliding_window is not None or windowed:
+        raise AlignerProbeError(
+            f"this {architecture} has a sliding window of {config.sliding_window}, which Llama, the only form with an "
+            "output bias that it could take, has not; export to steering instead"
+        )
+    shared = {name: getattr(config, name) for name in LlamaConfig.__annotations__ if hasattr(config, name)}
+    ours = {"model_type", "keys_to_ignore_at_inference", "base_model_tp_plan", "base_model_pp_plan"}
+    try:
+        return LlamaConfig(**{name: value for name, value in shared.items() if name not in ours}, dtype=config.dtype)
+    except ValueError as error:
+        raise AlignerProbeError(f"this {architecture} has sizes that Llama does not take ({error})") from error
+
+
+@torch.no_grad()
+def merge(base: nn.Module, shifts: dict[int, Float[Tensor, " d_model"]]) -> nn.Module:
+    """A new plain model: `base` with each layer's attention output shifted.
+
+    Shares the weights of `base`, which must not be inside a bridge. Rotary tables are empty: save it and load it to
+    use it. Raises AlignerProbeError as `target_config`.
+    """
+    import transformers
+
+    config = target_config(base.config)
+    target = TARGETS[type(base).__name__]
+    with torch.device("meta"):
+        merged = getattr(transformers, target.architecture)(config)
+    state = base.state_dict()
+    dtype = next(base.parameters()).dtype
+    for name, empty in merged.state_dict().items():
+        if name not in state:
+            # attention_bias gives queries, keys and values a bias as well; only zeros keep the model what it was.
+            assert name.endswith("proj.bias"), name
+            state[name] = torch.zeros(empty.shape, dtype=dtype)
+    for layer, shift in shifts.items():
+        name = target.bias.format(layer=layer)
+        state[name] = (state[name].double() + shift.to(state[name].device)).to(dtype)
+    merged.load_state_dict(state, strict=True, assign=True)
+    merged.tie_weights()
+    return merged.eval()
+
+
+def observe(model: Any, seed: int = 0) -> Behaviour:
+    """Logits over two rows of random tokens, and a greedy continuation of the first, in a Hugging Face model."""
+    context = model.config.max_position_embeddings
+    length = max(1, min(24, context // 2))
+    draw = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(model.config.vocab_size, (2, length), generator=draw).to(next(model.parameters()).device)
+    with torch.no_grad():
+        logits = model(input_ids=tokens, use_cache=False).logits
+        done = model.generate(
+            tokens[:1],
+            attention_mask=torch.ones_like(tokens[:1]),
+            max_new_tokens=max(1, min(32, context - length)),
+            do_sample=False,
+            eos_token_id=-1,
+            pad_token_id=0,
+        )
+    return Behaviour(logits.float().cpu(), done[0, length:].cpu())
+
+
+def compare(hooked: Behaviour, merged: Behaviour, *, architecture: str, dtype: torch.dtype, seed: int) -> MergeReport:
+    """Raises AlignerProbeError where the two differ by more than rounding, which would be a wrong merge."""
+    difference = float((hooked.logits - merged.logits).abs().max())
+    largest = float(hooked.logits.abs().max())
+    precision = dtype_name(dtype)
+    same = (hooked.continuation == merged.continuation).long().cumprod(0).sum()
+    if not difference <= TOLERANCE[dtype] * max(1.0, largest):
+        raise AlignerProbeError(
+            f"the merged {architecture} differs from the adapter by {difference:.3g} on logits of up to "
+            f"{largest:.3g}, more than rounding in {precision}; nothing was written. Is the plain model the adapter's "
+            "base?"
+        )
+    return MergeReport(
+        architecture=architecture,
+        dtype=precision,
+        n_tokens=hooked.logits[..., 0].numel(),
+        seed=seed,
+        max_logit_difference=difference,
+        max_logit=largest,
+        same_greedy_tokens=int(same),
+        greedy_tokens=len(hooked.continuation),
+    )
+
+
+def write(
+    folder: str | Path,
+    base: str | Path,
+    shifts: dict[int, Float[Tensor, " d_model"]],
+    hooked: Behaviour,
+    *,
+    dtype: torch.dtype,
+    origin: dict[str, Any],
+    seed: int = 0,
+) -> MergeReport:
+    """Write the merged model of the plain model at `base` (hub id or folder), load it, hold it against `hooked`.
+
+    `hooked` is what the adapter does on its hooks with the same seed. The folder appears only where both agree.
+    Raises AlignerProbeError as `target_config` and `compare`, or where the folder exists or cannot be written.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    folder, base = Path(folder), str(base)
+    local = Path(base).is_dir()
+    with whole(folder) as new:
+        merged = merge(AutoModelForCausalLM.from_pretrained(base, dtype=dtype, local_files_only=local), shifts)
+        _check_room(folder, sum(parameter.nbytes for parameter in merged.parameters()))
+        try:
+            merged.save_pretrained(new)
+        except SafetensorError as error:
+            raise AlignerProbeError(f"cannot write to {folder}: {error}; make room, or name another place") from error
+        _copy_beside(base, new, local)
+        del merged
+        plain = AutoModelForCausalLM.from_pretrained(new, dtype=dtype, local_files_only=True).eval()
+        report = compare(hooked, observe(plain, seed), architecture=type(plain).__name__, dtype=dtype, seed=seed)
+        _check_tokenizer(base, new, local)
+        content = origin | {"base": base, "merge": asdict(report), "versions": versions(["torch", "transformers"])}
+        (new / PROVENANCE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def _check_room(folder: Path, n_bytes: int) -> None:
+    free = shutil.disk_usage(folder.parent).free
+    if free < n_bytes:
+        raise AlignerProbeError(
+            f"{folder.parent} has {free / 2**30:.1f} GiB free and the merged model needs {n_bytes / 2**30:.1f}; make "
+            "room, or name another place"
+        )
+
+
+def _copy_beside(base: str, new: Path, local: bool) -> None:
+    from transformers.utils import cached_file
+
+    for name in BESIDE:
+        found = cached_file(base, name, local_files_only=local, _raise_exceptions_for_missing_entries=False)
+        if found is not None:
+            shutil.copyfile(found, new / name)
+
+
+def _check_tokenizer(base: str, new: Path, local: bool) -> None:
+    """Another architecture's name in config.json may choose another tokenizer class: it must still cut alike."""
+    from transformers import AutoTokenizer
+
+    if not any((new / name).is_file() for name in TOKENIZER_FILES):
+        return
+    text = "Once upon a time, 12 + 34 = 46.\n\tNaïve “quotes”, UPPER lower."
+    before, after = (
+        AutoTokenizer.from_pretrained(place, local_files_only=here)(text)["input_ids"]
+        for place, here in ((base, local), (new, True))
+    )
+    if before != after:
+        raise AlignerProbeError(
+            f"the tokenizer of {base} cuts text otherwise beside the merged model's config.json; its "
+            "tokenizer_config.json must name a tokenizer_class"
+        )

@@ -1,0 +1,197 @@
+"""PEFT's LoRA folders: read without a base, attached to one that fits, and written.
+
+`base_model.model.{stack}.{layer}.{module}.lora_A.weight` (r, d_in) and `.lora_B.weight` (d_out, r), where Llama's stack
+is `model.layers` and a module for instance `self_attn.q_proj`, beside an `adapter_config.json` with `"peft_type":
+"LORA"` (peft.tuners.lora). A projection W x becomes W x + s B A x with s = lora_alpha / r, or lora_alpha / sqrt(r)
+under `use_rslora`.
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aligner_probe.checkpoints import native, peft
+from aligner_probe.checkpoints.containers import StateDict, read_tensors
+from aligner_probe.checkpoints.parts import MAX_LAYER
+from aligner_probe.checkpoints.prefix import DTYPES
+from aligner_probe.errors import CheckpointError
+
+NAME = "PEFT LoRA"
+WEIGHTS = (native.WEIGHTS, "adapter_model.bin")
+PART = re.compile(
+    r"^base_model\.model\.(?P<stack>\w+(?:\.\w+)*?)\.(?P<layer>\d+)\.(?P<module>.+)\.lora_(?P<half>[AB])\.weight$"
+)
+#: What adapter_config.json may say freely: names and dates, training's own affairs, and what the tensors say too.
+FREE = {
+    *("peft_type", "task_type", "peft_version", "base_model_name_or_path", "revision", "auto_mapping"),
+    *("inference_mode", "lora_dropout", "r", "lora_alpha", "use_rslora", "target_modules", "exclude_modules"),
+    *("layers_to_transform", "layers_pattern", "init_lora_weights", "loftq_config", "eva_config"),
+    *("megatron_core", "qalora_group_size", "fan_in_fan_out", "runtime_config"),
+}
+#: Ways to begin that leave the base as it is; PiSSA, OLoRA, CorDA and LoftQ change it.
+STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+
+
+@dataclass(frozen=True, eq=False)
+class LoRACheckpoint:
+    """Low-rank additions to projections, A (r, d_in) and B (d_out, r) by (layer, module); no base model needed.
+
+    `stack` is where the layers are in the base, modules are named from there on (`self_attn.q_proj`). `alpha` / `r`
+    scales every product B A.
+    """
+
+    r: int
+    alpha: float | int
+    A: dict[tuple[int, str], Tensor]
+    B: dict[tuple[int, str], Tensor]
+    stack: str
+    source: str
+    base_model: str | None = None
+
+    @property
+    def layers(self) -> list[int]:
+        """Adapted layers, from zero."""
+        return sorted({layer for layer, _ in self.A})
+
+    @property
+    def modules(self) -> list[str]:
+        """Adapted modules of a layer."""
+        return sorted({module for _, module in self.A})
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Storage precision."""
+        return next(iter(self.A.values())).dtype
+
+    @property
+    def n_parameters(self) -> int:
+        """Trained numbers, by count."""
+        return sum(tensor.numel() for half in (self.A, self.B) for tensor in half.values())
+
+    def __repr__(self) -> str:
+        return (
+            f"LoRACheckpoint(r={self.r}, alpha={self.alpha:g}, layers={self.layers[0]}..{self.layers[-1]}, "
+            f"modules={', '.join(self.modules)}, base_model={self.base_model!r}, n_parameters={self.n_parameters:,})"
+        )
+
+
+def recognises(config: dict[str, Any] | None) -> bool:
+    return config is not None and config.get("peft_type") == "LORA"
+
+
+def load_lora(folder: str | Path) -> LoRACheckpoint:
+    """A PEFT LoRA folder, of any base.
+
+    Raises CheckpointError, naming what it is, for what B A alone does not say (DoRA, trained biases, modules saved
+    whole, ranks or scales by pattern, ...), and for damaged or contradictory files.
+    """
+    folder = Path(folder)
+    config = native.read_config(folder) if folder.is_dir() else None
+    if config is None or not recognises(config):
+        found = f"PEFT {config['peft_type']}" if config and "peft_type" in config else "no PEFT folder"
+        raise CheckpointError(folder, f"is {found}; expected {native.CONFIG} with peft_type LORA")
+    for key, value in config.items():
+        if key not in FREE and value not in (None, False, [], {}, "none"):
+            raise CheckpointError(folder, f"has {key} {json.dumps(value)[:80]}, which a plain LoRA does not represent")
+    if config.get("init_lora_weights", True) not in STARTS:
+        raise CheckpointError(
+            folder,
+            f"has init_lora_weights {config['init_lora_weights']!r}, which changes the base's own weights; save it in "
+            "PEFT with path_initial_model_for_weight_conversion",
+        )
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise CheckpointError(folder, f"has no {WEIGHTS[0]}; expected it beside {native.CONFIG}")
+    r, alpha = rank_and_scale(config.get("r"), config.get("lora_alpha"), folder)
+    halves, stack = _halves(read_tensors(weights), folder)
+    base = config.get("base_model_name_or_path")
+    found = LoRACheckpoint(
+        r=r,
+        alpha=alpha * math.sqrt(r) if config.get("use_rslora") else alpha,
+        A=halves["A"],
+        B=halves["B"],
+        stack=stack,
+        source=str(folder),
+        base_model=base if isinstance(base, str) and base else None,
+    )
+    return check(found)
+
+
+def rank_and_scale(r: object, alpha: object, folder: Path) -> tuple[int, float | int]:
+    """What a configuration says they are; raises CheckpointError unless they can be."""
+    for value in (r, alpha):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise CheckpointError(folder, f"has r {r!r} and alpha {alpha!r}; expected two numbers")
+    if r < 1 or r != int(r):
+        raise CheckpointError(folder, f"has r {r!r}; expected a rank from 1 up")
+    return int(r), alpha
+
+
+def _halves(tensors: StateDict, folder: Path) -> tuple[dict[str, dict[tuple[int, str], Tensor]], str]:
+    halves: dict[str, dict[tuple[int, str], Tensor]] = {"A": {}, "B": {}}
+    stacks = set()
+    for name, tensor in tensors.items():
+        found = PART.match(name)
+        if not found or int(found["layer"]) > MAX_LAYER:
+            raise CheckpointError(
+                folder,
+                f"holds {name!r}; expected lora_A and lora_B of modules inside layers only (an embedding's, or another "
+                "variant's, is not represented)",
+            )
+        stacks.add(found["stack"])
+        halves[found["half"]][int(found["layer"]), found["module"]] = tensor
+    if len(stacks) != 1:
+        raise CheckpointError(folder, f"adapts layers of {', '.join(sorted(stacks))}; expected one stack of layers")
+    return halves, stacks.pop()
+
+
+def check(found: LoRACheckpoint) -> LoRACheckpoint:
+    """The checkpoint, where its tensors are pairs of one rank and precision; raises CheckpointError otherwise."""
+    if set(found.A) != set(found.B) or not found.A:
+        layer, module = sorted(set(found.A) ^ set(found.B))[0] if found.A or found.B else (0, "any module")
+        raise CheckpointError(found.source, f"has only one of lora_A and lora_B for {module} of layer {layer}")
+    kinds = {tensor.dtype for half in (found.A, found.B) for tensor in half.values()}
+    if len(kinds) != 1 or not kinds <= set(DTYPES):
+        raise CheckpointError(
+            found.source, f"is stored in {', '.join(sorted(map(str, kinds)))}; expected one precision"
+        )
+    for half, by_place, axis in (("A", found.A, 0), ("B", found.B, 1)):
+        for (layer, module), tensor in by_place.items():
+            if tensor.dim() != 2 or tensor.shape[axis] != found.r:
+                raise CheckpointError(
+                    found.source,
+                    f"has lora_{half} {tuple(tensor.shape)} for {module} of layer {layer}, but {native.CONFIG} says "
+                    f"r {found.r}; one of the two files is from another run",
+                )
+            if not bool(torch.isfinite(tensor).all()):
+                raise CheckpointError(found.source, f"has NaN or infinite numbers in {module} of layer {layer}")
+    return found
+
+
+def write(checkpoint: LoRACheckpoint, folder: str | Path, *, base: str | None = None) -> Path:
+    """Write a folder that `PeftModel.from_pretrained` and `load_lora` take, in the precision it has.
+
+    Raises AlignerProbeError where the folder exists or cannot be written.
+    """
+    tensors = {
+        f"base_model.model.{checkpoint.stack}.{layer}.{module}.lora_{half}.weight": tensor
+        for half, by_place in (("A", checkpoint.A), ("B", checkpoint.B))
+        for (layer, module), tensor in by_place.items()
+    }
+    config = {
+        "peft_type": "LORA",
+        "r": checkpoint.r,
+        "lora_alpha": checkpoint.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "target_modules": [module.rsplit(".", 1)[-1] for module in checkpoint.modules],
+        "layers_to_transform": checkpoint.layers,
+    }
+    return peft.write_folder(folder, tensors, config, base or checkpoint.base_model)

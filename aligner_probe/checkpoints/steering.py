@@ -1,0 +1,140 @@
+"""A constant adapter as steering vectors: one vector a layer, to be added to the output of its attention block.
+
+A folder of two files. `steering.safetensors` has a vector (d_model,) by TransformerLens hook name; `steering.json` says
+where each belongs, in TransformerLens's and in Hugging Face's names, and how to apply it.
+
+What it is, exactly: the vector is added at every position to what the attention output projection gives, before
+anything else of the layer sees it. That is not the place of most steering tools (llama.cpp's control vectors and their
+kin in vLLM), which add to a layer's output: the layer's own MLP would not see the vector then. The two are the same
+only where attention and MLP work side by side, as in GPT-NeoX.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from aligner_probe.checkpoints import native
+from aligner_probe.checkpoints.containers import read_tensors
+from aligner_probe.errors import CheckpointError
+from aligner_probe.files import whole
+
+VECTORS, SPECIFICATION = "steering.safetensors", "steering.json"
+FORMAT = "aligner_probe steering"
+FORMAT_VERSION = 1
+HOOK = "blocks.{layer}.attn.hook_out"
+#: The attention output projection by its Hugging Face name, where it is not Llama's.
+MODULES = {
+    "GPT2LMHeadModel": "transformer.h.{layer}.attn.c_proj",
+    "GPTNeoXForCausalLM": "gpt_neox.layers.{layer}.attention.dense",
+}
+LLAMA_MODULE = "model.layers.{layer}.self_attn.o_proj"
+WHAT = (
+    "One vector a layer, added at every position to the output of the attention output projection, before any norm "
+    "and before the sum with the residual stream."
+)
+IN_SEQUENCE = (
+    "Not the same as adding it to the layer's output (control vectors): the layer's own MLP would not see the vector."
+)
+IN_PARALLEL = (
+    "Attention and MLP work side by side in this model, so adding the vector to the layer's output (control vectors) "
+    "is the same thing."
+)
+USAGE = {
+    "transformer_lens": [
+        "from safetensors.torch import load_file",
+        f"vectors = load_file(folder + '/{VECTORS}')",
+        "hooks = [(name, lambda out, hook, v=v: out + v.to(out)) for name, v in vectors.items()]",
+        "logits = model.run_with_hooks(tokens, fwd_hooks=hooks)",
+    ],
+    "transformers": [
+        "import json",
+        "from safetensors.torch import load_file",
+        f"vectors = load_file(folder + '/{VECTORS}')",
+        f"for layer in json.load(open(folder + '/{SPECIFICATION}'))['layers']:",
+        "    v = vectors[layer['hook']]",
+        "    module = model.get_submodule(layer['module'])",
+        "    module.register_forward_hook(lambda module, inputs, out, v=v: out + v.to(out))",
+    ],
+    "vllm": [
+        "Not tested here. vLLM names its modules as Hugging Face does; they return (output, bias), so a forward hook",
+        "adds to the first. Control vectors at layer outputs are another thing (layer_output). A merged model",
+        "(--to merged) is a plain one and needs no hooks.",
+    ],
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Steering:
+    """Vectors by TransformerLens hook name, and what the specification says beside."""
+
+    vectors: dict[str, Float[Tensor, " d_model"]]
+    specification: dict[str, Any]
+
+
+def write(
+    folder: str | Path,
+    shifts: dict[int, Float[Tensor, " d_model"]],
+    *,
+    architecture: str,
+    parallel: bool,
+    origin: dict[str, Any],
+) -> Path:
+    """Write both files, vectors as float32. `parallel`: attention and MLP side by side, as GPT-NeoX can have them.
+
+    Raises AlignerProbeError where the folder exists or cannot be written.
+    """
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    module = MODULES.get(architecture, LLAMA_MODULE)
+    layers = [
+        {
+            "layer": layer,
+            "hook": HOOK.format(layer=layer),
+            "module": module.format(layer=layer),
+            "norm": round(float(shift.norm()), 6),
+        }
+        for layer, shift in sorted(shifts.items())
+    ]
+    specification = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "what": WHAT,
+        "layer_output": IN_PARALLEL if parallel else IN_SEQUENCE,
+        "vectors": VECTORS,
+        "architecture": architecture,
+        "d_model": len(next(iter(shifts.values()))),
+        "coefficient": 1.0,
+        "layers": layers,
+        "usage": USAGE,
+        "origin": origin,
+    }
+    vectors = {HOOK.format(layer=layer): shift.float().contiguous() for layer, shift in shifts.items()}
+    with whole(folder) as new:
+        new.mkdir()
+        (new / VECTORS).write_bytes(save(vectors))
+        (new / SPECIFICATION).write_text(json.dumps(specification, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def read(folder: str | Path) -> Steering:
+    """Raises CheckpointError where the folder is none, or where its two files contradict each other."""
+    folder = Path(folder)
+    specification = native.read_json(folder / SPECIFICATION)
+    if specification is None or specification.get("format") != FORMAT:
+        raise CheckpointError(folder, f"is no steering folder; expected {SPECIFICATION} with format {FORMAT!r}")
+    if specification.get("format_version") != FORMAT_VERSION:
+        found = specification.get("format_version")
+        raise CheckpointError(folder, f"has format_version {found!r}; this release reads {FORMAT_VERSION}")
+    vectors = read_tensors(folder / VECTORS)
+    named = [layer.get("hook") for layer in specification.get("layers", []) if isinstance(layer, dict)]
+    if sorted(vectors) != sorted(map(str, named)):
+        raise CheckpointError(folder, f"{SPECIFICATION} names {len(named)} hooks, not the {len(vectors)} of {VECTORS}")
+    shape = (specification.get("d_model"),)
+    if any(tuple(vector.shape) != shape for vector in vectors.values()):
+        raise CheckpointError(folder, f"has vectors that are not of d_model {shape[0]!r}; one file is from elsewhere")
+    return Steering(vectors, specification)
