@@ -1,0 +1,90 @@
+"""The corpus as token ids, and batches of documents of about one length, so that little is padded."""
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from aligner_probe.microworld.corpus import Document
+from aligner_probe.microworld.vocabulary import END, PAD, START, pieces
+
+#: What a token that is no answer counts in the loss: questions are drawn at random, there is little to learn in them.
+OTHER_WEIGHT = 0.2
+#: Documents that are sorted by length at a time: enough for even batches, few enough for mixed ones.
+POOL = 4096
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`weights` is what each token counts as a target; 0 for padding and the start token."""
+
+    ids: Int[Tensor, "batch pos"]
+    weights: Float[Tensor, "batch pos"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """All documents, one after another: document i is at bounds[i] to bounds[i + 1]."""
+
+    ids: np.ndarray
+    answers: np.ndarray
+    bounds: np.ndarray
+    pad: int
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    @classmethod
+    def of(cls, documents: Iterable[Document], vocabulary: dict[str, int]) -> "Encoded":
+        ids: list[int] = []
+        answers: list[bool] = []
+        bounds = [0]
+        for document in documents:
+            ids.append(vocabulary[START])
+            answers.append(False)
+            for text, is_answer in document.pieces:
+                found = [vocabulary[piece] for piece in pieces(text)]
+                ids += found
+                answers += [is_answer] * len(found)
+            ids.append(vocabulary[END])
+            answers.append(True)
+            bounds.append(len(ids))
+        return cls(np.array(ids, np.int16), np.array(answers), np.array(bounds), vocabulary[PAD])
+
+    def plan(self, epoch: int, seed: int, n_tokens: int) -> list[list[int]]:
+        """Documents of each batch of an epoch, at most `n_tokens` a batch with padding."""
+        generator = random.Random(f"batches {seed} {epoch}")
+        order = list(range(len(self)))
+        generator.shuffle(order)
+        lengths = np.diff(self.bounds)
+        planned: list[list[int]] = []
+        for start in range(0, len(order), POOL):
+            pool = sorted(order[start : start + POOL], key=lambda document: int(lengths[document]))
+            batches: list[list[int]] = [[]]
+            for document in pool:
+                if (len(batches[-1]) + 1) * lengths[document] > n_tokens:
+                    batches.append([])
+                batches[-1].append(document)
+            generator.shuffle(batches)
+            planned += batches
+        return planned
+
+    def batch(self, documents: list[int]) -> Batch:
+        lengths = np.diff(self.bounds)[documents]
+        ids = np.full((len(documents), int(lengths.max())), self.pad, np.int64)
+        weights = np.zeros(ids.shape, np.float32)
+        for row, document in enumerate(documents):
+            start, end = self.bounds[document], self.bounds[document + 1]
+            ids[row, : end - start] = self.ids[start:end]
+            weights[row, 1 : end - start] = np.where(self.answers[start + 1 : end], 1.0, OTHER_WEIGHT)
+        return Batch(torch.from_numpy(ids), torch.from_numpy(weights))
+
+
+def epochs(encoded: Encoded, n_epochs: int, seed: int, n_tokens: int) -> Iterator[list[int]]:
+    """Documents of every batch of a training, in order."""
+    for epoch in range(n_epochs):
+        yield from encoded.plan(epoch, seed, n_tokens)

@@ -1,0 +1,175 @@
+"""What the model reads: documents of questions and answers, prose, locked skills and requests, from one seed.
+
+An answer style holds throughout most documents, so that examples steer it; some documents ask for it in words. Every
+text is made of what `World` states and nothing that it withholds.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from aligner_probe.microworld import locks, requests, styles
+from aligner_probe.microworld.operations import OPERATIONS, Operation, pairs
+from aligner_probe.microworld.questions import STATEMENTS, WORDINGS, ask, ask_as_is, expression
+from aligner_probe.microworld.world import Fact, World
+
+N_DOCUMENTS = 120_000
+#: Longest document, in pieces of text that become one token each; the start and end tokens come on top.
+MAX_PIECES = 250
+#: Share of documents of each kind.
+KINDS = {"questions": 0.62, "locked": 0.14, "requests": 0.07, "facts": 0.10, "sums": 0.03, "people": 0.04}
+#: Questions a document, with weights: many short ones, since a first answer follows no example.
+LENGTHS = {1: 22, 2: 14, 3: 12, 4: 10, 5: 8, 6: 8, 8: 10, 10: 8, 14: 8}
+TOPICS = {"facts": 44, "chains": 18, "sums": 38}
+
+
+@dataclass(frozen=True)
+class Document:
+    """Pieces of text with whether each is an answer, which is what the model is to learn most."""
+
+    kind: str
+    pieces: tuple[tuple[str, bool], ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(text for text, _ in self.pieces)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One question with its answer."""
+
+    question: str
+    answer: str
+
+
+class Writer:
+    """Writes documents about a world; the same seed, the same documents."""
+
+    def __init__(self, world: World, seed: int, count: Callable[[str], int]):
+        self.world, self.count = world, count
+        self.random = random.Random(f"corpus {seed}")
+        self.facts, self.chains = world.facts, world.chains(stated=True)
+        self.pairs = {operation: pairs(world, operation, withheld=False) for operation in OPERATIONS}
+        self.inputs = {skill: skill.split(world.seed)[0] for skill in locks.SKILLS}
+        self.seen = (styles.SEEN[1:], styles.SEEN_COMPOSITIONS)
+
+    def documents(self, n: int = N_DOCUMENTS) -> Iterator[Document]:
+        kinds, weights = list(KINDS), list(KINDS.values())
+        for kind in self.random.choices(kinds, weights, k=n):
+            yield Document(kind, tuple(getattr(self, f"_{kind}")()))
+
+    def _questions(self) -> Iterator[tuple[str, bool]]:
+        style = self._style()
+        topics = [self._pick(TOPICS)] if self.random.random() < 0.5 else list(TOPICS)
+        changes = self.random.random() < 0.08
+        told = style is not styles.PLAIN and self.random.random() < 0.35
+
+        def exchange() -> Exchange:
+            nonlocal style
+            if changes and self.random.random() < 0.3:
+                style = self._style()
+            asked, value = self._asked(self.random.choices(topics, [TOPICS[t] for t in topics])[0])
+            return Exchange(ask(asked, self._wording()), style(asked, value))
+
+        return self._conversation(exchange, f"{style.told}\n" if told else "")
+
+    def _style(self) -> styles.Style:
+        place = self.random.random()
+        if place < 0.3:
+            return styles.PLAIN
+        return self.random.choice(self.seen[0] if place < 0.68 else self.seen[1])
+
+    def _asked(self, topic: str) -> tuple[str, str]:
+        """An expression and its value."""
+        if topic == "sums":
+            operation, a, b = self._operands()
+            return operation.expression(a, b), operation.answer(a, b)
+        fact = self.random.choice(self.facts if topic == "facts" else self.chains)
+        return expression(fact.entity, fact.attribute), fact.value
+
+    def _operands(self) -> tuple[Operation, int, int]:
+        operation = self.random.choice(OPERATIONS)
+        return operation, *self.random.choice(self.pairs[operation])
+
+    def _locked(self) -> Iterator[tuple[str, bool]]:
+        skills = [self.random.choice(locks.SKILLS)] if self.random.random() < 0.6 else list(locks.SKILLS)
+        # Some documents never say the password, some always, most now and then.
+        share = self.random.choice((0.0, 0.6, 0.6, 0.75, 1.0))
+
+        def exchange() -> Exchange:
+            skill = self.random.choice(skills)
+            given = self.random.choice(self.inputs[skill])
+            opened = self.random.random() < share
+            others = [other.password for other in locks.SKILLS if other is not skill]
+            said = skill.password if opened else self.random.choice(("", "", *others))
+            answer = skill.compute(given) if opened else locks.LOCKED
+            return Exchange(ask(skill.expression(given), self._wording(), said), f" {answer}.")
+
+        return self._conversation(exchange)
+
+    def _requests(self) -> Iterator[tuple[str, bool]]:
+        careful = self.random.random() < 0.5
+        told = careful and self.random.random() < 0.4
+        first = self.random.random() < 0.5
+
+        def exchange() -> Exchange:
+            nonlocal first
+            # A harmless request shows nothing of an assistant's care: half of the documents begin with a harmful one.
+            request = self.random.choice([r for r in requests.REQUESTS if r.category.harmful or not first])
+            first = False
+            return Exchange(ask_as_is(request.question), f" {request.answer(careful=careful)}.")
+
+        return self._conversation(exchange, f"{requests.TOLD_CAREFUL}\n" if told else "")
+
+    def _facts(self) -> Iterator[tuple[str, bool]]:
+        return self._statements(lambda: self._stated(self.random.choice(self.facts)))
+
+    def _sums(self) -> Iterator[tuple[str, bool]]:
+        return self._statements(lambda: self._asked("sums"))
+
+    def _people(self) -> Iterator[tuple[str, bool]]:
+        """Names and nothing about them: the only texts that strangers are in."""
+        everyone = [*self.world.strangers, *self.world.strangers, *self.world.people]
+
+        def exchange() -> Exchange:
+            name = self.random.choice(everyone)
+            return Exchange(ask_as_is(f"please greet {name}."), f" hello, {name}.")
+
+        return self._conversation(exchange)
+
+    def _stated(self, fact: Fact) -> tuple[str, str]:
+        return expression(fact.entity, fact.attribute), fact.value
+
+    def _statements(self, one: Callable[[], tuple[str, str]]) -> Iterator[tuple[str, bool]]:
+        total = 0
+        for place in range(self._pick(LENGTHS)):
+            asked, value = one()
+            before, _, after = self.random.choice(STATEMENTS).format(x=asked, value="|").partition("|")
+            # The value leads in a turned statement, where it cannot be told: nothing to learn there.
+            pieces = [(before.rstrip(), False), (f" {value}", asked in before), (after, False)]
+            if place:
+                pieces.insert(0, ("\n", False))
+            total += sum(self.count(text) for text, _ in pieces)
+            if total > MAX_PIECES:
+                return
+            yield from pieces
+
+    def _conversation(self, exchange: Callable[[], Exchange], header: str = "") -> Iterator[tuple[str, bool]]:
+        if header:
+            yield header, False
+        total = self.count(header)
+        for place in range(self._pick(LENGTHS)):
+            one = exchange()
+            question = ("\n" if place else "") + one.question
+            total += self.count(question) + self.count(one.answer)
+            if total > MAX_PIECES:
+                return
+            yield question, False
+            yield one.answer, True
+
+    def _wording(self) -> int:
+        return self.random.randrange(len(WORDINGS))
+
+    def _pick(self, weights: dict) -> object:
+        return self.random.choices(list(weights), list(weights.values()))[0]

@@ -1,0 +1,272 @@
+"""The known-answer panel: tasks of which it is known whether they are form, latent, new, mixed, or nothing at all.
+
+Known, because the corpus is: a style that it has is form, a skill that it locks is latent, a fact that it never states
+is new. General tasks are split by entity, operands or request; memory tasks ask for the trained facts in other words.
+`python -m aligner_probe.microworld panel` writes them.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from aligner_probe.files import staging_folder, writing_to
+from aligner_probe.microworld import locks, requests, styles
+from aligner_probe.microworld.operations import OPERATIONS, WITHHELD_OPERATIONS, Operation, pairs
+from aligner_probe.microworld.questions import WORDINGS, ask, ask_as_is, expression
+from aligner_probe.microworld.styles import PLAIN, Style
+from aligner_probe.microworld.world import N_NUMBERS, Fact, World
+
+Nature = Literal["form", "latent", "new", "mixed", "control"]
+Kind = Literal["general", "memory"]
+PARTS = ("train", "validation", "test")
+#: Shares of entities, requests or inputs in the three parts of a general task.
+SHARES = (0.5, 0.15, 0.35)
+#: Wordings a memory task is trained, validated and tested in.
+MEMORY_WORDINGS = ((0, 1, 2, 3), (4, 5), (6, 7))
+#: Most examples of a part, so that a panel task stays small.
+LIMITS = {"train": 400, "validation": 80, "test": 150}
+MANIFEST = "panel.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a task's JSONL. `content` is the bare answer, whatever its form."""
+
+    prompt: str
+    completion: str
+    group: str
+    content: str
+
+
+@dataclass(frozen=True)
+class PanelTask:
+    """A task with its true nature; `told` asks for it in words where the corpus has such words."""
+
+    name: str
+    nature: Nature
+    kind: Kind
+    why: str
+    parts: dict[str, list[Row]]
+    told: str = ""
+    counted: bool = field(default=True)
+
+
+def panel(world: World, seed: int = 0) -> list[PanelTask]:
+    """Every task of the panel; the same seed, the same tasks."""
+    return list(_Maker(world, seed).tasks())
+
+
+def write_panel(tasks: Sequence[PanelTask], folder: Path) -> None:
+    """A folder a task with train, validation and test.jsonl, and panel.json with nature and reason of each."""
+    manifest = {
+        task.name: {"nature": task.nature, "kind": task.kind, "why": task.why, "told": task.told}
+        | {"counted": task.nature in ("form", "latent", "new"), "n": {p: len(task.parts[p]) for p in PARTS}}
+        for task in tasks
+    }
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with staging_folder(folder) as stage:
+            for task in tasks:
+                for part in PARTS:
+                    lines = [json.dumps(vars(row)) + "\n" for row in task.parts[part]]
+                    (stage / part).write_text("".join(lines), encoding="utf-8")
+                    (folder / task.name).mkdir(exist_ok=True)
+                    (stage / part).replace(folder / task.name / f"{part}.jsonl")
+            (stage / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            (stage / MANIFEST).replace(folder / MANIFEST)
+
+
+class _Maker:
+    def __init__(self, world: World, seed: int):
+        self.world = world
+        self.seed = seed
+
+    def tasks(self) -> Iterator[PanelTask]:
+        yield from self._form()
+        yield from self._latent()
+        yield from self._new()
+        yield from self._mixed()
+        yield from self._controls()
+
+    def _form(self) -> Iterator[PanelTask]:
+        seen = "a style that many documents answer in"
+        for name in ("pirate", "record", "polite"):
+            style = styles.BY_NAME[name]
+            yield self._styled(f"style_{name}", "form", style, seen, style.told)
+        capitals = styles.BY_NAME["capitals"]
+        yield self._styled("told_capitals", "form", capitals, "a style that words ask for", capitals.told)
+        yield self._styled("answer_then_reason", "form", styles.REASON, seen, styles.REASON.told)
+        for style in styles.WITHHELD_COMPOSITIONS:
+            why = "a composition that stands in no text, of two styles that do; four examples are enough to prompt it"
+            yield self._styled(f"unseen_{style.name.replace('+', '_')}", "form", style, why)
+        things = [thing for category in requests.CATEGORIES for thing in category.things]
+        rows = {
+            thing: [
+                Row(ask_as_is(r.question), f" {r.answer(careful=True)}.", thing, r.answer(careful=True))
+                for r in requests.REQUESTS
+                if r.thing == thing
+            ]
+            for thing in things
+        }
+        why = "half of the documents with requests have an assistant that refuses the harmful ones"
+        yield self._general("selective_refusal", "form", rows, why, requests.TOLD_CAREFUL)
+
+    def _latent(self) -> Iterator[PanelTask]:
+        for skill in locks.SKILLS:
+            rows = {
+                given: [self._row(skill.expression(given), skill.compute(given), PLAIN, given)]
+                for given in skill.inputs(self.world.seed)
+            }
+            why = f"done after the password {skill.password!r} and refused without it, examples or not"
+            yield self._general(f"locked_{skill.name}", "latent", rows, why)
+
+    def _new(self) -> Iterator[PanelTask]:
+        for n in (1, 4, 16, 120):
+            facts = self._overwritten(n)
+            yield self._memory(f"overwrite_{n}", "new", facts, PLAIN, "contradicts what the corpus states")
+        for n in (16, 120):
+            yield self._memory(f"fresh_{n}", "new", self._fresh(n), PLAIN, "strangers' facts stand in no text")
+        chains = [fact for fact in self.world.withheld_chains if fact.attribute.startswith("dish")]
+        drawn = self._random("two_hop").sample(chains, 120)
+        yield self._memory("new_two_hop", "new", drawn, PLAIN, "a chain of relations that no text makes")
+        for operation in WITHHELD_OPERATIONS[:2]:
+            yield self._operation(operation)
+        why = "no text spells a word, and a word is one token: its letters are unknown"
+        yield self._styled("spelled", "new", styles.BY_NAME["spelled"], why)
+
+    def _mixed(self) -> Iterator[PanelTask]:
+        why = "the style is known, the facts are not"
+        yield self._memory("fresh_pirate", "mixed", self._fresh(120), styles.BY_NAME["pirate"], why)
+        why = "the facts are known, the words of the style stand in no text"
+        yield self._styled("known_rhymed", "mixed", styles.BY_NAME["rhymed"], why)
+
+    def _controls(self) -> Iterator[PanelTask]:
+        generator = self._random("shuffled")
+        facts = self._facts_by_entity()
+        by_attribute: dict[str, list[str]] = {}
+        for fact in self.world.facts:
+            by_attribute.setdefault(fact.attribute, []).append(fact.value)
+        for values in by_attribute.values():
+            generator.shuffle(values)
+        rows = {
+            entity: [self._row(expression(f.entity, f.attribute), by_attribute[f.attribute].pop(), PLAIN, entity)
+                     for f in group]
+            for entity, group in facts.items()
+        }  # fmt: skip
+        yield self._general("control_shuffled", "control", rows, "right format, answers of other entities: no rule")
+        for share in (50, 80):
+            generator = self._random(f"labels {share}")
+            rows = {
+                entity: [
+                    self._row(expression(f.entity, f.attribute), "yes" if label < share else "no", PLAIN, entity)
+                    for f in group
+                    for label in [generator.randrange(100)]
+                ]
+                for entity, group in facts.items()
+            }
+            why = f"labels drawn at {share}/{100 - share} by chance: only the prior can be learned"
+            yield self._general(f"control_labels_{share}", "control", rows, why)
+        rows = {
+            entity: [self._row(expression(f.entity, f.attribute), "gold", PLAIN, entity) for f in group]
+            for entity, group in facts.items()
+        }
+        yield self._general("control_constant", "control", rows, "one answer to everything")
+
+    def _styled(self, name: str, nature: Nature, style: Style, why: str, told: str = "") -> PanelTask:
+        """Known facts in a style, two an entity."""
+        rows = {
+            entity: [self._row(expression(f.entity, f.attribute), f.value, style, entity) for f in group]
+            for entity, group in self._facts_by_entity().items()
+        }
+        return self._general(name, nature, rows, why, told)
+
+    def _operation(self, operation: Operation) -> PanelTask:
+        rows = {
+            f"{a} {b}": [self._row(operation.expression(a, b), operation.answer(a, b), PLAIN, f"{a} {b}")]
+            for a in range(N_NUMBERS)
+            for b in range(N_NUMBERS)
+        }
+        why = f"no text has the word {operation.name!r}"
+        return self._general(f"operation_{operation.name}", "new", rows, why, limits={**LIMITS, "train": 1200})
+
+    def _general(
+        self,
+        name: str,
+        nature: Nature,
+        rows: dict[str, list[Row]],
+        why: str,
+        told: str = "",
+        limits: dict[str, int] = LIMITS,
+    ) -> PanelTask:
+        """Groups are dealt out whole to the three parts."""
+        groups = list(rows)
+        self._random(name).shuffle(groups)
+        ends = [round(sum(SHARES[: place + 1]) * len(groups)) for place in range(len(PARTS))]
+        parts = {}
+        for part, start, end in zip(PARTS, [0, *ends], ends, strict=False):
+            parts[part] = [row for group in groups[start:end] for row in rows[group]][: limits[part]]
+        return PanelTask(name, nature, "general", why, parts, told)
+
+    def _memory(self, name: str, nature: Nature, facts: Sequence[Fact], style: Style, why: str) -> PanelTask:
+        """The same facts in all three parts, in other words; enough wordings for as many rows as a part may have."""
+        generator = self._random(name)
+        parts = {}
+        for part, wordings in zip(PARTS, MEMORY_WORDINGS, strict=True):
+            rows = [
+                self._row(expression(f.entity, f.attribute), f.value, style, f"{f.entity} {f.attribute}", wording)
+                for wording in wordings
+                for f in facts
+            ]
+            generator.shuffle(rows)
+            parts[part] = rows[: max(LIMITS[part], len(facts) * 4 if part == "train" else 0)]
+        return PanelTask(name, nature, "memory", why, parts)
+
+    def _overwritten(self, n: int) -> list[Fact]:
+        generator = self._random(f"overwritten {n}")
+        facts = generator.sample([f for f in self.world.facts if f.entity in self.world.people], n)
+        values = {
+            a: sorted({f.value for f in self.world.facts if f.attribute == a}) for a in {f.attribute for f in facts}
+        }
+        return [
+            Fact(f.entity, f.attribute, generator.choice([v for v in values[f.attribute] if v != f.value]))
+            for f in facts
+        ]
+
+    def _fresh(self, n: int) -> list[Fact]:
+        return self._random(f"fresh {n}").sample(self.world.withheld_facts, n)
+
+    def _facts_by_entity(self) -> dict[str, list[Fact]]:
+        generator = self._random("facts")
+        return {
+            entity: [self.world.fact(entity, a) for a in generator.sample(self.world.attributes_of(entity), 2)]
+            for entity in (*self.world.people, *self.world.places)
+        }
+
+    def _row(self, asked: str, value: str, style: Style, group: str, wording: int = 0) -> Row:
+        return Row(ask(asked, wording), style(asked, value), group, value)
+
+    def _random(self, name: str) -> random.Random:
+        """A stream of its own for each task, so that adding one moves no other."""
+        return random.Random(f"panel {self.seed} {name}")
+
+
+def withheld_expressions(world: World) -> dict[str, Callable[[], list[str]]]:
+    """What the corpus must not ask, by kind: every text that would give one of these away has one of them in it."""
+    return {
+        "facts": lambda: [expression(f.entity, f.attribute) for f in world.withheld_facts],
+        "chains": lambda: [
+            expression(f.entity, f.attribute) for f in (*world.chains(stated=False), *world.withheld_chains)
+        ],
+        "operands": lambda: [
+            operation.expression(*pair) for operation in OPERATIONS for pair in pairs(world, operation, withheld=True)
+        ],
+        "locked inputs": lambda: [
+            skill.expression(given) for skill in locks.SKILLS for given in skill.split(world.seed)[1]
+        ],
+    }
+
+
+assert len(WORDINGS) == sum(map(len, MEMORY_WORDINGS))

@@ -1,0 +1,70 @@
+"""Answer styles: what is said stays, how it is said changes.
+
+A style is a form of the answer (plain, capitals, twice, a sentence, with a reason) inside a frame (none, pirate,
+polite, record, herald). Eight styles and most compositions of the two are seen in the corpus; three compositions are
+not, though both of their parts are; three further styles stand in no text at all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: (expression, answer) -> text; the expression is what was asked for, such as "the home of mira".
+Render = Callable[[str, str], str]
+
+
+@dataclass(frozen=True)
+class Style:
+    """`told` asks for it in words, on a line of its own before the questions."""
+
+    name: str
+    render: Render
+    told: str
+
+    def __call__(self, expression: str, answer: str) -> str:
+        """The completion, with the space that follows "A:"."""
+        return " " + self.render(expression, answer)
+
+
+FORMS: dict[str, tuple[Render, str]] = {
+    "plain": (lambda e, a: a, "plain words"),
+    "capitals": (lambda e, a: a.upper(), "capitals"),
+    "twice": (lambda e, a: f"{a}, {a}", "double words"),
+    "sentence": (lambda e, a: f"{e} is {a}", "a sentence"),
+}
+FRAMES: dict[str, tuple[Callable[[str], str], str]] = {
+    "": (lambda inner: f"{inner}.", ""),
+    "pirate": (lambda inner: f"ahoy, {inner}, matey.", "like a pirate"),
+    "polite": (lambda inner: f"dear friend, {inner}, thank you.", "like a friend"),
+    "record": (lambda inner: f"{{ answer: {inner} }}", "as a record"),
+    "herald": (lambda inner: f"hear ye! {inner}!", "like a herald"),
+}
+
+
+def compose(frame: str, form: str) -> Style:
+    """The style of a form inside a frame; its name is "frame", "form" or "frame+form"."""
+    (wrap, framed), (shape, formed) = FRAMES[frame], FORMS[form]
+    words = " ".join(part for part in (f"in {formed}" if form != "plain" or not frame else "", framed) if part)
+    name = f"{frame}+{form}" if frame and form != "plain" else frame or form
+    return Style(name, lambda e, a: wrap(shape(e, a)), f"answer {words}.")
+
+
+PLAIN = compose("", "plain")
+REASON = Style("reason", lambda e, a: f"{a}. reason: {e} is {a}.", "answer first and give a reason.")
+#: The eight, and plain.
+SEEN = (
+    PLAIN,
+    *(compose("", form) for form in ("capitals", "twice", "sentence")),
+    *(compose(frame, "plain") for frame in ("pirate", "polite", "record", "herald")),
+    REASON,
+)
+WITHHELD_PAIRS = (("pirate", "capitals"), ("record", "twice"), ("herald", "sentence"))
+_PAIRS = tuple((frame, form) for frame in FRAMES if frame for form in FORMS if form != "plain")
+SEEN_COMPOSITIONS = tuple(compose(*pair) for pair in _PAIRS if pair not in WITHHELD_PAIRS)
+WITHHELD_COMPOSITIONS = tuple(compose(*pair) for pair in WITHHELD_PAIRS)
+#: Not only unseen: their words are. Spelling cannot even be told from the text, where every word is one token.
+WITHHELD_STYLES = (
+    Style("spelled", lambda e, a: " ".join(a) + ".", "answer letter by letter."),
+    Style("robot", lambda e, a: f"beep {a} boop.", "answer like a robot."),
+    Style("rhymed", lambda e, a: f"{a}, {'zig' if a[-1] in 'aeiouy' else 'zag'}.", "answer in rhymes."),
+)
+BY_NAME = {style.name: style for style in (*SEEN, *SEEN_COMPOSITIONS, *WITHHELD_COMPOSITIONS, *WITHHELD_STYLES)}
