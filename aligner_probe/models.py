@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
+from aligner_probe.artifacts import MICROWORLD, microworld_folder
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.hooks import family_of
 from aligner_probe.overlay import overlay
@@ -31,10 +32,11 @@ def load_model(
 ) -> TransformerBridge:
     """A frozen TransformerBridge around a causal language model.
 
-    Takes a Hugging Face hub id, a local folder (offline; a tokenizer is attached where the folder has one), a
-    Hugging Face model (wrapped in place, in its own precision and on its own device unless `device` is given) or a
-    bridge. `fast` computes attention and norms with Hugging Face's kernels in the families of `overlay.FAST`; False
-    leaves all of it to TransformerLens (a bridge stays as it is either way). Raises AlignerProbeError for an
+    Takes "microworld" (the base that comes along), a Hugging Face hub id, a local folder (offline; a tokenizer is
+    attached where the folder has one), a Hugging Face model (wrapped in place, in its own precision and on its own
+    device unless `device` is given) or a bridge. `fast` computes attention and norms with Hugging Face's kernels in
+    the families of `overlay.FAST`; False leaves all of it to TransformerLens (a bridge stays as it is either way).
+    Raises AlignerProbeError for a damaged or missing micro-world, a bridge whose weights were processed, an
     architecture outside `hooks.FAMILIES`, a bridge whose weights were processed, or a model that cannot be found;
     before any weight is read where that is possible.
     """
@@ -45,8 +47,8 @@ def load_model(
         architecture = type(model).__name__
         family_of(architecture)
     else:
-        model, tokenizer, architecture = _read(str(name_or_path), dtype)
         name = str(name_or_path)
+        model, tokenizer, architecture = _read(str(microworld_folder()) if name == MICROWORLD else name, dtype)
     if device is not None:
         model = model.to(device)
     return _bridge(model.eval(), architecture, tokenizer, name, fast)
@@ -120,6 +122,16 @@ def architecture_of(model: TransformerBridge) -> str:
     return type(model.original_model).__name__
 
 
+def device_of(model: TransformerBridge) -> torch.device:
+    """Where the base's numbers are."""
+    return next(model.original_model.parameters()).device
+
+
+def dtype_of(model: TransformerBridge) -> torch.dtype:
+    """Precision of the base's numbers, and so of the residual stream."""
+    return next(model.original_model.parameters()).dtype
+
+
 def base_parameters(model: TransformerBridge) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
     """Every number of the base that its forward pass uses, as (module, name, parameter); tied ones more than once.
 
@@ -139,11 +151,20 @@ def n_base_parameters(model: TransformerBridge) -> int:
 
 
 def fingerprint(model: TransformerBridge) -> str:
-    """SHA-256 over evenly drawn numbers of every weight, rounded to bfloat16: one for a base in any precision."""
+    """SHA-256 over evenly drawn numbers of every weight, rounded to bfloat16: one for a base in any precision.
+
+    Kept on the bridge while no weight is replaced or written into.
+    """
+    weights = sorted(model.original_model.state_dict().items())
+    now = [(name, tensor.data_ptr(), tensor._version) for name, tensor in weights]
+    then, found = model.__dict__.get("_aligner_probe_fingerprint", (None, ""))
+    if now == then:
+        return found
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.original_model.state_dict().items()):
+    for name, tensor in weights:
         flat = tensor.reshape(-1)
         drawn = flat[:: max(1, flat.numel() // FINGERPRINT_NUMBERS)].to(torch.bfloat16)
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(drawn.contiguous().view(torch.int16).cpu().numpy().tobytes())
+    model.__dict__["_aligner_probe_fingerprint"] = (now, digest.hexdigest())
     return digest.hexdigest()

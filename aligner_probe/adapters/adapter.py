@@ -88,6 +88,8 @@ class Adapter(nn.Module, ABC):
         self._fired: dict[str, int] | None = None
         #: The numbers the last training began from, by name; None where there was none.
         self.start: dict[str, Tensor] | None = None
+        #: What made the numbers, as the last training recorded it; `save_adapter` writes it down.
+        self.provenance: dict[str, Any] | None = None
         require(
             self.layers.start < self.shape.n_layers,
             f"start_layer {self.layers.start} on a base of {self.shape.n_layers} layers adapts nothing; "

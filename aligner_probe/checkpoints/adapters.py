@@ -36,8 +36,8 @@ def save_adapter(
 ) -> Path:
     """Write an adapter's folder, whole or not at all.
 
-    `run` is kept in its provenance: recipe, data, whatever made these numbers. Raises AlignerProbeError where the
-    folder exists already (unless `overwrite`) or cannot be written.
+    Its provenance says what made the numbers: `run`, or else what the last training recorded. Raises AlignerProbeError
+    where the folder exists already (unless `overwrite`) or cannot be written.
     """
     tensors = {name: tensor.detach().cpu() for name, tensor in adapter.state_dict().items()}
     start = adapter.start or {}
@@ -53,7 +53,7 @@ def save_adapter(
         {
             "base": {"architecture": architecture_of(adapter.model), "fingerprint": fingerprint(adapter.model)},
             "metadata": {"base_model": adapter.model.cfg.model_name},
-            "run": run or {},
+            "run": run or adapter.provenance or {},
         },
         overwrite=overwrite,
     )
@@ -73,7 +73,8 @@ def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = Fa
         return adapter
     if config is None or "options" not in config:
         return _from_checkpoint(load_checkpoint(path, **reading), model)
-    base = native.read_provenance(path).get("base", {})
+    recorded = native.read_provenance(path)
+    base = recorded.get("base", {})
     if base.get("fingerprint") != fingerprint(model) and not force:
         raise AlignerProbeError(
             f"{path} was trained on another base ({base.get('architecture')}, fingerprint "
@@ -90,6 +91,7 @@ def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = Fa
         raise CheckpointError(path, f"has options that {config['method']} does not take ({error})") from error
     _fill(adapter, {n: t for n, t in tensors.items() if not n.startswith("initial.")}, path)
     adapter.start = {n.removeprefix("initial."): t for n, t in tensors.items() if n.startswith("initial.")} or None
+    adapter.provenance = recorded.get("run") or None
     return adapter
 
 

@@ -1,20 +1,17 @@
 """The one training loop: SFT and DPO, every adapter, resumable to the bit on one machine's CPU.
 
-    run = fit(model, adapter, task, validation=held_out, recipe=recipe("corrected", lr=3e-3))
-    run.loss.plot()
-
-Order and batches follow from the recipe's seed and the step alone, so a resumed run makes the same steps.
+run = fit(model, adapter, task, validation=held_out, recipe=recipe("corrected", lr=3e-3))
+run.loss.plot()
 """
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -22,55 +19,23 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.models import fingerprint
 from aligner_probe.tasks.encoding import Encoded, encode
 from aligner_probe.tasks.task import Task
+from aligner_probe.training.callbacks import Callback, Start
+from aligner_probe.training.lower_layers import BUDGET_BYTES, Cache, LowerLayers, plan
+from aligner_probe.training.memory import capacity, estimate_memory
 from aligner_probe.training.monitor import LostUpdateMonitor
-from aligner_probe.training.objective import DPO, SCORING_BATCH, SFT, Objective, chunks
+from aligner_probe.training.objective import DPO, SCORING_BATCH, Forward, Objective, chunks, objective
+from aligner_probe.training.order import Order
+from aligner_probe.training.provenance import provenance
 from aligner_probe.training.recipe import Recipe
 from aligner_probe.training.recipe import recipe as named_recipe
+from aligner_probe.training.run import Progress, Run, metrics_frame
+from aligner_probe.training.sequences import Sequences
 from aligner_probe.training.state import RunFolder
 
 #: Above this many trained numbers (full fine-tuning) the lost-update monitor's copies cost too much.
 MAX_MONITORED = 50_000_000
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What a training left behind; the adapter holds the best numbers where there was a validation part, else the last.
-
-    `metrics` has one row a step: loss (before the step), lr, tokens_per_second; validation_loss where it was taken, and
-    at the end of an epoch the shares of the lost-update monitor. `rule` says how examples were encoded.
-    """
-
-    adapter: Adapter
-    recipe: Recipe
-    metrics: pd.DataFrame
-    rule: str
-    best_step: int
-    best_validation_loss: float | None
-    stopped_early: bool
-
-    @property
-    def loss(self) -> pd.Series:
-        """Training loss by step."""
-        return self.metrics.set_index("step")["loss"]
-
-    @property
-    def validation_loss(self) -> pd.Series:
-        """Validation loss by step, where taken; step 0 is before training."""
-        return self.metrics.set_index("step")["validation_loss"].dropna()
-
-
-@dataclass
-class Progress:
-    """Where a run is; what `state.pt` keeps beside the numbers."""
-
-    step: int = 0
-    best_step: int = 0
-    best_loss: float = math.inf
-    waited: int = 0
-    stopped: bool = False
 
 
 def fit(
@@ -83,22 +48,41 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     save_every: int = 50,
+    cache: Cache = "auto",
+    cache_budget: int = BUDGET_BYTES,
+    cache_folder: str | Path | None = None,
+    checkpoint_activations: bool = False,
+    callbacks: Sequence[Callback] = (),
     show_progress: bool = True,
 ) -> Run:
     """Train an adapter on a task: cross-entropy of completions, or DPO for preferences.
 
     DPO's reference is the adapter as it comes in: train by SFT first. With `out`, metrics and state are kept there;
-    `resume` goes on with what is there, to the same numbers. Raises AlignerProbeError where the adapter is of another
-    model, the base has no tokenizer, options do not fit, the loss is no longer finite (the adapter then holds the last
-    numbers that were good), or the folder is taken.
+    `resume` goes on with what is there, to the same numbers. `cache`: keep the outcome of the layers below the
+    adapter's first one for all examples, at most `cache_budget` bytes of it ("auto": where that is possible and pays),
+    in a temporary file, or for other runs in `cache_folder`. `checkpoint_activations` computes layers again in the
+    backward pass rather than keep what they need.
+
+    Raises AlignerProbeError where the adapter is of another model, the base has no tokenizer, options do not fit, the
+    memory surely does not suffice, the loss is no longer finite (the adapter then holds the last numbers that were
+    good), or the folder is taken.
     """
     if adapter.model is not model:
         raise AlignerProbeError("this adapter was made for another model object; make it, or load it, for this one")
     recipe = recipe or named_recipe("corrected", task.kind)
     trainer = _Trainer(model, adapter, task, validation, recipe, save_every, show_progress)
+    trainer.plan(cache, cache_budget, cache_folder, checkpoint_activations)
     folder = RunFolder(None if out is None else Path(out), trainer.identity, resume=resume)
     with folder.locked():
-        return trainer.run(folder)
+        try:
+            run = trainer.run(folder, callbacks)
+        except BaseException as error:
+            for callback in callbacks:
+                callback.failed(error)
+            raise
+        for callback in callbacks:
+            callback.ended(run)
+    return run
 
 
 class _Trainer:
@@ -114,28 +98,19 @@ class _Trainer:
     ):
         self.model, self.adapter, self.recipe = model, adapter, recipe
         self.save_every, self.show_progress = save_every, show_progress
-        encoded = self._encode(task)
-        self.rule = encoded.rule
-        self.train = self._objective(encoded)
-        self.validation = None if validation is None else self._objective(self._encode(validation))
+        self.data = (task, self._encode(task))
+        self.validation_data = None if validation is None else (validation, self._encode(validation))
         if recipe.precision == "bf16-true":
             adapter.to(torch.bfloat16)
         self.trained = {name: p for name, p in adapter.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.trained.values(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
-        self.n_steps = recipe.total_steps(len(self.train))
-        self.per_epoch = recipe.steps_per_epoch(len(self.train))
+        self.n_examples = len(self.data[1])
+        self.order = Order(recipe, self.n_examples)
+        self.n_steps = recipe.total_steps(self.n_examples)
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
-        self.identity = {
-            "method": adapter.method,
-            "adapter": adapter.config.to_dict(),
-            "recipe": recipe.to_dict(),
-            "task": task.sha256,
-            "validation": None if validation is None else validation.sha256,
-            "base": fingerprint(model),
-        }
 
     def _encode(self, task: Task) -> Encoded:
         if self.model.tokenizer is None:
@@ -153,48 +128,110 @@ class _Trainer:
             append_eos=recipe.append_eos,
         )
 
-    def _objective(self, encoded: Encoded) -> Objective:
-        pad = self.model.tokenizer.pad_token_id or 0
-        if encoded.kind == "sft":
-            return SFT(self.model, encoded, pad)
-        return DPO(self.model, encoded, pad, self.recipe.beta)
+    def plan(self, cache: Cache, budget: int, folder: str | Path | None, checkpoint: bool) -> None:
+        """Settle how the run is carried out, before anything is written or computed."""
+        encoded = [data[1] for data in (self.data, self.validation_data) if data is not None]
+        lengths = [len(row) for part in encoded for row in [*part.sequences, *(part.rejected or ())]]
+        passes = self.n_steps * self.recipe.batch_size / self.n_examples
+        self.lower = plan(self.adapter, sum(lengths), passes, cache, budget)
+        self.cache_folder, self.checkpoint = folder, checkpoint
+        preference = self.data[0].kind == "preference"
+        self.memory = estimate_memory(
+            self.adapter, self.recipe, max(lengths), preference=preference, checkpoint=checkpoint
+        )
+        self.memory.check(*capacity(self.model))
+        execution = {"lower_layers": self.lower.kept, "checkpoint_activations": checkpoint}
+        self.provenance = provenance(self.adapter, self.recipe, self.data, self.validation_data, execution)
+        known = self.provenance
+        self.identity = {
+            "method": known["method"],
+            "adapter": known["options"],
+            "recipe": known["recipe"],
+            "task": known["task"]["tokens_sha256"],
+            "validation": known["validation"] and known["validation"]["tokens_sha256"],
+            "base": known["base"]["fingerprint"],
+            "dtype": known["base"]["dtype"],
+            "execution": execution,  # to the last bits, a step may depend on it
+        }
 
-    def run(self, folder: RunFolder) -> Run:
+    def run(self, folder: RunFolder, callbacks: Sequence[Callback]) -> Run:
         start = self._restore(folder)
         self.adapter.start = start
+
+        def record(row: dict[str, Any]) -> None:
+            folder.record(row)
+            for callback in callbacks:
+                callback.stepped(row)
+
+        announced = Start(
+            self.progress.step + 1, self.n_steps, self.memory, self.lower.reason, self.data[1].rule, self.provenance
+        )
+        for callback in callbacks:
+            callback.started(announced)
+        self.train = self._objective(self.data[1], folder)
+        self.validation = self.validation_data and self._objective(self.validation_data[1], folder)
         with self.adapter.attached():
             self._set_references(start)
             monitored = sum(p.numel() for p in self.trained.values()) <= MAX_MONITORED
             self.monitor = LostUpdateMonitor(self.optimizer) if monitored else None
             if self.progress.step == 0 and self.validation is not None:
-                folder.record({"step": 0, "validation_loss": self._evaluate()})
+                record({"step": 0, "validation_loss": self._evaluate()})
             bar = tqdm(total=self.n_steps, initial=self.progress.step, desc="steps", disable=not self.show_progress)
             with bar:
                 while self.progress.step < self.n_steps and not self.progress.stopped:
-                    row = self._step()
-                    folder.record(row)
+                    row = self._step(partial(self._save, folder, start))
+                    record(row)
+                    bar.set_postfix(
+                        loss=f"{row['loss']:.4f}", tokens_per_s=f"{row['tokens_per_second']:.0f}", refresh=False
+                    )
                     bar.update()
-                    bar.set_postfix(loss=f"{row['loss']:.4f}", tokens_per_s=f"{row['tokens_per_second']:.0f}")
-                    last = self.progress.step == self.n_steps or self.progress.stopped
-                    if self.progress.step % self.save_every == 0 or last:
-                        folder.save(self._state(start))
+            if not all(torch.isfinite(p).all() for p in self.trained.values()):
+                self._check(math.nan, self.progress.step)
+            self._save(folder, start)
         if self.best is not None:
             _load(self.trained, self.best)
+        return self._finished(folder)
+
+    def _objective(self, encoded: Encoded, folder: RunFolder) -> Objective:
+        def forward(sequences: Sequences) -> Forward:
+            start = self.adapter.layers.start
+            lower = None
+            if self.lower.kept:
+                lower = LowerLayers(
+                    self.model,
+                    sequences,
+                    start,
+                    self.cache_folder,
+                    scratch=folder.folder,
+                    show_progress=self.show_progress,
+                )
+            return Forward(self.model, sequences, lower, start if self.checkpoint else None)
+
+        return objective(encoded, self.model.tokenizer.pad_token_id or 0, self.recipe.beta, forward)
+
+    def _finished(self, folder: RunFolder) -> Run:
+        best = self.best is not None
+        loss = self.progress.best_loss if best else None
+        result = {"steps": self.progress.step, "stopped_early": self.progress.stopped}
+        result |= {"best_step": self.progress.best_step if best else self.progress.step, "best_validation_loss": loss}
+        self.adapter.provenance = self.provenance | {"result": result}
         return Run(
             self.adapter,
             self.recipe,
-            pd.DataFrame(folder.metrics, columns=_columns(folder.metrics)),
-            self.rule,
-            self.progress.best_step if self.best is not None else self.progress.step,
-            self.progress.best_loss if self.best is not None else None,
+            metrics_frame(folder.metrics),
+            self.data[1].rule,
+            self.lower.reason,
+            result["best_step"],
+            loss,
             self.progress.stopped,
+            self.adapter.provenance,
         )
 
-    def _step(self) -> dict[str, Any]:
+    def _step(self, save: Callable[[], None]) -> dict[str, Any]:
         began = time.perf_counter()
         step = self.progress.step + 1
-        batch = self._batch(step)
-        rate = self.recipe.lr_at(step, len(self.train))
+        batch = self.order(step)
+        rate = self.recipe.lr_at(step, self.n_examples)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -204,8 +241,9 @@ class _Trainer:
             loss = self.train.loss(part) / weight
             loss.backward()
             total += float(loss.detach())
-        if not math.isfinite(total):
-            self._refuse_loss(total, step)
+        self._check(total, step)
+        if step > 1 and (step - 1) % self.save_every == 0:
+            save()  # of the step before: only now are its numbers known to be good
         if self.recipe.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.clip)
         if self.monitor:
@@ -216,7 +254,7 @@ class _Trainer:
         self.progress.step = step
         seconds = time.perf_counter() - began
         row = {"step": step, "loss": total, "lr": rate, "tokens_per_second": self.train.n_tokens(batch) / seconds}
-        epoch_ends = step % self.per_epoch == 0
+        epoch_ends = step % self.order.per_epoch == 0
         every = self.recipe.evaluate_every
         if self.validation is not None and (step % every == 0 if every else epoch_ends or step == self.n_steps):
             row["validation_loss"] = self._evaluate()
@@ -229,23 +267,13 @@ class _Trainer:
             }
         return row
 
-    def _batch(self, step: int) -> list[int]:
-        """Indices of step 1, 2, ...: from the seed and the step alone."""
-        n, size, seed = len(self.train), self.recipe.batch_size, self.recipe.seed
-        if self.recipe.replacement:
-            generator = torch.Generator().manual_seed(_mixed(seed, step))
-            return torch.randint(n, (size,), generator=generator).tolist()
-        epoch, place = divmod(step - 1, self.per_epoch)
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(_mixed(seed, epoch))).tolist()
-        return order[place * size : (place + 1) * size]
-
     def _evaluate(self) -> float:
         """Validation loss; remembers the best numbers and how long there was no better one."""
+        rows = range(len(self.validation))
         with torch.no_grad():
-            total = sum(
-                float(self.validation.loss(part)) for part in chunks(range(len(self.validation)), SCORING_BATCH)
-            )
-        loss = total / self.validation.weight(range(len(self.validation)))
+            total = sum(float(self.validation.loss(part)) for part in chunks(rows, SCORING_BATCH))
+        loss = total / self.validation.weight(rows)
+        self._check(loss, self.progress.step)
         if loss < self.progress.best_loss:
             self.progress.best_loss, self.progress.best_step, self.progress.waited = loss, self.progress.step, 0
             self.best = _copied(self.trained)
@@ -255,9 +283,12 @@ class _Trainer:
             self.progress.stopped = patience is not None and self.progress.waited >= patience
         return loss
 
-    def _refuse_loss(self, loss: float, step: int) -> None:
-        if self.monitor and step > 1:
-            _load(self.trained, dict(zip(self.trained, self.monitor.last_numbers, strict=True)))
+    def _check(self, loss: float, step: int) -> None:
+        """Raise AlignerProbeError for a loss that is no number, with the last good numbers back in the adapter."""
+        if math.isfinite(loss):
+            return
+        if self.monitor:
+            _load(self.trained, dict(zip(self.trained, self.monitor.last_numbers(), strict=True)))
         raise AlignerProbeError(
             f"the loss is {loss} at step {step}, so training stops; the adapter holds the numbers before the step that "
             f"led there. Lower the learning rate ({self.recipe.lr:g}), or set clip ({self.recipe.clip})"
@@ -267,8 +298,8 @@ class _Trainer:
         objectives = [o for o in (self.train, self.validation) if isinstance(o, DPO)]
         if objectives:
             with _as_at(self.trained, start):
-                for objective in objectives:
-                    objective.set_reference()
+                for each in objectives:
+                    each.set_reference()
 
     def _restore(self, folder: RunFolder) -> dict[str, Tensor]:
         """Take up a saved state; returns the numbers the run began from, all of them, frozen ones too."""
@@ -281,20 +312,19 @@ class _Trainer:
         self.progress = Progress(**state["progress"])
         return state["start"]
 
-    def _state(self, start: dict[str, Tensor]) -> dict[str, Any]:
-        return {
-            "step": self.progress.step,
-            "progress": vars(self.progress),
-            "numbers": _copied(self.trained),
-            "best": self.best or {},
-            "start": start,
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-
-def _mixed(seed: int, place: int) -> int:
-    """One seed a place, far from those of other seeds."""
-    return (seed * 1_000_003 + place * 7_919 + 12_345) % 2**63
+    def _save(self, folder: RunFolder, start: dict[str, Tensor]) -> None:
+        if folder.folder is None:
+            return
+        folder.save(
+            {
+                "step": self.progress.step,
+                "progress": vars(self.progress),
+                "numbers": _copied(self.trained),
+                "best": self.best or {},
+                "start": start,
+                "optimizer": self.optimizer.state_dict(),
+            }
+        )
 
 
 def _copied(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -316,8 +346,3 @@ def _as_at(parameters: dict[str, Tensor], numbers: dict[str, Tensor]) -> Iterato
         yield
     finally:
         _load(parameters, present)
-
-
-def _columns(rows: list[dict[str, Any]]) -> list[str]:
-    first = ["step", "loss", "lr", "tokens_per_second", "validation_loss"]
-    return [*first, *sorted({key for row in rows for key in row} - set(first))]

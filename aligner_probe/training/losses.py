@@ -4,27 +4,16 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.tasks.encoding import IGNORED
 
-Batch = dict[str, Tensor]
 
-
-def logits_of(model: TransformerBridge, batch: Batch) -> Float[Tensor, "batch pos d_vocab"]:
-    """Logits of a padded batch, without building a key-value cache."""
-    return model(batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-
-
-def sft_loss(
-    logits: Float[Tensor, "batch pos d_vocab"], labels: Int[Tensor, "batch pos"]
-) -> tuple[Float[Tensor, ""], int]:
-    """Summed cross-entropy of the labelled tokens, in float32, and how many there are."""
+def sft_loss(logits: Float[Tensor, "batch pos d_vocab"], labels: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
+    """Summed cross-entropy of the labelled tokens, in float32."""
     targets = labels[:, 1:]
-    loss = F.cross_entropy(
+    return F.cross_entropy(
         logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
     )
-    return loss, int((targets != IGNORED).sum())
 
 
 def sequence_log_probability(

@@ -4,9 +4,11 @@ In bfloat16 an update smaller than half a ULP of the number it is added to leave
 second moments never decay, since .999 v rounds back to v. Both are counted, step by step, where an update was due.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 
@@ -24,48 +26,65 @@ class LostUpdates:
 
 
 class LostUpdateMonitor:
-    """Call `before()` and `after()` around each optimiser step; `epoch()` reports and starts anew."""
+    """Call `before()` and `after()` around each optimiser step; `epoch()` reports and starts anew.
+
+    All numbers are looked at as one long row, which is far cheaper than parameter by parameter.
+    """
 
     def __init__(self, optimizer: torch.optim.AdamW):
         self.optimizer = optimizer
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._numbers = self._row(lambda p: p)
         self._reset()
 
     def _reset(self) -> None:
-        self._due = self._lost = self._moments_due = self._moments_lost = 0
-        self._ever_due = [torch.zeros_like(p, dtype=torch.bool) for p in self.parameters]
-        self._changed = [torch.zeros_like(p, dtype=torch.bool) for p in self.parameters]
+        like = self._row(lambda p: p)
+        self._ever_due, self._changed = (torch.zeros_like(like, dtype=torch.bool) for _ in range(2))
+        # Due, lost; moments due, lost. Counted where the numbers are, so that a step waits for nothing.
+        self._counts = torch.zeros(4, dtype=torch.int64, device=like.device)
 
     def before(self) -> None:
-        self.last_numbers = [p.detach().clone() for p in self.parameters]
-        self._moments = [self._moment(p) for p in self.parameters]
+        self._numbers = self._row(lambda p: p)
+        self._moments = self._second_moments()
 
     def after(self) -> None:
-        for i, p in enumerate(self.parameters):
-            due = p.grad != 0 if p.grad is not None else torch.zeros_like(p, dtype=torch.bool)
-            moved = p.detach() != self.last_numbers[i]
-            self._due += int(due.sum())
-            self._lost += int((due & ~moved).sum())
-            self._ever_due[i] |= due
-            self._changed[i] |= moved
-            then, now = self._moments[i], self._moment(p)
-            if then is not None and now is not None:
-                # A moment that is not where it was bound to stay: v (1 - b2) != g^2 (1 - b2).
-                moment_due = (then != 0) & (then.double() != p.grad.double() ** 2)
-                self._moments_due += int(moment_due.sum())
-                self._moments_lost += int((moment_due & (now == then)).sum())
+        gradients = self._row(lambda p: torch.zeros_like(p) if p.grad is None else p.grad)
+        due = gradients != 0
+        moved = self._row(lambda p: p) != self._numbers
+        self._ever_due |= due
+        self._changed |= moved
+        counted = [due, due & ~moved]
+        then, now = self._moments, self._second_moments()
+        if then is not None and now is not None:
+            # A moment that is not where it was bound to stay: v (1 - b2) != g^2 (1 - b2).
+            moment_due = (then != 0) & (then.double() != gradients.double().square())
+            counted += [moment_due, moment_due & (now == then)]
+        self._counts[: len(counted)] += torch.stack([which.sum() for which in counted])
+
+    def last_numbers(self) -> list[Tensor]:
+        """Each parameter as it was before the last step."""
+        sizes = [p.numel() for p in self.parameters]
+        return [row.view_as(p) for row, p in zip(self._numbers.split(sizes), self.parameters, strict=True)]
 
     def epoch(self) -> LostUpdates:
-        ever = sum(int(due.sum()) for due in self._ever_due)
-        never = sum(int((due & ~moved).sum()) for due, moved in zip(self._ever_due, self._changed, strict=True))
-        found = LostUpdates(
-            self._lost / self._due if self._due else None,
-            never / ever if ever else None,
-            self._moments_lost / self._moments_due if self._moments_due else None,
-        )
+        due, lost, moments_due, moments_lost = self._counts.tolist()
+        ever, never = int(self._ever_due.sum()), int((self._ever_due & ~self._changed).sum())
         self._reset()
-        return found
+        return LostUpdates(
+            lost / due if due else None,
+            never / ever if ever else None,
+            moments_lost / moments_due if moments_due else None,
+        )
 
-    def _moment(self, parameter: Tensor) -> Tensor | None:
-        state = self.optimizer.state.get(parameter, {})
-        return state["exp_avg_sq"].clone() if "exp_avg_sq" in state else None
+    def _row(self, of: Callable[[Tensor], Tensor]) -> Shaped[Tensor, " numbers"]:
+        return torch.cat([of(p).detach().reshape(-1) for p in self.parameters])
+
+    def _second_moments(self) -> Shaped[Tensor, " numbers"] | None:
+        if not self.optimizer.state:
+            return None
+
+        def of(p: Tensor) -> Tensor:
+            state = {} if p.grad is None else self.optimizer.state.get(p, {})
+            return state.get("exp_avg_sq", torch.zeros_like(p))
+
+        return self._row(of)

@@ -1,17 +1,54 @@
 """SFT and DPO behind one face: examples in, summed loss and weight out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.tasks.encoding import Encoded, Tokens, collate
-from aligner_probe.training.losses import Batch, dpo_loss, logits_of, sequence_log_probability, sft_loss
+from aligner_probe.models import device_of
+from aligner_probe.tasks.encoding import Encoded
+from aligner_probe.training.blocks import checkpointing, entering_at
+from aligner_probe.training.losses import dpo_loss, sequence_log_probability, sft_loss
+from aligner_probe.training.lower_layers import LowerLayers
+from aligner_probe.training.sequences import Sequences
 
 #: Sequences a batch where nothing is trained.
 SCORING_BATCH = 32
+
+
+class Forward:
+    """Logits and labels of sequences by number, padded on the right.
+
+    Blocks below `lower.layer` do not run where `lower` is given. With `checkpoint_from`, blocks from there on keep
+    only their input for the backward pass.
+    """
+
+    def __init__(
+        self,
+        model: TransformerBridge,
+        sequences: Sequences,
+        lower: LowerLayers | None = None,
+        checkpoint_from: int | None = None,
+    ):
+        self.model, self.sequences, self.lower, self.checkpoint_from = model, sequences, lower, checkpoint_from
+        self.device = device_of(model)
+
+    def __call__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        batch = {name: tensor.to(self.device) for name, tensor in self.sequences.batch(indices).items()}
+        with ExitStack() as ways:
+            if self.lower is not None:
+                ways.enter_context(entering_at(self.model, self.lower.layer, self.lower.residual(indices)))
+            if self.checkpoint_from is not None and torch.is_grad_enabled():
+                ways.enter_context(checkpointing(self.model, self.checkpoint_from))
+            logits = self.model(batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        return logits, batch["labels"]
+
+
+#: Makes the forward pass of some sequences.
+MakeForward = Callable[[Sequences], Forward]
 
 
 @runtime_checkable
@@ -36,69 +73,67 @@ class Objective(Protocol):
 class SFT:
     """Cross-entropy of the labelled tokens; weighted by their number."""
 
-    def __init__(self, model: TransformerBridge, encoded: Encoded, pad_id: int):
-        self.model, self.encoded, self.pad_id = model, encoded, pad_id
-        self._labelled = [int((tokens.labels[1:] >= 0).sum()) for tokens in encoded.sequences]
+    def __init__(self, forward: Forward):
+        self.forward, self.sequences = forward, forward.sequences
 
     def __len__(self) -> int:
-        return len(self.encoded)
+        return len(self.sequences)
 
     def weight(self, indices: Sequence[int]) -> int:
-        return sum(self._labelled[i] for i in indices)
+        return int(self.sequences.labelled[torch.as_tensor(indices)].sum())
 
     def n_tokens(self, indices: Sequence[int]) -> int:
-        return sum(len(self.encoded.sequences[i]) for i in indices)
+        return int(self.sequences.lengths[torch.as_tensor(indices)].sum())
 
     def loss(self, indices: Sequence[int]) -> Tensor:
-        batch = to_device(self.model, collate([self.encoded.sequences[i] for i in indices], self.pad_id))
-        return sft_loss(logits_of(self.model, batch), batch["labels"])[0]
+        return sft_loss(*self.forward(indices))
 
 
 class DPO:
-    """DPO's loss; the reference is the adapter as it is when `set_reference` is called, computed once."""
+    """DPO's loss; the reference is the adapter as it is when `set_reference` is called, computed once.
 
-    def __init__(self, model: TransformerBridge, encoded: Encoded, pad_id: int, beta: float):
-        self.model, self.encoded, self.pad_id, self.beta = model, encoded, pad_id, beta
-        self._reference: tuple[Tensor, Tensor] | None = None
+    The forward pass's sequences are all chosen answers and then all rejected ones.
+    """
+
+    def __init__(self, forward: Forward, beta: float):
+        self.forward, self.beta = forward, beta
+        self.n_pairs = len(forward.sequences) // 2
+        self._reference: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.encoded)
+        return self.n_pairs
 
     def weight(self, indices: Sequence[int]) -> int:
         return len(indices)
 
     def n_tokens(self, indices: Sequence[int]) -> int:
-        return sum(len(self.encoded.chosen[i]) + len(self.encoded.rejected[i]) for i in indices)
+        return int(self.forward.sequences.lengths[torch.as_tensor(self._rows(indices))].sum())
 
     def set_reference(self) -> None:
         """Log-probabilities of all answers under the model as it is now."""
         with torch.no_grad():
-            self._reference = (self._scores(self.encoded.chosen), self._scores(self.encoded.rejected))
+            rows = range(len(self.forward.sequences))
+            self._reference = torch.cat([self._scores(part) for part in chunks(rows, SCORING_BATCH)])
 
     def loss(self, indices: Sequence[int]) -> Tensor:
-        chosen, rejected = self._pairs(indices)
-        device = chosen.device
-        reference = (scores[list(indices)].to(device) for scores in self._reference)
-        return dpo_loss(chosen, rejected, *reference, self.beta)
+        """Both answers go through the model in one forward pass."""
+        rows = self._rows(indices)
+        scores, reference = self._scores(rows), self._reference[torch.as_tensor(rows)]
+        n = len(indices)
+        return dpo_loss(scores[:n], scores[n:], reference[:n], reference[n:], self.beta)
 
-    def _pairs(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Both answers in one forward pass."""
-        rows = [self.encoded.chosen[i] for i in indices] + [self.encoded.rejected[i] for i in indices]
-        scores = self._score_batch(rows)
-        return scores[: len(indices)], scores[len(indices) :]
+    def _rows(self, indices: Sequence[int]) -> list[int]:
+        return [*indices, *(i + self.n_pairs for i in indices)]
 
-    def _scores(self, rows: Sequence[Tokens]) -> Tensor:
-        return torch.cat([self._score_batch(part).cpu() for part in chunks(rows, SCORING_BATCH)])
+    def _scores(self, rows: Sequence[int]) -> Tensor:
+        return sequence_log_probability(*self.forward(rows))
 
-    def _score_batch(self, rows: Sequence[Tokens]) -> Tensor:
-        batch = to_device(self.model, collate(rows, self.pad_id))
-        return sequence_log_probability(logits_of(self.model, batch), batch["labels"])
+
+def objective(encoded: Encoded, pad_id: int, beta: float, forward: MakeForward) -> Objective:
+    """What is minimised on encoded examples: DPO for preferences, else SFT."""
+    sequences = Sequences([*encoded.sequences, *(encoded.rejected or ())], pad_id)
+    return SFT(forward(sequences)) if encoded.kind == "sft" else DPO(forward(sequences), beta)
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
     return (items[i : i + size] for i in range(0, len(items), size))
-
-
-def to_device(model: TransformerBridge, batch: Batch) -> Batch:
-    device = next(model.original_model.parameters()).device
-    return {name: tensor.to(device) for name, tensor in batch.items()}

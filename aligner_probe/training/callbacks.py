@@ -1,0 +1,44 @@
+"""What a training tells whoever wants to know: `fit(..., callbacks=[...])`.
+
+class Print(Callback):
+    def stepped(self, row):
+        print(row["step"], row["loss"])
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from aligner_probe.training.memory import MemoryEstimate
+from aligner_probe.training.run import Run
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is known before the first step; `first_step` is above 1 in a resumed run.
+
+    `lower_layers` says whether layers below the adapter are computed once, and why or why not; `rule` how examples
+    were encoded; `provenance` is what a saved adapter will record.
+    """
+
+    first_step: int
+    n_steps: int
+    memory: MemoryEstimate
+    lower_layers: str
+    rule: str
+    provenance: dict[str, Any]
+
+
+class Callback:
+    """Every method does nothing until it is overridden. An error in one ends the training."""
+
+    def started(self, start: Start) -> None:
+        """Before the first step, and before anything is computed."""
+
+    def stepped(self, row: dict[str, Any]) -> None:
+        """After each row of `Run.metrics`; step 0 is the validation loss before training."""
+
+    def ended(self, run: Run) -> None:
+        """At the end, with the best numbers in the adapter."""
+
+    def failed(self, error: BaseException) -> None:
+        """Instead of `ended`, where the training stops with an error or is interrupted."""

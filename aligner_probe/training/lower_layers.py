@@ -1,0 +1,183 @@
+"""Layers below an adapter's first one are the same in every step: their outcome, computed once for all examples.
+
+    kept = LowerLayers(model, sequences, layer=2)         # one forward pass of two layers, without gradients
+    with entering_at(model, 2, kept.residual([5, 8])):    # training/blocks.py
+        model(ids, attention_mask=mask)
+
+Kept is the residual stream entering `layer`, for every token, in a memory-mapped file that is gone with the object; or,
+with `folder`, in a file that stays for other runs and processes. Its name and its end are a hash of all that the
+numbers depend on, so a wrong one is never taken. Sequences are computed in batches of their own, by length, whatever
+order they are trained in: the numbers do not depend on the run. They may differ in the last bits from those of a
+training batch, since matrix products round differently by shape, and so they are part of a run's identity.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.adapters.adapter import Adapter
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import staging_folder, writing_to
+from aligner_probe.models import device_of, dtype_of, fingerprint
+from aligner_probe.training.sequences import Sequences
+from aligner_probe.versions import versions
+
+Cache = Literal["auto"] | bool
+
+#: What "auto" allows a run to keep: two million tokens of 256 numbers, or a quarter of a million of 4096 in bfloat16.
+BUDGET_BYTES = 2 * 2**30
+#: Sequences a batch while computing.
+BATCH = 32
+SUFFIX = ".lower_layers"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Whether lower layers are kept, for how many bytes, and why or why not, in words."""
+
+    kept: bool
+    n_bytes: int
+    reason: str
+
+
+def plan(adapter: Adapter, n_tokens: int, passes: float, cache: Cache, budget: int = BUDGET_BYTES) -> Plan:
+    """Decide on what does not change from one run of the same options to the next.
+
+    `passes` is how often an example is trained on. Raises AlignerProbeError where `cache` is True and it cannot be.
+    """
+    start = adapter.layers.start
+    n_bytes = n_tokens * adapter.shape.d_model * dtype_of(adapter.model).itemsize
+    obstacle = _obstacle(adapter, start)
+    if obstacle is None and n_bytes > budget:
+        obstacle = f"keeping {n_tokens:,} tokens takes {n_bytes:,} bytes, over the budget of {budget:,}"
+    if cache is True and obstacle is not None:
+        raise AlignerProbeError(
+            f"lower layers cannot be kept: {obstacle}; leave it to cache='auto' (--cache auto), or name a greater "
+            "cache_budget"
+        )
+    if cache is False:
+        return Plan(False, n_bytes, "switched off")
+    if obstacle is None and cache == "auto" and passes < 1:
+        obstacle = f"examples are trained on {passes:.2g} times each, so keeping costs more than it saves"
+    if obstacle is not None:
+        return Plan(False, n_bytes, obstacle)
+    return Plan(True, n_bytes, f"layers below {start} are computed once, {n_bytes / 2**20:.1f} MiB kept")
+
+
+def _obstacle(adapter: Adapter, start: int) -> str | None:
+    if start == 0:
+        return f"this {adapter.method} works from layer 0 on, so no layer stays as it was"
+    if adapter.model.__dict__.get("_aligner_probe_attached"):
+        return "another adapter is attached, which may change lower layers"
+    for layer, block in enumerate(list(adapter.model.blocks)[:start]):
+        for name, point in block.named_modules():
+            if getattr(point, "fwd_hooks", None) or getattr(point, "bwd_hooks", None):
+                return f"something is hooked to blocks.{layer}.{name}, which would not fire"
+    return None
+
+
+class LowerLayers:
+    """The residual stream entering block `layer`, of every token of fixed sequences.
+
+    Computed when made, unless `folder` holds it already. Raises AlignerProbeError where it cannot be written.
+    """
+
+    def __init__(
+        self,
+        model: TransformerBridge,
+        sequences: Sequences,
+        layer: int,
+        folder: str | Path | None = None,
+        *,
+        scratch: Path | None = None,
+        show_progress: bool = False,
+    ):
+        self.sequences, self.layer = sequences, layer
+        self.device = device_of(model)
+        self.key = _key(model, sequences, layer)
+        self._shape = (len(sequences.ids), model.cfg.d_model)
+        self._dtype = dtype_of(model)
+        if folder is None:
+            # Mapped, then unlinked: however the process ends, nothing is left.
+            with writing_to(Path(scratch or tempfile.gettempdir())), tempfile.NamedTemporaryFile(dir=scratch) as file:
+                self._compute(model, Path(file.name), show_progress)
+                self._packed = self._mapped(Path(file.name))
+            return
+        folder = Path(folder)
+        path = folder / f"{self.key}{SUFFIX}"
+        if not self._is_whole(path):
+            with writing_to(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                with staging_folder(folder) as stage:
+                    self._compute(model, stage / path.name, show_progress)
+                    (stage / path.name).replace(path)
+        self._packed = self._mapped(path)
+
+    @property
+    def n_bytes(self) -> int:
+        return self._shape[0] * self._shape[1] * self._dtype.itemsize
+
+    def residual(self, indices: Sequence[int]) -> Float[Tensor, "batch pos d_model"]:
+        """What enters block `layer` for a batch of these sequences, zeros on its padding; on the model's device."""
+        return self.sequences.gather(self._packed, indices).to(self.device)
+
+    def _compute(self, model: TransformerBridge, path: Path, show_progress: bool) -> None:
+        order = self.sequences.lengths.argsort(stable=True).tolist()
+        row_bytes = self._shape[1] * self._dtype.itemsize
+        batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+        with path.open("wb") as file, torch.no_grad():
+            for picked in tqdm(batches, desc="lower layers", disable=not show_progress, leave=False):
+                batch = {name: tensor.to(self.device) for name, tensor in self.sequences.batch(picked).items()}
+                found = model(
+                    batch["input_ids"],
+                    attention_mask=batch["attention_mask"],
+                    use_cache=False,
+                    stop_at_layer=self.layer,
+                ).cpu()
+                for row, index in zip(found, picked, strict=True):
+                    # Written, not mapped: a full disk is then an error, and no signal.
+                    file.seek(int(self.sequences.offsets[index]) * row_bytes)
+                    numbers = row[: int(self.sequences.lengths[index])].contiguous()
+                    file.write(numbers.view(torch.uint8).numpy().data)
+            file.seek(self.n_bytes)
+            file.write(self.key.encode())
+
+    def _mapped(self, path: Path) -> Float[Tensor, "packed d_model"]:
+        size = self._shape[0] * self._shape[1]
+        return torch.from_file(str(path), shared=False, size=size, dtype=self._dtype).view(self._shape)
+
+    def _is_whole(self, path: Path) -> bool:
+        if not path.is_file() or path.stat().st_size != self.n_bytes + len(self.key):
+            return False
+        with path.open("rb") as file:
+            file.seek(-len(self.key), os.SEEK_END)
+            return file.read() == self.key.encode()
+
+
+def _key(model: TransformerBridge, sequences: Sequences, layer: int) -> str:
+    """SHA-256 of base, layer, tokens and whatever else the bits may depend on."""
+    made_by = {
+        "base": fingerprint(model),
+        "layer": layer,
+        "dtype": str(dtype_of(model)),
+        "device": device_of(model).type,
+        "attention": type(model.blocks[0].attn).__name__,
+        "threads": torch.get_num_threads(),
+        "versions": versions(["torch", "transformers", "transformer-lens"]),
+        "pad": sequences.pad_id,
+    }
+    digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
+    for tensor in (sequences.lengths, sequences.ids):
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,87 @@
+"""What made an adapter: every option, seed, hash and version, in one dictionary that JSON takes."""
+
+import hashlib
+import json
+import platform
+from typing import Any
+
+import torch
+
+from aligner_probe.adapters.adapter import Adapter
+from aligner_probe.models import architecture_of, device_of, dtype_of, fingerprint
+from aligner_probe.tasks.encoding import Encoded
+from aligner_probe.tasks.task import Task
+from aligner_probe.training.recipe import Recipe
+from aligner_probe.versions import git_state, versions
+
+PACKAGES = ("torch", "transformers", "transformer-lens", "tokenizers", "safetensors")
+
+
+def provenance(
+    adapter: Adapter,
+    recipe: Recipe,
+    task: tuple[Task, Encoded],
+    validation: tuple[Task, Encoded] | None,
+    execution: dict[str, Any],
+) -> dict[str, Any]:
+    """What is known before the first step; `execution` is how the run is carried out (`lower_layers`, ...)."""
+    model = adapter.model
+    device = device_of(model)
+    return {
+        "method": adapter.method,
+        "options": adapter.config.to_dict(),
+        "n_parameters": adapter.n_parameters,
+        "recipe": recipe.to_dict(),
+        "seeds": {"start": adapter.config.seed, "order": recipe.seed},
+        "base": {
+            "name": model.cfg.model_name,
+            "architecture": architecture_of(model),
+            "fingerprint": fingerprint(model),
+            "dtype": str(dtype_of(model)).removeprefix("torch."),
+        },
+        "tokenizer": {"class": type(model.tokenizer).__name__, "sha256": tokenizer_hash(model.tokenizer)},
+        "task": _data(*task),
+        "validation": None if validation is None else _data(*validation),
+        "execution": {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
+            "threads": torch.get_num_threads(),
+            **execution,
+        },
+        "versions": versions(PACKAGES),
+        "git": git_state(),
+    }
+
+
+def tokenizer_hash(tokenizer: Any) -> str | None:
+    """SHA-256 of a fast tokenizer's own JSON, else of its vocabulary; None where it tells of neither."""
+    if hasattr(tokenizer, "backend_tokenizer"):
+        content = tokenizer.backend_tokenizer.to_str()
+    elif hasattr(tokenizer, "get_vocab"):
+        content = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    else:
+        return None
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def tokens_hash(encoded: Encoded) -> str:
+    """SHA-256 of all ids and labels: exactly what is trained on, whatever file, split, template and tokenizer."""
+    digest = hashlib.sha256(encoded.kind.encode())
+    for row in [*encoded.sequences, *(encoded.rejected or ())]:
+        digest.update(torch.stack([row.input_ids, row.labels]).numpy().tobytes())
+        digest.update(len(row).to_bytes(8))
+    return digest.hexdigest()
+
+
+def _data(task: Task, encoded: Encoded) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "source": task.source,
+        "format": task.format,
+        "template": task.template,
+        "sha256": task.sha256,
+        "tokens_sha256": tokens_hash(encoded),
+        "n_examples": len(encoded),
+        "encoding": encoded.rule,
+        "dropped": task.dropped_note,
+    }

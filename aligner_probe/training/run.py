@@ -1,0 +1,57 @@
+"""What a training leaves behind, and where one is."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from aligner_probe.adapters.adapter import Adapter
+from aligner_probe.training.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a training left behind; the adapter holds the best numbers where there was a validation part, else the last.
+
+    `metrics` has one row a step: loss (before the step), lr, tokens_per_second; validation_loss where it was taken, and
+    at the end of an epoch the shares of the lost-update monitor. `rule` says how examples were encoded, `lower_layers`
+    whether layers below the adapter were computed once. `provenance` is what `save_adapter` records.
+    """
+
+    adapter: Adapter
+    recipe: Recipe
+    metrics: pd.DataFrame
+    rule: str
+    lower_layers: str
+    best_step: int
+    best_validation_loss: float | None
+    stopped_early: bool
+    provenance: dict[str, Any]
+
+    @property
+    def loss(self) -> pd.Series:
+        """Training loss by step."""
+        return self.metrics.set_index("step")["loss"]
+
+    @property
+    def validation_loss(self) -> pd.Series:
+        """Validation loss by step, where taken; step 0 is before training."""
+        return self.metrics.set_index("step")["validation_loss"].dropna()
+
+
+@dataclass
+class Progress:
+    """Where a run is; what `state.pt` keeps beside the numbers."""
+
+    step: int = 0
+    best_step: int = 0
+    best_loss: float = math.inf
+    waited: int = 0
+    stopped: bool = False
+
+
+def metrics_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of metrics, the columns that every run has first."""
+    first = ["step", "loss", "lr", "tokens_per_second", "validation_loss"]
+    return pd.DataFrame(rows, columns=[*first, *sorted({key for row in rows for key in row} - set(first))])
