@@ -13,59 +13,28 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import DATA
-from tiny import bridge
+from learning import model, quick, task
 
 from aligner_probe.adapters import Aligner, LoRA
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.tasks import Example, Preference, Task
+from aligner_probe.tasks import Example, Task
 from aligner_probe.training import fit, recipe
 from aligner_probe.training.losses import dpo_loss, sequence_log_probability, sft_loss
 from aligner_probe.training.monitor import LostUpdateMonitor
-
-
-class Letters:
-    """A tokenizer of one id a letter; 0 pads, 1 ends."""
-
-    pad_token_id, eos_token_id, bos_token_id = 0, 1, None
-
-    def __call__(self, texts, **_):
-        single = isinstance(texts, str)
-        ids = [[2 + (ord(letter) - 97) % 26 for letter in text] for text in ([texts] if single else texts)]
-        return {"input_ids": ids[0] if single else ids}
-
-    def decode(self, ids, **_):
-        return "".join(chr(95 + i) for i in ids)
-
-
-def model():
-    base = bridge("llama_gqa")
-    base.tokenizer = Letters()
-    return base
-
-
-def task(n=24, kind="sft"):
-    words = ["".join(random.Random(i).choices("abcdefgh", k=4 + i % 3)) for i in range(n)]
-    if kind == "sft":
-        return Task("echo", "sft", tuple(Example(f"{w}x", w) for w in words))
-    return Task("better", "preference", tuple(Preference(f"{w}x", w, w[::-1] + "z") for w in words))
-
-
-def quick(**changes):
-    return recipe(**({"lr": 0.02, "batch_size": 8, "epochs": 2.0} | changes))
+from aligner_probe.training.order import Order
 
 
 def test_sft_loss_is_the_sum_over_labels():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 5, 7, generator=generator)
     labels = torch.tensor([[-100, 3, 4, -100, 1], [-100, -100, 2, 6, -100]])
-    loss, n = sft_loss(logits, labels)
+    loss = sft_loss(logits, labels)
     by_hand = -sum(
         math.log(math.exp(logits[b, t - 1, labels[b, t]]) / sum(math.exp(x) for x in logits[b, t - 1]))
         for b in range(2)
         for t in range(1, 5)
         if labels[b, t] >= 0
     )
-    assert n == 5
     assert loss.item() == pytest.approx(by_hand, rel=1e-5)
     assert sequence_log_probability(logits, labels).sum().item() == pytest.approx(-by_hand, rel=1e-5)
 
@@ -115,11 +84,8 @@ def test_seeds_are_wired():
 
 
 def test_an_epoch_sees_every_example_once():
-    from aligner_probe.training.loop import _Trainer
-
-    base = model()
-    trainer = _Trainer(base, LoRA(base, 2), task(22), None, quick(), 50, False)
-    steps = [trainer._batch(step) for step in range(1, 7)]
+    order = Order(quick(), 22)
+    steps = [order(step) for step in range(1, 7)]
     assert [len(batch) for batch in steps] == [8, 8, 6] * 2
     assert sorted(chain(*steps[:3])) == sorted(chain(*steps[3:])) == list(range(22))
     assert steps[:3] != steps[3:]
@@ -244,7 +210,7 @@ SCRIPT = """
 import sys, torch
 sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
-from test_training import model, task, quick
+from learning import model, task, quick
 from aligner_probe.adapters import Aligner
 from aligner_probe.training import fit
 base = model()
@@ -367,7 +333,7 @@ def test_train_command(tmp_path, small_task):
     assert (adapter.method, adapter.config.n_tokens) == ("aligner", 3)
     provenance = json.loads((out / "adapter" / "provenance.json").read_text())
     assert provenance["run"]["recipe"]["lr"] == 0.01
-    assert len(provenance["run"]["task_sha256"]) == 64
+    assert len(provenance["run"]["task"]["sha256"]) == 64
     again = train(*shared, "--n-tokens", 3, "--steps", 4, "--lr", 0.01, "--batch-size", 6)
     assert (again.returncode, "--resume" in again.stderr) == (2, True)
     finished = train(*shared, "--n-tokens", 3, "--steps", 4, "--lr", 0.01, "--batch-size", 6, "--resume")

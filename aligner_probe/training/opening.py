@@ -1,0 +1,123 @@
+"""How far to open frozen gates: the tokens-only arm leaves them at one constant, chosen before training.
+
+The constant makes the median norm of what the adapter adds to the residual stream 5 % of the norm of that stream where
+it enters the layer, over all real positions of some examples and all adapted layers, with the tokens as they are drawn.
+What is added is W_O times the change of the head outputs; it is measured with the adapter attached, so that what lower
+layers do to upper ones is in it.
+
+    opened = open_gate(model, task, Aligner, n_tokens=1, start_layer=2)
+    adapter = Aligner(model, n_tokens=1, start_layer=2, train="tokens", initial_gate=opened.initial_gate)
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.models import device_of
+from aligner_probe.tasks.encoding import encode
+from aligner_probe.tasks.task import Task
+from aligner_probe.training.sequences import Sequences
+
+SHARE = 0.05
+#: Examples looked at, evenly from the task.
+N_EXAMPLES = 32
+FIRST_GUESS, ROUNDS, PRECISION = 0.01, 30, 1e-3
+
+
+@dataclass(frozen=True)
+class OpenGate:
+    """`initial_gate` is the option of the adapter; `measured` the share it gives, over `n_positions` positions."""
+
+    initial_gate: float
+    share: float
+    measured: float
+    n_positions: int
+
+
+def open_gate(
+    model: TransformerBridge,
+    task: Task,
+    method: type[Aligner] | type[LLaMAAdapter] = Aligner,
+    *,
+    share: float = SHARE,
+    max_length: int | None = None,
+    **options: Any,
+) -> OpenGate:
+    """The constant for frozen gates; `options` are the adapter's, its seed among them.
+
+    Raises AlignerProbeError where no constant gives this share, as with tanh gates, which end at 1.
+    """
+    if not 0 < share < 1:
+        raise AlignerProbeError(f"share {share}; expected between 0 and 1, for instance {SHARE}")
+    encoded = encode(task, model.tokenizer, max_length=max_length or model.cfg.n_ctx)
+    step = max(1, len(encoded) // N_EXAMPLES)
+    sequences = Sequences(encoded.sequences[::step][:N_EXAMPLES], model.tokenizer.pad_token_id or 0)
+    batch = {k: t.to(device_of(model)) for k, t in sequences.batch(range(len(sequences))).items()}
+    adapter = method(model, **(options | {"train": "all", "initial_gate": 0.0}))
+    tanh = adapter.config.gate_function == "tanh"
+    gate = FIRST_GUESS
+    for _ in range(ROUNDS):
+        if tanh and gate >= 1:
+            raise AlignerProbeError(
+                f"tanh gates end at 1, where the tokens add less than {share:.0%}; take linear ones"
+            )
+        adapter.gates.data.fill_(math.atanh(gate) if tanh else gate)
+        measured = added_share(adapter, batch["input_ids"], batch["attention_mask"].bool())
+        if not math.isfinite(measured) or measured == 0:
+            break
+        if abs(measured / share - 1) < PRECISION:
+            return OpenGate(adapter.gates[0, 0].item(), share, measured, int(batch["attention_mask"].sum()))
+        # What is added grows nearly in proportion.
+        gate *= share / measured
+    raise AlignerProbeError(
+        f"no gate makes the tokens add {share:.0%} of the residual norm (at {gate:g} they add {measured:.3g}); give "
+        "--initial-gate (initial_gate=)"
+    )
+
+
+def added_share(adapter: Aligner | LLaMAAdapter, ids: Tensor, there: Bool[Tensor, "batch pos"]) -> float:
+    """Median, over real positions and adapted layers, of added norm by residual norm, with the adapter attached."""
+    model = adapter.model
+    residual: dict[int, Float[Tensor, " positions"]] = {}
+    before: dict[int, Tensor] = {}
+    shares: list[Float[Tensor, " positions"]] = []
+
+    def see_residual(layer: int) -> Callable[..., None]:
+        def see(tensor: Tensor, hook: HookPoint) -> None:
+            residual[layer] = tensor[there].float().norm(dim=-1)
+
+        return see
+
+    def see_heads(layer: int) -> Callable[..., None]:
+        def see(z: Tensor, hook: HookPoint) -> None:
+            before[layer] = z
+
+        return see
+
+    def compare(layer: int) -> Callable[..., None]:
+        def see(z: Tensor, hook: HookPoint) -> None:
+            heads = (z - before.pop(layer)).flatten(2)[there]
+            output = model.blocks[layer].attn.o.original_component
+            added = (output(heads) - output(torch.zeros_like(heads[:1]))).float()
+            shares.append(added.norm(dim=-1) / residual.pop(layer))
+
+        return see
+
+    def at(name: str, see: Callable[[int], Callable[..., None]]) -> list[tuple[str, Callable[..., None]]]:
+        return [(f"blocks.{layer}.{name}", see(layer)) for layer in adapter.layers]
+
+    first = at("hook_in", see_residual) + at("attn.hook_z", see_heads)
+    # Hooked after the adapter, so called after it.
+    last = at("attn.hook_z", compare)
+    with torch.no_grad(), model.hooks(fwd_hooks=first), adapter.attached(), model.hooks(fwd_hooks=last):
+        model(ids, attention_mask=there.long(), use_cache=False)
+    return torch.cat(shares).median().item()
