@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
+from transformers import DynamicCache
 
 from aligner_probe.adapters.adapter import attached_positions
 from aligner_probe.errors import AlignerProbeError
@@ -127,10 +128,9 @@ def _batch(
     new: list[list[int]] = [[] for _ in rows]
     # Rows of `rows` that are still in the batch, and whether they are finished.
     present, finished = list(range(len(rows))), [False] * len(rows)
-    cache: Any = None
+    cache = DynamicCache(config=model.original_model.config)
     for step in range(max_new_tokens):
-        logits, cache = _forward(model, inputs, mask, cache)
-        picked = logits[:, -1].argmax(-1)
+        picked = _last_logits(model, inputs, mask, cache).argmax(-1)
         for row, token in zip(present, picked.tolist(), strict=True):
             if not finished[row]:
                 new[row].append(token)
@@ -149,17 +149,18 @@ def _batch(
     return new
 
 
-def _forward(
-    model: TransformerBridge, inputs: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch all_pos"] | None, cache: Any
-) -> tuple[Tensor, Any]:
-    """Logits of the last position, and the cache with the new positions in it."""
-    options: dict[str, Any] = {"use_cache": True, "logits_to_keep": 1, "return_type": "logits_and_cache"}
-    if cache is not None:
-        options["past_key_values"] = cache
+def _last_logits(
+    model: TransformerBridge,
+    inputs: Int[Tensor, "batch pos"],
+    mask: Int[Tensor, "batch all_pos"] | None,
+    cache: DynamicCache,
+) -> Float[Tensor, "batch d_vocab"]:
+    """Logits of the last position; what is new goes into the cache."""
+    options: dict[str, Any] = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
     if mask is not None:
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         options |= {"attention_mask": mask, "position_ids": positions[:, -inputs.shape[1] :]}
-    return model(inputs, **options)
+    return model(inputs, **options)[:, -1]
 
 
 def _left_padded(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"] | None]:
