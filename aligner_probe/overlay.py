@@ -15,13 +15,16 @@ transformer-lens 4.3.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.architecture_adapter import ArchitectureAdapter
 from transformer_lens.model_bridge.generalized_components import (
+    BlockBridge,
+    EmbeddingBridge,
+    GatedMLPBridge,
+    LinearBridge,
     PositionEmbeddingsAttentionBridge,
     RMSNormalizationBridge,
     UnembeddingBridge,
@@ -29,76 +32,39 @@ from transformer_lens.model_bridge.generalized_components import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
+from aligner_probe.lean import (
+    Lean,
+    LeanBlock,
+    LeanEmbedding,
+    LeanLinear,
+    LeanMLP,
+    LeanRMSNorm,
+    LeanUnembedding,
+    fire,
+    hooked,
+    switched,
+)
+
 #: Architectures whose attention is plain: rotary over the whole head, one softmax, nothing between query and key.
 FAST = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "GemmaForCausalLM")
 #: What an attention layer of Hugging Face may have that is not reproduced here.
 _EXTRAS = ("attn_logit_softcapping", "sinks", "key_multiplier", "q_norm", "k_norm", "q_layernorm", "k_layernorm")
-#: The same, as flags of a bridge's configuration: fixed ones, and ones that users switch.
+#: The same, as flags of a bridge's configuration.
 _FIXED_FLAGS = ("gated_q_proj", "rotary_interleaved_cos_sin", "rotary_adjacent_pairs")
-_SWITCHES = ("use_split_qkv_input", "use_attn_in", "use_attn_result")
 
 
 def overlay(adapter: ArchitectureAdapter) -> None:
-    """Put fast components in place of TransformerLens's own, before a bridge is built; a no-op outside `FAST`."""
+    """Turn TransformerLens's components into fast ones, before a bridge is built; a no-op outside `FAST`."""
     if adapter.cfg.architecture not in FAST or not adapter.component_mapping:
         return
-    layer = adapter.component_mapping["blocks"].submodules
-    # Exact types: a subclass is there because it does something else.
-    if type(layer["attn"]) is PositionEmbeddingsAttentionBridge:
-        attention = layer["attn"]
-        layer["attn"] = FastAttention(
-            attention.name,
-            attention.config,
-            attention.submodules,
-            optional=attention.optional,
-            is_causal=attention.is_causal,
-        )
-    for components, name in ((layer, "ln1"), (layer, "ln2"), (adapter.component_mapping, "ln_final")):
-        norm = components[name]
-        if type(norm) is RMSNormalizationBridge:
-            components[name] = FastRMSNorm(
-                norm.name, norm.config, use_native_layernorm_autograd=norm.use_native_layernorm_autograd
-            )
-    unembed = adapter.component_mapping["unembed"]
-    if type(unembed) is UnembeddingBridge:
-        adapter.component_mapping["unembed"] = FastUnembedding(unembed.name, unembed.config)
+    components = list(adapter.component_mapping.values())
+    for component in components:
+        components.extend(component.submodules.values())
+        # Exact types: a subclass is there because it does something else.
+        component.__class__ = _FASTER.get(type(component), type(component))
 
 
-def hooked(*points: HookPoint) -> bool:
-    """Whether anything listens at one of the points, forward or backward."""
-    return any(point._forward_hooks or point._forward_pre_hooks or point.bwd_hooks for point in points)
-
-
-class FastRMSNorm(RMSNormalizationBridge):
-    """Hugging Face's norm, computed once while `hook_scale` and `hook_normalized` are unhooked."""
-
-    def _hf_autograd_forward_with_hooks(
-        self, x: Float[Tensor, "batch pos d_model"]
-    ) -> Float[Tensor, "batch pos d_model"]:
-        if hooked(self.hook_scale, self.hook_normalized):
-            return super()._hf_autograd_forward_with_hooks(x)
-        return self.original_component(x).to(x.dtype)
-
-
-class FastUnembedding(UnembeddingBridge):
-    """The unembedding without the bias of zeros that TransformerLens gives one that has none, while it is zeros."""
-
-    def set_original_component(self, component: torch.nn.Module) -> None:
-        super().set_original_component(component)
-        bias = component._buffers.get("bias")
-        # Kept outside the module's registry; a bias that was replaced or written into is no longer this one.
-        self.__dict__["_zeros"] = None if bias is None or bias.any() else (bias, bias._version)
-
-    def forward(self, hidden_states: Float[Tensor, "batch pos d_model"], **kwargs: Any) -> Tensor:
-        linear: Any = self.original_component
-        bias, version = self._zeros or (None, 0)
-        plain = type(linear) is torch.nn.Linear and not linear._forward_hooks and not hasattr(linear, "_hf_hook")
-        if kwargs or not plain or bias is None or linear.bias is not bias or bias._version != version:
-            return super().forward(hidden_states, **kwargs)
-        return self.hook_out(F.linear(self.hook_in(hidden_states), linear.weight))
-
-
-class FastAttention(PositionEmbeddingsAttentionBridge):
+class FastAttention(Lean, PositionEmbeddingsAttentionBridge):
     """Attention by `F.scaled_dot_product_attention`, with every hook point of TransformerLens's own.
 
     Fires `hook_in`, `hook_q/k/v`, `hook_cos/sin`, `hook_rot_q/k`, `hook_z` and `hook_out`; `hook_attn_scores` and
@@ -132,8 +98,9 @@ class FastAttention(PositionEmbeddingsAttentionBridge):
             or self.compatibility_mode
             or not isinstance(kwargs.get("hidden_states"), Tensor)
             or not isinstance(rotary, tuple)
+            or len(rotary) != 2
             or rotary[0].shape[-1] != attention.head_dim
-            or any(getattr(self.config, name, False) for name in _SWITCHES)
+            or switched(self.config)
             or (self.training and getattr(attention, "attention_dropout", 0.0) > 0)
         )
 
@@ -144,22 +111,22 @@ class FastAttention(PositionEmbeddingsAttentionBridge):
         if args or self._needs_original(kwargs):
             return super().forward(*args, **kwargs)
         attention: Any = self.original_component
-        x = self.hook_in(kwargs.pop("hidden_states"))
+        modules, d_head = self._modules, attention.head_dim
+        x = fire(modules["hook_in"], kwargs.pop("hidden_states"))
         # Through the linear bridges, so that hook_q, hook_k and hook_v fire.
-        q, k, v = (
-            linear(x).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for linear in (self.q, self.k, self.v)
-        )
-        cos, sin = self._apply_position_embedding_hooks(kwargs.pop("position_embeddings"))
-        q, k = apply_rotary_pos_emb(q, k, cos, sin)
-        q, k = self.hook_rot_q(q), self.hook_rot_k(k)
+        q, k, v = (modules[name](x).unflatten(-1, (-1, d_head)).transpose(1, 2) for name in "qkv")
+        cos, sin = kwargs.pop("position_embeddings")
+        q, k = apply_rotary_pos_emb(q, k, fire(modules["hook_cos"], cos), fire(modules["hook_sin"], sin))
+        q, k = fire(modules["hook_rot_q"], q), fire(modules["hook_rot_k"], k)
         mask = kwargs.pop("attention_mask", None)
-        k, v = self._update_kv_cache(k, v, **kwargs)
+        if kwargs.get("past_key_values") is not None:
+            k, v = self._update_kv_cache(k, v, **kwargs)
         wanted = kwargs.get("output_attentions", getattr(attention.config, "output_attentions", False))
-        if wanted or hooked(self.hook_attn_scores, self.hook_pattern):
+        if wanted or hooked(modules["hook_attn_scores"], modules["hook_pattern"]):
             z, pattern = self._watched(q, k, v, mask)
         else:
             z, pattern = self._attend(q, k, v, mask), None
-        return self.hook_out(self.o(z.flatten(2))), pattern
+        return fire(modules["hook_out"], modules["o"](z.flatten(2))), pattern
 
     def _attend(
         self,
@@ -217,6 +184,16 @@ class FastAttention(PositionEmbeddingsAttentionBridge):
         return z, hooked_pattern
 
 
+#: What takes the place of each of TransformerLens's components.
+_FASTER = {
+    BlockBridge: LeanBlock,
+    EmbeddingBridge: LeanEmbedding,
+    GatedMLPBridge: LeanMLP,
+    LinearBridge: LeanLinear,
+    PositionEmbeddingsAttentionBridge: FastAttention,
+    RMSNormalizationBridge: LeanRMSNorm,
+    UnembeddingBridge: LeanUnembedding,
+}
 #: Additive masks by the mask that they were made of: it lives for one forward pass, and so do they.
 _MASKS = WeakTensorKeyDictionary()
 

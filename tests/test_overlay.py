@@ -10,8 +10,9 @@ from transformer_lens.model_bridge.generalized_components import PositionEmbeddi
 from aligner_probe.adapters.lora import LoRA
 from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter
 from aligner_probe.adapters.prefix_tuning import PrefixTuning
+from aligner_probe.lean import LeanRMSNorm, LeanUnembedding
 from aligner_probe.models import load_model
-from aligner_probe.overlay import FastAttention, FastRMSNorm, FastUnembedding
+from aligner_probe.overlay import FastAttention
 
 FAST = ["llama", "llama_gqa", "mistral", "qwen2", "gemma"]
 SLOW = ["qwen3", "gemma2", "gpt2", "neox", "phi3"]
@@ -53,18 +54,18 @@ def test_is_put_in_everywhere_and_left_out_on_request(family):
     for block in fast.blocks:
         assert type(block.attn) is FastAttention
         assert block.attn._plain
-        assert type(block.ln1) is type(block.ln2) is FastRMSNorm
-    assert type(fast.ln_final) is FastRMSNorm
-    assert type(fast.unembed) is FastUnembedding
+        assert type(block.ln1) is type(block.ln2) is LeanRMSNorm
+    assert type(fast.ln_final) is LeanRMSNorm
+    assert type(fast.unembed) is LeanUnembedding
     assert set(fast.hook_dict) == set(own.hook_dict)
     assert set(fast.original_model.state_dict()) == set(own.original_model.state_dict())
-    assert not any(isinstance(module, FastAttention | FastRMSNorm | FastUnembedding) for module in own.modules())
+    assert not any(isinstance(module, FastAttention | LeanRMSNorm | LeanUnembedding) for module in own.modules())
 
 
 @pytest.mark.parametrize("family", SLOW)
 def test_other_families_keep_transformer_lens_own(family):
     fast, own = pair(family)
-    assert not any(isinstance(module, FastAttention | FastRMSNorm | FastUnembedding) for module in fast.modules())
+    assert not any(isinstance(module, FastAttention | LeanRMSNorm | LeanUnembedding) for module in fast.modules())
     assert torch.equal(fast(tokens()), own(tokens()))
 
 
