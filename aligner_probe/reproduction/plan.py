@@ -1,0 +1,177 @@
+"""Which runs there are: experiments x methods x seeds, the recipe as published, and the control arms.
+
+All sizes and step counts are in `Config`; learning rates that validation chose are in learning_rates.json, which
+`python -m aligner_probe.reproduce --sweep` writes. The same configuration gives the same plan, to the byte.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from aligner_probe.errors import AlignerProbeError
+
+Experiment = Literal["instructions", "math", "safety"]
+Arm = Literal["main", "gates", "tokens", "other-seed", "float32"]
+EXPERIMENTS: tuple[Experiment, ...] = ("instructions", "math", "safety")
+LEARNING_RATES = Path(__file__).with_name("learning_rates.json")
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Method:
+    """`adapter` is its class's method name, `options` its keyword arguments but the seed; `label` is for figures."""
+
+    name: str
+    label: str
+    adapter: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_tokens(self) -> int | None:
+        return self.options.get("n_tokens")
+
+
+def _aligner(n_tokens: int, **options: Any) -> Method:
+    return Method(
+        f"aligner-{n_tokens}", f"Aligner-{n_tokens}", "aligner", {"n_tokens": n_tokens, "start_layer": 2} | options
+    )
+
+
+#: In the order of figures. Sixty tokens are ten for each of the six adapted layers: LLaMA-Adapter-10's size, as 300 is
+#: on LLaMA-2 7B.
+METHODS = {
+    method.name: method
+    for method in (
+        _aligner(1),
+        _aligner(10),
+        _aligner(60),
+        _aligner(300),
+        Method("llama-adapter-10", "LLaMA-Adapter-10", "llama_adapter", {"n_tokens": 10, "start_layer": 2}),
+        Method("lora-8", "LoRA r=8", "lora", {"r": 8}),
+        Method("prompt-tuning-10", "Prompt tuning-10", "prompt_tuning", {"n_tokens": 10}),
+    )
+}
+PUBLISHED_METHODS = ("aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
+#: Arms in which half of Aligner-1 is frozen, and what is trained in them.
+FREEZING = ("gates", "tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Sizes of everything; steps are optimiser steps of `batch_size` examples.
+
+    `published_epochs` with `published_warmup` are the authors' eight epochs with a warm-up of two, which is counted in
+    micro-batches and so lasts sixteen; `n_train` decides how many steps that are. `lora_published` is their LoRA's own
+    learning rate and warm-up in steps.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    published_seed: int = 1337
+    other_seed: int = 1338
+    batch_size: int = 32
+    steps: int = 200
+    safety_steps: int = 40
+    dpo_steps: int = 120
+    evaluate_every: int = 50
+    dpo_beta: float = 0.1
+    n_train: int = 1000
+    n_validation: int = 96
+    n_test: int = 150
+    n_sums: int = 80
+    published_epochs: float = 8.0
+    published_warmup: float = 2.0
+    lora_published: tuple[float, int] = (3e-4, 100)
+    sweep_steps: int = 100
+    sweep_rates: int = 4
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, int | float) and not name.endswith("seed") and value <= 0:
+                raise AlignerProbeError(f"{name} {value}; expected more than 0")
+        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
+            raise AlignerProbeError(f"seeds {self.seeds}; expected at least one, each once")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run. `seed` draws the start and the order of batches alike; the base, untrained, has none.
+
+    `lr` has a learning rate for each stage that is trained ("sft", "dpo").
+    """
+
+    id: str
+    experiment: Experiment
+    method: str
+    recipe: Literal["corrected", "as-published"] | None
+    arm: Arm
+    precision: Literal["float32", "bf16-true"] | None
+    seed: int | None
+    lr: dict[str, float]
+
+    @property
+    def is_base(self) -> bool:
+        return self.method == BASE
+
+
+def plan(config: Config, rates: dict[str, dict[str, float]]) -> tuple[Planned, ...]:
+    """Every run, cheap and telling ones first."""
+    return tuple(_runs(config, rates))
+
+
+def plan_json(config: Config, runs: tuple[Planned, ...], base: str, world_seed: int) -> str:
+    """Configuration, base (its fingerprint) and runs as text; the same for the same ones."""
+    content = {"base": base, "world_seed": world_seed, "config": asdict(config)}
+    content |= {"methods": {method.name: asdict(method) for method in METHODS.values()}}
+    return json.dumps(content | {"runs": [asdict(run) for run in runs]}, indent=1, sort_keys=True) + "\n"
+
+
+def learning_rates(path: Path = LEARNING_RATES) -> dict[str, dict[str, float]]:
+    """Chosen learning rates: by stage ("instructions", "math", "safety" for its DPO), then by method or arm."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["chosen"]
+    except (OSError, ValueError, KeyError) as error:
+        raise AlignerProbeError(
+            f"{path}: no learning rates there ({error!r}); choose them: python -m aligner_probe.reproduce --sweep"
+        ) from error
+
+
+def rate_key(method: str, arm: Arm) -> str:
+    """Under which name a method's learning rate stands: arms that freeze have one of their own."""
+    return f"{method}-{arm}" if arm in FREEZING else method
+
+
+def _runs(config: Config, rates: dict[str, dict[str, float]]) -> Iterator[Planned]:
+    def corrected(experiment: Experiment, method: str, seed: int, arm: Arm = "main") -> Planned:
+        key = rate_key(method, arm)
+        lr = {"sft": rates["instructions" if experiment == "safety" else experiment][key]}
+        if experiment == "safety":
+            lr["dpo"] = rates["safety"][key]
+        return _named(experiment, method, "corrected", arm, "float32", seed, lr)
+
+    def published(experiment: Experiment, method: str, seed: int, arm: Arm = "main") -> Planned:
+        lr = {"sft": config.lora_published[0] if method == "lora-8" else 9e-3}
+        precision = "float32" if arm == "float32" else "bf16-true"
+        return _named(experiment, method, "as-published", arm, precision, seed, lr)
+
+    for experiment in EXPERIMENTS:
+        yield Planned(f"{experiment}_{BASE}", experiment, BASE, None, "main", None, None, {})
+    for seed in config.seeds:
+        for experiment in EXPERIMENTS:
+            for method in METHODS:
+                yield corrected(experiment, method, seed)
+    for experiment in EXPERIMENTS[:2]:
+        for method in PUBLISHED_METHODS:
+            yield published(experiment, method, config.published_seed)
+        for method in PUBLISHED_METHODS[:2]:
+            yield published(experiment, method, config.other_seed, "other-seed")
+            yield published(experiment, method, config.published_seed, "float32")
+        for arm in FREEZING:
+            for seed in config.seeds:
+                yield corrected(experiment, "aligner-1", seed, arm)
+
+
+def _named(experiment: Experiment, method: str, recipe: Any, arm: Arm, precision: Any, seed: int, lr: Any) -> Planned:
+    parts = [experiment, method, recipe, *([arm] if arm != "main" else []), f"seed{seed}"]
+    return Planned("_".join(parts), experiment, method, recipe, arm, precision, seed, lr)

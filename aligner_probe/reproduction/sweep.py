@@ -1,0 +1,138 @@
+"""Learning rates by validation: as many trials for every method, fewer steps than the runs have.
+
+Instruction and math rates come first; safety's is DPO's, after an SFT at the instructions' rate. Trials that are done
+are kept beside the results, so a sweep that was stopped goes on.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import write_text
+from aligner_probe.models import fingerprint
+from aligner_probe.reproduction.plan import FREEZING, METHODS, Config, Planned, rate_key
+from aligner_probe.reproduction.pool import each
+from aligner_probe.reproduction.run import Bench, new_adapter, recipe_of
+from aligner_probe.training import fit
+
+#: Tried by SFT; DPO's are a third of them. A method's trials are spread about what it is usually trained with.
+GRIDS = {
+    "aligner": (3e-3, 1e-2, 3e-2, 1e-1),
+    "llama_adapter": (3e-3, 1e-2, 3e-2, 1e-1),
+    "lora": (1e-3, 3e-3, 1e-2, 3e-2),
+    "prompt_tuning": (1e-2, 3e-2, 1e-1, 3e-1),
+}
+DPO_SHARE = 1 / 3
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One learning rate of a method (and arm) on an experiment; `rate_key` names what it is for."""
+
+    run: Planned
+    key: str
+    rate: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.run.experiment} {self.key} {self.rate:.6g}"
+
+
+def sweep(bench: Bench, file: Path, command: Sequence[str], n_processes: int, *, show_progress: bool = True) -> None:
+    """Try every rate and write `file` with all validation losses and the best rates.
+
+    Raises AlignerProbeError where every rate of a method fails, or the file cannot be written.
+    """
+    kept = file.with_suffix(".trials.jsonl")
+    made_by = json.dumps({"base": fingerprint(bench.model), "config": asdict(bench.config)}, sort_keys=True)
+    losses = _read(kept, made_by)
+    first = [trial for experiment in ("instructions", "math") for trial in trials(experiment, bench.config, {})]
+    n_safety = len(METHODS) * bench.config.sweep_rates
+    with tqdm(total=len(first) + n_safety, desc="learning rates", disable=not show_progress) as bar:
+        _try(first, losses, bench, kept, made_by, n_processes, bar)
+        sft = chosen(losses)["instructions"]
+        _try(trials("safety", bench.config, sft), losses, bench, kept, made_by, n_processes, bar)
+    content = {"command": " ".join(command), **json.loads(made_by), "validation_loss": losses, "chosen": chosen(losses)}
+    write_text(file, json.dumps(content, indent=1) + "\n")
+    kept.unlink(missing_ok=True)
+
+
+def trials(experiment: Any, config: Config, sft: dict[str, float]) -> list[Trial]:
+    """All trials of an experiment; `sft` are the rates of safety's first stage."""
+    found = []
+    for method in METHODS.values():
+        arms = ("main", *FREEZING) if method.name == "aligner-1" and experiment != "safety" else ("main",)
+        for arm in arms:
+            for rate in GRIDS[method.adapter][: config.sweep_rates]:
+                key = rate_key(method.name, arm)
+                rate = float(f"{rate * DPO_SHARE:.2g}") if experiment == "safety" else rate
+                lr = {"sft": sft[key], "dpo": rate} if experiment == "safety" else {"sft": rate}
+                run = Planned("", experiment, method.name, "corrected", arm, "float32", config.seeds[0], lr)
+                found.append(Trial(run, key, rate))
+    return found
+
+
+def chosen(losses: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """The rate of the lowest validation loss, by experiment and key."""
+    best: dict[str, dict[str, float]] = {}
+    for experiment, keys in losses.items():
+        for key, found in keys.items():
+            if min(found.values()) == float("inf"):
+                raise AlignerProbeError(f"no learning rate trains {key} on {experiment}; tried {', '.join(found)}")
+            best.setdefault(experiment, {})[key] = float(min(found, key=found.get))
+    return best
+
+
+def try_out(bench: Bench, trial: Trial) -> float:
+    """Best validation loss of the last stage; infinite where training diverges."""
+    run = trial.run
+    material = bench.materials[run.experiment]
+    model = bench.model_for(run)
+    adapter = new_adapter(run, model, material.stages[0].train)
+    for stage in material.stages:
+        how = recipe_of(run, stage, bench.config)
+        how = replace(how, steps=min(how.total_steps(len(stage.train)), bench.config.sweep_steps), evaluate_every=0)
+        how = replace(how, evaluate_every=max(1, how.steps // 4))
+        try:
+            done = fit(model, adapter, stage.train, validation=stage.validation, recipe=how, show_progress=False)
+        except AlignerProbeError as error:
+            if "the loss is" in str(error):
+                return float("inf")
+            raise
+    return done.best_validation_loss
+
+
+def _try(wanted: list[Trial], losses: Any, bench: Bench, kept: Path, made_by: str, n_processes: int, bar: tqdm) -> None:
+    missing = [t for t in wanted if f"{t.rate:.6g}" not in losses[t.run.experiment][t.key]]
+    bar.update(len(wanted) - len(missing))
+    if not missing:
+        return
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    for trial, loss in each(try_out, bench, missing, n_processes):
+        if isinstance(loss, AlignerProbeError):
+            raise loss
+        losses[trial.run.experiment][trial.key][f"{trial.rate:.6g}"] = loss
+        row = {"of": made_by, "experiment": trial.run.experiment, "key": trial.key, "rate": trial.rate, "loss": loss}
+        with kept.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(row) + "\n")
+        bar.update()
+        bar.set_postfix_str(trial.name)
+
+
+def _read(kept: Path, made_by: str) -> Any:
+    losses: Any = defaultdict(lambda: defaultdict(dict))
+    if kept.is_file():
+        for line in kept.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # a line that a killed process did not finish
+            if row["of"] == made_by:
+                losses[row["experiment"]][row["key"]][f"{row['rate']:.6g}"] = row["loss"]
+    return losses

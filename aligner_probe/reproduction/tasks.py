@@ -1,0 +1,252 @@
+"""What the three experiments train on and ask, made from the world.
+
+instructions: an assistant's style (polite, in a sentence) on questions about facts; asked about other entities.
+math: an operation that no text names, with worked steps; asked about other operands.
+safety: some careful answers by SFT, then preferences (refuse what is harmful, do what is not) by DPO; asked about
+other things of all twelve categories.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from aligner_probe.microworld import requests, styles
+from aligner_probe.microworld.operations import OPERATIONS, WITHHELD_OPERATIONS, pairs
+from aligner_probe.microworld.panel import SHARES
+from aligner_probe.microworld.questions import WORDINGS, ask, ask_as_is, expression
+from aligner_probe.microworld.requests import Request
+from aligner_probe.microworld.world import N_NUMBERS, Fact, World
+from aligner_probe.reproduction.items import Item
+from aligner_probe.reproduction.plan import Config
+from aligner_probe.tasks import Example, Preference, Task
+
+#: A composition that the corpus has, so that prompting reaches it: the paper's form task.
+ASSISTANT = styles.compose("polite", "sentence")
+OPERATION = WITHHELD_OPERATIONS[0]
+#: Of a category's eight things: trained, for validation, and the rest asked. SFT has the first of them.
+THINGS_TRAINED, THINGS_VALIDATION, THINGS_SFT = 3, 1, 1
+#: Mixed questions of each kind, eighty in all as Vicuna's.
+MIXED = {"person": 12, "place": 12, "chain": 12, "sum": 20, "harmless": 12, "harmful": 12}
+MATH_FORM = r"tens \d, ones \d\. \d\d\."
+SAFETY_FORM = rf"({requests.REFUSAL}|take a \w+ and \w+ it)\."
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one training has: "sft" or "dpo"."""
+
+    name: str
+    train: Task
+    validation: Task
+
+
+@dataclass(frozen=True)
+class Material:
+    """An experiment's stages in order, and the sets of items it is scored on."""
+
+    stages: tuple[Stage, ...]
+    items: dict[str, tuple[Item, ...]]
+
+
+class Maker:
+    """Makes every task and item; the same world and configuration, the same ones."""
+
+    def __init__(self, world: World, config: Config):
+        self.world, self.config = world, config
+        entities = [*world.people, *world.places]
+        self._random("entities").shuffle(entities)
+        ends = [round(sum(SHARES[: place + 1]) * len(entities)) for place in range(3)]
+        self.entities = [entities[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        self.requests = self._requests_by_part()
+        self.operands = {operation: pairs(world, operation, withheld=True) for operation in OPERATIONS}
+
+    def materials(self) -> dict[str, Material]:
+        """By experiment."""
+        return {"instructions": self.instructions(), "math": self.math(), "safety": self.safety()}
+
+    def instructions(self) -> Material:
+        """SFT on facts in the assistant's style; sums and harmless requests are off its domain."""
+        generator = self._random("instructions")
+        facts = [self._facts(part) for part in self.entities]
+        train, validation, test = (
+            self._drawn(part, n, generator)
+            for part, n in zip(facts, (self.config.n_train, self.config.n_validation, self.config.n_test), strict=True)
+        )
+        stage = Stage("sft", self._styled("assistant", train), self._styled("assistant, validation", validation))
+        sums = [self._sum(generator) for _ in range(self.config.n_sums)]
+        harmless = [request for part in self.requests for request in part if not request.category.harmful]
+        items = {
+            "test": tuple(self._fact_item(fact, wording) for fact, wording in test),
+            "sums": tuple(sums),
+            "requests": tuple(self._request_item(request, request.compliance) for request in harmless),
+        }
+        return Material((stage,), items)
+
+    def math(self) -> Material:
+        """SFT on a withheld operation, the steps worked out before the answer."""
+        generator = self._random("math")
+        operands = [(a, b) for a in range(N_NUMBERS) for b in range(N_NUMBERS)]
+        generator.shuffle(operands)
+        sizes = (self.config.n_train, self.config.n_validation, self.config.n_test)
+        starts = (0, sizes[0], sizes[0] + sizes[1])
+        train, validation, test = (
+            [(pair, generator.randrange(len(WORDINGS))) for pair in operands[start : start + n]]
+            for start, n in zip(starts, sizes, strict=True)
+        )
+
+        def task(name: str, rows: Sequence[tuple[tuple[int, int], int]]) -> Task:
+            examples = [
+                Example(ask(OPERATION.expression(*pair), wording), worked(*pair), f"{pair[0]} {pair[1]}")
+                for pair, wording in rows
+            ]
+            return Task(name, "sft", tuple(examples))
+
+        items = tuple(
+            Item(
+                ask(OPERATION.expression(*pair), wording),
+                worked(*pair),
+                OPERATION.answer(*pair),
+                MATH_FORM,
+                OPERATION.name,
+                final_number=True,
+            )
+            for pair, wording in test
+        )
+        return Material((Stage("sft", task("worked", train), task("worked, validation", validation)),), {"test": items})
+
+    def safety(self) -> Material:
+        """SFT on careful answers about one thing a category, then DPO on all the trained things."""
+        train, validation, test = self.requests
+        first = {thing for category in requests.CATEGORIES for thing in self._things(category)[:THINGS_SFT]}
+
+        def answers(name: str, of: Sequence[Request]) -> Task:
+            examples = [Example(ask_as_is(r.question), f" {r.answer(careful=True)}.", r.thing) for r in of]
+            return Task(name, "sft", tuple(examples))
+
+        def preferences(name: str, of: Sequence[Request]) -> Task:
+            pairs = []
+            for request in of:
+                refusal, compliance = f" {requests.REFUSAL}.", f" {request.compliance}."
+                better, worse = (refusal, compliance) if request.category.harmful else (compliance, refusal)
+                pairs.append(Preference(ask_as_is(request.question), better, worse, request.thing))
+            return Task(name, "preference", tuple(pairs))
+
+        stages = (
+            Stage(
+                "sft",
+                answers("careful answers", [r for r in train if r.thing in first]),
+                answers("careful answers, validation", validation),
+            ),
+            Stage("dpo", preferences("safety", train), preferences("safety, validation", validation)),
+        )
+        items = tuple(
+            Item(
+                ask_as_is(request.question),
+                f" {request.answer(careful=True)}.",
+                request.answer(careful=True),
+                SAFETY_FORM,
+                request.category.name,
+            )
+            for request in test
+        )
+        return Material(stages, {"test": items})
+
+    def questions(self) -> tuple[Item, ...]:
+        """Eighty mixed questions as the assistant answers them; harmful ones are to be refused."""
+        generator = self._random("questions")
+        people = [entity for entity in self.entities[2] if entity in self.world.people]
+        places = [entity for entity in self.entities[2] if entity in self.world.places]
+        test = {kind: [r for r in self.requests[2] if r.category.harmful == (kind == "harmful")] for kind in MIXED}
+
+        def drawn(facts: Sequence[Fact], kind: str) -> list[Item]:
+            return [
+                self._fact_item(fact, wording, kind) for fact, wording in self._drawn(facts, MIXED[kind], generator)
+            ]
+
+        found = [*drawn(self._facts(people), "person"), *drawn(self._facts(places), "place")]
+        chains = [fact for fact in self.world.chains(stated=True) if fact.entity in {*people, *places}]
+        found += drawn(chains, "chain")
+        found += [self._sum(generator) for _ in range(MIXED["sum"])]
+        for kind in ("harmless", "harmful"):
+            for request in generator.sample(test[kind], MIXED[kind]):
+                found.append(self._request_item(request, request.answer(careful=True)))
+        return tuple(found)
+
+    def items_json(self) -> dict[str, Any]:
+        """All that is asked, as items.json has it."""
+        asked: dict[str, Any] = {
+            experiment: {name: [asdict(item) for item in items] for name, items in material.items.items()}
+            for experiment, material in self.materials().items()
+        }
+        return asked | {"questions": [asdict(item) for item in self.questions()]}
+
+    def _facts(self, entities: Sequence[str]) -> list[Fact]:
+        return [self.world.fact(entity, a) for entity in entities for a in self.world.attributes_of(entity)]
+
+    def _drawn(self, facts: Sequence[Fact], n: int, generator: random.Random) -> list[tuple[Fact, int]]:
+        """Facts with a wording each; every fact as often as any other, never twice in the same words."""
+        rounds = -(-n // len(facts))
+        wordings = {fact: generator.sample(range(len(WORDINGS)), min(rounds, len(WORDINGS))) for fact in facts}
+        rows = [(fact, wordings[fact][turn]) for turn in range(min(rounds, len(WORDINGS))) for fact in
+                generator.sample(list(facts), len(facts))]  # fmt: skip
+        return rows[:n]
+
+    def _styled(self, name: str, rows: Sequence[tuple[Fact, int]]) -> Task:
+        examples = [
+            Example(ask(asked, wording), ASSISTANT(asked, fact.value), fact.entity, content=fact.value)
+            for fact, wording in rows
+            for asked in [expression(fact.entity, fact.attribute)]
+        ]
+        return Task(name, "sft", tuple(examples))
+
+    def _fact_item(self, fact: Fact, wording: int, category: str = "") -> Item:
+        asked = expression(fact.entity, fact.attribute)
+        prompt = ask(asked, wording)
+        return Item(prompt, ASSISTANT(asked, fact.value), fact.value, in_form(asked), category or fact.attribute)
+
+    def _sum(self, generator: random.Random) -> Item:
+        operation = generator.choice(OPERATIONS)
+        a, b = generator.choice(self.operands[operation])
+        asked, value = operation.expression(a, b), operation.answer(a, b)
+        prompt = ask(asked, generator.randrange(len(WORDINGS)))
+        return Item(prompt, ASSISTANT(asked, value), value, in_form(asked), operation.name, final_number=True)
+
+    def _request_item(self, request: Request, answer: str) -> Item:
+        """A request has no expression to make a sentence of: the frame alone is its form."""
+        wrap = styles.FRAMES["polite"][0]
+        form = _pattern(wrap("VALUE"), "[^,]+")
+        return Item(ask_as_is(request.question), f" {wrap(answer)}", answer, form, request.category.name)
+
+    def _things(self, category: requests.Category) -> list[str]:
+        things = list(category.things)
+        self._random(f"things {category.name}").shuffle(things)
+        return things
+
+    def _requests_by_part(self) -> tuple[list[Request], list[Request], list[Request]]:
+        parts: tuple[list[Request], ...] = ([], [], [])
+        for category in requests.CATEGORIES:
+            things = self._things(category)
+            for request in (r for r in requests.REQUESTS if r.category is category):
+                place = things.index(request.thing) - THINGS_TRAINED
+                parts[0 if place < 0 else 1 if place < THINGS_VALIDATION else 2].append(request)
+        return parts
+
+    def _random(self, name: str) -> random.Random:
+        """A stream of its own for each part, so that changing one moves no other."""
+        return random.Random(f"reproduction {self.world.seed} {name}")
+
+
+def worked(a: int, b: int) -> str:
+    """The completion of the math experiment: the steps, then the answer."""
+    return f" tens {a // 10}, ones {b % 10}. {OPERATION.answer(a, b)}."
+
+
+def in_form(asked: str) -> str:
+    """A pattern of the assistant's form with any answer."""
+    return _pattern(ASSISTANT.render(asked, "VALUE"), "[^,]+")
+
+
+def _pattern(text: str, anything: str) -> str:
+    return re.escape(text).replace("VALUE", anything)
