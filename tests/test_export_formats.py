@@ -1,6 +1,7 @@
 """To PEFT and lit-llama and back: held to the libraries' own computation, and to the bit where nothing is computed."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -139,11 +140,18 @@ def test_a_lora_of_another_architecture_is_refused_by_name():
         load_adapter(real_lora("opt125m-dpo-lora"), bridge("llama"))
 
 
+@pytest.fixture(scope="module")
+def whole_lora(tmp_path_factory):
+    """A model, and a LoRA in PEFT's form that fits it."""
+    model = bridge("llama_gqa")
+    adapter = opened(LoRA(model, r=4, targets=("q", "v")))
+    return model, export_adapter(adapter, "peft", tmp_path_factory.mktemp("whole") / "peft").path
+
+
 @pytest.fixture
-def lora_folder(tmp_path):
-    """A LoRA in PEFT's form that fits llama_gqa; `break_it` writes changes into it."""
-    adapter = opened(LoRA(bridge("llama_gqa"), r=4, targets=("q", "v")))
-    return export_adapter(adapter, "peft", tmp_path / "peft").path
+def lora_folder(whole_lora, tmp_path):
+    """A copy of it to break."""
+    return shutil.copytree(whole_lora[1], tmp_path / "peft")
 
 
 @pytest.mark.parametrize(
@@ -199,13 +207,13 @@ def lora_key(layer, module, half="A", stack="model.layers"):
         ([], {lora_key(1, "self_attn.q_proj"): torch.ones(4, 48, dtype=torch.float16)}, "expected one precision"),
     ],
 )
-def test_loras_with_gaps_or_damage_are_refused(lora_folder, drop, add, says):
+def test_loras_with_gaps_or_damage_are_refused(whole_lora, lora_folder, drop, add, says):
     path = lora_folder / "adapter_model.safetensors"
     tensors = {name: tensor for name, tensor in load_file(path).items() if name not in drop}
     made = {name: torch.ones(tensor) if isinstance(tensor, tuple) else tensor for name, tensor in add.items()}
     save_file(tensors | made, path)
     with pytest.raises(CheckpointError, match=says):
-        load_adapter(lora_folder, bridge("llama_gqa"))
+        load_adapter(lora_folder, whole_lora[0])
 
 
 @pytest.mark.parametrize("family", ["gpt2", "neox", "phi3"])
@@ -216,6 +224,26 @@ def test_fused_projections_have_no_peft_form(family, lora_folder, tmp_path):
         export_adapter(save_adapter(LoRA(bridge(family)), tmp_path / "saved"), "peft", tmp_path / "out")
     with pytest.raises(AlignerProbeError, match="in one projection"):
         load_adapter(lora_folder, bridge(family))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("provenance.json", {"base": None}),
+        ("provenance.json", {"base": {}}),
+        ("adapter_config.json", {"options": {"r": 8}}),
+        ("adapter_config.json", {"options": {"r": 8, "alpha": "much"}}),
+        ("adapter_config.json", {"options": {"r": 7, "alpha": 8}}),
+        ("adapter_config.json", {"options": []}),
+    ],
+)
+def test_damaged_lora_folders_of_our_own(whole_lora, file, change, tmp_path):
+    folder = save_adapter(opened(LoRA(whole_lora[0])), tmp_path / "saved")
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | change))
+    with pytest.raises(CheckpointError) as caught:
+        export_adapter(folder, "peft", tmp_path / "out")
+    assert str(folder) in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 

@@ -101,7 +101,7 @@ def _lora_config(source: str | Path) -> bool:
 def _checkpoint(source: str | Path | Adapter, reading: dict[str, Any]) -> PrefixCheckpoint:
     """A prefix adapter's numbers; raises AlignerProbeError for any other method."""
     method = source.method if isinstance(source, Adapter) else _config(source).get("method")
-    if method is not None and method not in METHOD_NAMES:
+    if isinstance(method, str) and method not in METHOD_NAMES:
         raise AlignerProbeError(
             f"{method} has no prefix that lit-llama, PEFT or the native format could hold; output_bias can be exported "
             "to merged and steering, lora to peft"

@@ -49,15 +49,16 @@ def from_adapter(adapter: LoRA) -> LoRACheckpoint:
 def from_folder(folder: Path, config: dict[str, Any]) -> LoRACheckpoint:
     """A LoRA folder of `save_adapter`, without its base; raises CheckpointError where it is damaged."""
     provenance = native.read_provenance(folder)
-    check_family(provenance.get("base", {}).get("architecture"))
     try:
+        architecture = provenance["base"]["architecture"]
+        base = provenance.get("metadata", {}).get("base_model")
         r, alpha = rank_and_scale(config["options"]["r"], config["options"]["alpha"], folder)
         tensors = {n: t for n, t in read_tensors(folder / native.WEIGHTS).items() if not n.startswith("initial.")}
-        base = provenance.get("metadata", {}).get("base_model")
-        base = None if base == provenance["base"]["architecture"] else base
-        return check(_from_tensors(tensors, r, alpha, base, str(folder)))
-    except (KeyError, ValueError, TypeError) as error:
+        found = check(_from_tensors(tensors, r, alpha, None if base == architecture else base, str(folder)))
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(folder, f"is a damaged LoRA folder ({error!r}); save it again") from error
+    check_family(architecture)
+    return found
 
 
 def _from_tensors(tensors: StateDict, r: int, alpha: float | int, base: str | None, source: str) -> LoRACheckpoint:
