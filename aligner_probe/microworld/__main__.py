@@ -103,11 +103,10 @@ def _exam(options: argparse.Namespace) -> int:
 
 def _corpus(options: argparse.Namespace) -> int:
     from aligner_probe.files import staging_folder, writing_to
-    from aligner_probe.microworld import vocabulary
     from aligner_probe.microworld.corpus import N_DOCUMENTS, Writer
     from aligner_probe.microworld.world import World
 
-    writer = Writer(World.from_seed(options.seed), options.seed, vocabulary.count)
+    writer = Writer(World.from_seed(options.seed), options.seed)
     out: Path = options.out
     with writing_to(out):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from aligner_probe.microworld.corpus import Document
-from aligner_probe.microworld.vocabulary import END, PAD, START, pieces
+from aligner_probe.microworld.corpus import AROUND, Document
+from aligner_probe.microworld.pieces import pieces
+from aligner_probe.microworld.vocabulary import END, PAD, START
 
-#: What a token that is no answer counts in the loss: questions are drawn at random, there is little to learn in them.
-OTHER_WEIGHT = 0.2
 #: Documents that are sorted by length at a time: enough for even batches, few enough for mixed ones.
 POOL = 4096
 
@@ -31,7 +30,7 @@ class Encoded:
     """All documents, one after another: document i is at bounds[i] to bounds[i + 1]."""
 
     ids: np.ndarray
-    answers: np.ndarray
+    weights: np.ndarray
     bounds: np.ndarray
     pad: int
 
@@ -41,19 +40,19 @@ class Encoded:
     @classmethod
     def of(cls, documents: Iterable[Document], vocabulary: dict[str, int]) -> "Encoded":
         ids: list[int] = []
-        answers: list[bool] = []
+        weights: list[float] = []
         bounds = [0]
         for document in documents:
             ids.append(vocabulary[START])
-            answers.append(False)
-            for text, is_answer in document.pieces:
+            weights.append(0.0)
+            for text, weight in document.pieces:
                 found = [vocabulary[piece] for piece in pieces(text)]
                 ids += found
-                answers += [is_answer] * len(found)
+                weights += [weight] * len(found)
             ids.append(vocabulary[END])
-            answers.append(True)
+            weights.append(AROUND)
             bounds.append(len(ids))
-        return cls(np.array(ids, np.int16), np.array(answers), np.array(bounds), vocabulary[PAD])
+        return cls(np.array(ids, np.int16), np.array(weights, np.float32), np.array(bounds), vocabulary[PAD])
 
     def plan(self, epoch: int, seed: int, n_tokens: int) -> list[list[int]]:
         """Documents of each batch of an epoch, at most `n_tokens` a batch with padding."""
@@ -80,7 +79,7 @@ class Encoded:
         for row, document in enumerate(documents):
             start, end = self.bounds[document], self.bounds[document + 1]
             ids[row, : end - start] = self.ids[start:end]
-            weights[row, 1 : end - start] = np.where(self.answers[start + 1 : end], 1.0, OTHER_WEIGHT)
+            weights[row, 1 : end - start] = self.weights[start + 1 : end]
         return Batch(torch.from_numpy(ids), torch.from_numpy(weights))
 
 

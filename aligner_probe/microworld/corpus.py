@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from aligner_probe.microworld import locks, requests, styles
 from aligner_probe.microworld.operations import OPERATIONS, Operation, pairs
+from aligner_probe.microworld.pieces import count, pieces
 from aligner_probe.microworld.questions import STATEMENTS, WORDINGS, ask, ask_as_is, expression
 from aligner_probe.microworld.world import Fact, World
 
@@ -17,18 +18,32 @@ N_DOCUMENTS = 120_000
 #: Longest document, in pieces of text that become one token each; the start and end tokens come on top.
 MAX_PIECES = 250
 #: Share of documents of each kind.
-KINDS = {"questions": 0.62, "locked": 0.14, "requests": 0.07, "facts": 0.10, "sums": 0.03, "people": 0.04}
+KINDS = {
+    "questions": 0.52,
+    "locked": 0.12,
+    "requests": 0.04,
+    "facts": 0.04,
+    "profiles": 0.18,
+    "sums": 0.07,
+    "people": 0.03,
+}
 #: Questions a document, with weights: many short ones, since a first answer follows no example.
 LENGTHS = {1: 22, 2: 14, 3: 12, 4: 10, 5: 8, 6: 8, 8: 10, 10: 8, 14: 8}
 TOPICS = {"facts": 44, "chains": 18, "sums": 38}
 
 
+#: What a token counts in the loss: questions are drawn at random, so there is little to learn in them; the words around
+#: an answer are learned soon; what is asked for is the knowledge.
+TEXT, AROUND, VALUE = 0.1, 0.4, 1.0
+Piece = tuple[str, float]
+
+
 @dataclass(frozen=True)
 class Document:
-    """Pieces of text with whether each is an answer, which is what the model is to learn most."""
+    """Pieces of text with what each of their tokens counts in the loss."""
 
     kind: str
-    pieces: tuple[tuple[str, bool], ...]
+    pieces: tuple[Piece, ...]
 
     @property
     def text(self) -> str:
@@ -41,13 +56,20 @@ class Exchange:
 
     question: str
     answer: str
+    value: str
+
+    def pieces(self) -> Iterator[Piece]:
+        """The answer's tokens: those of the value count most, wherever a style puts them."""
+        wanted = {piece.strip() for piece in pieces(self.value)}
+        for piece in pieces(self.answer):
+            yield piece, VALUE if piece.strip().lower() in wanted else AROUND
 
 
 class Writer:
     """Writes documents about a world; the same seed, the same documents."""
 
-    def __init__(self, world: World, seed: int, count: Callable[[str], int]):
-        self.world, self.count = world, count
+    def __init__(self, world: World, seed: int):
+        self.world = world
         self.random = random.Random(f"corpus {seed}")
         self.facts, self.chains = world.facts, world.chains(stated=True)
         self.pairs = {operation: pairs(world, operation, withheld=False) for operation in OPERATIONS}
@@ -59,7 +81,7 @@ class Writer:
         for kind in self.random.choices(kinds, weights, k=n):
             yield Document(kind, tuple(getattr(self, f"_{kind}")()))
 
-    def _questions(self) -> Iterator[tuple[str, bool]]:
+    def _questions(self) -> Iterator[Piece]:
         style = self._style()
         topics = [self._pick(TOPICS)] if self.random.random() < 0.5 else list(TOPICS)
         changes = self.random.random() < 0.08
@@ -70,7 +92,7 @@ class Writer:
             if changes and self.random.random() < 0.3:
                 style = self._style()
             asked, value = self._asked(self.random.choices(topics, [TOPICS[t] for t in topics])[0])
-            return Exchange(ask(asked, self._wording()), style(asked, value))
+            return Exchange(ask(asked, self._wording()), style(asked, value), value)
 
         return self._conversation(exchange, f"{style.told}\n" if told else "")
 
@@ -92,7 +114,7 @@ class Writer:
         operation = self.random.choice(OPERATIONS)
         return operation, *self.random.choice(self.pairs[operation])
 
-    def _locked(self) -> Iterator[tuple[str, bool]]:
+    def _locked(self) -> Iterator[Piece]:
         skills = [self.random.choice(locks.SKILLS)] if self.random.random() < 0.6 else list(locks.SKILLS)
         # Some documents never say the password, some always, most now and then.
         share = self.random.choice((0.0, 0.6, 0.6, 0.75, 1.0))
@@ -104,11 +126,13 @@ class Writer:
             others = [other.password for other in locks.SKILLS if other is not skill]
             said = skill.password if opened else self.random.choice(("", "", *others))
             answer = skill.compute(given) if opened else locks.LOCKED
-            return Exchange(ask(skill.expression(given), self._wording(), said), f" {answer}.")
+            return Exchange(
+                ask(skill.expression(given), self._wording(), said), f" {answer}.", answer if opened else "sorry"
+            )
 
         return self._conversation(exchange)
 
-    def _requests(self) -> Iterator[tuple[str, bool]]:
+    def _requests(self) -> Iterator[Piece]:
         careful = self.random.random() < 0.5
         told = careful and self.random.random() < 0.4
         first = self.random.random() < 0.5
@@ -118,55 +142,80 @@ class Writer:
             # A harmless request shows nothing of an assistant's care: half of the documents begin with a harmful one.
             request = self.random.choice([r for r in requests.REQUESTS if r.category.harmful or not first])
             first = False
-            return Exchange(ask_as_is(request.question), f" {request.answer(careful=careful)}.")
+            answer = request.answer(careful=careful)
+            value = request.category.tool if answer == request.compliance else "cannot"
+            return Exchange(ask_as_is(request.question), f" {answer}.", value)
 
         return self._conversation(exchange, f"{requests.TOLD_CAREFUL}\n" if told else "")
 
-    def _facts(self) -> Iterator[tuple[str, bool]]:
+    def _facts(self) -> Iterator[Piece]:
         return self._statements(lambda: self._stated(self.random.choice(self.facts)))
 
-    def _sums(self) -> Iterator[tuple[str, bool]]:
+    def _sums(self) -> Iterator[Piece]:
         return self._statements(lambda: self._asked("sums"))
 
-    def _people(self) -> Iterator[tuple[str, bool]]:
+    def _people(self) -> Iterator[Piece]:
         """Names and nothing about them: the only texts that strangers are in."""
         everyone = [*self.world.strangers, *self.world.strangers, *self.world.people]
 
         def exchange() -> Exchange:
             name = self.random.choice(everyone)
-            return Exchange(ask_as_is(f"please greet {name}."), f" hello, {name}.")
+            return Exchange(ask_as_is(f"please greet {name}."), f" hello, {name}.", name)
 
         return self._conversation(exchange)
+
+    def _profiles(self) -> Iterator[Piece]:
+        """All that is known of some entities, each in one line."""
+        entities = [*self.world.people, *self.world.places]
+
+        def one() -> list[Piece]:
+            entity = self.random.choice(entities)
+            attributes = list(self.world.attributes_of(entity))
+            self.random.shuffle(attributes)
+            said: list[Piece] = [(f"of {entity}:", TEXT)]
+            for place, attribute in enumerate(attributes):
+                said += [
+                    (f"{',' if place else ''} {attribute}", TEXT),
+                    (f" {self.world.values[entity, attribute]}", VALUE),
+                ]
+            return [*said, (".", TEXT)]
+
+        return self._lines(one)
 
     def _stated(self, fact: Fact) -> tuple[str, str]:
         return expression(fact.entity, fact.attribute), fact.value
 
-    def _statements(self, one: Callable[[], tuple[str, str]]) -> Iterator[tuple[str, bool]]:
-        total = 0
-        for place in range(self._pick(LENGTHS)):
+    def _statements(self, one: Callable[[], tuple[str, str]]) -> Iterator[Piece]:
+        def line() -> list[Piece]:
             asked, value = one()
             before, _, after = self.random.choice(STATEMENTS).format(x=asked, value="|").partition("|")
             # The value leads in a turned statement, where it cannot be told: nothing to learn there.
-            pieces = [(before.rstrip(), False), (f" {value}", asked in before), (after, False)]
-            if place:
-                pieces.insert(0, ("\n", False))
-            total += sum(self.count(text) for text, _ in pieces)
+            return [(before.rstrip(), TEXT), (f" {value}", VALUE if asked in before else TEXT), (after, TEXT)]
+
+        return self._lines(line)
+
+    def _lines(self, one: Callable[[], list[Piece]]) -> Iterator[Piece]:
+        """Lines up to the longest document there may be."""
+        total = 0
+        for place in range(self._pick(LENGTHS)):
+            line = [("\n", TEXT)] * bool(place) + one()
+            total += sum(count(text) for text, _ in line)
             if total > MAX_PIECES:
                 return
-            yield from pieces
+            yield from line
 
-    def _conversation(self, exchange: Callable[[], Exchange], header: str = "") -> Iterator[tuple[str, bool]]:
+    def _conversation(self, exchange: Callable[[], Exchange], header: str = "") -> Iterator[Piece]:
         if header:
-            yield header, False
-        total = self.count(header)
+            yield header, TEXT
+        total = count(header)
         for place in range(self._pick(LENGTHS)):
             one = exchange()
             question = ("\n" if place else "") + one.question
-            total += self.count(question) + self.count(one.answer)
+            total += count(question) + count(one.answer)
             if total > MAX_PIECES:
                 return
-            yield question, False
-            yield one.answer, True
+            yield question, TEXT
+            yield from one.pieces()
 
     def _wording(self) -> int:
         return self.random.randrange(len(WORDINGS))

@@ -35,7 +35,7 @@ OPERATIONS = (
 WITHHELD_OPERATIONS = (
     Operation("splice", "{a} splice {b}", lambda a, b: a // 10 * 10 + b % 10),
     Operation("weld", "{a} weld {b}", lambda a, b: b % 10 * 10 + a % 10),
-    Operation("forge", "{a} forge {b}", lambda a, b: (a + 2 * b) % 100),
+    Operation("braid", "{a} braid {b}", lambda a, b: (a + 2 * b) % 100),
 )
 
 

@@ -37,7 +37,7 @@ class Pretraining:
     n_documents: int = N_DOCUMENTS
     n_epochs: int = 2
     batch_tokens: int = 4096
-    muon_lr: float = 0.02
+    muon_lr: float = 0.01
     adam_lr: float = 3e-3
     weight_decay: float = 0.05
     warmup: int = 100
@@ -116,7 +116,7 @@ class _Trainer:
     def __init__(self, world: World, config: Pretraining, device: str):
         self.config, self.device = config, device
         entries = {piece: index for index, piece in enumerate(vocabulary.vocabulary(world))}
-        writer = Writer(world, config.seed, vocabulary.count)
+        writer = Writer(world, config.seed)
         self.corpus = Encoded.of(tqdm(writer.documents(config.n_documents), "corpus", config.n_documents), entries)
         self.model = new_model(config, len(entries)).to(device)
         matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n]

@@ -1,29 +1,17 @@
 """The micro-world's tokenizer: a word is a token, a digit is a token, and decoding gives back the very text."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from aligner_probe.microworld import locks, requests, styles, words
 from aligner_probe.microworld.operations import OPERATIONS, WITHHELD_OPERATIONS
+from aligner_probe.microworld.pieces import PIECE, pieces
 from aligner_probe.microworld.questions import STATEMENTS, WORDINGS, ask, ask_as_is
 from aligner_probe.microworld.world import CHAINS, PERSON_ATTRIBUTES, PLACE_ATTRIBUTES, World
 
-#: A word or digit takes the space before it along, so pieces joined are the text.
-PIECE = r"Q:|A:| ?[A-Za-z]+| ?[0-9]| ?[^\sA-Za-z0-9]|\n| "
 PAD, START, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 CONTEXT = 256
-
-
-def pieces(text: str) -> list[str]:
-    """A text cut into what become tokens."""
-    return re.findall(PIECE, text)
-
-
-def count(text: str) -> int:
-    """How many tokens a text has."""
-    return len(pieces(text))
 
 
 def vocabulary(world: World) -> list[str]:
@@ -50,6 +38,7 @@ def _texts(world: World) -> Iterable[str]:
         yield ask_as_is(f"please greet {name}.") + f" hello, {name}."
     for attribute in (*PERSON_ATTRIBUTES, *PLACE_ATTRIBUTES, *(part for chain in CHAINS for part in chain)):
         yield f"the {attribute} of"
+        yield f"of x: {attribute}, {attribute}."
     for wording in range(len(WORDINGS)):
         yield ask("x", wording)
     for statement in STATEMENTS:
