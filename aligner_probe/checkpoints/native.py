@@ -55,7 +55,7 @@ def write_folder(
 
     Adds the format's version, the date and the versions of what made it. Raises AlignerProbeError as `save_checkpoint`.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder = Path(folder)
     if folder.exists() and not overwrite:
@@ -73,7 +73,8 @@ def write_folder(
             new = stage / "new"
             new.mkdir()
             # Tied tensors would be one storage, which safetensors does not take.
-            save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, new / WEIGHTS)
+            content = save({name: tensor.contiguous().clone() for name, tensor in tensors.items()})
+            (new / WEIGHTS).write_bytes(content)  # not by safetensors, whose error on a full disk is one of its own
             for name, content in contents.items():
                 (new / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             if folder.exists():

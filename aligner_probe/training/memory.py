@@ -10,7 +10,7 @@ come logits, their log-softmax and their gradients. Numbers of temporaries are t
 estimate against the allocator's peak.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,13 +18,13 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.hooks import AttentionShape
+from aligner_probe.hooks import AttentionShape, family_of
 from aligner_probe.models import architecture_of, device_of, dtype_of, n_base_parameters
 from aligner_probe.overlay import FAST
 from aligner_probe.training.recipe import Recipe
 
-#: An estimate is refused where this share of it is more than the device has.
-SURELY = 0.8
+#: Activations may be estimated at up to 1 / SURELY of what they are (families whose attention is written out).
+SURELY = 0.6
 GB = 1e9
 
 
@@ -32,7 +32,8 @@ GB = 1e9
 class BaseSizes:
     """What a base's share of the memory depends on; `itemsize` are bytes a number.
 
-    `kernel`: attention by a fused kernel, which keeps no pattern. `mlp_kept`: tensors of size d_mlp that an MLP keeps.
+    `pattern`: bytes of each number of an attention pattern, 0 where a fused kernel keeps none. `mlp_kept`: tensors of
+    size d_mlp that an MLP keeps. `norms`: of a layer.
     """
 
     d_model: int
@@ -43,14 +44,16 @@ class BaseSizes:
     d_vocab: int
     n_parameters: int
     itemsize: int
-    kernel: bool = True
+    pattern: int = 0
     mlp_kept: int = 3
+    norms: int = 2
 
     @classmethod
     def of(cls, model: TransformerBridge) -> "BaseSizes":
         shape, cfg = AttentionShape.of(model), model.cfg
         gated = bool(getattr(cfg, "gated_mlp", False))
         written_out = str(getattr(cfg, "act_fn", "")) in ("gelu_new", "gelu_fast")
+        itemsize = dtype_of(model).itemsize
         return cls(
             d_model=shape.d_model,
             n_layers=shape.n_layers,
@@ -59,17 +62,21 @@ class BaseSizes:
             d_mlp=cfg.d_mlp or 4 * shape.d_model,
             d_vocab=cfg.d_vocab,
             n_parameters=n_base_parameters(model),
-            itemsize=dtype_of(model).itemsize,
-            kernel=architecture_of(model) in FAST,
+            itemsize=itemsize,
+            pattern=0 if architecture_of(model) in FAST else _pattern_bytes(model, itemsize),
             mlp_kept=3 if gated else 4 if written_out else 1,
+            norms=sum(name.startswith("ln") for name in model.blocks[0].submodules),
         )
 
-    def kept_by_a_layer(self, pos: int, *, reads_query: bool, trains_linear: bool) -> int:
-        """Bytes a token that one layer keeps for the backward pass."""
-        heads = self.n_heads * self.d_head
-        numbers = (4 + 2 * reads_query) * heads + self.mlp_kept * self.d_mlp + trains_linear * self.d_model
-        pattern = 0 if self.kernel else self.n_heads * pos * (4 + self.itemsize % 4)
-        return 2 * 4 * self.d_model + self.itemsize * numbers + pattern
+    def kept_by_a_layer(self, pos: int, extra: int) -> int:
+        """Bytes a token that one layer keeps for the backward pass; `extra` numbers of them for the adapter."""
+        numbers = 4 * self.n_heads * self.d_head + self.mlp_kept * self.d_mlp + extra
+        return self.norms * 4 * self.d_model + self.itemsize * numbers + self.pattern * self.n_heads * pos
+
+    def room_of_a_layer(self, pos: int) -> int:
+        """Bytes a token of the largest temporaries in a layer's backward pass: gradients of its MLP and its heads."""
+        scores = 4 * self.itemsize * self.n_heads * pos if self.pattern else 0
+        return self.itemsize * (2 * self.d_mlp + 2 * self.n_heads * self.d_head) + scores
 
     def head(self) -> int:
         """Bytes a token of logits, their log-softmax and their gradients, at the peak."""
@@ -99,7 +106,7 @@ class MemoryEstimate:
 
     def check(self, available: int, where: str) -> None:
         """Raise AlignerProbeError where it surely does not fit."""
-        if SURELY * self.total > available:
+        if self.total - (1 - SURELY) * self.activations > available:
             raise AlignerProbeError(
                 f"training takes about {_in_words(self.total)} of memory ({self}) and {where} has "
                 f"{_in_words(available)}; take a smaller micro_batch_size or max_length, checkpoint_activations=True "
@@ -115,23 +122,19 @@ def memory_of(
     n_parameters: int,
     start_layer: int = 0,
     itemsize: int = 4,
-    reads_query: bool = False,
-    trains_linear: bool = False,
+    extra: int = 0,
     checkpoint: bool = False,
 ) -> MemoryEstimate:
     """The estimate from sizes alone: `n_parameters` trained numbers of `itemsize` bytes from `start_layer` on.
 
-    `reads_query`: the adapter attends with the layer's query (prefixes of more than one token). `trains_linear`: it
-    needs the input of a linear layer (LoRA, full fine-tuning).
+    `extra` numbers a token and layer are kept for the adapter's own gradients.
     """
-    layer = base.kept_by_a_layer(pos, reads_query=reads_query, trains_linear=trains_linear)
-    n_layers = base.n_layers - start_layer
-    input_only = base.itemsize * base.d_model
-    kept = layer + n_layers * input_only if checkpoint else n_layers * layer
-    # The largest temporaries in a layer's backward pass: gradients of its MLP and its heads.
-    room = base.itemsize * (2 * base.d_mlp + 2 * base.n_heads * base.d_head)
-    room += 0 if base.kernel else 2 * 4 * base.n_heads * pos
-    peak = max(kept - checkpoint * layer + base.head(), kept + room)
+    layer, n_layers = base.kept_by_a_layer(pos, extra), base.n_layers - start_layer
+    if checkpoint:
+        inputs = n_layers * base.itemsize * base.d_model
+        peak = inputs + max(base.head(), layer + base.room_of_a_layer(pos))
+    else:
+        peak = n_layers * layer + max(base.head(), base.room_of_a_layer(pos))
     numbers = itemsize * n_parameters
     return MemoryEstimate(
         base=base.itemsize * base.n_parameters,
@@ -147,19 +150,31 @@ def estimate_memory(
     adapter: Adapter, recipe: Recipe, pos: int, *, preference: bool = False, checkpoint: bool = False
 ) -> MemoryEstimate:
     """The estimate for an adapter on its model; `pos` is the longest sequence. A preference is two sequences."""
-    examples = recipe.micro_batch_size or recipe.batch_size
-    prompt = getattr(adapter.config, "n_tokens", 0) if adapter.method == "prompt_tuning" else 0
+    base, method = BaseSizes.of(adapter.model), adapter.method
+    if method == "prefix_tuning":  # reads the scores, so they are written out
+        base = replace(base, pattern=_pattern_bytes(adapter.model, base.itemsize))
+    n_tokens = getattr(adapter.config, "n_tokens", 1)
+    heads = base.n_heads * base.d_head
+    extra = {
+        "lora": base.d_model,  # the input of the adapted projections
+        "full": 4 * base.d_model + base.d_mlp,  # the input of every projection
+        "prefix_tuning": 2 * heads,
+    }.get(method, 2 * heads if n_tokens > 1 and method != "prompt_tuning" else 0)
     return memory_of(
-        BaseSizes.of(adapter.model),
-        rows=examples * (2 if preference else 1),
-        pos=pos + prompt,
+        base,
+        rows=(recipe.micro_batch_size or recipe.batch_size) * (2 if preference else 1),
+        pos=pos + (n_tokens if method == "prompt_tuning" else 0),
         n_parameters=adapter.n_parameters,
         start_layer=adapter.layers.start,
         itemsize=next(adapter.parameters()).element_size(),
-        reads_query=adapter.method == "prefix_tuning" or getattr(adapter.config, "n_tokens", 1) > 1,
-        trains_linear=adapter.method in ("lora", "full"),
+        extra=extra,
         checkpoint=checkpoint,
     )
+
+
+def _pattern_bytes(model: TransformerBridge, itemsize: int) -> int:
+    """Of a pattern that is written out: its softmax is taken in float32, but where query and key come fused."""
+    return itemsize if family_of(architecture_of(model)).query != "hook_rot_q" else 4 + itemsize % 4
 
 
 def capacity(model: TransformerBridge) -> tuple[int, str]:

@@ -5,6 +5,7 @@ whole; `lock` keeps a second run out, and is let go by the system however the fi
 """
 
 import fcntl
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -92,8 +93,11 @@ class RunFolder:
         """Replace the saved state; a full disk leaves the old one."""
         if self.folder is None:
             return
+        # Into memory first: on a full disk torch's own writer fails with an error that does not say so.
+        content = io.BytesIO()
+        torch.save(state | {"identity": json.dumps(self.identity)}, content)
         with writing_to(self.folder), staging_folder(self.folder) as stage:
-            torch.save(state | {"identity": json.dumps(self.identity)}, stage / STATE)
+            (stage / STATE).write_bytes(content.getbuffer())
             (stage / STATE).replace(self.folder / STATE)
 
     def _write_metrics(self) -> None:

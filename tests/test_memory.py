@@ -1,0 +1,135 @@
+"""The memory estimate against the allocator's peak and by hand for LLaMA-2 7B; checkpointed layers, the same bits."""
+
+import importlib
+
+import pytest
+import torch
+from learning import model, quick, task
+from tiny import MODELS
+from torch.profiler import ProfilerActivity, profile
+
+from aligner_probe.adapters import Aligner, LoRA, PrefixTuning
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.models import load_model
+from aligner_probe.tasks.encoding import Tokens
+from aligner_probe.training import fit, recipe
+from aligner_probe.training.losses import sft_loss
+from aligner_probe.training.memory import BaseSizes, capacity, estimate_memory, memory_of
+from aligner_probe.training.objective import Forward
+from aligner_probe.training.sequences import Sequences
+
+ROWS, POS = 8, 64
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "vocab_size": 200,
+    "max_position_embeddings": POS,
+}
+GPT2 = {"n_embd": 64, "n_layer": 4, "n_head": 4, "vocab_size": 200, "n_positions": POS}
+LLAMA2_7B = BaseSizes(
+    d_model=4096,
+    n_layers=32,
+    n_heads=32,
+    d_head=128,
+    d_mlp=11008,
+    d_vocab=32000,
+    n_parameters=6_738_415_616,
+    itemsize=2,
+)
+
+
+def base_of(name, dtype):
+    family, sizes = MODELS[name]
+    transformers = importlib.import_module("transformers")
+    sizes = GPT2 if family == "GPT2" else sizes | SIZES
+    head = "LMHeadModel" if family == "GPT2" else "ForCausalLM"
+    made = getattr(transformers, family + head)(getattr(transformers, f"{family}Config")(**sizes))
+    return load_model(made.to(dtype).eval())
+
+
+def peak_of(step):
+    """The most that was allocated at once during a call, over what was there before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        step()
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("llama_gqa", 0.9, 1.3), ("gpt2", 0.7, 1.65), ("neox", 0.7, 1.65), ("gemma2", 0.7, 1.65)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_estimate_against_the_allocator(name, low, high, dtype):
+    base = base_of(name, dtype)
+    rows = [Tokens(ids, ids.clone(), 0) for ids in torch.randint(0, 200, (ROWS, POS))]
+    for adapter in (Aligner(base, 1, 1), Aligner(base, 10, 1), LoRA(base, 8)):
+        for checkpoint in (False, True):
+            forward = Forward(base, Sequences(rows, 0), None, adapter.layers.start if checkpoint else None)
+
+            def step(forward=forward):
+                sft_loss(*forward(range(ROWS))).backward()
+
+            with adapter.attached():
+                step()
+                adapter.zero_grad(set_to_none=True)
+                measured = peak_of(step)
+            estimated = estimate_memory(adapter, recipe(batch_size=ROWS), POS, checkpoint=checkpoint).activations
+            assert low < estimated / measured < high, (adapter, checkpoint)
+
+
+def test_llama2_7b_in_bfloat16_trains_on_a_card_of_24_gb():
+    aligner = {"n_parameters": 5056, "start_layer": 2}
+    fits = memory_of(LLAMA2_7B, rows=4, pos=512, **aligner)
+    assert fits.base == 2 * 6_738_415_616
+    # 30 layers: two norms' inputs in float32; q, k, v, heads and three of the MLP's in bfloat16; then the logits.
+    layer = 2 * 4 * 4096 + 2 * (4 * 4096 + 3 * 11008)
+    assert fits.activations == 4 * 512 * (30 * layer + 14 * 32000 + 4 * 4096)
+    assert fits.adapter + fits.optimiser == 10 * 4 * 5056
+    assert 22e9 < fits.total < 24e9
+    fits.check(int(24e9), "a card")
+    too_much = memory_of(LLAMA2_7B, rows=16, pos=512, **aligner)
+    with pytest.raises(AlignerProbeError, match="--checkpoint-activations"):
+        too_much.check(int(24e9), "a card")
+    again = memory_of(LLAMA2_7B, rows=16, pos=512, checkpoint=True, **aligner)
+    assert again.total < 24e9
+    assert str(again).startswith("base 13.5 GB, ")
+    # A full fine-tune's numbers alone do not fit, whatever the activations.
+    with pytest.raises(AlignerProbeError, match=r"a card has 24\.0 GB"):
+        memory_of(LLAMA2_7B, rows=1, pos=8, n_parameters=LLAMA2_7B.n_parameters, itemsize=2).check(int(24e9), "a card")
+
+
+def test_fit_refuses_what_surely_does_not_fit(monkeypatch, tmp_path):
+    base = model()
+    adapter = Aligner(base, 1, 1)
+    estimate = estimate_memory(adapter, quick(), 14)
+    assert capacity(base)[0] > 2**28
+    monkeypatch.setattr("aligner_probe.training.loop.capacity", lambda model: (estimate.base, "this toy"))
+    with pytest.raises(AlignerProbeError, match="this toy has"):
+        fit(base, adapter, task(), recipe=quick(), out=tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("llama_gqa", "sft"), ("gpt2", "preference"), ("neox", "sft")])
+def test_checkpointed_layers_train_to_the_same_bits(name, kind):
+    for make in (lambda base: Aligner(base, 3, 1), lambda base: LoRA(base, 4), lambda base: PrefixTuning(base, 2)):
+        ended = []
+        for checkpoint in (False, True):
+            base = model(name)
+            adapter = make(base)
+            fit(
+                base,
+                adapter,
+                task(16, kind),
+                recipe=quick(steps=3),
+                checkpoint_activations=checkpoint,
+                show_progress=False,
+            )
+            ended.append(torch.cat([p.detach().flatten() for p in adapter.parameters()]))
+            assert "forward" not in base.blocks[-1].__dict__
+        assert torch.equal(*ended)

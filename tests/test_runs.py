@@ -1,0 +1,184 @@
+"""What a run records and tells: provenance in full, callbacks, Weights & Biases, every option on the command line."""
+
+import json
+import sys
+import types
+from dataclasses import fields
+
+import pytest
+import torch
+from learning import model, quick, task
+
+from aligner_probe import train as command
+from aligner_probe.adapters import Aligner, LoRA
+from aligner_probe.checkpoints.adapters import METHODS, load_adapter, save_adapter
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.models import fingerprint
+from aligner_probe.training import Recipe, fit
+from aligner_probe.training.callbacks import Callback
+from aligner_probe.training.provenance import provenance, tokenizer_hash, tokens_hash
+from aligner_probe.training.wandb import WeightsAndBiases
+
+KEYS = {
+    "": {"method", "options", "n_parameters", "recipe", "seeds", "base", "tokenizer", "task", "validation"}
+    | {"execution", "versions", "git", "result"},
+    "base": {"name", "architecture", "fingerprint", "dtype"},
+    "seeds": {"start", "order"},
+    "tokenizer": {"class", "sha256"},
+    "task": {"name", "kind", "source", "format", "template", "sha256", "tokens_sha256", "n_examples", "encoding"}
+    | {"dropped"},
+    "execution": {"device", "threads", "lower_layers", "checkpoint_activations"},
+    "versions": {"python", "aligner-probe", "torch", "transformers", "transformer-lens", "tokenizers", "safetensors"},
+    "result": {"steps", "stopped_early", "best_step", "best_validation_loss"},
+}
+
+
+def test_a_saved_adapter_says_all_of_what_made_it(tmp_path):
+    base = model()
+    train, validation = task(40).split(0.25, seed=0)
+    adapter = Aligner(base, 2, 1, seed=4)
+    start = {name: p.detach().clone() for name, p in adapter.named_parameters()}
+    run = fit(base, adapter, train, validation=validation, recipe=quick(seed=7), show_progress=False)
+    save_adapter(adapter, tmp_path / "a")  # nothing handed over, as in a notebook
+    written = json.loads((tmp_path / "a" / "provenance.json").read_text())
+    recorded = written["run"]
+    assert recorded == json.loads(json.dumps(run.provenance))
+    for place, keys in KEYS.items():
+        assert set(recorded[place] if place else recorded) == keys
+    assert set(recorded["validation"]) == KEYS["task"]
+    assert recorded["options"] == json.loads(json.dumps(adapter.config.to_dict()))
+    assert recorded["recipe"] == json.loads(json.dumps(run.recipe.to_dict()))
+    assert set(recorded["recipe"]) == {field.name for field in fields(Recipe)}
+    assert recorded["seeds"] == {"start": 4, "order": 7}
+    assert recorded["base"]["fingerprint"] == fingerprint(base) == written["base"]["fingerprint"]
+    assert recorded["task"]["sha256"] == train.sha256
+    assert recorded["result"]["best_step"] == run.best_step
+    assert recorded["git"] is None or set(recorded["git"]) == {"commit", "dirty"}
+    again = load_adapter(tmp_path / "a", base)
+    assert again.provenance == recorded
+    assert all(torch.equal(again.start[name], start[name]) for name in start)
+
+
+def test_hashes_tell_what_differs():
+    class Vocabulary:
+        def __init__(self, **ids):
+            self.ids = ids
+
+        def get_vocab(self):
+            return self.ids
+
+    assert tokenizer_hash(Vocabulary(a=0, b=1)) == tokenizer_hash(Vocabulary(b=1, a=0))
+    assert tokenizer_hash(Vocabulary(a=0, b=1)) != tokenizer_hash(Vocabulary(a=1, b=0))
+    assert tokenizer_hash(object()) is None
+    from aligner_probe.tasks import encode
+
+    base, (one, other) = model(), task(20).split(0.5, seed=0)
+    hashes = {
+        tokens_hash(encode(part, base.tokenizer, max_length=length, mask_prompt=mask))
+        for part, length, mask in ((one, 64, True), (other, 64, True), (one, 9, True), (one, 64, False))
+    }
+    assert len(hashes) == 4
+    whole = encode(one, base.tokenizer, max_length=64)
+    assert provenance(Aligner(base, 1, 1), quick(), (one, whole), None, {})["validation"] is None
+
+
+class Recorder(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def started(self, start):
+        self.seen.append(("started", start))
+
+    def stepped(self, row):
+        self.seen.append(("stepped", row))
+
+    def ended(self, run):
+        self.seen.append(("ended", run))
+
+    def failed(self, error):
+        self.seen.append(("failed", error))
+
+
+def test_callbacks_are_told_everything_in_order(tmp_path):
+    base = model()
+    train, validation = task(40).split(0.25, seed=0)
+    told = Recorder()
+    shared = {"validation": validation, "recipe": quick(steps=5), "show_progress": False, "callbacks": [told]}
+    run = fit(base, Aligner(base, 1, 1), train, **shared)
+    names, contents = zip(*told.seen, strict=True)
+    assert names == ("started", *["stepped"] * 6, "ended")
+    start = contents[0]
+    assert (start.first_step, start.n_steps) == (1, 5)
+    assert start.memory.total > start.memory.base > 0
+    assert start.rule == run.rule
+    assert [row["step"] for row in contents[1:-1]] == run.metrics["step"].tolist() == list(range(6))
+    assert contents[-1] is run
+
+    class Stops(Callback):
+        def stepped(self, row):
+            if row["step"] == 2:
+                raise RuntimeError("enough")
+
+    shared["callbacks"] = [told, Stops()]
+    with pytest.raises(RuntimeError, match="enough"):
+        fit(base, Aligner(base, 1, 1), train, **shared)
+    assert told.seen[-1][0] == "failed"
+
+
+def test_weights_and_biases_is_asked_for_and_told(monkeypatch):
+    log = []
+    summary = {}
+    handle = types.SimpleNamespace(
+        log=lambda row, step: log.append((step, row)),
+        finish=lambda exit_code=0: log.append(exit_code),
+        summary=types.SimpleNamespace(update=summary.update),
+    )
+    asked = {}
+    fake = types.ModuleType("wandb")
+    fake.init = lambda **options: asked.update(options) or handle
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    base = model()
+    run = fit(
+        base,
+        LoRA(base, 2),
+        task(),
+        recipe=quick(steps=3),
+        callbacks=[WeightsAndBiases("mine", name="first")],
+        show_progress=False,
+    )
+    assert (asked["project"], asked["name"]) == ("mine", "first")
+    assert asked["config"]["recipe"]["steps"] == 3
+    assert [step for step, _ in log[:-1]] == [1, 2, 3]
+    assert [row["loss"] for _, row in log[:-1]] == run.loss.tolist()
+    assert log[-1] == 0
+    assert summary == run.provenance["result"]
+
+
+def test_weights_and_biases_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(AlignerProbeError, match="pip install wandb"):
+        WeightsAndBiases("mine")
+
+
+def test_every_option_of_every_recipe_and_method_is_on_the_command_line():
+    shared = ["--model", "M", "--task", "T", "--out", "O"]
+    given = (
+        "--lr 1 --weight-decay 2 --betas .8 .9 --batch-size 4 --micro-batch-size 2 --epochs 5 --steps 6 --warmup 7 "
+        "--warmup-counts micro_batches --clip none --precision bf16-true --draw replacement --loss-on all "
+        "--end-token no --max-length 8 --overlong drop --beta 9 --evaluate-every 10 --patience 11 --order-seed 12"
+    )
+    changes = command._recipe_changes(command.parser().parse_args(shared + given.split()))
+    assert changes.keys() == {field.name for field in fields(Recipe)}
+    recipe = Recipe(**changes)
+    assert all(getattr(recipe, field.name) != field.default for field in fields(Recipe) if field.name != "clip")
+    assert recipe.clip is None
+    assert not command._recipe_changes(command.parser().parse_args(shared))
+    assert command._recipe_changes(command.parser().parse_args([*shared, "--clip", "0.5"])) == {"clip": 0.5}
+    base = model()
+    for name, method in METHODS.items():
+        start = {"start_layer": 1} if "start_layer" in command.METHODS[name] else {}
+        options = set(method(base, **start).config.to_dict()) - {"seed"}
+        assert options == set(command.METHODS[name]), name
+    flags = {option for action in command.parser()._actions for option in action.option_strings}
+    taken = {name for options in command.METHODS.values() for name in options} - {"train"} | {"freeze"}
+    assert {f"--{name.replace('_', '-')}" for name in taken} <= flags
