@@ -71,20 +71,20 @@ class Config:
     published_seed: int = 1337
     other_seed: int = 1338
     batch_size: int = 32
-    steps: int = 200
-    safety_steps: int = 40
-    dpo_steps: int = 120
-    evaluate_every: int = 50
+    steps: int = 150
+    safety_steps: int = 30
+    dpo_steps: int = 80
+    evaluate_every: int = 30
     dpo_beta: float = 0.1
-    n_train: int = 1000
-    n_validation: int = 96
+    n_train: int = 640
+    n_validation: int = 64
     n_test: int = 150
     n_sums: int = 80
     published_epochs: float = 8.0
     published_warmup: float = 2.0
     lora_published: tuple[float, int] = (3e-4, 100)
-    sweep_steps: int = 100
-    sweep_rates: int = 4
+    sweep_steps: int = 60
+    sweep_rates: int = 3
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -116,7 +116,7 @@ class Planned:
 
 
 def plan(config: Config, rates: dict[str, dict[str, float]]) -> tuple[Planned, ...]:
-    """Every run, cheap and telling ones first."""
+    """Every run: the bases, all of the first seed, the recipe as published, and then the other seeds."""
     return tuple(_runs(config, rates))
 
 
@@ -155,21 +155,25 @@ def _runs(config: Config, rates: dict[str, dict[str, float]]) -> Iterator[Planne
         precision = "float32" if arm == "float32" else "bf16-true"
         return _named(experiment, method, "as-published", arm, precision, seed, lr)
 
+    def freezing(seed: int) -> Iterator[Planned]:
+        for experiment in EXPERIMENTS[:2]:
+            for arm in FREEZING:
+                yield corrected(experiment, "aligner-1", seed, arm)
+
     for experiment in EXPERIMENTS:
         yield Planned(f"{experiment}_{BASE}", experiment, BASE, None, "main", None, None, {})
-    for seed in config.seeds:
+    for place, seed in enumerate(config.seeds):
         for experiment in EXPERIMENTS:
             for method in METHODS:
                 yield corrected(experiment, method, seed)
-    for experiment in EXPERIMENTS[:2]:
-        for method in PUBLISHED_METHODS:
-            yield published(experiment, method, config.published_seed)
-        for method in PUBLISHED_METHODS[:2]:
-            yield published(experiment, method, config.other_seed, "other-seed")
-            yield published(experiment, method, config.published_seed, "float32")
-        for arm in FREEZING:
-            for seed in config.seeds:
-                yield corrected(experiment, "aligner-1", seed, arm)
+        yield from freezing(seed)
+        if place == 0:
+            for experiment in EXPERIMENTS[:2]:
+                for method in PUBLISHED_METHODS:
+                    yield published(experiment, method, config.published_seed)
+                for method in PUBLISHED_METHODS[:2]:
+                    yield published(experiment, method, config.other_seed, "other-seed")
+                    yield published(experiment, method, config.published_seed, "float32")
 
 
 def _named(experiment: Experiment, method: str, recipe: Any, arm: Arm, precision: Any, seed: int, lr: Any) -> Planned:

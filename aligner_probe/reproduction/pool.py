@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -37,7 +38,8 @@ def each(work: Work, bench: Bench, jobs: Sequence[Any], n_processes: int) -> Ite
         return
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    pool = ProcessPoolExecutor(min(n_processes, len(jobs)), context, _start, (bench, stop))
+    # Without what was loaded: models do not travel, and each process has its own.
+    pool = ProcessPoolExecutor(min(n_processes, len(jobs)), context, _start, (replace(bench), stop))
     try:
         futures = {pool.submit(_in_worker, work, job): job for job in jobs}
         for future in as_completed(futures):

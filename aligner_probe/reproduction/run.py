@@ -64,11 +64,17 @@ class Bench:
 
     @cached_property
     def model(self) -> TransformerBridge:
-        return load_model(self.base)
+        return self._loaded(torch.float32)
 
     @cached_property
     def model_in_bfloat16(self) -> TransformerBridge:
-        return load_model(self.base, dtype=torch.bfloat16)
+        return self._loaded(torch.bfloat16)
+
+    def _loaded(self, dtype: torch.dtype) -> TransformerBridge:
+        model = load_model(self.base, dtype=dtype)
+        # Goes into what is published, where the path on this machine says nothing; the fingerprint tells bases apart.
+        model.cfg.model_name = self.base.name
+        return model
 
     def model_for(self, run: Planned) -> TransformerBridge:
         """Pure bf16 is the base, too."""
@@ -198,8 +204,8 @@ def _result(run: Planned, model: TransformerBridge) -> dict[str, Any]:
     return {name: value for name, value in asdict(run).items() if name in kept} | {"provenance": provenance}
 
 
-def _losses(done: Run) -> list[list[float]]:
-    return [[int(step), round(float(loss), 6)] for step, loss in done.validation_loss.items()]
+def _losses(done: Run) -> list[tuple[int, float]]:
+    return [(int(step), round(float(loss), 6)) for step, loss in done.validation_loss.items()]
 
 
 def _label(run: Planned, method: Method) -> str:

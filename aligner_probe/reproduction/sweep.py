@@ -23,10 +23,10 @@ from aligner_probe.training import fit
 
 #: Tried by SFT; DPO's are a third of them. A method's trials are spread about what it is usually trained with.
 GRIDS = {
-    "aligner": (3e-3, 1e-2, 3e-2, 1e-1),
-    "llama_adapter": (3e-3, 1e-2, 3e-2, 1e-1),
-    "lora": (1e-3, 3e-3, 1e-2, 3e-2),
-    "prompt_tuning": (1e-2, 3e-2, 1e-1, 3e-1),
+    "aligner": (1e-2, 3e-2, 1e-1),
+    "llama_adapter": (1e-2, 3e-2, 1e-1),
+    "lora": (1e-3, 4e-3, 1.5e-2),
+    "prompt_tuning": (1e-2, 4e-2, 1.5e-1),
 }
 DPO_SHARE = 1 / 3
 
