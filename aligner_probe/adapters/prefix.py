@@ -73,7 +73,7 @@ class PrefixAdapter(Adapter):
             requires_grad=config.train != "tokens",
         )
         self._queries: dict[int, dict[str, Tensor]] = {}
-        self._projected: dict[int, tuple[tuple, Tensor, Tensor]] = {}
+        self._projected: dict[int, tuple[Tensor, Tensor, tuple[Tensor, Tensor]]] = {}
 
     def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
         for layer in self.layers:
@@ -92,14 +92,13 @@ class PrefixAdapter(Adapter):
         def add_constant(
             z: Float[Tensor, "batch pos n_heads d_head"], hook: HookPoint
         ) -> Float[Tensor, "batch pos n_heads d_head"]:
-            return z + self.gated_values(layer)[0]
+            return z + self._keys_and_values(layer)[1][0]
 
         def add_attention(
             z: Float[Tensor, "batch pos n_heads d_head"], hook: HookPoint
         ) -> Float[Tensor, "batch pos n_heads d_head"]:
             q = self.family.final_query(self._queries.pop(layer))
-            k, v = self._keys_and_values(layer)
-            return add_prefix_attention(z, q, k, v, score_scale(self.model, layer))
+            return add_prefix_attention(z, q, *self._keys_and_values(layer))
 
         return add_constant if self.config.n_tokens == 1 else add_attention
 
@@ -118,23 +117,31 @@ class PrefixAdapter(Adapter):
         return values * self.gate_of(layer).to(values.dtype)[:, None]
 
     def _keys_and_values(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Prefix keys and gated values; kept between calls without gradients (generation), while nothing changes.
+        """Scaled prefix keys (none with one token) and gated values; kept between calls without gradients (generation),
+        while nothing changes.
 
         Never kept from a call without gradients to one with: the prefix would silently stop to train.
         """
         if torch.is_grad_enabled():
-            return project(self.model, layer, "k", self.prefix_of(layer)), self.gated_values(layer)
-        now = (self.prefix_of(layer), self.gates[layer - self.config.start_layer])
+            return self._project(layer)
+        prefix, gates = self.prefix_of(layer), self.gates[layer - self.config.start_layer]
         if layer in self._projected:
-            then, keys, values = self._projected[layer]
-            if all(
-                a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
-                for a, b in zip(now, then, strict=True)
-            ):
-                return keys, values
-        keys, values = project(self.model, layer, "k", now[0]), self.gated_values(layer)
-        self._projected[layer] = (tuple(tensor.clone() for tensor in now), keys, values)
-        return keys, values
+            old_prefix, old_gates, found = self._projected[layer]
+            if _is_same(prefix, old_prefix) and _is_same(gates, old_gates):
+                return found
+        found = self._project(layer)
+        self._projected[layer] = (prefix.clone(), gates.clone(), found)
+        return found
+
+    def _project(self, layer: int) -> tuple[Tensor, Tensor]:
+        values = self.gated_values(layer)
+        if self.config.n_tokens == 1:
+            return values[:0], values
+        return project(self.model, layer, "k", self.prefix_of(layer)) * score_scale(self.model, layer), values
+
+
+def _is_same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
 class Aligner(PrefixAdapter):

@@ -21,14 +21,15 @@ def add_prefix_attention(
     q: Float[Tensor, "batch pos n_heads d_head"],
     k: Float[Tensor, "n_tokens n_heads d_head"],
     v: Float[Tensor, "n_tokens n_heads d_head"],
-    scale: float,
 ) -> Float[Tensor, "batch pos n_heads d_head"]:
-    """z + softmax(q k^T scale) v, per head; keys and values in the query's precision."""
+    """z + softmax(q k^T) v, per head, in the query's precision; the scale of scores is in the keys already."""
     k, v = k.to(q.dtype).transpose(0, 1), v.to(q.dtype).transpose(0, 1)
     if k.shape[1] > k.shape[2]:
-        mixed = F.scaled_dot_product_attention(_by_head(q)[None], k[None], v[None], scale=scale)
+        mixed = F.scaled_dot_product_attention(_by_head(q)[None], k[None], v[None], scale=1.0)
         return z + _by_position(mixed[0], z)
-    return _AddPrefixAttention.apply(z, q, k * scale, v)
+    if torch.is_grad_enabled():
+        return _AddPrefixAttention.apply(z, q, k, v)
+    return _add(z, _pattern(q, k), v)
 
 
 def _by_head(x: Float[Tensor, "batch pos n_heads d_head"]) -> Float[Tensor, "n_heads query d_head"]:
@@ -41,14 +42,28 @@ def _by_position(
     return x.transpose(0, 1).reshape(like.shape)
 
 
+def _pattern(
+    q: Float[Tensor, "batch pos n_heads d_head"], k: Float[Tensor, "n_heads n_tokens d_head"]
+) -> Float[Tensor, "n_heads n_tokens query"]:
+    return (k @ _by_head(q).mT).softmax(1)
+
+
+def _add(
+    z: Float[Tensor, "batch pos n_heads d_head"],
+    pattern: Float[Tensor, "n_heads n_tokens query"],
+    v: Float[Tensor, "n_heads n_tokens d_head"],
+) -> Float[Tensor, "batch pos n_heads d_head"]:
+    return _by_position(torch.baddbmm(_by_head(z), pattern.mT, v), z)
+
+
 class _AddPrefixAttention(torch.autograd.Function):
-    """The same with k scaled, k and v as (head, token, d_head); its backward written out."""
+    """The same by head, with its backward written out."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        pattern = (k @ _by_head(q).mT).softmax(1)
+        pattern = _pattern(q, k)
         ctx.save_for_backward(q, k, v, pattern)
-        return _by_position(torch.baddbmm(_by_head(z), pattern.mT, v), z)
+        return _add(z, pattern, v)
 
     @staticmethod
     @once_differentiable
