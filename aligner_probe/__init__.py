@@ -35,6 +35,7 @@ _HOMES = {
     "generate": "evaluation.generation",
     "guess_scorer": "evaluation.guessing",
     "list_published": "checkpoints.published",
+    "open_gate": "training.opening",
     "load_adapter": "checkpoints.adapters",
     "load_checkpoint": "checkpoints.reading",
     "load_lora": "checkpoints.peft_lora",

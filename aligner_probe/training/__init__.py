@@ -1,6 +1,9 @@
-"""Training: one loop (`loop.py`), two named recipes, and a monitor of updates that round to nothing."""
+"""Training: one loop (`loop.py`), two named recipes, lower layers computed once, and what a run tells and records."""
 
-from aligner_probe.training.loop import Run, fit
+from aligner_probe.training.callbacks import Callback
+from aligner_probe.training.loop import fit
+from aligner_probe.training.opening import open_gate
 from aligner_probe.training.recipe import Recipe, recipe
+from aligner_probe.training.run import Run
 
-__all__ = ["Recipe", "Run", "fit", "recipe"]
+__all__ = ["Callback", "Recipe", "Run", "fit", "open_gate", "recipe"]

@@ -25,7 +25,7 @@ from aligner_probe.training.callbacks import Callback, Start
 from aligner_probe.training.lower_layers import BUDGET_BYTES, Cache, LowerLayers, plan
 from aligner_probe.training.memory import capacity, estimate_memory
 from aligner_probe.training.monitor import LostUpdateMonitor
-from aligner_probe.training.objective import DPO, SCORING_BATCH, Forward, Objective, chunks, objective
+from aligner_probe.training.objective import DPO, Forward, Objective, chunks, objective, scoring_batch
 from aligner_probe.training.order import Order
 from aligner_probe.training.provenance import provenance
 from aligner_probe.training.recipe import Recipe
@@ -207,7 +207,7 @@ class _Trainer:
                 )
             return Forward(self.model, sequences, lower, start if self.checkpoint else None)
 
-        return objective(encoded, self.model.tokenizer.pad_token_id or 0, self.recipe.beta, forward)
+        return objective(encoded, self.model.tokenizer.pad_token_id or 0, self.recipe, forward)
 
     def _finished(self, folder: RunFolder) -> Run:
         best = self.best is not None
@@ -271,7 +271,7 @@ class _Trainer:
         """Validation loss; remembers the best numbers and how long there was no better one."""
         rows = range(len(self.validation))
         with torch.no_grad():
-            total = sum(float(self.validation.loss(part)) for part in chunks(rows, SCORING_BATCH))
+            total = sum(float(self.validation.loss(part)) for part in chunks(rows, scoring_batch(self.recipe)))
         loss = total / self.validation.weight(rows)
         self._check(loss, self.progress.step)
         if loss < self.progress.best_loss:

@@ -13,10 +13,12 @@ from aligner_probe.tasks.encoding import Encoded
 from aligner_probe.training.blocks import checkpointing, entering_at
 from aligner_probe.training.losses import dpo_loss, sequence_log_probability, sft_loss
 from aligner_probe.training.lower_layers import LowerLayers
+from aligner_probe.training.recipe import Recipe
 from aligner_probe.training.sequences import Sequences
 
-#: Sequences a batch where nothing is trained.
-SCORING_BATCH = 32
+#: Examples a batch where nothing is trained, at most; and how many times as many as are trained at once. Their logits
+#: alone could otherwise take more memory than a training step does.
+SCORING_BATCH, SCORING_TIMES = 32, 2
 
 
 class Forward:
@@ -95,8 +97,8 @@ class DPO:
     The forward pass's sequences are all chosen answers and then all rejected ones.
     """
 
-    def __init__(self, forward: Forward, beta: float):
-        self.forward, self.beta = forward, beta
+    def __init__(self, forward: Forward, beta: float, scoring_batch: int):
+        self.forward, self.beta, self.scoring_batch = forward, beta, scoring_batch
         self.n_pairs = len(forward.sequences) // 2
         self._reference: Tensor | None = None
 
@@ -113,7 +115,7 @@ class DPO:
         """Log-probabilities of all answers under the model as it is now."""
         with torch.no_grad():
             rows = range(len(self.forward.sequences))
-            self._reference = torch.cat([self._scores(part) for part in chunks(rows, SCORING_BATCH)])
+            self._reference = torch.cat([self._scores(part) for part in chunks(rows, 2 * self.scoring_batch)])
 
     def loss(self, indices: Sequence[int]) -> Tensor:
         """Both answers go through the model in one forward pass."""
@@ -129,10 +131,15 @@ class DPO:
         return sequence_log_probability(*self.forward(rows))
 
 
-def objective(encoded: Encoded, pad_id: int, beta: float, forward: MakeForward) -> Objective:
+def objective(encoded: Encoded, pad_id: int, recipe: Recipe, forward: MakeForward) -> Objective:
     """What is minimised on encoded examples: DPO for preferences, else SFT."""
-    sequences = Sequences([*encoded.sequences, *(encoded.rejected or ())], pad_id)
-    return SFT(forward(sequences)) if encoded.kind == "sft" else DPO(forward(sequences), beta)
+    made = forward(Sequences([*encoded.sequences, *(encoded.rejected or ())], pad_id))
+    return SFT(made) if encoded.kind == "sft" else DPO(made, recipe.beta, scoring_batch(recipe))
+
+
+def scoring_batch(recipe: Recipe) -> int:
+    """Examples a batch where nothing is trained."""
+    return min(SCORING_BATCH, SCORING_TIMES * (recipe.micro_batch_size or recipe.batch_size))
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
