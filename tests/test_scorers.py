@@ -205,6 +205,9 @@ def test_functions_that_cannot_be_had(name):
         UserFunction(name)
 
 
+PAIRS = Task("p", "preference", (Preference("p", "a", "b"),))
+
+
 @pytest.mark.parametrize(
     ("attempt", "says"),
     [
@@ -219,7 +222,9 @@ def test_functions_that_cannot_be_had(name):
         (lambda: scorer_named("exactly", task("a")), "no scorer is named 'exactly'"),
         (lambda: scorer_named("exact:3", task("a")), "no scorer is named 'exact:3'"),
         (lambda: scorer_named("regex", task("a")), "no scorer is named 'regex'"),
-        (lambda: guess_scorer(Task("p", "preference", (Preference("p", "a", "b"),))), "holds preferences"),
+        (lambda: guess_scorer(PAIRS), "holds preferences"),
+        (lambda: score_task(tiny.bridge("llama"), PAIRS, ExactMatch()), "holds preferences"),
+        (lambda: score_task(tiny.bridge("llama"), task("a"), ExactMatch()), "no tokenizer"),
     ],
 )
 def test_what_does_not_fit_is_said_in_a_line(attempt, says):

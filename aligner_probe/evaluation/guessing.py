@@ -39,7 +39,7 @@ class Guess:
 
 def guess_scorer(task: Task) -> Guess:
     """The scorer that fits the completions of a task. Raises AlignerProbeError for preferences, which have none."""
-    examples = _sft(task)
+    examples = sft_examples(task)
     completions = [example.completion.strip() for example in examples]
     labels, median = Counter(completions), statistics.median(len(text.split()) for text in completions)
     n = len(completions)
@@ -75,7 +75,7 @@ def scorer_named(name: str, task: Task) -> Scorer:
     Raises AlignerProbeError for any other name.
     """
     kind, _, option = name.partition(":")
-    distinct = tuple(sorted({example.completion for example in _sft(task)}))
+    distinct = tuple(sorted({example.completion for example in sft_examples(task)}))
     made: dict[str, Callable[[], Scorer]] = {
         "exact": ExactMatch,
         "contains": Contains,
@@ -95,7 +95,8 @@ def scorer_named(name: str, task: Task) -> Scorer:
     return made[kind]()
 
 
-def _sft(task: Task) -> tuple[Example, ...]:
+def sft_examples(task: Task) -> tuple[Example, ...]:
+    """A task's examples. Raises AlignerProbeError where it holds preferences, which have no one right completion."""
     if task.kind != "sft":
         raise AlignerProbeError(
             f"task {task.name!r} holds preferences, which have no one right completion; expected prompts with "

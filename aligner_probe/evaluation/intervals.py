@@ -76,10 +76,12 @@ def bootstrap(
     left out. Raises AlignerProbeError for arms of different items, no items, or options that do not fit.
     """
     rows = _checked(arms, confidence, n_resamples)
-    value = float(statistic(*(row.mean() for row in rows)))
-    drawn = np.concatenate(
-        [np.ravel(statistic(*means)) for means in _resampled_means(rows, n_resamples, np.random.default_rng(seed))]
-    )
+    generator = np.random.default_rng(seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(statistic(*(row.mean() for row in rows)))
+        drawn = np.concatenate(
+            [np.ravel(statistic(*means)) for means in _resampled_means(rows, n_resamples, generator)]
+        )
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return Interval(value, -np.inf, np.inf, confidence)

@@ -6,7 +6,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.generation import generate
-from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named
+from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named, sft_examples
 from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.evaluation.scores import Scores
 from aligner_probe.tasks.task import Task
@@ -31,12 +31,13 @@ def score_task(
     what the longest reference takes and a few more; `stop` a new line, unless a reference has one. Raises
     AlignerProbeError as `generate` and the scorer do.
     """
+    examples = sft_examples(task)
     if scorer is None:
         scorer = guess_scorer(task).scorer
     elif isinstance(scorer, str):
         scorer = scorer_named(scorer, task)
     if not isinstance(scorer, TextScorer):
-        return scorer.score(model, task.examples)
+        return scorer.score(model, examples)
     completions = generate(
         model,
         task.prompts,
@@ -45,7 +46,7 @@ def score_task(
         batch_size=batch_size,
         show_progress=show_progress,
     )
-    return scorer.score(completions, task.examples)
+    return scorer.score(completions, examples)
 
 
 def default_stop(task: Task) -> tuple[str, ...]:
