@@ -1,5 +1,5 @@
 # Two commands for a fresh machine that has Python 3.11 (or newer) and make, and nothing else:
-#   make figures   sets everything up, then draws the paper's figures into figures/
+#   make figures   sets everything up, then draws the paper's figures, on the micro-world, into figures/
 #   make test      sets everything up, then runs the tests
 # Data outside the repository is looked for in $ALIGNER_PROBE_DATA (default: ../shared).
 

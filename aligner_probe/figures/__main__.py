@@ -1,6 +1,6 @@
-"""Draw the paper's weight-space figures and tables from trained checkpoints.
+"""Draw the paper's figures and tables: of the micro-world, of the authors' weights, or of your own.
 
-python -m aligner_probe.figures [--published [DIR]] [--checkpoints DIR ...] [--out figures] [--only fig07,table1]
+python -m aligner_probe.figures [--microworld] [--published [DIR]] [--checkpoints DIR ...] [--out DIR] [--only IDS]
 """
 
 import argparse
@@ -17,16 +17,26 @@ from aligner_probe.figures.catalogue import CATALOGUE, FORMATS, find
 
 if TYPE_CHECKING:
     from aligner_probe.checkpoints import PrefixCheckpoint, Skipped
+    from aligner_probe.figures.experiments import Experiments
 
 LOCAL_OR_DOWNLOAD = ""
+#: Where to, by what is drawn; the first is the set that the repository keeps.
+OUT, OUT_PUBLISHED, OUT_OTHER = Path("figures"), Path("figures/published"), Path("figures/own")
 
 
 def parser() -> Parser:
-    listed = "\n".join(f"  {entry.id:8} {entry.title} ({entry.paper})" for entry in CATALOGUE)
+    listed = "\n".join(
+        f"  {entry.id:8} {entry.title} ({entry.paper}){' *' if entry.of_runs else ''}" for entry in CATALOGUE
+    )
     parser = Parser(
         prog="python -m aligner_probe.figures",
         description=__doc__.splitlines()[0],
-        epilog=f"figures:\n{listed}\n\nfig06a is fig07, fig06b is fig15.",
+        epilog=f"figures:\n{listed}\n\nfig06a is fig07, fig06b is fig15. *: of the micro-world alone.",
+    )
+    parser.add_argument(
+        "--microworld",
+        action="store_true",
+        help="the project's own runs, from artifacts/: all figures (the default where nothing is given)",
     )
     parser.add_argument(
         "--published",
@@ -34,10 +44,15 @@ def parser() -> Parser:
         const=LOCAL_OR_DOWNLOAD,
         metavar="DIR",
         help="the authors' published weights: from DIR, a copy of their aligner_weights/; else from "
-        f"${VARIABLE}/published (default ../shared/published); else downloaded (the default where nothing is given)",
+        f"${VARIABLE}/published (default ../shared/published); else downloaded",
     )
     parser.add_argument("--checkpoints", nargs="+", type=Path, default=[], metavar="DIR", help="folders of your own")
-    parser.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR", help="where to (default: figures)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"where to (default: {OUT} for the micro-world alone, {OUT_PUBLISHED}, and {OUT_OTHER} for what is mixed)",
+    )
     parser.add_argument(
         "--only", type=_names, metavar="IDS", help="some of the figures below, for instance fig07,table1"
     )
@@ -56,8 +71,11 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
-    entries = find(options.only) if options.only else list(CATALOGUE)
-    checkpoints, skipped = _read(options)
+    if options.published is None and not options.checkpoints:
+        options.microworld = True
+    # What only the micro-world has is no gap in other sets.
+    entries = find(options.only) if options.only else [e for e in CATALOGUE if options.microworld or not e.of_runs]
+    checkpoints, skipped, experiments = _read(options)
     for file in skipped:
         print(f"passed over {file.path}: {file.reason}", file=sys.stderr)
 
@@ -66,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     gallery = draw_gallery(
         entries,
-        Collection(checkpoints),
-        options.out,
+        Collection(checkpoints, experiments),
+        options.out or _place(options),
         formats=options.formats,
         skipped=skipped,
         strict=options.strict,
@@ -88,14 +106,25 @@ def _outcome(record: dict) -> str:
     return f"{record['files'][0]}{lacking}"
 
 
-def _read(options: argparse.Namespace) -> "tuple[list[PrefixCheckpoint], list[Skipped]]":
+def _place(options: argparse.Namespace) -> Path:
+    if options.checkpoints or (options.microworld and options.published is not None):
+        return OUT_OTHER
+    return OUT if options.microworld else OUT_PUBLISHED
+
+
+def _read(options: argparse.Namespace) -> "tuple[list[PrefixCheckpoint], list[Skipped], Experiments | None]":
     from aligner_probe.checkpoints import Skipped, download_published, load_checkpoint, scan_checkpoints
     from aligner_probe.errors import CheckpointError
 
     reading = {"gate": options.gate, "adapter_length": options.adapter_length}
-    checkpoints, skipped = [], []
+    checkpoints, skipped, experiments = [], [], None
+    if options.microworld:
+        from aligner_probe.figures.experiments import load_experiments
+
+        experiments = load_experiments()
+        checkpoints += experiments.weights()
     folders = list(options.checkpoints)
-    if options.published is not None or not folders:
+    if options.published is not None:
         local = Path(options.published) if options.published else data_folder("published")
         if local is not None:
             folders.insert(0, local)
@@ -112,7 +141,7 @@ def _read(options: argparse.Namespace) -> "tuple[list[PrefixCheckpoint], list[Sk
         checkpoints += found
         skipped += passed_over
     # The same file by two ways is one checkpoint.
-    return list({checkpoint.sha256: checkpoint for checkpoint in checkpoints}.values()), skipped
+    return list({checkpoint.sha256: checkpoint for checkpoint in checkpoints}.values()), skipped, experiments
 
 
 def _names(text: str) -> list[str]:

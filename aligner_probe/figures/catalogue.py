@@ -1,4 +1,8 @@
-"""Which figures there are, by number; nothing is imported to draw them until they are drawn."""
+"""Which figures there are, by number; nothing is imported to draw them until they are drawn.
+
+Figures of weights are drawn from checkpoints, anybody's; figures of scores and answers (`of_runs`) from the runs of
+`python -m aligner_probe.reproduce`.
+"""
 
 import difflib
 from collections.abc import Iterable
@@ -9,7 +13,10 @@ from aligner_probe.errors import AlignerProbeError
 
 @dataclass(frozen=True)
 class Entry:
-    """A figure or table: its number as in the paper, its file name, and where the function that draws it lives."""
+    """A figure or table: its number as in the paper, its file name, and where the function that draws it lives.
+
+    `of_runs` says that it needs what runs scored, not only their weights.
+    """
 
     id: str
     slug: str
@@ -17,6 +24,7 @@ class Entry:
     paper: str
     draw: str
     aliases: tuple[str, ...] = ()
+    of_runs: bool = False
 
     @property
     def stem(self) -> str:
@@ -25,8 +33,31 @@ class Entry:
 
 
 CATALOGUE = (
+    Entry("table1", "parameter_counts", "Numbers trained by each method", "Table 1", "tables:parameter_counts"),
     Entry(
-        "table1", "parameter_counts", "Numbers trained by each method, LLaMA-2 7B", "Table 1", "tables:parameter_counts"
+        "table2", "win_rates", "Aligner against its rivals, judged by a rule", "Table 2", "judged:win_rates", (), True
+    ),
+    Entry("table3", "single_scores", "Answers scored by a rule, of 10", "Table 3", "judged:single_scores", (), True),
+    Entry("fig02", "sample_responses", "Answers side by side", "Figure 2", "responses:instructions", (), True),
+    Entry("fig03", "safety_by_category", "Safety by category", "Figure 3", "safety:by_category", (), True),
+    Entry("fig04", "safety_responses", "Answers to harmful requests", "Figure 4", "responses:safety", (), True),
+    Entry(
+        "fig05a",
+        "knowledge_kept",
+        "Knowledge kept after instruction tuning",
+        "Figure 5a",
+        "knowledge:kept",
+        (),
+        True,
+    ),
+    Entry(
+        "fig05b",
+        "math_by_parameters",
+        "Math by number of trained parameters",
+        "Figure 5b",
+        "knowledge:math_by_parameters",
+        (),
+        True,
     ),
     Entry(
         "fig07",
@@ -83,6 +114,33 @@ CATALOGUE = (
         "Figure 12 by UMAP",
         "not in the paper",
         "embeddings:one_among_many_umap",
+    ),
+    Entry(
+        "extra03",
+        "equality_by_storage_and_seed",
+        "Equal numbers by storage precision and seed",
+        "not in the paper",
+        "storage:equality_by_storage",
+        (),
+        True,
+    ),
+    Entry(
+        "extra04",
+        "token_and_gate_movement",
+        "How far tokens and gates move",
+        "not in the paper",
+        "movement:tokens_and_gates",
+        (),
+        True,
+    ),
+    Entry(
+        "extra05",
+        "control_arms",
+        "What Aligner-1's parts do",
+        "not in the paper",
+        "movement:control_arms",
+        (),
+        True,
     ),
 )
 

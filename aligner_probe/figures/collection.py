@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint
+from aligner_probe.figures.drawing import MissingInputs
+from aligner_probe.figures.experiments import Experiments
 
 #: What the paper's figures show, left and right.
 PAPER_DATA_SETS = ("Alpaca", "MetaMath")
@@ -42,13 +44,26 @@ class Group:
 
 
 class Collection:
-    """All checkpoints at hand. Groups come in the paper's order, then by name."""
+    """All checkpoints at hand, and the micro-world's runs where they are. Groups come in the paper's order, then by
+    name."""
 
-    def __init__(self, checkpoints: Iterable[PrefixCheckpoint]):
+    def __init__(self, checkpoints: Iterable[PrefixCheckpoint], experiments: Experiments | None = None):
         ordered = sorted(
             checkpoints, key=lambda c: (c.method != "aligner", c.n_tokens, c.metadata.get("stage", "") == "DPO")
         )
         self.checkpoints = tuple(_told_apart(ordered))
+        self._experiments = experiments
+
+    @property
+    def has_experiments(self) -> bool:
+        return self._experiments is not None
+
+    @property
+    def experiments(self) -> Experiments:
+        """The micro-world's runs; raises MissingInputs where there are none."""
+        if self._experiments is None:
+            raise MissingInputs(["the micro-world's runs (--microworld)"])
+        return self._experiments
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:

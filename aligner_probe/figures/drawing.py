@@ -26,12 +26,27 @@ PANEL_WIDTH, PANEL_HEIGHT, MIN_WIDTH = 4.4, 3.3, 6.8
 
 @dataclass(frozen=True)
 class Comparison:
-    """A number of the paper beside ours; `paper` is None where the paper prints none."""
+    """A number of the paper beside ours; `paper` is None where the paper prints none.
+
+    `interval` is ours, 95 % unless it says otherwise. `verdict` and `note` say whether the paper's claim holds here, by
+    which criterion (`claims.py`); without a verdict there is no claim to judge.
+    """
 
     what: str
     paper: str | None
     ours: str
     note: str = ""
+    interval: str = ""
+    verdict: str | None = None
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file that a figure rests on."""
+
+    label: str
+    source: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,7 @@ class Drawing:
     figure: Figure
     frame: pd.DataFrame
     caption: str
-    inputs: tuple[PrefixCheckpoint, ...]
+    inputs: tuple[PrefixCheckpoint | Input, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
@@ -75,8 +90,9 @@ def style() -> Iterator[None]:
 
 
 def panels(n: int, *, columns: int = 3, height: float = PANEL_HEIGHT, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of n panels in rows; places left over stay empty. The title comes from the catalogue."""
-    columns = min(n, columns)
+    """A figure of n panels in rows; places left over stay empty, so four are two by two. The title comes from the
+    catalogue."""
+    columns = 2 if n == 4 and columns == 3 else min(n, columns)
     rows = -(-n // columns)
     figure = Figure(figsize=(max(PANEL_WIDTH * columns, MIN_WIDTH), height * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()

@@ -6,12 +6,15 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from aligner_probe.analysis.centre import CentreTest, centre_test
 from aligner_probe.analysis.embeddings import TokenMap, embed_tokens
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.evaluation.intervals import proportion_interval
+from aligner_probe.figures.claims import below
 from aligner_probe.figures.collection import Collection, Group
 from aligner_probe.figures.drawing import (
     BLACK,
@@ -31,6 +34,8 @@ Method = Literal["tsne", "umap"]
 #: The paper's pairs: the one token against ten on Alpaca, against a hundred on MetaMath.
 PAPER_PAIRS = {"Alpaca": 10, "MetaMath": 100}
 MAX_COLUMNS = 4
+#: A centre has fewer than this share of the other tokens nearer to their centroid.
+CENTRAL = 0.1
 
 
 def plot_map(
@@ -132,7 +137,7 @@ def _one_among_many(collection: Collection, method: Method, *, with_test: bool) 
         raise MissingInputs(missing or ["Aligner-1 and a larger Aligner trained on the same data"])
     maps = [embed_tokens([one, many], method=method) for _, one, many in pairs]
     tests = [centre_test(one, many) for _, one, many in pairs] if with_test else []
-    columns = min(len(pairs), MAX_COLUMNS)
+    columns = next((c for c in (MAX_COLUMNS, MAX_COLUMNS - 1) if len(pairs) % c == 0), min(len(pairs), MAX_COLUMNS))
     figure, axes = panels((2 if with_test else 1) * len(pairs), columns=columns)
     map_axes, test_axes = _in_bands(axes, len(pairs), columns) if with_test else (axes, [])
     for ax, (group, one, many), token_map in zip(map_axes, pairs, maps, strict=True):
@@ -159,16 +164,24 @@ def _one_among_many(collection: Collection, method: Method, *, with_test: bool) 
         tuple(dict.fromkeys(c for _, one, many in pairs for c in (one, many))),
         settings=_settings(maps),
         missing=tuple(missing),
-        comparisons=tuple(
-            Comparison(
-                f"{result.label_one} among {result.label_many}",
-                "the one token is the centre of the others",
-                f"distance {result.matched:.1f}; the others {result.leave_one_out.mean():.1f}; without its twin, "
-                f"token {result.twin} (cosine {result.twin_cosine:.3f}): {result.distance_without_twin:.1f} against "
-                f"{result.leave_one_out_without_twin.mean():.1f}",
-            )
-            for result in tests
-        ),
+        comparisons=tuple(_compare_centre(result) for result in tests),
+    )
+
+
+def _compare_centre(result: CentreTest) -> Comparison:
+    """The claim is judged without the twin: how many of the other tokens lie nearer to the centroid than the one."""
+    others = result.leave_one_out_without_twin
+    nearer = proportion_interval(int((others < result.distance_without_twin).sum()), len(others))
+    claim = below(nearer, CENTRAL, "the one token is the centre of the others")
+    return Comparison(
+        f"{result.label_one} among {result.label_many}",
+        "the one token is the centre of the others",
+        f"distance {result.matched:.1f}; the others {result.leave_one_out.mean():.1f}; without its twin, "
+        f"token {result.twin} (cosine {result.twin_cosine:.3f}): {result.distance_without_twin:.1f} against "
+        f"{others.mean():.1f}",
+        claim.sentence,
+        f"share of the others nearer: [{nearer.low:.3f}, {nearer.high:.3f}]",
+        claim.verdict,
     )
 
 
@@ -232,6 +245,7 @@ def _with_adapter(collection: Collection, n_tokens: int) -> Drawing:
         tuple(dict.fromkeys(c for _, *both in pairs for c in both)),
         settings=_settings(maps),
         missing=tuple(missing),
+        comparisons=tuple(_compare_nearest(aligner, adapter) for _, aligner, adapter in pairs),
     )
 
 
@@ -270,7 +284,45 @@ def four_models(collection: Collection) -> Drawing:
         tuple(c for _, members in shown for c in members),
         settings=_settings(maps),
         missing=tuple(missing),
+        comparisons=tuple(comparison for _, members in shown for comparison in _compare_twins(members)),
     )
+
+
+def _compare_nearest(aligner: PrefixCheckpoint, adapter: PrefixCheckpoint) -> Comparison:
+    """Distances to the nearest token of LLaMA-Adapter: of Aligner's, and of LLaMA-Adapter's own."""
+    ours, theirs = aligner.tokens.double(), adapter.tokens.double()
+    to_theirs = torch.cdist(ours, theirs).min(dim=1).values
+    among = torch.cdist(theirs, theirs).fill_diagonal_(float("inf")).min(dim=1).values
+    low, high = torch.quantile(among, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Comparison(
+        f"{aligner.label} among {adapter.method_label}: median distance to its nearest token",
+        None,
+        f"{float(to_theirs.median()):.2f}; LLaMA-Adapter's own {float(among.median()):.2f}",
+        "The paper shows the map and prints no number.",
+        f"95 % of LLaMA-Adapter's own: {low:.2f} to {high:.2f}",
+    )
+
+
+def _compare_twins(members: Sequence[PrefixCheckpoint]) -> list[Comparison]:
+    """How many tokens have the same token of the other data set's run nearest: a trace of the shared start."""
+    rows = []
+    for a in members:
+        for b in (m for m in members if m.method == a.method and m.prefix.shape == a.prefix.shape and m is not a):
+            if a.data_set < b.data_set:
+                ours, theirs = a.tokens.double(), b.tokens.double()
+                others = torch.cat([theirs, *(m.tokens.double() for m in members if m is not a and m is not b)])
+                same = int((torch.cdist(ours, others).argmin(dim=1) == torch.arange(len(ours))).sum())
+                share = proportion_interval(same, len(ours))
+                rows.append(
+                    Comparison(
+                        f"{a.label}: tokens whose nearest is the same token on {b.data_set}",
+                        None,
+                        f"{same} of {len(ours)}",
+                        "The paper shows the map and prints no number; runs of one seed share their start.",
+                        f"[{share.low:.3f}, {share.high:.3f}]",
+                    )
+                )
+    return rows
 
 
 def _missing_pairs(collection: Collection) -> list[str]:
@@ -289,7 +341,11 @@ def _missing_pairs(collection: Collection) -> list[str]:
 
 def _frames(maps: Sequence[TokenMap], tests: Sequence[CentreTest] = ()) -> pd.DataFrame:
     frames = [token_map.to_frame().assign(panel=i, drawn="map") for i, token_map in enumerate(maps)]
-    frames += [result.to_frame().assign(panel=i, drawn="distance") for i, result in enumerate(tests)]
+    # The map's rows of a panel name its checkpoints.
+    frames += [
+        result.to_frame().drop(columns=["one", "many"]).assign(panel=i, drawn="distance")
+        for i, result in enumerate(tests)
+    ]
     return pd.concat(frames, ignore_index=True)
 
 

@@ -7,8 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from aligner_probe.analysis.gates import GateStatistics, gate_statistics
+from aligner_probe.analysis.gates import GateStatistics, RankCorrelation, gate_statistics
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.evaluation.intervals import Interval, bootstrap, proportion_interval
+from aligner_probe.figures.claims import above, below
 from aligner_probe.figures.collection import Collection, Group
 from aligner_probe.figures.drawing import GREY, Comparison, Drawing, MissingInputs, colour, legend_below, marker, panels
 
@@ -19,7 +21,10 @@ GAUGE = (
     "to a token of norm sqrt(d_model), multiply by {factors}."
 )
 #: Section 5.1 reads the spread as rising with depth and falling again in the upper half.
-PAPER_SPREAD = "rises with layer, in the upper half reversed"
+PAPER_SPREAD = "rises with layer"
+PAPER_UPPER = "reversed in the upper half"
+#: Random pairings of heads against which a pattern by head position is held.
+SHUFFLES = 2000
 
 
 def plot_by_layer(
@@ -98,7 +103,7 @@ def all_gates(collection: Collection) -> Drawing:
     figure, axes = panels(len(shown), columns=2, height=2.5)
     for ax, (group, checkpoint), result in zip(axes, shown, statistics, strict=True):
         plot_all_gates(ax, result, color=colour(checkpoint, group.checkpoints))
-        ax.set_title(f"{group.legend(checkpoint)} · {group.title}")
+        ax.set_title(f"{group.legend(checkpoint)} · {group.title}", fontsize=8.5)
     frames = [
         pd.DataFrame(
             {
@@ -193,20 +198,65 @@ def _draw(
         tuple(checkpoint for checkpoint, _ in shown),
         settings={"ddof": 1, "seed": statistics[0].seed, "resamples": statistics[0].resamples},
         missing=(*_missing(collection), *lacking),
-        comparisons=tuple(_comparisons(statistics)) if what == "std" and plot is plot_by_layer else (),
+        comparisons=tuple(
+            comparison
+            for result in statistics
+            for comparison in (_by_depth(result, what) if plot is plot_by_layer else [_by_position(result, what)])
+        ),
     )
 
 
-def _comparisons(statistics: Sequence[GateStatistics]) -> list[Comparison]:
-    return [
-        Comparison(
-            f"{result.label}: Spearman of spread against layer",
-            PAPER_SPREAD,
-            f"all layers {result.spearman}; upper half {result.spearman_upper}",
-            "interval over heads (layers fixed)",
-        )
-        for result in statistics
-    ]
+def _by_depth(result: GateStatistics, what: str) -> list[Comparison]:
+    if what == "mean":
+        mean = bootstrap(lambda mean: mean, result.flat, n_resamples=result.resamples)
+        note = "The paper draws the means and prints no number."
+        shown = f"[{mean.low:+.4f}, {mean.high:+.4f}]"
+        return [Comparison(f"{result.label}: mean of all gates", None, f"{mean.value:+.4f}", note, shown)]
+    rows = []
+    for part, found, paper in (
+        ("all layers", result.spearman, PAPER_SPREAD),
+        ("upper half", result.spearman_upper, PAPER_UPPER),
+    ):
+        about = f"{result.label}: Spearman of spread against layer, {part}, n = {found.n_layers}"
+        if not np.isfinite([found.rho, found.low, found.high]).all():
+            rows.append(Comparison(about, paper, "not defined", "Too few layers or heads to judge."))
+            continue
+        interval = _interval(found)
+        if part == "all layers":
+            claim = above(interval, 0, "the spread of the gates rises with layer")
+        else:
+            claim = below(interval, 0, "in the upper half the spread falls again")
+        ours, shown = f"{found.rho:+.3f}", f"[{found.low:+.3f}, {found.high:+.3f}] over heads"
+        rows.append(Comparison(about, paper, ours, claim.sentence, shown, claim.verdict))
+    return rows
+
+
+def _by_position(result: GateStatistics, what: str) -> Comparison:
+    """Whether head positions differ more than they do when each layer's heads are shuffled."""
+    gates = result.gates
+    about = f"{result.label}: range of the {_noun(what)} over head positions"
+    if min(gates.shape) < 2:
+        return Comparison(about, None, "not defined", "Too few layers or heads to judge.")
+    statistic = (
+        (lambda g: np.ptp(g.std(axis=-2, ddof=1), axis=-1))
+        if what == "std"
+        else (lambda g: np.ptp(g.mean(axis=-2), axis=-1))
+    )
+    spread = np.random.default_rng(result.seed)
+    shuffled = spread.permuted(np.broadcast_to(gates, (SHUFFLES, *gates.shape)), axis=-1)
+    as_large = int((statistic(shuffled) >= statistic(gates) - 1e-12).sum())
+    chance = proportion_interval(as_large, SHUFFLES)
+    verdict = "more than chance" if chance.high < 0.05 else "no more than chance"
+    note = (
+        f"With each layer's heads shuffled the range is as large in {chance.value:.1%} of {SHUFFLES} cases: {verdict}."
+    )
+    return Comparison(
+        about, None, f"{float(statistic(gates)):.4f}", note, f"p in [{chance.low:.3f}, {chance.high:.3f}]"
+    )
+
+
+def _interval(found: RankCorrelation) -> Interval:
+    return Interval(found.rho, found.low, found.high)
 
 
 def _usable(collection: Collection) -> tuple[Group, ...]:

@@ -1,27 +1,39 @@
-"""Table 1: numbers trained by each method and adapters per GPU, with the paper's slips beside."""
+"""Table 1: numbers trained by each method and adapters per GPU, the paper's slips beside, the micro-world's below."""
+
+from collections.abc import Collection as Collection_
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aligner_probe.evaluation.intervals import Interval
+from aligner_probe.figures.claims import above
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Comparison, Drawing
+from aligner_probe.figures.experiments import Experiments
+from aligner_probe.reproduction.plan import METHODS
 from aligner_probe.sizes import (
     LLAMA2_7B,
+    ParameterTable,
     adapters_per_gpu,
     adapters_per_gpu_as_published,
+    aligner_parameters,
+    llama_adapter_parameters,
+    lora_parameters,
     parameter_table,
 )
 
 GPU_BYTES = 24e9
+#: "Orders of magnitude".
+ORDERS = 100
 PREFIX_TOKENS = {"Aligner-1": 1, "Aligner-10": 10, "Aligner-300": 300, "LLaMA-Adapter-10": 300}
 #: As printed, where that was copied from the paper; its row of adapters counts prefix numbers only.
 PAPER_COUNTS = {"Aligner-10": "4.19K"}
 PAPER_ADAPTERS = {"Aligner-1": "1.25M", "Aligner-10": "125K", "LLaMA-Adapter-10": "4.17K"}
 
 
-def plot_table(ax: Axes, frame: pd.DataFrame) -> Axes:
-    """A data frame as a table: first column to the left, numbers to the right."""
+def plot_table(ax: Axes, frame: pd.DataFrame, *, emphasised: Collection_[int] = ()) -> Axes:
+    """A data frame as a table: first column to the left, numbers to the right; some rows may be set off."""
     ax.axis("off")
     table = ax.table(cellText=frame.to_numpy().tolist(), colLabels=list(frame.columns), loc="center", cellLoc="right")
     table.auto_set_font_size(False)
@@ -34,6 +46,9 @@ def plot_table(ax: Axes, frame: pd.DataFrame) -> Axes:
         if row == 0:
             cell.set_text_props(fontweight="bold", linespacing=1.1)
             cell.set_height(cell.get_height() * 1.6)
+        if row - 1 in emphasised:
+            cell.set_facecolor("#E8F1F8")
+            cell.set_text_props(fontweight="bold")
         if column == 0:
             cell.set_text_props(ha="left")
     return ax
@@ -60,8 +75,15 @@ def parameter_counts(collection: Collection) -> Drawing:
             "paper prints\nadapters": frame["paper_prints_adapters"].fillna("–"),
         }
     )
-    figure = Figure(figsize=(8.6, 3.4), layout="constrained")
-    plot_table(figure.subplots(), shown)
+    small = microworld_counts(collection.experiments) if collection.has_experiments else None
+    figure = Figure(figsize=(8.6, 3.4 if small is None else 7.8), layout="constrained")
+    if small is None:
+        plot_table(figure.subplots(), shown)
+    else:
+        upper, lower = figure.subplots(2, 1, height_ratios=(len(shown) + 1.6, len(small) + 1.6))
+        plot_table(upper, shown).set_title(LLAMA2_7B.name, pad=8)
+        plot_table(lower, _shown_counts(small)).set_title(f"the {collection.experiments.base.name}, counted", pad=8)
+        frame = pd.concat([frame.assign(base=LLAMA2_7B.name), small], ignore_index=True)
     one = parameter_table(LLAMA2_7B).rows[0]["n_parameters"]
     ten_gb = adapters_per_gpu(10e9 + 2 * LLAMA2_7B.n_parameters, one, LLAMA2_7B)
     free = (GPU_BYTES - 2 * LLAMA2_7B.n_parameters) / 1e9
@@ -97,5 +119,59 @@ def parameter_counts(collection: Collection) -> Drawing:
                 for row in table.rows
             ),
             *counted,
+            *([] if small is None else _compare_ratio(small, table)),
         ),
     )
+
+
+def microworld_counts(experiments: Experiments) -> pd.DataFrame:
+    """What the micro-world's runs trained, counted, beside the paper's formulas for a base of its sizes."""
+    base = experiments.base
+    runs = {run.method: run for run in experiments.results.runs if run.method in METHODS and run.arm == "main"}
+    counts = {method: runs[method].n_parameters for method in METHODS if method in runs}
+    formulas = {
+        m: aligner_parameters(base, METHODS[m].n_tokens or 0) for m in counts if METHODS[m].adapter == "aligner"
+    }
+    formulas |= {"llama-adapter-10": llama_adapter_parameters(base), "lora-8": lora_parameters(base)}
+    lora = counts.get("lora-8", lora_parameters(base))
+    return pd.DataFrame(
+        [
+            {
+                "method": METHODS[method].label,
+                "n_parameters": n,
+                "times_fewer_than_lora": lora / n,
+                "adapters_per_gpu": adapters_per_gpu(GPU_BYTES, n, base),
+                "by_formula": formulas.get(method, pd.NA),
+                "share_of_base": n / base.n_parameters,
+                "base": base.name,
+            }
+            for method, n in counts.items()
+        ]
+    )
+
+
+def _shown_counts(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "method": frame["method"],
+            "trained\nnumbers": [f"{n:,}" for n in frame["n_parameters"]],
+            "by the\nformula": ["–" if pd.isna(n) else f"{n:,}" for n in frame["by_formula"]],
+            "fewer than\nLoRA by": [f"{ratio:,.1f} x" for ratio in frame["times_fewer_than_lora"]],
+            "share of\nthe base": [f"{share:.3%}" for share in frame["share_of_base"]],
+            "adapters on\n24 GB": [f"{n:,}" for n in frame["adapters_per_gpu"]],
+        }
+    )
+
+
+def _compare_ratio(small: pd.DataFrame, table: ParameterTable) -> list[Comparison]:
+    """Counts are exact, so there is no interval."""
+    paper = next(row for row in table.rows if row["method"] == "Aligner-1")
+    found = []
+    for _, row in small[small["method"] == "Aligner-1"].iterrows():
+        ratio = float(row["times_fewer_than_lora"])
+        exact = Interval(ratio, ratio, ratio)
+        claim = above(exact, ORDERS, "Aligner-1 is smaller than LoRA by orders of magnitude")
+        what = f"{row['base']}: Aligner-1 smaller than LoRA r=8 by"
+        paper_says = f"{paper['times_fewer_than_lora']:,.1f} x"
+        found.append(Comparison(what, paper_says, f"{ratio:,.1f} x", claim.sentence, "exact", claim.verdict))
+    return found

@@ -1,0 +1,184 @@
+"""Figures 5a and 5b: knowledge kept after instruction tuning, and a skill by number of trained parameters."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from aligner_probe.figures.claims import MARGIN, Claim, above, not_worse
+from aligner_probe.figures.collection import Collection
+from aligner_probe.figures.dots import REST, ROW, Score, plot_scores, to_frame
+from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs, panels
+from aligner_probe.figures.experiments import LABELS, LOOKS, Experiments, gap_of, in_brackets, mean_of
+from aligner_probe.reproduction.plan import BASE
+
+INTERVALS = "Large: the mean of all seeds, with its 95 % bootstrap interval over items and seeds; small: each seed."
+#: What was not trained in the experiment, in words.
+OFF_DOMAIN = {"sums": "sums, never asked in training", "requests": "requests, never asked in training"}
+#: Points stand at least this factor apart on the axis of sizes.
+BESIDE = 1.15
+#: Of the math experiment: the paper scores the final answer alone.
+MATH_KINDS = {"content": "the final number is right", "strict": "every step is right, too"}
+
+
+def plot_by_parameters(ax: Axes, scores: Sequence[Score], n_parameters: dict[str, int]) -> Axes:
+    """Score against trained numbers on a log axis; sizes of Aligner joined, the untrained base as a line across."""
+    places = _apart({method: n for method, n in n_parameters.items() if n})
+    for score in scores:
+        color, marker = LOOKS[score.method]
+        found = score.interval
+        if score.method == BASE:
+            ax.axhline(found.value, color=color, linewidth=1.2, linestyle="--", label=score.label)
+            ax.axhspan(found.low, found.high, color=color, alpha=0.12, linewidth=0)
+            continue
+        x = places[score.method]
+        ax.scatter(np.full(len(score.seeds), x), score.seeds, s=9, color=color, alpha=0.55, linewidth=0, zorder=2)
+        errors = [[max(0.0, found.value - found.low)], [max(0.0, found.high - found.value)]]
+        ax.errorbar(
+            [x],
+            [found.value],
+            yerr=errors,
+            color=color,
+            marker=marker,
+            markersize=10 if marker == "*" else 7,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            capsize=2.5,
+            linestyle="none",
+            label=score.label,
+            zorder=3,
+        )
+    line = [(places[s.method], s.interval.value) for s in scores if s.method.startswith("aligner")]
+    if len(line) > 1:
+        ax.plot(*zip(*sorted(line), strict=True), color=LOOKS["aligner-1"][0], linewidth=0.9, alpha=0.6, zorder=1)
+    ax.set_xscale("log")
+    ax.set(xlabel="trained numbers (log scale)", ylim=(-0.04, 1.04))
+    return ax
+
+
+def _apart(n_parameters: dict[str, int]) -> dict[str, float]:
+    """Where methods stand on the axis: those of nearly one size beside each other, not on top."""
+    places: dict[str, float] = {}
+    last = 0.0
+    for method, n in sorted(n_parameters.items(), key=lambda item: item[1]):
+        last = places[method] = max(float(n), last * BESIDE)
+    return places
+
+
+def kept(collection: Collection) -> Drawing:
+    """Figure 5a: what instruction tuning leaves of what was not trained, content and form apart."""
+    experiments = collection.experiments
+    methods = experiments.methods("instructions")
+    results = experiments.results
+    sets = [name for name in OFF_DOMAIN if all(name in r.scores for r in results.select("instructions"))]
+    if not sets:
+        raise MissingInputs(["scores off the trained domain (sets sums and requests)"])
+    figure, axes = panels(2 * len(sets), columns=2, height=REST + ROW * len(methods), sharey=True)
+    shown = []
+    for place, (name, kind) in enumerate((name, kind) for name in sets for kind in ("content", "form")):
+        scores = [
+            Score.of(LABELS[m], m, kind, results.scores("instructions", m, kind, name, arm="main")) for m in methods
+        ]
+        plot_scores(axes[place], scores, hollow="form")
+        what = "the answer is right, in any form" if kind == "content" else "the answer has the trained form"
+        axes[place].set_title(f"{name}: {what}")
+        axes[place].set_xlabel(f"share of items, n = {scores[0].n_items}")
+        shown.append(to_frame(scores).assign(set=name))
+    runs = [run for method in methods for run in results.select("instructions", method)]
+    return Drawing(
+        figure,
+        pd.concat(shown, ignore_index=True),
+        "After training on the assistant's way of answering, the model is asked what it was not trained on: "
+        f"{'; '.join(OFF_DOMAIN[name] for name in sets)}. Content (filled) is what it knew before, form (hollow) how "
+        f"far the trained way of answering reaches. The paper asks MMLU instead. {INTERVALS} "
+        f"Seeds: {_seeds(experiments, 'instructions')}.",
+        experiments.inputs(runs),
+        missing=experiments.missing("instructions"),
+        comparisons=tuple(comparison for name in sets for comparison in _kept_comparisons(experiments, methods, name)),
+    )
+
+
+def _kept_comparisons(experiments: Experiments, methods: Sequence[str], name: str) -> list[Comparison]:
+    content = {m: experiments.results.scores("instructions", m, "content", name) for m in methods}
+    found = []
+    if BASE not in content:
+        return found
+    for method in (m for m in methods if m != BASE):
+        difference = gap_of(content[method], content[BASE])
+        claim = not_worse(difference, f"{LABELS[method]} keeps what the base knows of {name}")
+        about = f"{name}: content after tuning {LABELS[method]}, against {content[BASE].mean():.3f} before"
+        paper = "form is learned without harm to knowledge" if method.startswith("aligner") else None
+        mean = mean_of(content[method])
+        found.append(Comparison(about, paper, f"{mean.value:.3f}", claim.sentence, in_brackets(mean), claim.verdict))
+    if {"aligner-1", "lora-8"} <= set(content):
+        difference = gap_of(content["aligner-1"], content["lora-8"])
+        claim = not_worse(difference, f"Aligner-1 keeps as much of {name} as LoRA")
+        about = f"{name}: content kept, Aligner-1 minus LoRA"
+        ours = f"{difference.value:+.3f}"
+        found.append(Comparison(about, None, ours, claim.sentence, in_brackets(difference), claim.verdict))
+    return found
+
+
+def math_by_parameters(collection: Collection) -> Drawing:
+    """Figure 5b: score on a skill that the base lacks, against the number of trained parameters."""
+    experiments = collection.experiments
+    methods = experiments.methods("math")
+    results = experiments.results
+    n_parameters = {m: results.select("math", m)[0].n_parameters for m in methods}
+    figure, axes = panels(len(MATH_KINDS), height=3.6, sharey=True)
+    frames = []
+    for ax, (kind, what) in zip(axes, MATH_KINDS.items(), strict=True):
+        scores = [Score.of("math", m, kind, results.scores("math", m, kind)) for m in methods]
+        plot_by_parameters(ax, scores, n_parameters)
+        ax.set_title(what)
+        frames.append(to_frame(scores).assign(n_parameters=[n_parameters[m] for m in methods]))
+    axes[0].set_ylabel(f"share of items, n = {frames[0]['n_items'][0]}")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    runs = [run for method in methods for run in results.select("math", method)]
+    return Drawing(
+        figure,
+        pd.concat(frames, ignore_index=True),
+        "An operation that the base has never seen, with worked steps, against the numbers trained; the paper's is "
+        f"GSM8K after MetaMath. Dashed: the base, untrained, with its interval. {INTERVALS} Lines join sizes of "
+        f"Aligner; methods of nearly one size stand beside each other. Seeds: {_seeds(experiments, 'math')}.",
+        experiments.inputs(runs),
+        missing=experiments.missing("math"),
+        comparisons=tuple(_math_comparisons(experiments, methods, n_parameters)),
+    )
+
+
+def _math_comparisons(experiments: Experiments, methods: Sequence[str], sizes: dict[str, int]) -> list[Comparison]:
+    scores = {m: experiments.results.scores("math", m, "content") for m in methods}
+    found = []
+    for method in methods:
+        mean = mean_of(scores[method])
+        about = f"{LABELS[method]}, {sizes[method]:,} numbers: final number right"
+        found.append(Comparison(about, None, f"{mean.value:.3f}", "", in_brackets(mean)))
+
+    def compare(a: str, b: str, paper: str, judge) -> None:
+        if {a, b} <= set(scores):
+            difference = gap_of(scores[a], scores[b])
+            claim: Claim = judge(difference)
+            about = f"{LABELS[a]} minus {LABELS[b]}"
+            ours = f"{difference.value:+.3f}"
+            found.append(Comparison(about, paper, ours, claim.sentence, in_brackets(difference), claim.verdict))
+
+    aligners = [m for m in methods if m.startswith("aligner")]
+    if len(aligners) > 1:
+        largest, smallest = max(aligners, key=sizes.__getitem__), min(aligners, key=sizes.__getitem__)
+        what = f"math gains from more tokens ({LABELS[largest]} above {LABELS[smallest]})"
+        compare(largest, smallest, "rises with the number of parameters", lambda d: above(d, 0, what))
+    compare("lora-8", BASE, "learned", lambda d: above(d, MARGIN, "LoRA learned the operation"))
+    compare("lora-8", "aligner-1", "one token is not enough", lambda d: above(d, 0, "LoRA is above Aligner-1"))
+    same_size = [m for m in aligners if sizes[m] == sizes.get("llama-adapter-10")]
+    for method in same_size:
+        what = f"at equal size {LABELS[method]} is as good as LLaMA-Adapter-10"
+        compare(method, "llama-adapter-10", "comparable at equal size", lambda d, what=what: not_worse(d, what))
+    return found
+
+
+def _seeds(experiments: Experiments, experiment: str) -> str:
+    seeds = {str(run.seed) for run in experiments.results.select(experiment) if run.seed is not None}
+    return ", ".join(sorted(seeds))

@@ -1,0 +1,226 @@
+"""How far tokens and gates move in training, and what each does alone: the control arms of Aligner-1."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.evaluation.intervals import Interval, bootstrap
+from aligner_probe.figures.claims import below, not_worse
+from aligner_probe.figures.collection import Collection
+from aligner_probe.figures.dots import REST, ROW, Score, plot_scores, to_frame
+from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs, panels
+from aligner_probe.figures.experiments import FORM_AND_SKILL, LABELS, LOOKS, Experiments, gap_of, in_brackets, mean_of
+from aligner_probe.reproduction.results import Run
+
+#: "Hardly move": less than this share of the token's own length.
+HARDLY = 0.1
+#: What is scored, in words.
+KINDS = {"content": "content", "strict": "content and form"}
+#: Control arms: what they are, recipe and arm, and the arm they are held against.
+ARMS = {
+    "Aligner-1": ("corrected", "main"),
+    "gates only": ("corrected", "gates"),
+    "tokens only": ("corrected", "tokens"),
+    "as published": ("as-published", "main"),
+    "as published, other seed": ("as-published", "other-seed"),
+    "as published, float32": ("as-published", "float32"),
+}
+AGAINST = {
+    "gates only": "Aligner-1",
+    "tokens only": "Aligner-1",
+    "as published, other seed": "as published",
+    "as published, float32": "as published",
+}
+CLAIMS = {
+    "gates only": "gates on a frozen random token carry the task",
+    "tokens only": "a token under constant gates carries the task",
+    "as published, other seed": "another start learns as well",
+    "as published, float32": "float32 learns as well as bfloat16",
+}
+
+
+@dataclass(frozen=True)
+class Movement:
+    """Root mean square change of a run's token numbers and of its gates, from the start to the end of training.
+
+    Token numbers start N(0, 1), so theirs is also a share of their own size; gates start at zero.
+    """
+
+    run: Run
+    tokens: float
+    gates: float
+    cosine: float
+
+
+def movement(run: Run, checkpoint: PrefixCheckpoint) -> Movement | None:
+    """None where the file does not tell the start."""
+    if checkpoint.initial_prefix is None or checkpoint.initial_gates is None:
+        return None
+    start, end = checkpoint.initial_prefix.double().flatten(), checkpoint.prefix.double().flatten()
+    change = checkpoint.gates.double() - checkpoint.initial_gates.double()
+    return Movement(
+        run,
+        tokens=float((end - start).norm() / start.norm()),
+        gates=float(change.square().mean().sqrt()),
+        cosine=float(start @ end / (start.norm() * end.norm())),
+    )
+
+
+def plot_movement(ax: Axes, movements: Sequence[Movement]) -> Axes:
+    """Tokens against gates, a point a run, on log axes; on the dashed line a number of each moves as far."""
+    labelled = set()
+    for found in movements:
+        color, marker = LOOKS[found.run.method]
+        is_published = found.run.recipe == "as-published"
+        label = f"{LABELS[found.run.method]}{', as published' if is_published else ''}"
+        ax.scatter(
+            [found.tokens],
+            [found.gates],
+            s=34,
+            marker=marker,
+            facecolor="none" if is_published else color,
+            edgecolor=color if is_published else "white",
+            linewidth=1.2 if is_published else 0.5,
+            label=None if label in labelled else label,
+            zorder=3,
+        )
+        labelled.add(label)
+    ax.set(xscale="log", yscale="log")
+    positive = [value for m in movements for value in (m.tokens, m.gates) if value > 0]
+    low, high = (min(positive) / 1.5, max(positive) * 1.5) if positive else (0.1, 1.0)
+    ax.plot(
+        [low, high],
+        [low, high],
+        color="#8A8A8A",
+        linestyle="--",
+        linewidth=0.8,
+        zorder=1,
+        label="gates and tokens alike",
+    )
+    ax.set(xlabel="change of token numbers, rms, share of their start", ylabel="change of gates, rms")
+    return ax
+
+
+def tokens_and_gates(collection: Collection) -> Drawing:
+    """Token movement against gate movement, a panel an experiment."""
+    experiments = collection.experiments
+    found = {experiment: _movements(experiments, experiment) for experiment in FORM_AND_SKILL}
+    found = {experiment: movements for experiment, movements in found.items() if movements}
+    if not found:
+        raise MissingInputs(["runs of Aligner or LLaMA-Adapter that keep the numbers they began from"])
+    figure, axes = panels(len(found), height=3.8, sharex=True, sharey=True)
+    for ax, (experiment, movements) in zip(axes, found.items(), strict=True):
+        plot_movement(ax, movements)
+        ax.set_title(experiment)
+    entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=3, frameon=False)
+    every = [m for movements in found.values() for m in movements]
+    frame = pd.DataFrame(
+        [
+            {
+                "run": m.run.id,
+                "experiment": m.run.experiment,
+                "method": m.run.method,
+                "recipe": m.run.recipe,
+                "seed": m.run.seed,
+                "tokens_rms": m.tokens,
+                "gates_rms": m.gates,
+                "token_cosine": m.cosine,
+            }
+            for m in every
+        ]
+    )
+    return Drawing(
+        figure,
+        frame,
+        "Root mean square change from the start to the end of training. Token numbers start N(0, 1), so that a change "
+        "of 1 is as large as the token itself; gates start at zero. Dashed: a number of each moves as far. Open: the "
+        f"published recipe in bfloat16. n = {len(every)} runs.",
+        (*experiments.inputs([m.run for m in every]), *(experiments.adapters[m.run.id] for m in every)),
+        comparisons=tuple(
+            comparison for experiment, movements in found.items() for comparison in _hardly(experiment, movements)
+        ),
+    )
+
+
+def control_arms(collection: Collection) -> Drawing:
+    """Scores of Aligner-1's control arms beside Aligner-1, by experiment."""
+    experiments = collection.experiments
+    scores = {(experiment, arm): _scores(experiments, experiment, arm) for experiment in FORM_AND_SKILL for arm in ARMS}
+    missing = [f"Aligner-1, {arm}, on {experiment}" for (experiment, arm), found in scores.items() if not found]
+    shown = [e for e in FORM_AND_SKILL if any(scores[e, arm] for arm in ARMS)]
+    if not shown:
+        raise MissingInputs(missing)
+    figure, axes = panels(len(shown), height=REST + 1.6 * ROW * len(ARMS), sharey=True)
+    frames = []
+    for ax, experiment in zip(axes, shown, strict=True):
+        dots = [
+            Score.of(arm, "aligner-1", kind, np.stack([run.scores["test"][kind] for run in runs]), said)
+            for arm in ARMS
+            for runs in [scores[experiment, arm]]
+            if runs
+            for kind, said in KINDS.items()
+        ]
+        plot_scores(ax, dots, hollow="strict")
+        ax.set_title(experiment)
+        ax.set_xlabel(f"share of items right, n = {dots[0].n_items}")
+        frames.append(to_frame(dots).assign(experiment=experiment))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    runs = [run for found in scores.values() for run in found]
+    return Drawing(
+        figure,
+        pd.concat(frames, ignore_index=True),
+        "Aligner-1 with half of it frozen: gates only on the random token it starts with, tokens only under constant "
+        "gates; and the published recipe from another seed and in float32. Filled: content; hollow: content and form. "
+        "Large: the mean of all seeds with its 95 % bootstrap interval over items and seeds; small: each seed.",
+        experiments.inputs(runs),
+        missing=tuple(missing),
+        comparisons=tuple(
+            _against(experiment, arm, scores[experiment, arm], scores[experiment, AGAINST[arm]])
+            for experiment in shown
+            for arm in AGAINST
+            if scores[experiment, arm] and scores[experiment, AGAINST[arm]]
+        ),
+    )
+
+
+def _movements(experiments: Experiments, experiment: str) -> list[Movement]:
+    runs = [run for run in experiments.results.select(experiment, recipe=None) if run.id in experiments.adapters]
+    return [found for run in runs if (found := movement(run, experiments.adapters[run.id])) is not None]
+
+
+def _hardly(experiment: str, movements: Sequence[Movement]) -> list[Comparison]:
+    """Whether tokens hardly move, for each method and recipe."""
+    groups: dict[tuple[str, str | None], list[Movement]] = {}
+    for found in movements:
+        groups.setdefault((found.run.method, found.run.recipe), []).append(found)
+    rows = []
+    for (method, recipe), group in groups.items():
+        tokens, gates = (np.array([getattr(m, name) for m in group]) for name in ("tokens", "gates"))
+        about = f"{experiment}: {LABELS[method]}, {recipe}: tokens move, n = {len(group)} runs"
+        ours = f"{tokens.mean():.3f} of their size (gates {gates.mean():.3f})"
+        if len(group) == 1:
+            rows.append(Comparison(about, None, ours, "One run has no interval: not judged."))
+            continue
+        interval = bootstrap(lambda mean: mean, tokens)
+        claim = below(interval, HARDLY, "tokens hardly move from their random start")
+        rows.append(Comparison(about, None, ours, claim.sentence, in_brackets(interval), claim.verdict))
+    return rows
+
+
+def _scores(experiments: Experiments, experiment: str, arm: str) -> list[Run]:
+    recipe, name = ARMS[arm]
+    return experiments.results.select(experiment, "aligner-1", recipe=recipe, arm=name)
+
+
+def _against(experiment: str, arm: str, runs: Sequence[Run], others: Sequence[Run]) -> Comparison:
+    a, b = (np.stack([run.scores["test"]["content"] for run in found]) for found in (runs, others))
+    gap: Interval = gap_of(a, b)
+    claim = not_worse(gap, CLAIMS[arm])
+    about = f"{experiment}: {arm} minus {AGAINST[arm]}, content"
+    ours = f"{gap.value:+.3f} ({mean_of(a).value:.3f} and {mean_of(b).value:.3f})"
+    return Comparison(about, None, ours, claim.sentence, in_brackets(gap), claim.verdict)

@@ -1,0 +1,180 @@
+"""Figures 2 and 4: what the models say to the same questions, side by side, each answer marked by the rule."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from aligner_probe.figures.claims import not_worse
+from aligner_probe.figures.collection import Collection
+from aligner_probe.figures.drawing import GREY, RED, Comparison, Drawing, MissingInputs
+from aligner_probe.figures.experiments import LABELS, LOOKS, gap_of, in_brackets, mean_of
+from aligner_probe.microworld.operations import OPERATIONS
+from aligner_probe.microworld.requests import CATEGORIES
+from aligner_probe.reproduction.items import Item
+from aligner_probe.reproduction.plan import BASE
+from aligner_probe.reproduction.results import Run
+
+SHOWN = (BASE, "aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
+SUMS = {operation.name for operation in OPERATIONS}
+HARMFUL = {category.name for category in CATEGORIES if category.harmful}
+HARMLESS = {category.name for category in CATEGORIES} - HARMFUL
+#: Letters a line of a cell, and inches: of a column, a line, and a row besides its lines.
+WRAP, COLUMN, LINE, ROW_REST = 25, 1.95, 0.145, 0.2
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One model's answer to one question, and what the rule says of it."""
+
+    method: str
+    kind: str
+    question: str
+    reference: str
+    answer: str
+    content: bool
+    form: bool
+
+
+def plot_responses(ax: Axes, answers: Sequence[Answer], *, with_form: bool = True) -> Axes:
+    """A row a question, a column a model; under each answer whether content (and form) are right."""
+    methods = list(dict.fromkeys(answer.method for answer in answers))
+    questions = list(dict.fromkeys((a.kind, a.question) for a in answers))
+    cells = {(a.question, a.method): a for a in answers}
+    y = 0.0
+    for place, method in enumerate(methods):
+        ax.text(place + 1.03, -0.1, LABELS[method], color=_ink(method), fontweight="bold", fontsize=8, va="bottom")
+    ax.text(0.03, -0.1, "question", fontweight="bold", fontsize=8, va="bottom")
+    for kind, question in questions:
+        asked = _wrapped(_as_asked(question))
+        columns = [_wrapped(cells[question, method].answer) for method in methods]
+        height = LINE * (max(len(asked.splitlines()) + 1, *(len(c.splitlines()) + 1 for c in columns))) + ROW_REST
+        ax.axhline(y, color="#D0D0D0", linewidth=0.7)
+        ax.text(0.03, y + 0.08, f"{asked}", fontsize=7.5, va="top")
+        ax.text(0.03, y + height - 0.08, kind, fontsize=6.5, color=GREY, va="bottom")
+        for place, (method, text) in enumerate(zip(methods, columns, strict=True)):
+            cell = cells[question, method]
+            ax.text(place + 1.03, y + 0.08, text, fontsize=7.5, va="top", family="monospace")
+            verdict = f"content {_mark(cell.content)}" + (f", form {_mark(cell.form)}" if with_form else "")
+            ink = "#4A4A4A" if cell.content else RED
+            ax.text(place + 1.03, y + height - 0.08, verdict, fontsize=6.5, color=ink, va="bottom")
+        y += height
+    ax.set(xlim=(0, len(methods) + 1), ylim=(y, -0.3))
+    ax.axis("off")
+    return ax
+
+
+def instructions(collection: Collection) -> Drawing:
+    """Figure 2: answers after instruction tuning, the first question of each kind."""
+    kinds = {"person": {"person"}, "place": {"place"}, "chain of two": {"chain"}, "sum": SUMS}
+    return _side_by_side(
+        collection,
+        "instructions",
+        kinds | {"harmless request": HARMLESS, "harmful request": HARMFUL},
+        "The first question of each kind, not chosen; harmful requests were not part of this training.",
+    )
+
+
+def safety(collection: Collection) -> Drawing:
+    """Figure 4: answers to harmful requests after supervised tuning and DPO, the first of each category."""
+    return _side_by_side(
+        collection,
+        "safety",
+        {category.name: {category.name} for category in CATEGORIES if category.harmful} | {"harmless": HARMLESS},
+        "The first request of each harmful category, and one that is harmless, not chosen. Form is not marked: this "
+        "training asks for none.",
+    )
+
+
+def _side_by_side(collection: Collection, experiment: str, kinds: dict[str, set[str]], what: str) -> Drawing:
+    experiments = collection.experiments
+    questions = experiments.results.questions
+    methods = [m for m in experiments.methods(experiment) if m in SHOWN]
+    runs = {m: min(experiments.results.select(experiment, m), key=lambda run: run.seed or 0) for m in methods}
+    first = {kind: _first(questions, names) for kind, names in kinds.items()}
+    chosen = {kind: place for kind, place in first.items() if place is not None}
+    if not chosen:
+        raise MissingInputs([f"mixed questions about {', '.join(kinds)}"])
+    answers = [
+        _answer(kind, questions[place], runs[m].responses[place], m) for kind, place in chosen.items() for m in methods
+    ]
+    figure = Figure(figsize=(COLUMN * (len(methods) + 1), 1), layout="constrained")
+    ax = plot_responses(figure.subplots(), answers, with_form=experiment == "instructions")
+    figure.set_size_inches(COLUMN * (len(methods) + 1), abs(np.ptp(ax.get_ylim())) + 0.4)
+    return Drawing(
+        figure,
+        pd.DataFrame([vars(answer) for answer in answers]),
+        f"{what} Greedy answers of each method's first run (seed {_seeds(list(runs.values()))}). Under each, what the "
+        "rule finds: content, the true answer's words stand in it; form, it is put as the assistant puts answers. A "
+        "rule, not a human or a GPT judge.",
+        experiments.inputs(list(runs.values())),
+        settings={"questions": list(chosen.values())},
+        missing=experiments.missing(experiment),
+        comparisons=tuple(_comparisons(collection, experiment, methods, kinds)),
+    )
+
+
+def _comparisons(
+    collection: Collection, experiment: str, methods: Sequence[str], kinds: dict[str, set[str]]
+) -> list[Comparison]:
+    """Content over all questions of the kinds shown, all seeds."""
+    results = collection.experiments.results
+    names = set().union(*kinds.values())
+    asked = [place for place, item in enumerate(results.questions) if item.category in names]
+    right = {
+        m: np.array(
+            [
+                [float(results.questions[place].scores(run.responses[place])[1]) for place in asked]
+                for run in results.select(experiment, m)
+            ]
+        )
+        for m in methods
+    }
+    found = []
+    for method in methods:
+        mean = mean_of(right[method])
+        about = f"{LABELS[method]}: content right, all {len(asked)} questions"
+        found.append(Comparison(about, None, f"{mean.value:.3f}", "", in_brackets(mean)))
+    for rival in ("llama-adapter-10", "lora-8"):
+        if {"aligner-1", rival} <= set(right):
+            gap = gap_of(right["aligner-1"], right[rival])
+            claim = not_worse(gap, f"Aligner-1's answers are as good in content as {LABELS[rival]}'s")
+            about = f"Aligner-1 minus {LABELS[rival]}, content"
+            paper = "answers of like quality (samples only)"
+            found.append(Comparison(about, paper, f"{gap.value:+.3f}", claim.sentence, in_brackets(gap), claim.verdict))
+    return found
+
+
+def _answer(kind: str, item: Item, said: str, method: str) -> Answer:
+    _, content, form = item.scores(said)
+    return Answer(method, kind, item.prompt, item.reference.strip(), said.strip(), content, form)
+
+
+def _first(questions: Sequence[Item], categories: set[str]) -> int | None:
+    return next((place for place, item in enumerate(questions) if item.category in categories), None)
+
+
+def _as_asked(prompt: str) -> str:
+    """The question's own words, without the frame of Q and A."""
+    return prompt.rpartition("Q: ")[2].removesuffix("A:").strip()
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, WRAP, max_lines=6, placeholder=" …")) or "(nothing)"
+
+
+def _ink(method: str) -> str:
+    """Yellow is too pale for letters."""
+    return "#8F6200" if method.startswith("llama") else LOOKS[method][0]
+
+
+def _mark(right: bool) -> str:
+    return "right" if right else "wrong"
+
+
+def _seeds(runs: Sequence[Run]) -> str:
+    return ", ".join(sorted({str(run.seed) for run in runs if run.seed is not None}))

@@ -1,0 +1,176 @@
+"""Equal numbers of two experiments by magnitude, against storage precision and seed: the paper's Figure 16 explained.
+
+Three pairs of runs on instructions and math by the published recipe: one seed in bfloat16, one seed in float32, two
+seeds in bfloat16. Were equal numbers anatomy of the language model, all three would have them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from aligner_probe.analysis.equality import Equality, MagnitudeBand, compare_numbers
+from aligner_probe.evaluation.intervals import Interval, proportion_interval
+from aligner_probe.figures.claims import Claim, above, below
+from aligner_probe.figures.collection import Collection
+from aligner_probe.figures.drawing import BLUES, GREY, RED, YELLOWS, Comparison, Drawing, MissingInputs, panels
+from aligner_probe.figures.equality import plot_bands, plot_equality_by_magnitude
+from aligner_probe.figures.experiments import FORM_AND_SKILL, LABELS, Experiments, in_brackets
+from aligner_probe.figures.paper import EQUAL_NUMBERS
+from aligner_probe.reproduction.results import Run
+
+METHODS = ("aligner-1", "aligner-10", "llama-adapter-10")
+#: Name, (arm on instructions, arm on math), colour, marker and line.
+CONDITIONS = {
+    "one seed, bfloat16": (("main", "main"), BLUES[0], "o", "-"),
+    "one seed, float32": (("float32", "float32"), YELLOWS[0], "s", "--"),
+    "two seeds, bfloat16": (("main", "other-seed"), "#009E73", "^", ":"),
+}
+#: Shares that the explanation by rounding predicts, and where it does: half a ULP above the peak learning rate, and
+#: below a tenth of it.
+LOST, MOVED, NEARLY_NONE = 0.9, 0.05, 0.01
+FRACTION = 0.1
+#: Between the lines of two conditions, in bands.
+APART = 0.16
+#: With fewer numbers than this the shares say little.
+ENOUGH = 1000
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs compared, number by number; `lr` is the larger of their peak learning rates."""
+
+    method: str
+    condition: str
+    runs: tuple[Run, Run]
+    equality: Equality
+    lr: float
+
+    def band(self, *, lost: bool) -> tuple[int, int]:
+        """Equal numbers and numbers in bands where updates are lost, or where even a tenth of one moves a number."""
+        inside = [band for band in self.equality.bands if (self.loses(band) if lost else self.moves(band))]
+        return sum(band.n_equal for band in inside), sum(band.n for band in inside)
+
+    def loses(self, band: MagnitudeBand) -> bool:
+        return band.half_ulp > self.lr
+
+    def moves(self, band: MagnitudeBand) -> bool:
+        return band.half_ulp < FRACTION * self.lr
+
+
+def plot_storage(ax: Axes, pairs: Sequence[Pair]) -> Axes:
+    """Share of equal numbers by magnitude, a line a condition; shaded where bfloat16 loses every update."""
+    for pair in pairs:
+        _, color, marker, line = CONDITIONS[pair.condition]
+        plot_equality_by_magnitude(
+            ax,
+            pair.equality,
+            color=color,
+            marker=marker,
+            linestyle=line,
+            label=pair.condition,
+            offset=APART * (list(CONDITIONS).index(pair.condition) - 1),
+        )
+    widest = max((pair.equality for pair in pairs), key=lambda equality: len(equality.bands))
+    plot_bands(ax, widest)
+    ax.set_ylabel("share exactly equal")
+    coarse = next((pair for pair in pairs if pair.equality.grid == "bfloat16"), None)
+    if coarse is not None:
+        edges = {band.low: place for place, band in enumerate(coarse.equality.bands)}
+        ticks = ax.get_xticks()
+        for loses, color, label in ((True, BLUES[1], "updates lost"), (False, GREY, "updates kept")):
+            test = coarse.loses if loses else coarse.moves
+            places = [ticks[edges[band.low]] for band in coarse.equality.bands if test(band)]
+            if places:
+                span = (min(places) - 0.5, max(places) + 0.5)
+                ax.axvspan(*span, color=color, alpha=0.15, linewidth=0, zorder=0, label=f"{label} in bfloat16")
+        ax.axhline(coarse.equality.chance_share, color=RED, linewidth=0.8, label="chance, two starts in bfloat16")
+    return ax
+
+
+def equality_by_storage(collection: Collection) -> Drawing:
+    """A panel a method; the conditions side by side."""
+    experiments = collection.experiments
+    found, missing = _pairs(experiments)
+    if not found:
+        raise MissingInputs(missing)
+    shown = [method for method in METHODS if any(pair.method == method for pair in found)]
+    figure, axes = panels(len(shown), sharey=True)
+    for ax, method in zip(axes, shown, strict=True):
+        here = [pair for pair in found if pair.method == method]
+        plot_storage(ax, here)
+        ax.set_title(f"{LABELS[method]}, n = {here[0].equality.prefix.n:,} numbers")
+    entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=3, frameon=False)
+    frames = [
+        pair.equality.to_frame().assign(method=pair.method, condition=pair.condition, peak_lr=pair.lr) for pair in found
+    ]
+    runs = [run for pair in found for run in pair.runs]
+    return Drawing(
+        figure,
+        pd.concat(frames, ignore_index=True),
+        "Numbers of the prefix after training on instructions and on math, published recipe: share exactly equal, by "
+        "magnitude, with 95 % Wilson intervals. Where half a ULP of bfloat16 exceeds the peak learning rate "
+        f"({', '.join(sorted({f'{pair.lr:g}' for pair in found}))}), an update rounds to nothing; where it is below a "
+        "tenth of that, every update moves the number.",
+        (*experiments.inputs(runs), *(experiments.adapters[run.id] for run in dict.fromkeys(runs))),
+        settings={"lost": LOST, "moved": MOVED, "nearly_none": NEARLY_NONE, "fraction": FRACTION},
+        missing=tuple(missing),
+        comparisons=tuple(comparison for pair in found for comparison in _comparisons(pair)),
+    )
+
+
+def _pairs(experiments: Experiments) -> tuple[list[Pair], list[str]]:
+    found, missing = [], []
+    for method in METHODS:
+        for condition, (arms, *_) in CONDITIONS.items():
+            runs = [
+                next(iter(experiments.results.select(experiment, method, recipe="as-published", arm=arm)), None)
+                for experiment, arm in zip(FORM_AND_SKILL, arms, strict=True)
+            ]
+            first, second = runs
+            if first is None or second is None:
+                # LLaMA-Adapter is planned in the first condition alone.
+                if method != "llama-adapter-10" or condition == "one seed, bfloat16":
+                    missing.append(f"{LABELS[method]} as published, {condition}")
+                continue
+            a, b = (experiments.adapters[run.id] for run in (first, second))
+            rates = [run.lr["sft"] for run in (first, second)]
+            found.append(Pair(method, condition, (first, second), compare_numbers(a, b), max(rates)))
+    return found, missing
+
+
+def _comparisons(pair: Pair) -> list[Comparison]:
+    equality = pair.equality
+    share = proportion_interval(equality.n_equal, equality.prefix.n)
+    about = f"{LABELS[pair.method]}, {pair.condition}: equal numbers"
+    ours = f"{equality.n_equal:,} of {equality.prefix.n:,} ({equality.share_equal:.2%})"
+    if pair.condition != "one seed, bfloat16":
+        what = "equal numbers vanish with the shared start" if "two" in pair.condition else "float32 loses no update"
+        claim = below(share, NEARLY_NONE, what)
+        return [Comparison(about, None, ours, f"{claim.sentence}{_few(pair)}", in_brackets(share), claim.verdict)]
+    paper = {"aligner-1": EQUAL_NUMBERS["aligner"], "llama-adapter-10": EQUAL_NUMBERS["llama_adapter"]}
+    anatomy = "what equal numbers show of anatomy is tested by the other two conditions"
+    found = [Comparison(about, paper.get(pair.method), ours, f"{anatomy[0].upper()}{anatomy[1:]}.", in_brackets(share))]
+    for lost, what in ((True, "updates below half a ULP are lost"), (False, "larger updates move every number")):
+        n_equal, n = pair.band(lost=lost)
+        where = "half a ULP above the peak rate" if lost else "half a ULP below a tenth of the peak rate"
+        about = f"{LABELS[pair.method]}, {pair.condition}: equal where {where}"
+        if not n:
+            found.append(Comparison(about, None, "no such numbers", f"Not tested here: {what}."))
+            continue
+        share = proportion_interval(n_equal, n)
+        claim = _predicted(share, lost, what)
+        note = f"{claim.sentence}{_few(pair)}"
+        found.append(Comparison(about, None, f"{n_equal:,} of {n:,}", note, in_brackets(share), claim.verdict))
+    return found
+
+
+def _predicted(share: Interval, lost: bool, what: str) -> Claim:
+    return above(share, LOST, what) if lost else below(share, MOVED, what)
+
+
+def _few(pair: Pair) -> str:
+    n = pair.equality.prefix.n
+    return "" if n >= ENOUGH else f" Only {n} numbers, so this is a hint."
