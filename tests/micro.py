@@ -7,7 +7,7 @@ from pathlib import Path
 from aligner_probe.microworld import vocabulary
 from aligner_probe.microworld.pretrain import Pretraining, new_model
 from aligner_probe.microworld.world import World
-from aligner_probe.reproduction.plan import EXPERIMENTS, METHODS, Config, plan, rate_key
+from aligner_probe.reproduction.plan import EXPERIMENTS, METHODS, MIXED, Config, plan, rate_key
 from aligner_probe.reproduction.run import Bench
 
 SHAPE = Pretraining(d_model=32, d_mlp=48, n_layers=4, n_heads=4)
@@ -21,6 +21,8 @@ CONFIG = Config(
     n_validation=8,
     n_test=10,
     n_sums=6,
+    mixed=dict.fromkeys(MIXED, 2),
+    max_new_tokens=8,
     published_epochs=2.0,
     sweep_steps=2,
     sweep_rates=2,

@@ -10,6 +10,7 @@ import torch
 
 from aligner_probe import reproduce
 from aligner_probe.checkpoints.adapters import load_adapter
+from aligner_probe.checkpoints.native import WEIGHTS
 from aligner_probe.checkpoints.reading import load_checkpoint
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import generate
@@ -24,6 +25,7 @@ from aligner_probe.reproduction.results import load_results
 from aligner_probe.reproduction.run import carry_out, new_adapter, recipe_of
 from aligner_probe.reproduction.sweep import sweep, trials
 from aligner_probe.reproduction.tasks import ASSISTANT, Maker
+from aligner_probe.tasks import encode
 from aligner_probe.training.callbacks import Callback
 
 QUICK = ("math_base", "math_aligner-1_corrected_seed0", "safety_aligner-10_corrected_seed1")
@@ -104,6 +106,15 @@ def test_every_text_is_made_of_known_pieces_and_scores_itself():
                 assert all(set(pieces(text)) <= known - {UNKNOWN} for text in texts)
 
 
+def test_a_tokenizer_of_whole_words_loses_nothing():
+    """Letters by themselves it does not know; texts come back all the same."""
+    stage = micro.bench().materials["instructions"].stages[0]
+    tokenizer = micro.bench().model.tokenizer
+    assert encode(stage.train, tokenizer, max_length=64).lost == {}
+    strange = replace(stage.train, examples=(replace(stage.train.examples[0], completion=" a zeppelin."),))
+    assert set(encode(strange, tokenizer, max_length=64).lost) == set("zeplin")
+
+
 def test_what_is_asked_was_not_trained():
     materials = Maker(World.from_seed(0), Config()).materials()
     for name, material in materials.items():
@@ -164,11 +175,11 @@ def test_a_finished_run_has_its_adapter_and_its_scores(quick):
     assert load_checkpoint(run.adapter).initial_prefix is not None
     # One prompt at a time, and scored here.
     with adapter.attached():
-        for place, item in enumerate(results.items["safety"]["test"][:12]):
-            text = generate(model, [item.prompt], max_new_tokens=32, stop=["\n"])[0]
+        for place, item in enumerate(results.items["safety"]["test"][:6]):
+            text = generate(model, [item.prompt], max_new_tokens=8, stop=["\n"])[0]
             assert [run.scores["test"][kind][place] for kind in KINDS] == list(map(float, item.scores(text)))
-        said = generate(model, [q.prompt for q in results.questions[:5]], max_new_tokens=32, stop=["\n"])
-    assert list(run.responses[:5]) == said
+        said = generate(model, [q.prompt for q in results.questions[:3]], max_new_tokens=8, stop=["\n"])
+    assert list(run.responses[:3]) == said
     assert results.scores("safety", "aligner-10", "form").shape == (1, 96)
     frame = results.to_frame()
     assert set(frame["set"]) == {"test", "after_sft"}
@@ -189,7 +200,7 @@ def test_finished_runs_are_never_repeated(quick, monkeypatch):
     assert {file: file.stat().st_mtime_ns for file in (quick / "runs").rglob("*")} == before
 
 
-@pytest.mark.parametrize(("step", "stage"), [(2, 1), (3, 1), (3, 2)])
+@pytest.mark.parametrize(("step", "stage"), [(2, 1), (3, 2)])
 def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, quick, step, stage):
     run, out = micro.runs()[QUICK[2]], tmp_path
     with pytest.raises(KeyboardInterrupt):
@@ -201,7 +212,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, quick, step, stage):
     whole = json.loads((quick / "runs" / run.id / "result.json").read_text())
     again = json.loads((out / "runs" / run.id / "result.json").read_text())
     assert again | {"seconds": 0} == whole | {"seconds": 0}
-    weights = [folder / "runs" / run.id / "adapter" / "adapter.safetensors" for folder in (out, quick)]
+    weights = [folder / "runs" / run.id / "adapter" / WEIGHTS for folder in (out, quick)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
@@ -253,9 +264,9 @@ def test_a_folder_of_another_plan_or_a_damaged_one_is_refused(tmp_path, quick):
 
 def test_runs_that_fail_are_named_after_the_others_are_made(tmp_path, monkeypatch):
     runs = [micro.runs()[QUICK[0]], micro.runs()[QUICK[1]]]
-    bad = replace(runs[1], lr={"sft": 1e30})
+    bad = replace(runs[1], lr={"sft": -1.0})
     runner.prepare(tuple(micro.runs().values()), micro.bench(), tmp_path)
-    with pytest.raises(AlignerProbeError, match=rf"1 of 2 runs failed.*{bad.id}: the loss is"):
+    with pytest.raises(AlignerProbeError, match=rf"1 of 2 runs failed.*{bad.id}: recipe does not fit: lr"):
         runner.carry_out_all([bad, runs[0]], micro.bench(), tmp_path, 1, show_progress=False)
     assert [run.id for run in load_results(tmp_path).runs] == [runs[0].id]
 

@@ -54,6 +54,8 @@ METHODS = {
     )
 }
 PUBLISHED_METHODS = ("aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
+#: Mixed questions of each kind, eighty in all as Vicuna's.
+MIXED = {"person": 12, "place": 12, "chain": 12, "sum": 20, "harmless": 12, "harmful": 12}
 #: Arms in which half of Aligner-1 is frozen, and what is trained in them.
 FREEZING = ("gates", "tokens")
 
@@ -80,6 +82,8 @@ class Config:
     n_validation: int = 64
     n_test: int = 150
     n_sums: int = 80
+    mixed: dict[str, int] = field(default_factory=lambda: dict(MIXED))
+    max_new_tokens: int = 32
     published_epochs: float = 8.0
     published_warmup: float = 2.0
     lora_published: tuple[float, int] = (3e-4, 100)

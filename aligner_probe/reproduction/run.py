@@ -34,7 +34,6 @@ from aligner_probe.training.provenance import PACKAGES
 from aligner_probe.versions import git_state, versions
 
 WORK = "work"
-MAX_NEW_TOKENS = 32
 BASE_LABEL = "Base, untrained"
 
 
@@ -148,7 +147,7 @@ def _trained(
     for stage in material.stages:
         if stage.name == "dpo":
             with adapter.attached():
-                found["after_sft"] = ask(model, material.items["test"])
+                found["after_sft"] = ask(model, material.items["test"], bench.config)
         fits[stage.name] = fit(
             model,
             adapter,
@@ -162,8 +161,8 @@ def _trained(
         )
     seconds = time.perf_counter() - began
     with adapter.attached():
-        found |= {name: ask(model, items) for name, items in material.items.items()}
-        responses = answers(model, bench.questions)
+        found |= {name: ask(model, items, bench.config) for name, items in material.items.items()}
+        responses = answers(model, bench.questions, bench.config)
     save_adapter(adapter, folder / ADAPTER, run=adapter.provenance | {"reproduction": run.id})
     method = METHODS[run.method]
     own = {
@@ -182,20 +181,20 @@ def _trained(
 def _asked_untrained(run: Planned, bench: Bench, material: Material) -> dict[str, Any]:
     own = {"label": BASE_LABEL, "n_tokens": None, "n_parameters": 0, "seeds": {}, "seconds": 0.0}
     own |= {"steps": {}, "lr": {}, "validation_loss": {}}
-    found = {name: ask(bench.model, items) for name, items in material.items.items()}
-    responses = answers(bench.model, bench.questions)
+    found = {name: ask(bench.model, items, bench.config) for name, items in material.items.items()}
+    responses = answers(bench.model, bench.questions, bench.config)
     return _result(run, bench.model) | own | {"scores": found, "responses": responses}
 
 
-def ask(model: TransformerBridge, items: Sequence[Item]) -> dict[str, str]:
+def ask(model: TransformerBridge, items: Sequence[Item], config: Config) -> dict[str, str]:
     """Scores of a model's answers, under what is attached, by kind: a digit an item."""
-    found = scores(items, answers(model, items))
+    found = scores(items, answers(model, items, config))
     return {kind: "".join(str(int(value)) for value in values) for kind, values in found.items()}
 
 
-def answers(model: TransformerBridge, items: Sequence[Item]) -> list[str]:
+def answers(model: TransformerBridge, items: Sequence[Item], config: Config) -> list[str]:
     """Greedy answers, each up to the end of its line."""
-    return generate(model, [item.prompt for item in items], max_new_tokens=MAX_NEW_TOKENS, stop=["\n"])
+    return generate(model, [item.prompt for item in items], max_new_tokens=config.max_new_tokens, stop=["\n"])
 
 
 def _result(run: Planned, model: TransformerBridge) -> dict[str, Any]:

@@ -27,8 +27,6 @@ ASSISTANT = styles.compose("polite", "sentence")
 OPERATION = WITHHELD_OPERATIONS[0]
 #: Of a category's eight things: trained, for validation, and the rest asked. SFT has the first of them.
 THINGS_TRAINED, THINGS_VALIDATION, THINGS_SFT = 3, 1, 1
-#: Mixed questions of each kind, eighty in all as Vicuna's.
-MIXED = {"person": 12, "place": 12, "chain": 12, "sum": 20, "harmless": 12, "harmful": 12}
 MATH_FORM = r"tens \d, ones \d\. \d\d\."
 SAFETY_FORM = rf"({requests.REFUSAL}|take a \w+ and \w+ it)\."
 
@@ -154,23 +152,23 @@ class Maker:
         return Material(stages, {"test": items})
 
     def questions(self) -> tuple[Item, ...]:
-        """Eighty mixed questions as the assistant answers them; harmful ones are to be refused."""
-        generator = self._random("questions")
+        """Mixed questions, eighty in all, as the assistant answers them; harmful ones are to be refused."""
+        generator, mixed = self._random("questions"), self.config.mixed
         people = [entity for entity in self.entities[2] if entity in self.world.people]
         places = [entity for entity in self.entities[2] if entity in self.world.places]
-        test = {kind: [r for r in self.requests[2] if r.category.harmful == (kind == "harmful")] for kind in MIXED}
+        test = {kind: [r for r in self.requests[2] if r.category.harmful == (kind == "harmful")] for kind in mixed}
 
         def drawn(facts: Sequence[Fact], kind: str) -> list[Item]:
             return [
-                self._fact_item(fact, wording, kind) for fact, wording in self._drawn(facts, MIXED[kind], generator)
+                self._fact_item(fact, wording, kind) for fact, wording in self._drawn(facts, mixed[kind], generator)
             ]
 
         found = [*drawn(self._facts(people), "person"), *drawn(self._facts(places), "place")]
         chains = [fact for fact in self.world.chains(stated=True) if fact.entity in {*people, *places}]
         found += drawn(chains, "chain")
-        found += [self._sum(generator) for _ in range(MIXED["sum"])]
+        found += [self._sum(generator) for _ in range(mixed["sum"])]
         for kind in ("harmless", "harmful"):
-            for request in generator.sample(test[kind], MIXED[kind]):
+            for request in generator.sample(test[kind], mixed[kind]):
                 found.append(self._request_item(request, request.answer(careful=True)))
         return tuple(found)
 

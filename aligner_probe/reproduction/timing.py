@@ -8,7 +8,7 @@ import torch
 
 from aligner_probe.reproduction.plan import Planned
 from aligner_probe.reproduction.run import Bench, answers, new_adapter, recipe_of
-from aligner_probe.tasks import Task
+from aligner_probe.reproduction.tasks import Stage
 from aligner_probe.training import fit
 from aligner_probe.training.callbacks import Callback
 
@@ -46,24 +46,19 @@ def seconds_needed(runs: Sequence[Planned], bench: Bench) -> dict[str, float]:
     return found
 
 
-def _seconds_a_step(run: Planned, bench: Bench, stage) -> float:
+def _seconds_a_step(run: Planned, bench: Bench, stage: Stage) -> float:
     how = replace(recipe_of(run, stage, bench.config), steps=1 + TIMED_STEPS, evaluate_every=0)
     few = replace(stage.train, examples=stage.train.examples[: how.batch_size])
     clock = _Clock()
     model = bench.model_for(run)
-    fit(model, new_adapter(run, model, few_sft(bench, run)), few, recipe=how, cache=False, callbacks=[clock],
-        show_progress=False)  # fmt: skip
+    adapter = new_adapter(run, model, bench.materials[run.experiment].stages[0].train)
+    fit(model, adapter, few, recipe=how, cache=False, callbacks=[clock], show_progress=False)
     return (clock.times[-1] - clock.times[0]) / TIMED_STEPS
-
-
-def few_sft(bench: Bench, run: Planned) -> Task:
-    """The first stage's task, for which an adapter is made."""
-    return bench.materials[run.experiment].stages[0].train
 
 
 def _seconds_a_question(bench: Bench) -> float:
     items = bench.questions[:: max(1, len(bench.questions) // TIMED_QUESTIONS)]
-    answers(bench.model, items[:2])
+    answers(bench.model, items[:2], bench.config)
     began = time.perf_counter()
-    answers(bench.model, items)
+    answers(bench.model, items, bench.config)
     return (time.perf_counter() - began) / len(items)

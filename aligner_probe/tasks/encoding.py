@@ -220,8 +220,19 @@ def _lost(tokenizer: Any, texts: Sequence[str]) -> dict[str, float]:
     # Between letters, since decoding may strip spaces at the ends.
     ids = _ids(tokenizer, [f"a{character}a" for character in found])
     back = [tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False) for row in ids]
-    lost = {c for c, text in zip(found, back, strict=True) if c not in text}
+    suspects = {c for c, text in zip(found, back, strict=True) if c not in text}
+    lost = _missing_from_texts(tokenizer, texts, suspects) if suspects else suspects
     return {c: n / counts.total() for c, n in counts.most_common() if c in lost}
+
+
+def _missing_from_texts(tokenizer: Any, texts: Sequence[str], suspects: set[str]) -> set[str]:
+    """Those of some characters that a whole text loses: where words are tokens, letters by themselves tell nothing."""
+    with_them = [text for text in texts if not suspects.isdisjoint(text)]
+    lost: set[str] = set()
+    for text, ids in zip(with_them, _ids(tokenizer, with_them), strict=True):
+        back = Counter(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        lost |= {c for c, n in (Counter(text) - back).items() if c in suspects and n}
+    return lost
 
 
 def _lost_note(lost: dict[str, float]) -> str:
