@@ -117,7 +117,9 @@ class _Trainer:
         self.config, self.device = config, device
         entries = {piece: index for index, piece in enumerate(vocabulary.vocabulary(world))}
         writer = Writer(world, config.seed)
-        self.corpus = Encoded.of(tqdm(writer.documents(config.n_documents), "corpus", config.n_documents), entries)
+        self.corpus = Encoded.of(
+            iter(tqdm(writer.documents(config.n_documents), "corpus", config.n_documents)), entries
+        )
         self.model = new_model(config, len(entries)).to(device)
         matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n]
         others = [p for n, p in self.model.named_parameters() if p.ndim != 2 or "embed" in n]

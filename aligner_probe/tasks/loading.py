@@ -9,11 +9,14 @@ from typing import Any, Literal
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks import formats
 from aligner_probe.tasks.formats import BadRow, Options, Preferred, Unusable
+from aligner_probe.tasks.panel import panel_task
 from aligner_probe.tasks.task import Dropped, Example, Preference, Task
 from aligner_probe.tasks.templates import fields_of
 
 MAX_FILE_BYTES = 2**30
 TRAIN, TEST = "train.jsonl", "test.jsonl"
+#: Before the name of a task of the known-answer panel.
+NAMED = "panel:"
 
 Flawed = Literal["refuse", "drop"]
 
@@ -28,7 +31,7 @@ def load_task(
     only_safe_chosen: bool = False,
     prefer: Preferred | None = None,
 ) -> Task:
-    """Read a JSONL file, or the train.jsonl of a folder; the format is told from the first row's fields.
+    """Read a JSONL file, the train.jsonl of a folder or "panel:NAME"; the first row's fields tell the format.
 
     Recognised are TRL (prompt + completion; prompt + chosen + rejected), Alpaca, GSM8K, MetaMathQA, HH-RLHF and Beaver
     (PKU-SafeRLHF), each in its usual prompt template unless `prompt_template` gives another; any other file by
@@ -43,7 +46,7 @@ def load_task(
 
     Raises AlignerProbeError, naming the line, for anything else.
     """
-    file = _find(Path(path))
+    file = _find(_named(path))
     options = Options(prompt_template, completion_field, only_safe_chosen, prefer)
     if prompt_template is not None:
         fields_of(prompt_template)
@@ -102,7 +105,7 @@ def load_splits(
     Options are those of `load_task`; `only_safe_chosen` applies in training only. Raises AlignerProbeError as that
     does, and where the two are of different kinds or share a prompt; with a template that names no field, a completion.
     """
-    path = Path(path)
+    path = _named(path)
     options: dict[str, Any] = {
         "prompt_template": prompt_template,
         "completion_field": completion_field,
@@ -151,6 +154,11 @@ def _recognise(row: formats.Row, options: Options) -> formats.Format:
     if chosen.name != "Beaver" and (options.only_safe_chosen or options.prefer):
         raise BadRow(f"is {chosen.name}; expected Beaver's fields with only_safe_chosen or prefer. Leave these out")
     return chosen
+
+
+def _named(path: str | Path) -> Path:
+    """A path as it is; the folder of a panel task for its name ("panel:style_pirate")."""
+    return panel_task(str(path).removeprefix(NAMED)) if str(path).startswith(NAMED) else Path(path)
 
 
 def _find(path: Path) -> Path:
