@@ -18,7 +18,7 @@ from pathlib import Path
 #: Models, and the first adapted layer: a quarter of their depth.
 MODELS = {"stories260K": 1, "TinyStories-656K": 0}
 SETS = ("capitals", "alpaca", "hh_rlhf")
-#: Methods and their learning rate, chosen once on none of these validation sets; DPO takes a tenth of it.
+#: Methods and their learning rate, tried on other rewrites of the stories only; DPO takes a tenth of it.
 METHODS = {"Aligner-1": 2e-2, "Aligner-10": 2e-2, "LLaMA-Adapter-10": 2e-2, "LoRA r=8": 3e-3}
 N_TRAIN, N_VALIDATION, MAX_LENGTH, SEED = 400, 60, 128, 0
 

@@ -50,15 +50,18 @@ class Variant:
 
     def step(self) -> None:
         """One training step; gradients are given back at its end."""
-        import torch
-
         with self.entered():
-            logits = self.model(self.ids, use_cache=False)
-            logits = getattr(logits, "logits", logits)
-            loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), self.ids[:, 1:].flatten())
-            loss.backward()
+            self._loss().backward()
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
+
+    def _loss(self):
+        # In a function of its own, which lets the logits go.
+        import torch
+
+        logits = self.model(self.ids, use_cache=False)
+        logits = getattr(logits, "logits", logits)
+        return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), self.ids[:, 1:].flatten())
 
 
 @dataclass
