@@ -1,0 +1,282 @@
+"""What one kind of score says by itself: the rules of a verdict, from what forbids one to what makes one.
+
+Each rule returns a finding with its reason in a sentence, or None to let the next one speak.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.intervals import Interval, items_needed
+from aligner_probe.probing.arms import (
+    ALIGNER_1,
+    ALIGNER_1_SHUFFLED,
+    BASE,
+    CONSTANT,
+    PROMPT,
+    REFERENCE,
+    REFERENCE_SHUFFLED,
+)
+from aligner_probe.probing.evidence import Evidence
+from aligner_probe.probing.measures import Measures, Which
+from aligner_probe.probing.thresholds import Thresholds
+
+Name = Literal["form", "latent", "new", "known", "constant answer", "undetermined"]
+Side = Literal["above", "below", "across"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is said of one kind of score, and why; `known` means that the base has it already."""
+
+    name: Name
+    reason: str
+
+    @property
+    def decided(self) -> bool:
+        return self.name in ("form", "latent", "new", "known")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of score of a task, with all that is known beside it."""
+
+    which: Which
+    measures: Measures
+    evidence: Evidence
+    thresholds: Thresholds
+
+    @property
+    def memory(self) -> bool:
+        """Whether form and latent cannot be said: the content tested was trained."""
+        return self.evidence.kind == "memory" and self.which != "format"
+
+    def score(self, arm: str) -> float:
+        return self.measures.scores[arm].value
+
+
+def find(which: Which, measures: Measures, evidence: Evidence, thresholds: Thresholds) -> Finding:
+    """The first rule that has something to say."""
+    case = Case(which, measures, evidence, thresholds)
+    rules: tuple[Callable[[Case], Finding | None], ...] = (
+        _missing,
+        _known,
+        _constant,
+        _too_few_items,
+        _nothing_learned,
+        _not_converged,
+        _contradicted,
+        _memory,
+        _shuffled_does_as_well,
+        _crossing,
+        _prompting_uninformative,
+    )
+    for rule in rules:
+        found = rule(case)
+        if found is not None:
+            return found
+    return _form_latent_or_new(case)
+
+
+def side(interval: Interval, cut: float) -> Side:
+    """On which side of a cut a whole interval lies."""
+    return "above" if interval.low > cut else "below" if interval.high < cut else "across"
+
+
+def said(interval: Interval) -> str:
+    """ "0.64 [0.55, 0.72]"."""
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _undetermined(reason: str) -> Finding:
+    return Finding("undetermined", reason)
+
+
+def _missing(case: Case) -> Finding | None:
+    wanted = [*case.measures.floors, PROMPT, ALIGNER_1, REFERENCE]
+    if case.which != "format" and not case.memory:
+        wanted.append(ALIGNER_1_SHUFFLED)
+    missing = [arm for arm in wanted if arm not in case.measures.scores]
+    if case.evidence.prompting is None and not case.memory:
+        missing.append("the positive control of prompting")
+    if not missing:
+        return None
+    return _undetermined(f"Not run: {', '.join(missing)}. Without them no verdict has its controls.")
+
+
+def _known(case: Case) -> Finding | None:
+    base = case.score(BASE)
+    if base < case.thresholds.base_solves:
+        return None
+    return Finding(
+        "known", f"The base already has it: it scores {base:.2f} without training or prompt (from "
+        f"{case.thresholds.base_solves:g} on there is nothing left to learn)."
+    )  # fmt: skip
+
+
+def _constant(case: Case) -> Finding | None:
+    if case.which == "format" or CONSTANT not in case.measures.scores or case.measures.floor_arm != CONSTANT:
+        return None
+    constant = case.score(CONSTANT)
+    if constant < case.thresholds.constant_answer:
+        return None
+    return Finding("constant answer", f"One constant answer to everything scores {constant:.2f}.")
+
+
+def _too_few_items(case: Case) -> Finding | None:
+    """Of a memory task every fact is tested: they are all there are, and no sample of more."""
+    gap = case.measures.gap.value
+    if case.memory or case.evidence.kind == "memory" or gap <= case.thresholds.least_gap:
+        return None
+    t, floor = case.thresholds, case.measures.floor.value
+    lower, upper = (floor + share * gap for share in (t.R1_cut, min(1.0, t.R1_cut + t.resolution)))
+    try:
+        needed = items_needed(max(lower, 0.0), min(upper, 1.0), wanted=t.power, alpha=t.alpha)
+    except AlignerProbeError:
+        return _undetermined(f"Between floor {floor:.2f} and reference {floor + gap:.2f} no test set is large enough.")
+    if case.measures.n_units >= needed:
+        return None
+    return _undetermined(
+        f"The test set is too small: {case.measures.n_units} independent items, and {needed} are needed to tell R = "
+        f"{t.R1_cut + t.resolution:.2f} from {t.R1_cut:.2f} with a power of {t.power:g} between floor {floor:.2f} and "
+        f"reference {floor + gap:.2f}."
+    )
+
+
+def _nothing_learned(case: Case) -> Finding | None:
+    m, t = case.measures, case.thresholds
+    if m.gap.low > t.least_gap:
+        return None
+    floors = {
+        BASE: "the base",
+        CONSTANT: "the best constant answer",
+        REFERENCE_SHUFFLED: "the reference trained on shuffled answers",
+    }
+    reason = (
+        f"The reference learned nothing item-specific: it scores {case.score(REFERENCE):.2f}, {floors[m.floor_arm]} "
+        f"{m.floor.value:.2f}, a gap of {said(m.gap)}, whose lower bound must be above {t.least_gap:g}."
+    )
+    train = max((one.train for one in case.evidence.trainings if one.train is not None), default=None)
+    if case.evidence.kind == "general" and train is not None and train >= t.memorised:
+        reason += (
+            f" It scores {train:.2f} on items that it was trained on, so it memorised them. Where the task is facts, "
+            "test them in other words: --kind memory."
+        )
+    return _undetermined(reason)
+
+
+def _not_converged(case: Case) -> Finding | None:
+    t, tried = case.thresholds, case.evidence.trainings
+    if not tried:
+        return _undetermined("How the reference was trained is not known, so neither is whether it had learned.")
+    if any(one.validation >= t.learned for one in tried):
+        return None
+    moving = [one for one in tried if one.late_gain is None or one.late_gain >= t.late_gain]
+    reached = ", ".join(f"{one.method} {one.validation:.2f}" for one in tried)
+    if moving:
+        last = moving[-1]
+        how = "was not followed" if last.late_gain is None else f"gained {last.late_gain:.3f}"
+        return _undetermined(
+            f"The reference has not learned (validation {reached}, expected {t.learned:g}) and had not stopped: over "
+            f"the last 40 % of its steps {last.method} {how}, expected under {t.late_gain:g}. Give it more steps."
+        )
+    if not any(one.method == "full" for one in tried):
+        return _undetermined(
+            f"The reference has not learned (validation {reached}, expected {t.learned:g}), and full fine-tuning was "
+            "not tried: --budget standard."
+        )
+    return None
+
+
+def _contradicted(case: Case) -> Finding | None:
+    """Strict scores against log-likelihoods, each on its own scale from floor to reference."""
+    other = case.evidence.likelihood
+    if case.which != "strict" or other is None or not other.gap.low > 0:
+        return None
+    cuts = {"F": case.thresholds.F_cut} if case.memory else {"F": case.thresholds.F_cut, "R1": case.thresholds.R1_cut}
+    for name, cut in cuts.items():
+        ours, theirs = getattr(case.measures, name), getattr(other, name)
+        if theirs is not None and {side(ours, cut), side(theirs, cut)} == {"above", "below"}:
+            return _undetermined(
+                f"Strict scores and log-likelihoods contradict each other: {name} is {said(ours)} by the one and "
+                f"{said(theirs)} by the other, on either side of {cut:g}."
+            )
+    return None
+
+
+def _memory(case: Case) -> Finding | None:
+    """What was trained is tested, so a token that reproduces it may just hold it: never form or latent."""
+    if not case.memory:
+        return None
+    m, t = case.measures, case.thresholds
+    learned = f"the reference recovers them ({case.score(REFERENCE):.2f} against a floor of {m.floor.value:.2f})"
+    prompted = side(m.F, t.F_cut)
+    if prompted == "above":
+        return _undetermined(
+            f"The facts were trained and {learned}, but the prompted base says them too (F = {said(m.F)}): they are "
+            "not new to it."
+        )
+    if prompted == "across":
+        return _undetermined(f"F = {said(m.F)} lies on both sides of {t.F_cut:g}: are they new to the base?")
+    held = case.evidence.capacity
+    holds = (
+        "" if held is None else f" Aligner-1 holds {held.facts.value:.1f} of {held.n_facts} facts (its capacity here)."
+    )
+    return Finding("new", f"No prompt gives the facts (F = {said(m.F)}), and {learned}.{holds}")
+
+
+def _shuffled_does_as_well(case: Case) -> Finding | None:
+    """A token that does as well trained on shuffled answers has learned what answers look like."""
+    m = case.measures
+    shuffled = m.recovered.get(ALIGNER_1_SHUFFLED)
+    if case.which == "format" or shuffled is None or side(m.R1, case.thresholds.R1_cut) != "above":
+        return None
+    if shuffled.high < m.R1.low:
+        return None
+    return _undetermined(
+        f"A control speaks against it: Aligner-1 recovers {said(m.R1)}, and {said(shuffled)} where it was trained on "
+        "shuffled answers."
+    )
+
+
+def _crossing(case: Case) -> Finding | None:
+    m, t = case.measures, case.thresholds
+    across = [
+        f"{name} = {said(value)} lies on both sides of {cut:g}"
+        for name, value, cut in (("F", m.F, t.F_cut), ("R1", m.R1, t.R1_cut))
+        if side(value, cut) == "across"
+    ]
+    return _undetermined(f"{' and '.join(across)}: more seeds or test items would settle it.") if across else None
+
+
+def _prompting_uninformative(case: Case) -> Finding | None:
+    control, t = case.evidence.prompting, case.thresholds
+    if control.value >= t.prompting_works or side(case.measures.F, t.F_cut) == "above":
+        return None
+    one = side(case.measures.R1, t.R1_cut)
+    what = "form and latent are not separated" if one == "above" else "that no prompt reaches the task says nothing"
+    return _undetermined(
+        f"Prompting is not informative on this base: even a trivial format, shown in examples, reaches only "
+        f"{said(control)} (expected {t.prompting_works:g}), so {what}. F = {said(case.measures.F)}, R1 = "
+        f"{said(case.measures.R1)}."
+    )
+
+
+def _form_latent_or_new(case: Case) -> Finding:
+    m, t = case.measures, case.thresholds
+    prompt, one = side(m.F, t.F_cut), side(m.R1, t.R1_cut)
+    numbers = f"F = {said(m.F)} (cut {t.F_cut:g}), R1 = {said(m.R1)} (cut {t.R1_cut:g})"
+    if prompt == "above" and one == "above":
+        return Finding("form", f"A prompt reaches it, and so does one token: {numbers}.")
+    if one == "above":
+        return Finding(
+            "latent", f"One token reaches it, on items it was not trained on, and no prompt does: {numbers}."
+        )
+    if prompt == "above":
+        return _undetermined(f"A prompt reaches it and one token does not: {numbers}; form needs both.")
+    return Finding(
+        "new",
+        f"Neither a prompt nor one token reaches it, and the reference learned it ({case.score(REFERENCE):.2f} against "
+        f"a floor of {m.floor.value:.2f}): {numbers}.",
+    )

@@ -1,0 +1,51 @@
+"""What is high, low, enough and too little: every number that a verdict compares with, in one place."""
+
+from dataclasses import dataclass
+
+from aligner_probe.errors import AlignerProbeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Bounds of the verdict.
+
+    **Provisional** where so marked: set by reasoning and not yet calibrated; they are to be calibrated on the
+    known-answer panel leave-one-task-out, and never on the task at hand.
+
+    F_cut, R1_cut (provisional): share of the gap above which a prompt, or one token, has reached a task. The whole
+    interval must lie on one side.
+    least_gap: the lower bound of reference less floor must be above it, or nothing item-specific was learned.
+    learned: validation score at which the reference has learned. late_gain: it has stopped where the last 40 % of steps
+    gain less than this.
+    base_solves (provisional): score of the base from which there is nothing left to learn.
+    constant_answer (provisional): score of one constant answer from which the task is called that.
+    resolution (provisional): the difference in R that the test set must be able to show, with `power` at one-sided
+    level `alpha`.
+    prompting_works (provisional): score of the positive control from which prompting is informative on this base.
+    kept (provisional): K under which knowledge is called damaged; known_before: content right before, under which K
+    says nothing.
+    memorised (provisional): score on trained items from which a reference that fails in the test has memorised.
+    """
+
+    F_cut: float = 0.5
+    R1_cut: float = 0.5
+    least_gap: float = 0.1
+    learned: float = 0.95
+    late_gain: float = 0.01
+    base_solves: float = 0.9
+    constant_answer: float = 0.9
+    resolution: float = 0.25
+    power: float = 0.8
+    alpha: float = 0.05
+    prompting_works: float = 0.8
+    kept: float = 0.8
+    known_before: float = 0.5
+    memorised: float = 0.8
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 < value < 1:
+                raise AlignerProbeError(f"threshold {name} {value}; expected between 0 and 1")
+
+
+THRESHOLDS = Thresholds()

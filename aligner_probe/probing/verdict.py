@@ -1,0 +1,94 @@
+"""Form, latent, new, mixed, constant answer, or undetermined: one verdict from all kinds of scores, with its reasons.
+
+The strict score decides. Where completions hold a form and a content apart and the two are of different natures (one
+must be learned, the other was there or could be prompted), the task is mixed, and the parts say which is which. After
+the definition in arXiv 2312.05503: form is what prompting or in-context learning can reach in principle.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aligner_probe.probing.evidence import Evidence
+from aligner_probe.probing.findings import Finding, find, said, side
+from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
+
+Outcome = Literal["form", "latent", "new", "mixed", "constant answer", "undetermined"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome, why, and what else the numbers say.
+
+    `parts` has the findings by kind of score ("strict", "content" and, where it can be told apart, "format"). It holds
+    for one objective (supervised fine-tuning) and one base model.
+    """
+
+    outcome: Outcome
+    reason: str
+    parts: dict[str, Finding]
+    notes: tuple[str, ...]
+
+
+def judge(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> Verdict:
+    """The verdict on a task."""
+    kinds = {"strict": evidence.strict, "content": evidence.content, "format": evidence.format}
+    parts = {
+        which: find(which, measures, evidence, thresholds) for which, measures in kinds.items() if measures is not None
+    }
+    outcome, reason = _combined(parts)
+    return Verdict(outcome, reason, parts, tuple(_notes(evidence, outcome, thresholds)))
+
+
+def _combined(parts: dict[str, Finding]) -> tuple[Outcome, str]:
+    strict, content, form = parts["strict"], parts["content"], parts.get("format")
+    if strict.name == "known":
+        return "undetermined", strict.reason
+    if form is not None and strict.name != "constant answer":
+        natures = {content.name, form.name}
+        if content.decided and form.decided and "new" in natures and len(natures) > 1 and not _plain(content, form):
+            return "mixed", f"Its content is {_with_reason(content)} Its format is {_with_reason(form)}"
+    # A content that the base has leaves the form to decide, and that is the strict score.
+    if strict.decided and content.decided and content.name not in ("known", strict.name):
+        return "mixed", f"Its content alone is {_with_reason(content)} Form and content together: {strict.reason}"
+    return strict.name, strict.reason
+
+
+def _plain(content: Finding, form: Finding) -> bool:
+    """New content in a form that the base writes anyway: nothing is mixed there."""
+    return content.name == "new" and form.name == "known"
+
+
+def _with_reason(finding: Finding) -> str:
+    return f"{finding.name}: {finding.reason}"
+
+
+def _notes(evidence: Evidence, outcome: Outcome, t: Thresholds) -> list[str]:
+    strict, notes = evidence.strict, []
+    if strict.B is None:
+        notes.append("B was not run: whether constant shifts could do more than one token is open.")
+    elif strict.R1 is not None and side(strict.B, t.R1_cut) == "above" and side(strict.R1, t.R1_cut) == "below":
+        notes.append(f"Free constant shifts reach it (B = {said(strict.B)}): one token lacks numbers, not attention.")
+    if strict.delta is None:
+        notes.append("Delta was not run: whether any few numbers would do as well as the token is open.")
+    elif strict.R1 is not None and side(strict.R1, t.R1_cut) == "above":
+        credit = "the global token itself" if strict.delta.low > 0 else "few numbers, not the token among them"
+        notes.append(f"Delta = {said(strict.delta)}: what is reached is to the credit of {credit}.")
+    notes += _kept(evidence, outcome, t)
+    if evidence.kind == "memory" and evidence.capacity is None:
+        notes.append("How many facts Aligner-1 holds was not counted.")
+    return notes
+
+
+def _kept(evidence: Evidence, outcome: Outcome, t: Thresholds) -> list[str]:
+    if evidence.kept is None:
+        return ["K was not run: what training does to other knowledge is open."]
+    before = evidence.kept.content[0]
+    if before.value < t.known_before:
+        return [f"K says nothing: the base is right on {said(before)} of the off-domain items before any training."]
+    kept = evidence.kept.kept
+    if kept.high < t.kept:
+        reached = "form reached, knowledge damaged" if outcome in ("form", "latent") else "knowledge damaged"
+        return [f"K = {said(kept)} under {t.kept:g}: {reached}; not orthogonal to what the base knows."]
+    if kept.low < t.kept:
+        return [f"K = {said(kept)} lies on both sides of {t.kept:g}: whether knowledge was kept is open."]
+    return [f"K = {said(kept)}: knowledge of another domain is kept."]

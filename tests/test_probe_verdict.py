@@ -1,0 +1,296 @@
+"""Every verdict and every reason for none, from planted score tables; among them all that a probe must not fall for."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.intervals import Interval, items_needed
+from aligner_probe.probing.evidence import Evidence, ReferenceTraining
+from aligner_probe.probing.measures import Table, capacity, floors_of, knowledge_kept, measure
+from aligner_probe.probing.thresholds import Thresholds
+from aligner_probe.probing.verdict import judge
+
+N = 120
+WORKS = Interval(0.98, 0.93, 1.0)
+LEARNED = (ReferenceTraining("lora-8", validation=0.99, late_gain=0.0, train=1.0),)
+#: Scores of the base, the best constant answer, reference and Aligner-1 on shuffled answers, in a task that is learned.
+NOTHING = {"base": 0.0, "constant": 0.05, "reference-shuffled": 0.02, "aligner-1-shuffled": 0.02}
+FORM = NOTHING | {"prompt": 0.95, "aligner-1": 0.97, "reference": 1.0}
+LATENT = NOTHING | {"prompt": 0.0, "aligner-1": 0.85, "reference": 0.98}
+NEW = NOTHING | {"prompt": 0.01, "aligner-1": 0.06, "reference": 0.97}
+#: Content that the base says anyway.
+SAID = dict.fromkeys(NEW, 1.0)
+
+
+def table(shares, n=N, groups=None):
+    """Exact shares of right items, in places of their own for each arm and seed; adapters have three seeds."""
+    scores = {}
+    for place, (arm, share) in enumerate(shares.items()):
+        generator = np.random.default_rng(place)
+        rows = np.zeros((1 if arm in ("base", "prompt", "constant") else 3, n))
+        for row in rows:
+            row[generator.permutation(n)[: round(share * n)]] = 1
+        scores[arm] = rows
+    return Table(scores, groups)
+
+
+def measured(shares, which="strict", kind="general", n=N, groups=None):
+    floors = floors_of(which, kind, None if groups is None else len(set(groups)))
+    return measure(table(shares, n, groups), floors=floors, n_resamples=300)
+
+
+def verdict(strict, content=None, *, kind="general", n=N, groups=None, **more):
+    how = {"kind": kind, "n": n, "groups": groups}
+    evidence = Evidence(
+        kind=kind,
+        strict=measured(strict, **how),
+        content=measured(content or strict, "content", **how),
+        **{"trainings": LEARNED, "prompting": WORKS} | more,
+    )
+    return judge(evidence)
+
+
+def changed(shares, **changes):
+    return shares | {name.replace("_", "-"): share for name, share in changes.items()}
+
+
+def without(shares, *arms):
+    return {arm: share for arm, share in shares.items() if arm not in arms}
+
+
+@pytest.mark.parametrize(("shares", "outcome"), [(FORM, "form"), (LATENT, "latent"), (NEW, "new")])
+def test_the_three_verdicts_name_their_numbers(shares, outcome):
+    found = verdict(shares)
+    assert found.outcome == outcome
+    for name in ("F = ", "R1 = ", "cut 0.5"):
+        assert name in found.reason
+
+
+def test_a_style_on_known_content_is_form():
+    assert verdict(FORM, content=SAID, format=measured(FORM, "format")).outcome == "form"
+
+
+def test_an_unknown_style_on_known_content_is_mixed_with_both_parts_named():
+    found = verdict(NEW, content=SAID, format=measured(NEW, "format"))
+    assert found.outcome == "mixed"
+    assert (found.parts["content"].name, found.parts["format"].name) == ("known", "new")
+    assert found.reason.startswith("Its content is known:")
+    assert "Its format is new:" in found.reason
+
+
+def test_new_facts_in_a_known_style_are_mixed():
+    facts = tuple(str(i // 2) for i in range(N))
+    form = measured(FORM, "format", "memory", groups=facts)
+    found = verdict(NEW, kind="memory", groups=facts, format=form)
+    assert found.outcome == "mixed"
+    assert (found.parts["content"].name, found.parts["format"].name) == ("new", "form")
+
+
+def test_new_content_in_the_base_s_own_form_is_new():
+    assert verdict(NEW, format=measured(SAID, "format")).outcome == "new"
+
+
+def test_what_cannot_be_told_apart_is_not_mixed():
+    """Letters of a known word: the lenient reading finds the word everywhere, and there is no format by itself."""
+    assert verdict(NEW, content=SAID).outcome == "new"
+
+
+def test_content_that_a_prompt_reaches_in_a_form_that_it_does_not_is_mixed():
+    found = verdict(NEW, content=FORM)
+    assert found.outcome == "mixed"
+    assert "content alone is form" in found.reason
+
+
+def test_one_answer_to_everything():
+    found = verdict(NOTHING | {"constant": 1.0, "reference-shuffled": 1.0, "prompt": 1.0, "aligner-1": 1.0,
+                               "reference": 1.0})  # fmt: skip
+    assert found.outcome == "constant answer"
+    assert "1.00" in found.reason
+
+
+def test_an_answer_prior_is_not_learned():
+    """Labels drawn at 80/20: the reference answers with the frequent one, now and then the other."""
+    found = verdict(changed(NEW, constant=0.8, reference_shuffled=0.79, aligner_1=0.8, reference=0.87))
+    assert found.outcome == "undetermined"
+    assert "nothing item-specific" in found.reason
+    assert "constant answer 0.80" in found.reason
+
+
+def test_a_reference_that_cannot_learn():
+    lost = (ReferenceTraining("lora-8", 0.05, 0.0), ReferenceTraining("full", 0.06, 0.0))
+    found = verdict(changed(NEW, reference=0.07), trainings=lost)
+    assert found.outcome == "undetermined"
+    assert "learned nothing item-specific" in found.reason
+
+
+def test_a_reference_that_was_still_learning():
+    found = verdict(changed(NEW, reference=0.6), trainings=(ReferenceTraining("lora-8", 0.6, 0.08),))
+    assert found.outcome == "undetermined"
+    assert "gained 0.080" in found.reason
+    assert "more steps" in found.reason
+
+
+def test_a_reference_that_stopped_short_asks_for_full_fine_tuning_first():
+    lora, full = ReferenceTraining("lora-8", 0.7, 0.004), ReferenceTraining("full", 0.72, 0.001)
+    short = changed(NEW, reference=0.72)
+    assert "full fine-tuning was not tried" in verdict(short, trainings=(lora,)).reason
+    assert verdict(short, trainings=(lora, full)).outcome == "new"
+    assert "not known" in verdict(short, trainings=()).reason
+
+
+def test_training_items_without_test_items_suggests_a_memory_task():
+    found = verdict(changed(NEW, reference=0.06))
+    assert found.outcome == "undetermined"
+    assert "--kind memory" in found.reason
+    assert "1.00 on items that it was trained on" in found.reason
+
+
+def test_ten_items_are_too_few_and_the_number_needed_is_said():
+    found = verdict(changed(FORM, constant=0.0, reference_shuffled=0.0), n=10)
+    assert found.outcome == "undetermined"
+    needed = items_needed(0.5, 0.75)
+    assert 10 < needed < N
+    assert f"10 independent items, and {needed} are needed" in found.reason
+
+
+def test_items_of_a_few_groups_are_few_items():
+    assert "5 independent items" in verdict(FORM, groups=tuple(str(i % 5) for i in range(N))).reason
+
+
+def test_a_base_that_solves_the_task():
+    found = verdict(changed(FORM, base=0.95))
+    assert found.outcome == "undetermined"
+    assert "already" in found.reason
+
+
+def test_a_single_new_fact_is_new_and_not_latent():
+    """One token holds one fact, so R1 is 1; the fact is its own constant answer and shuffles to itself."""
+    one = {"base": 0.0, "prompt": 0.0, "constant": 1.0, "aligner-1": 1.0, "reference": 1.0}
+    groups = ("fact",) * 2
+    held = capacity(table(one, 2, groups), n_resamples=100)
+    found = verdict(one, kind="memory", n=2, groups=groups, capacity=held)
+    assert found.outcome == "new"
+    assert "holds 1.0 of 1 facts" in found.reason
+
+
+@pytest.mark.parametrize("shares", [FORM, LATENT, NEW, changed(NEW, prompt=0.5), changed(NEW, reference=0.05)])
+def test_a_memory_task_is_new_or_undetermined(shares):
+    groups = tuple(str(i // 4) for i in range(N))
+    assert verdict(shares, kind="memory", groups=groups).outcome in ("new", "undetermined")
+
+
+def test_facts_that_a_prompt_gives_are_not_new():
+    found = verdict(FORM, kind="memory", groups=tuple(str(i // 4) for i in range(N)))
+    assert found.outcome == "undetermined"
+    assert "not new" in found.reason
+
+
+@pytest.mark.parametrize("arm", ["prompt", "constant", "reference-shuffled", "aligner-1", "aligner-1-shuffled"])
+@pytest.mark.parametrize("shares", [FORM, LATENT, NEW])
+def test_a_missing_control_leaves_no_verdict(shares, arm):
+    found = verdict(without(shares, arm))
+    assert found.outcome == "undetermined"
+    assert f"Not run: {arm}" in found.reason
+
+
+def test_a_missing_positive_control_leaves_no_verdict():
+    assert "positive control" in verdict(LATENT, prompting=None).reason
+
+
+@pytest.mark.parametrize("shares", [LATENT, NEW])
+def test_where_prompting_says_nothing_no_prompt_s_failure_counts(shares):
+    found = verdict(shares, prompting=Interval(0.1, 0.05, 0.2))
+    assert found.outcome == "undetermined"
+    assert "not informative on this base" in found.reason
+
+
+def test_a_prompt_that_works_shows_that_prompting_does():
+    assert verdict(FORM, prompting=Interval(0.1, 0.05, 0.2)).outcome == "form"
+
+
+def test_aligner_on_shuffled_answers_does_as_well():
+    found = verdict(changed(LATENT, aligner_1_shuffled=0.84))
+    assert found.outcome == "undetermined"
+    assert "speaks against it" in found.reason
+
+
+@pytest.mark.parametrize("change", [{"prompt": 0.5}, {"aligner_1": 0.52}])
+def test_intervals_that_cross(change):
+    found = verdict(changed(LATENT, **change))
+    assert found.outcome == "undetermined"
+    assert "lies on both sides of 0.5" in found.reason
+
+
+def test_a_prompt_that_reaches_what_a_token_does_not():
+    found = verdict(changed(FORM, aligner_1=0.05))
+    assert found.outcome == "undetermined"
+    assert "form needs both" in found.reason
+
+
+def test_strict_and_likelihood_contradict_each_other():
+    nats = without(changed(NEW, prompt=0.02), "constant")
+    likelihood = Table({arm: rows - 5 for arm, rows in table(nats).scores.items()})
+    against = measure(likelihood, floors=floors_of("likelihood"), n_resamples=300)
+    assert verdict(NEW, likelihood=against).outcome == "new"
+    found = verdict(LATENT, likelihood=against)
+    assert found.outcome == "undetermined"
+    assert "contradict" in found.reason
+    assert "R1" in found.reason
+
+
+def kept(before, after):
+    content = table({"base": before, "aligner-1": after})
+    return knowledge_kept(content, content, "aligner-1", n_resamples=300)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (0.9, 0.1, "form reached, knowledge damaged"),
+        (0.9, 0.9, "knowledge of another domain is kept"),
+        (0.2, 0.1, "K says nothing"),
+    ],
+)
+def test_what_k_says(before, after, said):
+    [note] = [note for note in verdict(FORM, kept=kept(before, after)).notes if note.startswith("K")]
+    assert said in note
+
+
+def test_what_was_not_run_is_said_to_be_open():
+    notes = " ".join(verdict(FORM).notes)
+    assert all(f"{name} was not run" in notes for name in ("B", "Delta", "K"))
+
+
+def test_delta_credits_the_token_only_where_it_beats_a_random_subspace():
+    def note(share):
+        [found] = [n for n in verdict(changed(LATENT, random_subspace=share)).notes if n.startswith("Delta")]
+        return found
+
+    assert "the global token itself" in note(0.2)
+    assert "not the token among them" in note(0.85)
+
+
+def test_constant_shifts_that_reach_what_one_token_does_not():
+    assert any("one token lacks numbers" in note for note in verdict(changed(NEW, output_bias=0.9)).notes)
+
+
+def test_thresholds_are_wired():
+    partly = measured(changed(LATENT, aligner_1=0.7))
+    evidence = Evidence("general", partly, partly, trainings=LEARNED, prompting=WORKS)
+    assert judge(evidence).outcome == "latent"
+    assert judge(evidence, Thresholds(R1_cut=0.9)).outcome == "new"
+    assert "too small" in judge(evidence, Thresholds(resolution=0.01)).reason
+    assert judge(evidence, Thresholds(learned=0.999)).outcome == "undetermined"
+    assert judge(evidence, Thresholds(prompting_works=0.99)).outcome == "undetermined"
+    with pytest.raises(AlignerProbeError, match="F_cut"):
+        Thresholds(F_cut=1.5)
+
+
+def test_every_reason_is_a_sentence():
+    for shares in (FORM, LATENT, NEW, without(NEW, "prompt"), changed(NEW, reference=0.05), changed(NEW, base=0.99)):
+        found = verdict(shares)
+        assert found.reason.endswith((".", "?"))
+        assert all(note.endswith(".") for note in found.notes)
+        assert dataclasses.asdict(found)["outcome"] == found.outcome
