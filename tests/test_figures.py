@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -283,6 +284,10 @@ def test_two_runs_draw_the_same(tmp_path):
     for path in (tmp_path / "one").iterdir():
         if path.suffix in (".png", ".svg", ".csv"):
             assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+    written = json.loads((tmp_path / "one" / "manifest.json").read_text())["written"]
+    time.sleep(1.1)  # dates have seconds
+    assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
+    assert json.loads((tmp_path / "one" / "manifest.json").read_text())["written"] == written
 
 
 def test_published_command_in_two_processes(published, tmp_path):

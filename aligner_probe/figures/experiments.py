@@ -23,7 +23,7 @@ REPRODUCTION, REBUILD = "reproduction", "python -m aligner_probe.reproduce"
 WORLD = "micro-world"
 #: What stands for the paper's two data sets of SFT, in its order.
 FORM_AND_SKILL = ("instructions", "math")
-RESAMPLES = 4000
+RESAMPLES = 2000
 #: Okabe and Ito's; Aligner blue and LLaMA-Adapter yellow, as in the paper.
 GREEN, PURPLE = "#009E73", "#CC79A7"
 LOOKS = {

@@ -85,7 +85,7 @@ def draw_gallery(
             drawn = {record["id"] for record in records}
             records += [record for record in earlier if record["id"] not in drawn]
         records.sort(key=_in_catalogue_order)
-        _write_manifest(stage / MANIFEST, records, skipped)
+        _write_manifest(stage / MANIFEST, records, skipped, before=folder / MANIFEST)
         _write_index(stage / INDEX, records, skipped)
         keep = {name for record in records for name in record["files"]}
         for path in sorted(stage.iterdir(), key=lambda path: path.name in (MANIFEST, INDEX)):
@@ -215,13 +215,17 @@ def _is_ours(record: dict[str, Any], folder: Path) -> bool:
     return stem is not None and set(record["files"]) <= allowed and all((folder / n).is_file() for n in record["files"])
 
 
-def _write_manifest(path: Path, records: Sequence[dict[str, Any]], skipped: Sequence[Skipped]) -> None:
-    content = {
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "figures": list(records),
-        "skipped": [asdict(file) for file in skipped],
-    }
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+def _write_manifest(path: Path, records: Sequence[dict[str, Any]], skipped: Sequence[Skipped], *, before: Path) -> None:
+    """The date is that of the last change: the same figures drawn again leave the file as it is."""
+    content = {"figures": list(records), "skipped": [asdict(file) for file in skipped]}
+    written = {"written": datetime.now(UTC).isoformat(timespec="seconds")}
+    try:
+        old = json.loads(before.read_text(encoding="utf-8"))
+        if old == json.loads(json.dumps(content)) | {"written": old["written"]}:
+            written = {"written": old["written"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    path.write_text(json.dumps(written | content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _write_index(path: Path, records: Sequence[dict[str, Any]], skipped: Sequence[Skipped]) -> None:
