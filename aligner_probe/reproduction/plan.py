@@ -66,7 +66,7 @@ class Config:
 
     `published_epochs` with `published_warmup` are the authors' eight epochs with a warm-up of two, which is counted in
     micro-batches and so lasts sixteen; `n_train` decides how many steps that are. `lora_published` is their LoRA's own
-    learning rate and warm-up in steps.
+    learning rate and warm-up in epochs, counted in steps: a hundred steps of 128 are a quarter of an epoch of Alpaca.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -86,7 +86,7 @@ class Config:
     max_new_tokens: int = 32
     published_epochs: float = 8.0
     published_warmup: float = 2.0
-    lora_published: tuple[float, int] = (3e-4, 100)
+    lora_published: tuple[float, float] = (3e-4, 0.25)
     sweep_steps: int = 60
     sweep_rates: int = 3
 

@@ -131,9 +131,8 @@ def recipe_of(run: Planned, stage: Stage, config: Config) -> Recipe:
 def _as_published(run: Planned, config: Config) -> Recipe:
     changes: dict[str, Any] = {"epochs": config.published_epochs, "warmup": config.published_warmup}
     if run.method == "lora-8":
-        # Their LoRA script warms up by a number of optimiser steps.
-        per_epoch = recipe("as-published").steps_per_epoch(config.n_train)
-        changes |= {"warmup": config.lora_published[1] / per_epoch, "warmup_counts": "steps"}
+        # Their LoRA script counts its warm-up as it says.
+        changes |= {"warmup": config.lora_published[1], "warmup_counts": "steps"}
     precision = {} if run.precision == "bf16-true" else {"precision": run.precision}
     return recipe("as-published", "sft", lr=run.lr["sft"], seed=run.seed, **changes, **precision)
 

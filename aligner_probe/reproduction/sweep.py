@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import write_text
+from aligner_probe.jobs.pool import each
 from aligner_probe.models import fingerprint
 from aligner_probe.reproduction.plan import FREEZING, METHODS, Config, Planned, rate_key
-from aligner_probe.reproduction.pool import each
 from aligner_probe.reproduction.run import Bench, new_adapter, recipe_of
 from aligner_probe.training import fit
 
