@@ -15,7 +15,7 @@ import torch
 from conftest import DATA
 from learning import model, quick, task
 
-from aligner_probe.adapters import Aligner, LoRA
+from aligner_probe.adapters import Aligner, LoRA, PromptTuning
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks import Example, Task
 from aligner_probe.training import fit, recipe
@@ -201,6 +201,8 @@ def test_other_refusals():
         fit(model(), LoRA(base, 2), task(), show_progress=False)
     with pytest.raises(AlignerProbeError, match="context is 64"):
         fit(base, LoRA(base, 2), task(), recipe=quick(max_length=100), show_progress=False)
+    with pytest.raises(AlignerProbeError, match="10 of them the adapter's own; expected at most 54"):
+        fit(base, PromptTuning(base, 10), task(), recipe=quick(max_length=60), show_progress=False)
     base.tokenizer = None
     with pytest.raises(AlignerProbeError, match="no tokenizer"):
         fit(base, LoRA(base, 2), task(), show_progress=False)

@@ -116,9 +116,14 @@ class _Trainer:
         if self.model.tokenizer is None:
             raise AlignerProbeError("this base has no tokenizer, so there are no tokens to train on; load it with one")
         recipe = self.recipe
-        longest = recipe.max_length or self.model.cfg.n_ctx
-        if longest > self.model.cfg.n_ctx:
-            raise AlignerProbeError(f"max_length {longest} on a base whose context is {self.model.cfg.n_ctx} tokens")
+        room = self.model.cfg.n_ctx - self.adapter.n_positions
+        longest = recipe.max_length or room
+        if longest > room:
+            taken = f", {self.adapter.n_positions} of them the adapter's own" * bool(self.adapter.n_positions)
+            raise AlignerProbeError(
+                f"max_length {longest} on a base whose context is {self.model.cfg.n_ctx} tokens{taken}; expected at "
+                f"most {room}"
+            )
         return encode(
             task,
             self.model.tokenizer,
