@@ -14,16 +14,16 @@ from aligner_probe.checkpoints.native import WEIGHTS
 from aligner_probe.checkpoints.reading import load_checkpoint
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import generate
+from aligner_probe.jobs.pool import each
 from aligner_probe.microworld import requests, styles
 from aligner_probe.microworld.vocabulary import UNKNOWN, pieces, vocabulary
 from aligner_probe.microworld.world import World
 from aligner_probe.reproduction import runner
 from aligner_probe.reproduction.items import KINDS, scores
 from aligner_probe.reproduction.plan import EXPERIMENTS, METHODS, Config, learning_rates, plan, plan_json
-from aligner_probe.reproduction.pool import each
 from aligner_probe.reproduction.results import load_results
 from aligner_probe.reproduction.run import carry_out, new_adapter, recipe_of
-from aligner_probe.reproduction.sweep import sweep, trials
+from aligner_probe.reproduction.sweep import sweep, trials, try_out
 from aligner_probe.reproduction.tasks import ASSISTANT, Maker
 from aligner_probe.tasks import encode
 from aligner_probe.training.callbacks import Callback
@@ -290,6 +290,11 @@ def test_sweep_tries_every_method_as_often_and_goes_on(tmp_path, monkeypatch):
     assert len(made) == len(set(made))
     assert json.loads(file.read_text())["command"] == "made by"
     assert plan(micro.CONFIG, learning_rates(file))
+
+
+def test_a_trial_of_dpo_counts_wrong_answers_before_loss():
+    trial = trials("safety", micro.CONFIG, micro.RATES["instructions"])[0]
+    assert 1.0 <= try_out(micro.bench(), trial) < 1.01  # an untrained base answers nothing right
 
 
 def test_command_announces_and_refuses(tmp_path, capsys):
