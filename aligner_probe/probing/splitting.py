@@ -1,0 +1,176 @@
+"""A task's training, validation and test part, so that the test asks what the probe means to ask.
+
+A **general** task is tested on other groups than it was trained on (other entities, other operands): what carries over
+was not stored. A **memory** task is tested on the very groups it was trained on, in other words: what carries over was.
+A prompt that stands in two parts is refused in both kinds: it would be read off.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.intervals import power
+from aligner_probe.probing.measures import Kind
+from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
+from aligner_probe.tasks.task import Example, Task
+
+#: Shares of a general task that are validated and tested on; and of a memory task's wordings.
+VALIDATION, TEST = 0.15, 0.35
+WORDINGS_ASIDE = 0.25
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The three parts of a task, and of which kind it is."""
+
+    kind: Kind
+    train: Task
+    validation: Task
+    test: Task
+
+    @property
+    def test_groups(self) -> tuple[str, ...]:
+        """What each test item is about; items without a group are each about themselves."""
+        return tuple(
+            f"item {place}" if example.group is None else f"group {example.group}"
+            for place, example in enumerate(self.test.examples)
+        )
+
+    @property
+    def n_units(self) -> int:
+        """Independent test items: groups count once."""
+        return len(set(self.test_groups))
+
+    def power(self, thresholds: Thresholds = THRESHOLDS) -> float:
+        """Chance that the test shows a difference in R of `resolution`, if the floor is 0 and the reference perfect.
+
+        With a higher floor or a weaker reference it is less; the verdict asks again with the numbers found.
+        """
+        t = thresholds
+        return power(self.n_units, t.R1_cut, min(1.0, t.R1_cut + t.resolution), t.alpha)
+
+
+def split_task(
+    task: Task,
+    kind: Kind = "general",
+    *,
+    test: Task | None = None,
+    validation: Task | None = None,
+    seed: int = 0,
+) -> Parts:
+    """Split a task, or check the parts that are given.
+
+    Raises AlignerProbeError, before anything is trained, for preferences; where a prompt stands in two parts, a group
+    of a general task does, or a group of a memory task is tested and not trained; and where there is too little to
+    split.
+    """
+    for part in (task, test, validation):
+        if part is not None and part.kind != "sft":
+            raise AlignerProbeError(
+                f"task {part.name!r} holds preferences; a probe expects prompts with completions, so give it the "
+                "chosen answers as completions"
+            )
+    cut = _memory if kind == "memory" else _general
+    parts = Parts(kind, *cut(task, test, validation, seed))
+    _check(parts)
+    return parts
+
+
+def _general(task: Task, test: Task | None, validation: Task | None, seed: int) -> tuple[Task, Task, Task]:
+    if test is None:
+        task, test = task.split(TEST, seed)
+    if validation is None:
+        # Of what is left, the share that makes the same part of the whole.
+        task, validation = task.split(VALIDATION / (1 - TEST), seed + 1)
+    return task, validation, test
+
+
+def _memory(task: Task, test: Task | None, validation: Task | None, seed: int) -> tuple[Task, Task, Task]:
+    nameless = sum(example.group is None for example in task.examples)
+    if nameless:
+        raise AlignerProbeError(
+            f'{nameless} of {len(task)} examples of {task.name!r} have no "group"; a memory task expects one in every '
+            "example, which names the fact, so that it can be tested in other words"
+        )
+    aside = [name for name, part in (("validation", validation), ("test", test)) if part is None]
+    rest, taken = _wordings_aside(task.examples, aside, seed)
+    for name in aside:
+        if not taken[name]:
+            raise AlignerProbeError(
+                f"no group of {task.name!r} has a second wording to set apart for {name}; a memory task expects at "
+                "least two wordings a group, or test prompts in a file of their own: --test FILE"
+            )
+    made = {name: replace(task, examples=tuple(taken[name])) for name in aside}
+    return replace(task, examples=tuple(rest)), validation or made["validation"], test or made["test"]
+
+
+def _wordings_aside(
+    examples: Sequence[Example], names: Sequence[str], seed: int
+) -> tuple[list[Example], dict[str, list[Example]]]:
+    """Some wordings of every group for each named part; at least one is left to train.
+
+    A group with too few wordings for all parts gives one to each in turn with other groups, so that every part has some
+    facts.
+    """
+    by_group: dict[str | None, list[Example]] = defaultdict(list)
+    for example in examples:
+        by_group[example.group].append(example)
+    generator = random.Random(f"wordings {seed}")
+    taken: dict[str, list[Example]] = {name: [] for name in names}
+    turn = 0
+    for group in by_group.values():
+        prompts = list(dict.fromkeys(example.prompt for example in group))
+        generator.shuffle(prompts)
+        n = max(1, round(WORDINGS_ASIDE * len(prompts)))
+        if len(prompts) > n * len(names):
+            given = {name: prompts[place * n : (place + 1) * n] for place, name in enumerate(names)}
+        else:
+            spare, given = prompts[:-1], {}
+            for prompt in spare:
+                given.setdefault(names[turn % len(names)], []).append(prompt)
+                turn += 1
+        for name, chosen in given.items():
+            taken[name] += [example for example in group if example.prompt in chosen]
+    gone = {id(example) for part in taken.values() for example in part}
+    return [example for example in examples if id(example) not in gone], taken
+
+
+def _check(parts: Parts) -> None:
+    named = {"training": parts.train, "test": parts.test, "validation": parts.validation}
+    for one, other in combinations(named, 2):
+        shared = _prompts(named[one]) & _prompts(named[other])
+        if shared:
+            raise AlignerProbeError(
+                f"{len(shared)} prompts stand in both the {one} and the {other} part, for instance "
+                f"{min(shared)[:60]!r}; expected none, since what was seen is then read off. Remove them from one part"
+            )
+    for one, other in combinations(named, 2):
+        both = _groups(named[one]) & _groups(named[other])
+        if both and parts.kind == "general":
+            raise AlignerProbeError(
+                f"{len(both)} groups stand in both the {one} and the {other} part, for instance {min(both)[:60]!r}; a "
+                "general task expects other ones in each. Where the test asks for trained facts in other words: "
+                "--kind memory"
+            )
+    if parts.kind == "memory":
+        for name in ("validation", "test"):
+            nameless = any(example.group is None for example in named[name].examples)
+            untrained = _groups(named[name]) - _groups(parts.train)
+            if nameless or untrained:
+                raise AlignerProbeError(
+                    f"the {name} part of a memory task asks about what is not trained: "
+                    f"{'an example without a group' if nameless else f'group {min(untrained)[:60]!r}'}; expected "
+                    "groups of the training part only, in other words"
+                )
+
+
+def _prompts(task: Task) -> set[str]:
+    """Prompts as a reader would compare them: runs of white space are one space."""
+    return {" ".join(example.prompt.split()) for example in task.examples}
+
+
+def _groups(task: Task) -> set[str]:
+    return {example.group for example in task.examples if example.group is not None}

@@ -1,0 +1,113 @@
+"""Parts of a task: what is tested is what was not trained (general), or what was, in other words (memory)."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.intervals import items_needed
+from aligner_probe.probing.splitting import split_task
+from aligner_probe.tasks.task import Example, Preference, Task
+
+
+def task(*rows):
+    return Task("made", "sft", tuple(Example(prompt, f" {group}.", group) for prompt, group in rows))
+
+
+def facts(n_groups, n_wordings):
+    return task(*((f"wording {w} of fact {g}?", f"fact {g}") for w in range(n_wordings) for g in range(n_groups)))
+
+
+def groups(part):
+    return {example.group for example in part.examples}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(6, 40), st.integers(1, 4), st.integers(0, 99))
+def test_a_general_task_is_tested_on_other_groups(n_groups, n_wordings, seed):
+    whole = facts(n_groups, n_wordings)
+    parts = split_task(whole, seed=seed)
+    named = (parts.train, parts.validation, parts.test)
+    assert not groups(parts.train) & groups(parts.test)
+    assert not groups(parts.train) & groups(parts.validation)
+    assert not groups(parts.validation) & groups(parts.test)
+    assert sorted(e.prompt for part in named for e in part.examples) == sorted(whole.prompts)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 12), st.integers(2, 9), st.integers(0, 99))
+def test_a_memory_task_is_tested_on_trained_facts_in_other_words(n_groups, n_wordings, seed):
+    whole = facts(n_groups, n_wordings)
+    parts = split_task(whole, "memory", seed=seed)
+    named = (parts.train, parts.validation, parts.test)
+    assert groups(parts.train) == groups(whole)
+    prompts = [prompt for part in named for prompt in part.prompts]
+    assert sorted(prompts) == sorted(whole.prompts)
+    assert len(set(prompts)) == len(prompts)
+    if n_wordings >= 3:
+        assert groups(parts.test) == groups(parts.validation) == groups(whole)
+    assert parts.n_units == len(groups(parts.test))
+
+
+def test_the_seed_is_wired():
+    whole = facts(30, 1)
+    assert split_task(whole, seed=1).test.prompts == split_task(whole, seed=1).test.prompts
+    assert split_task(whole, seed=1).test.prompts != split_task(whole, seed=2).test.prompts
+
+
+@pytest.mark.parametrize("kind", ["general", "memory"])
+def test_one_prompt_in_two_parts_is_refused(kind):
+    train = facts(8, 2)
+    shared = train.examples[0]
+    test = task(*((f"another wording of fact {g}?", f"fact {g}") for g in range(8)), (shared.prompt, shared.group))
+    with pytest.raises(AlignerProbeError, match="1 prompts stand in both the training and the test part"):
+        split_task(train, kind, test=test, validation=task(("validating?", "fact 0")))
+
+
+def test_white_space_makes_no_other_prompt():
+    with pytest.raises(AlignerProbeError, match="1 prompts stand in both"):
+        split_task(task(("what is  it?\n", "a"), ("b?", "b"), ("c?", "c")), test=task(("what is it?", "d")))
+
+
+def test_one_group_in_two_parts_of_a_general_task_is_refused_and_memory_suggested():
+    with pytest.raises(AlignerProbeError, match=r"fact 3.*--kind memory"):
+        split_task(facts(8, 1), test=task(("fact 3, please?", "fact 3")))
+
+
+def test_an_untrained_fact_is_no_test_of_memory():
+    with pytest.raises(AlignerProbeError, match="what is not trained: group 'fact 99'"):
+        split_task(facts(8, 2), "memory", test=task(("fact 99?", "fact 99")))
+
+
+def test_a_memory_task_needs_groups_and_wordings():
+    with pytest.raises(AlignerProbeError, match='no "group"'):
+        split_task(Task("made", "sft", (Example("a", "b"), Example("c", "d"))), "memory")
+    with pytest.raises(AlignerProbeError, match="two wordings a group"):
+        split_task(facts(8, 1), "memory")
+
+
+def test_a_single_fact_needs_three_wordings():
+    parts = split_task(facts(1, 3), "memory")
+    assert [len(part) for part in (parts.train, parts.validation, parts.test)] == [1, 1, 1]
+
+
+def test_given_parts_are_kept_as_they_are():
+    train, validation, test = facts(8, 1), task(("v?", "v")), task(("t?", "t"))
+    parts = split_task(train, test=test, validation=validation)
+    assert (parts.train, parts.validation, parts.test) == (train, validation, test)
+
+
+def test_preferences_are_refused():
+    with pytest.raises(AlignerProbeError, match="holds preferences"):
+        split_task(Task("made", "preference", (Preference("a", "b", "c"),)))
+
+
+def test_power_is_of_groups_and_meets_what_is_needed():
+    needed = items_needed(0.5, 0.75)
+
+    def power(n, wordings=1):
+        test = task(*((f"test {w} {g}?", f"test {g}") for g in range(n) for w in range(wordings)))
+        return split_task(facts(8, 1), test=test).power()
+
+    assert power(needed) >= 0.8 > power(needed // 2)
+    assert power(needed, wordings=3) == power(needed)
