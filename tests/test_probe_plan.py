@@ -1,0 +1,110 @@
+"""Budgets, their cells and what they leave open; every arm on a small base."""
+
+import pytest
+from tiny import bridge
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.probing.arms import ALIGNER_1, ALIGNER_1_SHUFFLED, RANDOM_SUBSPACE, REFERENCE_SHUFFLED
+from aligner_probe.probing.methods import FULL, LORA_8, METHODS, new_adapter, rates_from, start_layer_of
+from aligner_probe.probing.plan import BUDGETS, PROMPTS, described, plan, tune_id
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_ids_are_unique_stable_and_safe_as_folders(name):
+    one, other = plan(name), plan(name)
+    ids = [cell.id for cell in one.cells]
+    assert len(set(ids)) == len(ids)
+    assert one.to_json(base="b") == other.to_json(base="b") != other.to_json(base="c")
+    assert all(part.replace("-", "").replace("_", "").isalnum() for part in ids)
+
+
+def test_quick_is_what_it_says():
+    quick = plan("quick")
+    assert {cell.arm for cell in quick.cells if cell.kind == "train"} == {
+        ALIGNER_1, LORA_8, ALIGNER_1_SHUFFLED, REFERENCE_SHUFFLED,
+    }  # fmt: skip
+    assert {len(quick.runs_of(arm)) for arm in quick.arms} == {2}
+    assert not any(cell.kind == "tune" for cell in quick.cells)
+    assert len(quick.waves()) == 1
+    left_open = " ".join(quick.open_questions)
+    assert all(word in left_open for word in ("B is", "Delta", "dose-response", "stored", "full fine-tuning"))
+
+
+def test_standard_has_all_arms_three_seeds_and_equal_trials():
+    standard = plan("standard")
+    assert {cell.arm for cell in standard.cells if cell.arm} == set(METHODS)
+    assert {len(standard.runs_of(arm)) for arm in METHODS} == {3}
+    assert {len(METHODS[cell.arm].rates) for cell in standard.cells if cell.kind == "tune"} == {3}
+    assert not any("B is" in line or "Delta" in line or "stored" in line for line in standard.open_questions)
+
+
+def test_thorough_crosses_start_and_order():
+    seeds = {(cell.start_seed, cell.order_seed) for cell in plan("thorough").runs_of(ALIGNER_1)}
+    starts, orders = {start for start, _ in seeds}, {order for _, order in seeds}
+    assert len(starts) >= 5
+    assert seeds == {(start, order) for start in starts for order in orders}
+    assert len(orders) > 1
+    assert plan("thorough").open_questions == ()
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_waves_have_every_cell_once_after_what_it_needs(name):
+    made, waves = set(), plan(name).waves()
+    for wave in waves:
+        assert all(made.issuperset(cell.after) for cell in wave)
+        made |= {cell.id for cell in wave}
+    assert sum(map(len, waves)) == len(plan(name).cells) == len(made)
+    assert waves[0][0].id == PROMPTS
+
+
+def test_full_fine_tuning_waits_for_the_reference_before_it():
+    standard = plan("standard")
+    full = [cell for cell in standard.cells if cell.arm == FULL]
+    lora = {cell.id for cell in standard.runs_of(LORA_8)}
+    assert all(cell.only_if_unlearned and lora <= set(cell.after) for cell in full)
+    assert not any(cell.only_if_unlearned for cell in standard.cells if cell.arm != FULL)
+
+
+def test_shuffled_arms_take_the_rate_of_the_true_ones():
+    assert (rates_from(METHODS[ALIGNER_1_SHUFFLED]), rates_from(METHODS[REFERENCE_SHUFFLED])) == (ALIGNER_1, LORA_8)
+    assert tune_id(ALIGNER_1_SHUFFLED) == tune_id(ALIGNER_1)
+
+
+def test_changes_and_mistakes():
+    assert plan("quick", steps=7).budget.steps == 7
+    for wrong, said in (({"steps": 0}, "steps 0"), ({"colour": 1}, "no 'colour'"), ({"arms": ("x",)}, "named 'x'"),
+                        ({"seeds": ()}, "seeds")):  # fmt: skip
+        with pytest.raises(AlignerProbeError, match=said):
+            plan("quick", **wrong)
+    with pytest.raises(AlignerProbeError, match="no budget is named 'huge'"):
+        plan("huge")
+
+
+def test_the_plan_in_words():
+    quick = plan("quick")
+    said = described(quick, dict.fromkeys([cell.id for cell in quick.cells], 10.0), 2, ["base 1 GB"])
+    assert "Aligner-1                       2 runs               20 s" in said
+    assert "time: 45 s by 2 processes" in said
+    assert "memory: base 1 GB" in said
+    assert said.count("cannot decide: ") == len(quick.open_questions)
+    standard = plan("standard")
+    said = described(standard, dict.fromkeys([cell.id for cell in standard.cells], 60.0), 2)
+    assert "only if the reference has not learned" in said
+    assert "with all conditional runs" in said
+
+
+def test_every_arm_makes_its_adapter_and_a_random_subspace_has_aligner_s_size():
+    model = bridge("llama_gqa")
+    adapters = {arm: new_adapter(arm, model, 0) for arm in METHODS}
+    assert adapters[RANDOM_SUBSPACE].n_parameters == adapters[ALIGNER_1].n_parameters
+    assert {arm for arm, adapter in adapters.items() if adapter.layers.start == 1} == {
+        arm for arm, method in METHODS.items() if method.adapter in ("aligner", "llama_adapter", "output_bias")
+    }
+    assert start_layer_of(model) == 1
+    families = {}
+    for arm, method in METHODS.items():
+        families.setdefault(method.family, []).append(adapters[arm].n_parameters)
+    assert families["Aligner"] == sorted(set(families["Aligner"]))
+    assert families["LoRA"] == sorted(set(families["LoRA"]))
+    with pytest.raises(AlignerProbeError, match="no arm that trains is named 'base'"):
+        new_adapter("base", model, 0)
