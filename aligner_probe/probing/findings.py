@@ -130,9 +130,11 @@ def _too_few_items(case: Case) -> Finding | None:
     if case.memory or case.evidence.kind == "memory" or gap <= case.thresholds.least_gap:
         return None
     t, floor = case.thresholds, case.measures.floor.value
+    if floor < 0 or floor + gap > 1:
+        return None  # log-likelihoods: not a share of items
     lower, upper = (floor + share * gap for share in (t.R1_cut, min(1.0, t.R1_cut + t.resolution)))
     try:
-        needed = items_needed(max(lower, 0.0), min(upper, 1.0), wanted=t.power, alpha=t.alpha)
+        needed = items_needed(lower, min(upper, 1.0), wanted=t.power, alpha=t.alpha)
     except AlignerProbeError:
         return _undetermined(f"Between floor {floor:.2f} and reference {floor + gap:.2f} no test set is large enough.")
     if case.measures.n_units >= needed:

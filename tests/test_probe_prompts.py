@@ -1,0 +1,147 @@
+"""Prompts without training, the control of prompting, and format by itself."""
+
+import re
+from pathlib import Path
+
+import micro
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.probing.formats import format_scores, has_format, separable
+from aligner_probe.probing.prompts import WRAPPINGS, bare, control, promptings, that_fit, wrapping_for
+from aligner_probe.tasks.task import Example
+
+TRAIN = tuple(Example(f"Q{i}?\nA:", f" answer {i}.", f"group {i // 2}") for i in range(12))
+ITEM = Example("asked?\nA:", " right.", "group 3")
+
+
+class Characters:
+    """Every character is a token; those of `unknown` are not given back."""
+
+    def __init__(self, unknown=""):
+        self.unknown = unknown
+
+    def __call__(self, texts, **_):
+        return {"input_ids": [[ord(c) for c in text if c not in self.unknown] for text in texts]}
+
+    def decode(self, ids, **_):
+        return "".join(map(chr, ids))
+
+
+def test_shots_stand_before_the_prompt_as_documents_have_them():
+    [zero, two] = promptings(TRAIN, (2,), 1)
+    assert zero(ITEM) == ITEM.prompt
+    first, second, rest = re.fullmatch(r"(.*\n.*\.)\n(.*\n.*\.)\n(.*)", two(ITEM), re.DOTALL).groups()
+    known = {example.prompt + example.completion for example in TRAIN}
+    assert {first, second} <= known
+    assert first != second
+    assert rest == ITEM.prompt
+
+
+@given(st.sampled_from(TRAIN), st.sampled_from((1, 4, 8)), st.integers(0, 20))
+def test_the_answer_is_never_among_the_shots(item, k, seed):
+    """Neither the item itself nor another wording of its fact; yet there are as many as there should be."""
+    whole = promptings(TRAIN, (k,), 1, seed=seed)[1](item)
+    shown = [example for example in TRAIN if example.prompt + example.completion + "\n" in whole]
+    assert len(shown) == k
+    assert item.group not in {example.group for example in shown}
+
+
+def test_more_shots_are_the_same_and_more_and_draws_differ():
+    def shown(prompting):
+        return [example.prompt for example in prompting._shots_for(ITEM)]
+
+    _, one, four, other, _ = promptings(TRAIN, (1, 4), 2)
+    assert shown(four)[:1] == shown(one)
+    assert shown(one) != shown(other)
+    assert promptings(TRAIN, (4,), 1, seed=1)[1](ITEM) != promptings(TRAIN, (4,), 1, seed=2)[1](ITEM)
+
+
+def test_own_prompt_with_a_slot_or_in_front():
+    named = {one.name: one(ITEM) for one in promptings(TRAIN, (1,), 1, own="Be brief. ")}
+    assert named["own prompt"] == "Be brief. asked?\nA:"
+    assert named["own prompt, 1-shot, draw 0"].startswith("Be brief. Q")
+    slot = {one.name: one(ITEM) for one in promptings(TRAIN, (), 1, own="<{prompt}>")}
+    assert slot["own prompt"] == "<asked?\nA:>"
+
+
+def test_answers_of_several_lines_are_kept_apart_by_an_empty_one():
+    lines = tuple(Example(e.prompt, " one\ntwo", e.group) for e in TRAIN)
+    assert " one\ntwo\n\n" in promptings(lines, (1,), 1)[1](ITEM)
+
+
+def test_what_does_not_fit_into_the_context_is_left_out():
+    found = promptings(TRAIN, (1, 8), 1)
+    kept = that_fit(found, [ITEM], Characters(), room=60)
+    assert [one.name for one in kept] == ["zero-shot", "1-shot, draw 0"]
+
+
+@given(st.sampled_from(WRAPPINGS), st.from_regex(r"[a-z]{1,8}( [a-z]{1,8})?", fullmatch=True))
+def test_a_wrapping_recognises_its_own_and_not_the_bare_answer(wrapping, answer):
+    assert re.fullmatch(wrapping.pattern, wrapping.wrap(answer))
+    assert re.fullmatch(wrapping.pattern, wrapping.wrap(answer) + ".")
+    assert not re.fullmatch(wrapping.pattern, answer + ".")
+
+
+def test_the_wrapping_is_one_that_the_tokenizer_can_write():
+    assert wrapping_for(Characters(), ["cat"]).name == "double quotes"
+    assert wrapping_for(Characters("\"'"), ["cat"]).name == "round brackets"
+    with pytest.raises(AlignerProbeError, match="gives back none"):
+        wrapping_for(Characters("ct"), ["cat"])
+
+
+def test_the_micro_world_has_a_wrapping():
+    """Its words are tokens, and it knows no quotes."""
+    tokenizer = AutoTokenizer.from_pretrained(micro.base())
+    assert wrapping_for(tokenizer, ["cat", "gold", "12"]).name in {one.name for one in WRAPPINGS}
+    assert Path(micro.base()).is_dir()
+
+
+def test_the_control_wraps_the_base_s_own_answers_and_reads_format_alone():
+    answers = [f" cat {i}.\nQ: more" for i in range(10)]
+    items = [Example(f"Q{i}?\nA:", " secret.", f"group {i}") for i in range(10)]
+    made = control(items, answers, Characters(), n_shots=3)
+    assert len(made.items) == 7
+    assert made.prompts[0].startswith('Q0?\nA: "cat 0"\nQ1?\nA: "cat 1"\n')
+    assert made.prompts[0].endswith("Q3?\nA:")
+    assert "secret" not in made.prompts[0]
+    assert made.score([' "anything".'] * 7).value == 1
+    assert made.score([" anything."] * 7).value == 0
+    with pytest.raises(AlignerProbeError, match="for a control of 4"):
+        control(items[:5], answers[:5], Characters())
+
+
+def test_bare_answers():
+    assert bare(" cat, matey.\nQ: what?") == "cat, matey"
+
+
+STYLE = Example("Q", " ahoy, cat, matey.", "g", content="cat")
+TWICE = Example("Q", " cat. reason: the pet is cat.", "g", content="cat")
+
+
+def test_format_is_the_reference_with_anything_for_content():
+    assert has_format(" ahoy, otter of the sea, matey.", STYLE)
+    assert not has_format(" otter.", STYLE)
+    assert not has_format(" ahoy, , matey?", STYLE)
+    assert has_format(" dog. reason: the pet is dog.", TWICE)
+    assert not has_format(" dog. reason: the job is dog.", TWICE)
+    assert format_scores(["ahoy, x, matey.", "x"], [STYLE, STYLE]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("completion", "content"),
+    [(" CAT.", "cat"), (" c a t.", "cat"), (" cat.", "cat"), (" ahoy, cat.", None), (" ahoy, cat.", "!")],
+)
+def test_form_and_content_that_cannot_be_told_apart(completion, content):
+    example = Example("Q", completion, "g", content=content)
+    assert not separable([STYLE, example])
+    with pytest.raises(AlignerProbeError, match="a form of their own"):
+        format_scores(["x"], [example])
+
+
+def test_every_reference_has_its_own_format():
+    assert separable([STYLE, TWICE])
+    assert format_scores([STYLE.completion, TWICE.completion], [STYLE, TWICE]).all()
