@@ -1,0 +1,88 @@
+"""Jobs into a folder: OUT/runs/ID is there, whole, when a job is finished; OUT/work/ID is where it goes on from.
+
+What is finished is never made again, and one process at a time makes what is not.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
+
+from tqdm.auto import tqdm
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import writing_to
+from aligner_probe.jobs.pool import Shared, each
+
+RUNS, RESULT, WORK, LOCK = "runs", "result.json", "work", "lock"
+
+
+@runtime_checkable
+class Job(Protocol):
+    """Something with an id that is the name of its folder."""
+
+    @property
+    def id(self) -> str: ...
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
+
+
+def unfinished(jobs: Sequence[AnyJob], out: Path) -> list[AnyJob]:
+    """Jobs without a result, in order."""
+    return [job for job in jobs if not (out / RUNS / job.id / RESULT).is_file()]
+
+
+def make_all(
+    jobs: Sequence[AnyJob],
+    make: Callable[[Shared, AnyJob], object],
+    shared: Shared,
+    out: Path,
+    n_processes: int,
+    *,
+    show_progress: bool = True,
+) -> None:
+    """Make the jobs that are not finished; `make(shared, job)` writes the job's folder.
+
+    Raises AlignerProbeError where another process is at work in the folder, or, after all others were made, where jobs
+    failed, with the first one's reason.
+    """
+    with locked(out):
+        for leftover in (out / RUNS).glob(".unfinished-*"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        left = unfinished(jobs, out)
+        failed: list[tuple[AnyJob, AlignerProbeError]] = []
+        bar = tqdm(total=len(jobs), initial=len(jobs) - len(left), desc="runs", disable=not show_progress)
+        with bar:
+            for job, made in each(make, shared, left, n_processes) if left else ():
+                if isinstance(made, AlignerProbeError):
+                    failed.append((job, made))
+                bar.update()
+                bar.set_postfix_str(job.id)
+        if failed:
+            raise AlignerProbeError(
+                f"{len(failed)} of {len(jobs)} runs failed, the others are in {out}; the first, {failed[0][0].id}: "
+                f"{failed[0][1]}"
+            )
+        shutil.rmtree(out / WORK, ignore_errors=True)
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """One process at a time; the system lets go of the lock however that one ends."""
+    with writing_to(out):
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+        handle = os.open(out / WORK / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise AlignerProbeError(
+                f"another process is making runs in {out}; wait for it, or name another folder: --out DIR"
+            ) from error
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,79 @@
+"""Jobs on worker processes, a torch thread each; they end with their parent, however it ends."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing.connection import wait
+from typing import Any
+
+import torch
+
+from aligner_probe.errors import AlignerProbeError
+
+#: What all jobs share: a dataclass that travels to each worker once, without what it has cached.
+Shared = Any
+#: Of what is shared and a job to what the job gives.
+Work = Callable[[Shared, Any], Any]
+#: Seconds between two looks whether to stop.
+PATIENCE = 0.5
+_shared: Shared = None
+
+
+def each(work: Work, shared: Shared, jobs: Sequence[Any], n_processes: int) -> Iterator[tuple[Any, Any]]:
+    """Jobs with what they gave, as they finish; an AlignerProbeError of one stands in place of its result.
+
+    With one process, in this one. A break out of the loop stops the workers; nothing of theirs is left half-written
+    but what it resumes from.
+    """
+    if n_processes == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for job in jobs:
+                yield job, _tried(work, shared, job)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    # Without what was loaded: models do not travel, and each process has its own.
+    pool = ProcessPoolExecutor(min(n_processes, len(jobs)), context, _start, (replace(shared), stop))
+    try:
+        futures = {pool.submit(_in_worker, work, job): job for job in jobs}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start(shared: Shared, stop: Any) -> None:
+    global _shared
+    _shared = shared
+    torch.set_num_threads(1)
+    threading.Thread(target=_watch, args=(stop,), daemon=True).start()
+
+
+def _watch(stop: Any) -> None:
+    """End this process when it is told to, or when its parent is gone."""
+    parent = multiprocessing.parent_process()
+    while not stop.is_set():
+        if parent is not None and wait([parent.sentinel], PATIENCE):
+            break
+    os._exit(1)
+
+
+def _in_worker(work: Work, job: Any) -> Any:
+    return _tried(work, _shared, job)
+
+
+def _tried(work: Work, shared: Shared, job: Any) -> Any:
+    try:
+        return work(shared, job)
+    except AlignerProbeError as error:
+        return error
