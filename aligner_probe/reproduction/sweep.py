@@ -22,8 +22,8 @@ from aligner_probe.reproduction.plan import FREEZING, METHODS, Config, Planned, 
 from aligner_probe.reproduction.run import Bench, new_adapter, recipe_of
 from aligner_probe.training import fit
 
-#: Tried by SFT; DPO's are a thirtieth of them (the authors' are a ninetieth). A method's trials are spread about what it
-#: is usually trained with.
+#: Tried by SFT; DPO's are a thirtieth of them (the authors' are a ninetieth). A method's trials are spread about what
+#: it is usually trained with.
 GRIDS = {
     "aligner": (1e-2, 3e-2, 1e-1),
     "llama_adapter": (1e-2, 3e-2, 1e-1),
