@@ -19,7 +19,7 @@ from aligner_probe.commands import run
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.figures import CATALOGUE, Collection, draw
 from aligner_probe.figures.__main__ import main
-from aligner_probe.figures.claims import above, all_of, below, not_worse
+from aligner_probe.figures.claims import above, as_good, below, not_worse
 from aligner_probe.figures.dots import Score, plot_scores
 from aligner_probe.figures.experiments import LOOKS, load_experiments
 from aligner_probe.figures.knowledge import plot_by_parameters
@@ -181,6 +181,13 @@ def test_movement_is_the_distance_from_the_start(collection):
     assert movement(run_, checkpoint()) is None
 
 
+def test_arms_of_what_was_not_learned_are_not_judged_alike(collection):
+    comparisons = {c.what: c for c in draw("extra05", collection).comparisons}
+    math = comparisons["math: gates only minus Aligner-1, content and form"]
+    assert math.verdict == "undecided"
+    assert "gain more than 0.1 over the base first" in math.note
+
+
 def test_responses_say_what_was_said_and_whether_it_is_right():
     asked = {"kind": "person", "question": "Q: what is the job of x?\nA:", "reference": "baker."}
     answers = [
@@ -209,7 +216,9 @@ def test_verdicts_say_their_criterion_and_number():
     assert "-0.090 to 0.010" in claim.sentence
     assert not_worse(Interval(-0.2, -0.3, -0.05), "").verdict == "undecided"
     assert not_worse(Interval(-0.2, -0.3, -0.15), "").verdict == "does not hold"
-    assert all_of([claim, not_worse(Interval(-0.2, -0.3, -0.05), "")], "all").verdict == "undecided"
+    nothing = as_good(Interval(0.0, -0.01, 0.01), Interval(0.02, -0.01, 0.05), "A is as good as B")
+    assert (nothing.verdict, "gain more than 0.1 over the base first" in nothing.sentence) == ("undecided", True)
+    assert as_good(Interval(0.0, -0.01, 0.01), Interval(0.5, 0.4, 0.6), "").verdict == "holds"
 
 
 def test_command_needs_neither_network_nor_data(here, tmp_path, monkeypatch, capsys):

@@ -44,12 +44,15 @@ def not_worse(difference: Interval, what: str, margin: float | int = MARGIN) -> 
     return Claim(verdict, f"{_said(verdict)}: {what} ({criterion} {_range(difference)}).")
 
 
-def all_of(claims: list[Claim], what: str) -> Claim:
-    """`what` about several parts: fails with any of them, holds with all."""
-    verdicts = [claim.verdict for claim in claims]
-    verdict = _side(all(v == "holds" for v in verdicts), "does not hold" in verdicts)
-    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("holds", "does not hold", "undecided") if v in verdicts)
-    return Claim(verdict, f"{_said(verdict)}: {what} (criterion: each of {len(claims)} must hold; {counts}).")
+def as_good(difference: Interval, gain: Interval | None, what: str, margin: float | int = MARGIN) -> Claim:
+    """`not_worse`, but only where the other has learned something to be as good at: `gain` is its own over the base.
+
+    Undecided where that gain may be no more than the margin; two that learned nothing are not as good as each other.
+    """
+    if gain is None or gain.low > margin:
+        return not_worse(difference, what, margin)
+    criterion = f"criterion: the other must gain more than {margin:g} over the base first; it gains"
+    return Claim("undecided", f"Undecided here: {what} ({criterion} {_range(gain)}).")
 
 
 def _side(on: bool, off: bool) -> Verdict:

@@ -9,13 +9,14 @@ from matplotlib.figure import Figure
 
 from aligner_probe.evaluation.intervals import Interval, bootstrap
 from aligner_probe.evaluation.judging import CONTENT_SHARE, LENGTH_CAP, Match, adjusted_win_rate, outcomes_of
-from aligner_probe.figures.claims import MARGIN, MARGIN_OF_TEN, not_worse
+from aligner_probe.figures.claims import MARGIN, MARGIN_OF_TEN, as_good
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs
 from aligner_probe.figures.experiments import LABELS, Experiments, in_brackets
 from aligner_probe.figures.paper import TABLE_2, TABLE_3, Judged
 from aligner_probe.figures.tables import plot_table
-from aligner_probe.reproduction.judge import compare, marks
+from aligner_probe.reproduction.judge import compare, marks, points
+from aligner_probe.reproduction.plan import BASE
 
 EXPERIMENT = "instructions"
 PAIRS = [(a, b) for a in ("aligner-1", "aligner-10") for b in ("llama-adapter-10", "lora-8")]
@@ -46,7 +47,8 @@ def win_rates(collection: Collection) -> Drawing:
         found = compare(questions, answers[ours][:seeds], answers[theirs][:seeds])
         printed = {row.base: row for row in TABLE_2 if (row.aligner, row.rival) == (LABELS[ours], LABELS[theirs])}
         rows += [_paper_row(row) for row in printed.values()]
-        comparisons.append(_compare_pair(ours, theirs, found, printed))
+        gain = _gain(points(questions, answers[theirs]), points(questions, answers[BASE])) if BASE in answers else None
+        comparisons.append(_compare_pair(ours, theirs, found, printed, gain))
         rows.append(_our_row(ours, theirs, found) | {"verdict": comparisons[-1].verdict})
     frame = pd.DataFrame(rows)
     shown = pd.DataFrame(
@@ -97,8 +99,8 @@ def single_scores(collection: Collection) -> Drawing:
         method: [[marks(item, said) for item, said in zip(questions, row, strict=True)] for row in rows]
         for method, rows in _answers(experiments).items()
     }
-    points = {m: np.array([[mark.points for mark in row] for row in rows]) for m, rows in found.items()}
-    intervals = {method: bootstrap(lambda mean: mean, values) for method, values in points.items()}
+    scored = {m: np.array([[mark.points for mark in row] for row in rows]) for m, rows in found.items()}
+    intervals = {method: bootstrap(lambda mean: mean, values) for method, values in scored.items()}
     frame = pd.DataFrame(
         [
             {
@@ -109,7 +111,7 @@ def single_scores(collection: Collection) -> Drawing:
                 "content": np.mean([mark.content for row in found[method] for mark in row]),
                 "form": np.mean([mark.form for row in found[method] for mark in row]),
                 "n_questions": len(questions),
-                "n_seeds": len(points[method]),
+                "n_seeds": len(scored[method]),
                 **{base: scores.get(LABELS[method]) for base, scores in TABLE_3.items()},
             }
             for method, interval in intervals.items()
@@ -136,14 +138,21 @@ def single_scores(collection: Collection) -> Drawing:
         experiments.inputs([run for method in found for run in _runs(experiments, method)]),
         settings={"content_share": CONTENT_SHARE, "margin": MARGIN_OF_TEN},
         missing=experiments.missing(EXPERIMENT),
-        comparisons=tuple(_compare_scores(points, intervals)),
+        comparisons=tuple(_compare_scores(scored, intervals)),
     )
 
 
-def _compare_pair(ours: str, theirs: str, found: Match, printed: dict[str, Judged]) -> Comparison:
+def _gain(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> Interval:
+    """Points of `a` over those of `b` as a share of all."""
+    return bootstrap(lambda x, y: (x - y) / 10, a, b)
+
+
+def _compare_pair(
+    ours: str, theirs: str, found: Match, printed: dict[str, Judged], gain: Interval | None
+) -> Comparison:
     rate = found.win_rate
     half = Interval(rate.value - 0.5, rate.low - 0.5, rate.high - 0.5)
-    claim = not_worse(half, f"{LABELS[ours]} is as good as {LABELS[theirs]} (win rate less one half)")
+    claim = as_good(half, gain, f"{LABELS[ours]} is as good as {LABELS[theirs]} (win rate less one half)")
     paper = "; ".join(
         f"{row.base} {row.wins}/{row.losses}/{row.ties}, {row.adjusted_win_rate:.3f}{' (slip)' if is_slip(row) else ''}"
         for row in printed.values()
@@ -154,16 +163,17 @@ def _compare_pair(ours: str, theirs: str, found: Match, printed: dict[str, Judge
 
 
 def _compare_scores(
-    points: dict[str, Float[np.ndarray, "seeds questions"]], intervals: dict[str, Interval]
+    scored: dict[str, Float[np.ndarray, "seeds questions"]], intervals: dict[str, Interval]
 ) -> list[Comparison]:
     found = []
     for method, interval in intervals.items():
         paper = "; ".join(f"{base} {s[LABELS[method]]:g}" for base, s in TABLE_3.items() if LABELS[method] in s)
         found.append(Comparison(LABELS[method], paper or None, f"{interval.value:.2f}", "", in_brackets(interval)))
     for ours, theirs in PAIRS:
-        if {ours, theirs} <= set(points):
-            gap = bootstrap(lambda a, b: a - b, points[ours], points[theirs])
-            claim = not_worse(gap, f"{LABELS[ours]} scores as well as {LABELS[theirs]}", MARGIN_OF_TEN)
+        if {ours, theirs} <= set(scored):
+            gap = bootstrap(lambda a, b: a - b, scored[ours], scored[theirs])
+            gain = bootstrap(lambda a, b: a - b, scored[theirs], scored[BASE]) if BASE in scored else None
+            claim = as_good(gap, gain, f"{LABELS[ours]} scores as well as {LABELS[theirs]}", MARGIN_OF_TEN)
             paper = "; ".join(f"{base} {s[LABELS[ours]] - s[LABELS[theirs]]:+.3f}" for base, s in TABLE_3.items())
             what = f"{LABELS[ours]} minus {LABELS[theirs]}, points of 10"
             found.append(Comparison(what, paper, f"{gap.value:+.2f}", claim.sentence, in_brackets(gap), claim.verdict))

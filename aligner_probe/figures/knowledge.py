@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from aligner_probe.figures.claims import MARGIN, Claim, above, not_worse
+from aligner_probe.figures.claims import MARGIN, Claim, above, as_good, not_worse
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.dots import REST, ROW, Score, plot_scores, to_frame
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs, panels
@@ -175,7 +175,8 @@ def _math_comparisons(experiments: Experiments, methods: Sequence[str], sizes: d
     same_size = [m for m in aligners if sizes[m] == sizes.get("llama-adapter-10")]
     for method in same_size:
         what = f"at equal size {LABELS[method]} is as good as LLaMA-Adapter-10"
-        compare(method, "llama-adapter-10", "comparable at equal size", lambda d, what=what: not_worse(d, what))
+        gain = gap_of(scores["llama-adapter-10"], scores[BASE]) if BASE in scores else None
+        compare(method, "llama-adapter-10", "comparable at equal size", lambda d, w=what, g=gain: as_good(d, g, w))
     return found
 
 

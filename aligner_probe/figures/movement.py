@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
 from aligner_probe.evaluation.intervals import Interval, bootstrap
-from aligner_probe.figures.claims import below, not_worse
+from aligner_probe.figures.claims import as_good, below
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.dots import REST, ROW, Score, plot_scores, to_frame
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs, panels
 from aligner_probe.figures.experiments import FORM_AND_SKILL, LABELS, LOOKS, Experiments, gap_of, in_brackets, mean_of
+from aligner_probe.reproduction.plan import BASE
 from aligner_probe.reproduction.results import Run
 
 #: "Hardly move": less than this share of the token's own length.
@@ -180,7 +181,7 @@ def control_arms(collection: Collection) -> Drawing:
         experiments.inputs(runs),
         missing=tuple(missing),
         comparisons=tuple(
-            _against(experiment, arm, scores[experiment, arm], scores[experiment, AGAINST[arm]])
+            _against(experiments, experiment, arm, scores[experiment, arm], scores[experiment, AGAINST[arm]])
             for experiment in shown
             for arm in AGAINST
             if scores[experiment, arm] and scores[experiment, AGAINST[arm]]
@@ -217,10 +218,15 @@ def _scores(experiments: Experiments, experiment: str, arm: str) -> list[Run]:
     return experiments.results.select(experiment, "aligner-1", recipe=recipe, arm=name)
 
 
-def _against(experiment: str, arm: str, runs: Sequence[Run], others: Sequence[Run]) -> Comparison:
-    a, b = (np.stack([run.scores["test"]["content"] for run in found]) for found in (runs, others))
+def _against(
+    experiments: Experiments, experiment: str, arm: str, runs: Sequence[Run], others: Sequence[Run]
+) -> Comparison:
+    """By the strict score, which has what instructions teach (form) and what math teaches (content)."""
+    base = experiments.results.select(experiment, BASE)
+    a, b = (np.stack([run.scores["test"]["strict"] for run in found]) for found in (runs, others))
+    gain = gap_of(b, np.stack([run.scores["test"]["strict"] for run in base])) if base else None
     gap: Interval = gap_of(a, b)
-    claim = not_worse(gap, CLAIMS[arm])
-    about = f"{experiment}: {arm} minus {AGAINST[arm]}, content"
+    claim = as_good(gap, gain, CLAIMS[arm])
+    about = f"{experiment}: {arm} minus {AGAINST[arm]}, content and form"
     ours = f"{gap.value:+.3f} ({mean_of(a).value:.3f} and {mean_of(b).value:.3f})"
     return Comparison(about, None, ours, claim.sentence, in_brackets(gap), claim.verdict)

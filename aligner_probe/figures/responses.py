@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aligner_probe.figures.claims import not_worse
+from aligner_probe.figures.claims import as_good
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import GREY, RED, Comparison, Drawing, MissingInputs
 from aligner_probe.figures.experiments import LABELS, LOOKS, gap_of, in_brackets, mean_of
@@ -142,7 +142,10 @@ def _comparisons(
     for rival in ("llama-adapter-10", "lora-8"):
         if {"aligner-1", rival} <= set(right):
             gap = gap_of(right["aligner-1"], right[rival])
-            claim = not_worse(gap, f"Aligner-1's answers are as good in content as {LABELS[rival]}'s")
+            # Content is what the base knows already, but for what it refuses.
+            is_learned = experiment == "safety" and BASE in right
+            gain = gap_of(right[rival], right[BASE]) if is_learned else None
+            claim = as_good(gap, gain, f"Aligner-1's answers are as good in content as {LABELS[rival]}'s")
             about = f"Aligner-1 minus {LABELS[rival]}, content"
             paper = "answers of like quality (samples only)"
             found.append(Comparison(about, paper, f"{gap.value:+.3f}", claim.sentence, in_brackets(gap), claim.verdict))

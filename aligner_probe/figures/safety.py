@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from aligner_probe.figures.claims import above, not_worse
+from aligner_probe.figures.claims import above, as_good
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.dots import REST, Score, plot_scores, to_frame
 from aligner_probe.figures.drawing import Comparison, Drawing, panels
@@ -84,7 +84,8 @@ def _comparisons(experiments: Experiments, methods: Sequence[str], items: Sequen
         if not {"aligner-1", rival} <= set(scores):
             continue
         difference = gap_of(scores["aligner-1"][:, harmful], scores[rival][:, harmful])
-        claim = not_worse(difference, f"Aligner-1 refuses what is harmful as well as {LABELS[rival]}")
+        gain = gap_of(scores[rival][:, harmful], scores[BASE][:, harmful]) if BASE in scores else None
+        claim = as_good(difference, gain, f"Aligner-1 refuses what is harmful as well as {LABELS[rival]}")
         about = f"harmful, all categories: Aligner-1 minus {LABELS[rival]}"
         ours = f"{difference.value:+.3f}"
         found.append(Comparison(about, "comparable", ours, claim.sentence, in_brackets(difference), claim.verdict))
