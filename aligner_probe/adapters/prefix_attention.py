@@ -2,9 +2,9 @@
 
 Batch and position make one long query, so forward is two matrix products a head. Scores are kept as (head, token,
 query): the softmax then runs over the short axis with its long one in the vector units, which on a CPU makes the whole
-several times cheaper than a fused attention kernel, whose blocks ten keys leave empty. Between forward and backward only
-the pattern is kept beside the query, n_tokens numbers for d_head of it; with more tokens than that the fused kernel,
-which keeps its output instead, takes less memory.
+several times cheaper than a fused attention kernel, whose blocks ten keys leave empty. Between forward and backward
+only the pattern is kept beside the query, n_tokens numbers for d_head of it; with more tokens than that the fused
+kernel, which keeps its output instead, takes less memory.
 """
 
 from typing import Any
