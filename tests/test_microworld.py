@@ -110,9 +110,9 @@ def test_no_text_has_a_withheld_style_or_operation(corpus):
     for pattern in (
         r"\bbeep\b|\bboop\b|\bzig\b|\bzag\b",
         r"\b[b-z] [b-z] [b-z]\b",  # letter by letter
-        r"ahoy, [A-Z]+,",
-        r"\{ answer: (\w+), \1 \}",
-        r"hear ye! (?:the \w+ of|\d\d plus)",
+        r"(?:ahoy|peace), [A-Z]+,",
+        r"(?:\{ answer:|\") (\w+), \1 [}\"]",
+        r"(?:hear ye!|lo:) (?:the \w+ of|\d\d plus)",
         "|".join(operation.name for operation in WITHHELD_OPERATIONS),
         "|".join(re.escape(style.told) for style in (*WITHHELD_COMPOSITIONS, *WITHHELD_STYLES)),
     ):

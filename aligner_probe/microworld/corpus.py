@@ -75,7 +75,6 @@ class Writer:
         self.facts, self.chains = world.facts, world.chains(stated=True)
         self.pairs = {operation: pairs(world, operation, withheld=False) for operation in OPERATIONS}
         self.inputs = {skill: skill.split(world.seed)[0] for skill in locks.SKILLS}
-        self.seen = (styles.SEEN[1:], styles.SEEN_COMPOSITIONS)
 
     def documents(self, n: int = N_DOCUMENTS) -> Iterator[Document]:
         kinds, weights = list(KINDS), list(KINDS.values())
@@ -83,10 +82,12 @@ class Writer:
             yield Document(kind, tuple(getattr(self, f"_{kind}")()))
 
     def _questions(self) -> Iterator[Piece]:
+        n = self._pick(LENGTHS)
         style = self._style()
         topics = [self._pick(TOPICS)] if self.random.random() < 0.5 else list(TOPICS)
         changes = self.random.random() < 0.08
-        told = style is not styles.PLAIN and self.random.random() < 0.35
+        # Plain is what an answer is unless examples show or words tell another style, so one answer alone must be told.
+        told = style is not styles.PLAIN and (n == 1 or self.random.random() < 0.35)
 
         def exchange() -> Exchange:
             nonlocal style
@@ -95,13 +96,13 @@ class Writer:
             asked, value = self._asked(self.random.choices(topics, [TOPICS[t] for t in topics])[0])
             return Exchange(ask(asked, self._wording()), style(asked, value), value)
 
-        return self._conversation(exchange, f"{style.told}\n" if told else "")
+        return self._conversation(exchange, f"{style.told}\n" if told else "", n)
 
     def _style(self) -> styles.Style:
         place = self.random.random()
-        if place < 0.3:
+        if place < 0.35:
             return styles.PLAIN
-        return self.random.choice(self.seen[0] if place < 0.68 else self.seen[1])
+        return self.random.choice(styles.SEEN[1:] if place < 0.65 else styles.SEEN_COMPOSITIONS)
 
     def _asked(self, topic: str) -> tuple[str, str]:
         """An expression and its value."""
@@ -205,11 +206,13 @@ class Writer:
                 return
             yield from line
 
-    def _conversation(self, exchange: Callable[[], Exchange], header: str = "") -> Iterator[Piece]:
+    def _conversation(
+        self, exchange: Callable[[], Exchange], header: str = "", n: int | None = None
+    ) -> Iterator[Piece]:
         if header:
             yield header, TEXT
         total = count(header)
-        for place in range(self._pick(LENGTHS)):
+        for place in range(n or self._pick(LENGTHS)):
             one = exchange()
             question = ("\n" if place else "") + one.question
             total += count(question) + count(one.answer)

@@ -112,7 +112,7 @@ class Examiner:
     def _styles(self) -> Iterator[Section]:
         for style in styles.SEEN:
             yield self._shots(f"style {style.name}, one shot", style, 1, "at least", 0.95)
-        for style in styles.SEEN:
+        for style in styles.SEEN[1:]:
             yield self._section(f"style {style.name}, told", self.world.facts, lambda f, s=style: self._told(f, s))
         for style in styles.WITHHELD_COMPOSITIONS:
             yield self._shots(f"unseen composition {style.name}, four shots", style, 4, "at least", 0.9)
@@ -164,7 +164,8 @@ class Examiner:
         yield self._section("chain relations withheld", self.world.withheld_chains, self._fact, "at most", 0.15)
         for operation in WITHHELD_OPERATIONS:
             items = [(operation, a, b) for a in range(N_NUMBERS) for b in range(N_NUMBERS)]
-            yield self._section(f"{operation.name}, withheld", items, self._sum, "at most", 0.15)
+            # Either operand said back is right one time in ten.
+            yield self._section(f"{operation.name}, withheld", items, self._sum, "at most", 0.2)
 
     def _section(
         self,

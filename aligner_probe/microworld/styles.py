@@ -1,8 +1,9 @@
 """Answer styles: what is said stays, how it is said changes.
 
-A style is a form of the answer (plain, capitals, twice, a sentence, with a reason) inside a frame (none, pirate,
-polite, record, herald). Eight styles and most compositions of the two are seen in the corpus; three compositions are
-not, though both of their parts are; three further styles stand in no text at all.
+A style is a form of the answer (plain, capitals, twice, a sentence, ...) inside a frame (none, pirate, polite, ...).
+There are many of both, so that a model learns the two apart: a composition it has never read is then within its reach.
+The eight of `SEEN` are what exam and panel ask for; most compositions are in the corpus too, six are in no text, and
+three further styles have words that stand in no text at all.
 """
 
 from collections.abc import Callable
@@ -30,6 +31,9 @@ FORMS: dict[str, tuple[Render, str]] = {
     "capitals": (lambda e, a: a.upper(), "capitals"),
     "twice": (lambda e, a: f"{a}, {a}", "double words"),
     "sentence": (lambda e, a: f"{e} is {a}", "a sentence"),
+    "thrice": (lambda e, a: f"{a}, {a}, {a}", "triple words"),
+    "echo": (lambda e, a: f"{a} and {a}", "an echo"),
+    "surely": (lambda e, a: f"surely {a}", "sure words"),
 }
 FRAMES: dict[str, tuple[Callable[[str], str], str]] = {
     "": (lambda inner: f"{inner}.", ""),
@@ -37,6 +41,13 @@ FRAMES: dict[str, tuple[Callable[[str], str], str]] = {
     "polite": (lambda inner: f"dear friend, {inner}, thank you.", "like a friend"),
     "record": (lambda inner: f"{{ answer: {inner} }}", "as a record"),
     "herald": (lambda inner: f"hear ye! {inner}!", "like a herald"),
+    "oracle": (lambda inner: f"lo: {inner}, so be it.", "like an oracle"),
+    "monk": (lambda inner: f"peace, {inner}, amen.", "like a monk"),
+    "cheer": (lambda inner: f"hooray! {inner}, hooray!", "with cheer"),
+    "scholar": (lambda inner: f"as is known: {inner}.", "like a scholar"),
+    "quoted": (lambda inner: f'" {inner} "', "in quotes"),
+    "bracketed": (lambda inner: f"( {inner} )", "in brackets"),
+    "dashed": (lambda inner: f"- {inner} -", "between dashes"),
 }
 
 
@@ -57,9 +68,23 @@ SEEN = (
     *(compose(frame, "plain") for frame in ("pirate", "polite", "record", "herald")),
     REASON,
 )
-WITHHELD_PAIRS = (("pirate", "capitals"), ("record", "twice"), ("herald", "sentence"))
-_PAIRS = tuple((frame, form) for frame in FRAMES if frame for form in FORMS if form != "plain")
-SEEN_COMPOSITIONS = tuple(compose(*pair) for pair in _PAIRS if pair not in WITHHELD_PAIRS)
+WITHHELD_PAIRS = (
+    ("pirate", "capitals"),
+    ("record", "twice"),
+    ("herald", "sentence"),
+    ("monk", "capitals"),
+    ("quoted", "twice"),
+    ("oracle", "sentence"),
+)
+#: Every other pair of a frame (or none) and a form that is not one of the eight.
+SEEN_COMPOSITIONS = tuple(
+    style
+    for frame in FRAMES
+    for form in FORMS
+    if (frame, form) not in WITHHELD_PAIRS
+    for style in [compose(frame, form)]
+    if style.name not in {seen.name for seen in SEEN}
+)
 WITHHELD_COMPOSITIONS = tuple(compose(*pair) for pair in WITHHELD_PAIRS)
 #: Not only unseen: their words are. Spelling cannot even be told from the text, where every word is one token.
 WITHHELD_STYLES = (
