@@ -1,5 +1,6 @@
 """The README's examples run as printed."""
 
+import json
 import os
 import re
 import shlex
@@ -7,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import DATA, ROOT
 
 README = (ROOT / "README.md").read_text()
 
@@ -16,21 +17,35 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_python_examples(authors, capsys):
+@pytest.fixture
+def filled(tmp_path):
+    """The README's placeholders filled in: MODEL with a real small model, mytask.jsonl with a task."""
+    model = DATA / "models" / "stories260K"
+    if not model.is_dir():
+        pytest.skip(f"no {model}; set ALIGNER_PROBE_DATA to a folder with models/")
+    rows = [{"prompt": f"Lily has {i} red", "completion": " balls."} for i in range(40)]
+    (tmp_path / "mytask.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return lambda text: text.replace("MODEL", str(model))
+
+
+def test_python_examples(authors, filled, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     scope: dict = {}
     for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), scope)
+        exec(compile(filled(block), "README.md", "exec"), scope)
+    assert (tmp_path / "out" / "mine" / "adapter_model.safetensors").is_file()
     said = capsys.readouterr().out
     assert "shared_start_rounding" in said
     assert "+0.954" in said
 
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("python ")]
+assert len(COMMANDS) >= 4
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands(authors, command, tmp_path):
-    _, *arguments = shlex.split(command)
+def test_commands(authors, filled, command, tmp_path):
+    _, *arguments = shlex.split(filled(command))
     done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
