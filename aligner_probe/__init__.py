@@ -42,6 +42,7 @@ _HOMES = {
     "load_model": "models",
     "load_task": "tasks.loading",
     "parameter_table": "sizes",
+    "probe_task": "probing.probe",
     "recipe": "training.recipe",
     "save_adapter": "checkpoints.adapters",
     "save_checkpoint": "checkpoints.native",

@@ -105,7 +105,7 @@ def test_the_control_wraps_the_base_s_own_answers_and_reads_format_alone():
     items = [Example(f"Q{i}?\nA:", " secret.", f"group {i}") for i in range(10)]
     made = control(items, answers, Characters(), n_shots=3)
     assert len(made.items) == 7
-    assert made.prompts[0].startswith('Q0?\nA: "cat 0"\nQ1?\nA: "cat 1"\n')
+    assert made.prompts[0].startswith('Q0?\nA: "cat 0".\nQ1?\nA: "cat 1".\n')
     assert made.prompts[0].endswith("Q3?\nA:")
     assert "secret" not in made.prompts[0]
     assert made.score([' "anything".'] * 7).value == 1

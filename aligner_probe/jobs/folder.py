@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -44,9 +44,11 @@ def make_all(
     n_processes: int,
     *,
     show_progress: bool = True,
+    bar: tqdm | None = None,
 ) -> None:
     """Make the jobs that are not finished; `make(shared, job)` writes the job's folder.
 
+    Where they are part of more work, `bar` is the bar over all of it.
     Raises AlignerProbeError where another process is at work in the folder, or, after all others were made, where jobs
     failed, with the first one's reason.
     """
@@ -55,8 +57,9 @@ def make_all(
             shutil.rmtree(leftover, ignore_errors=True)
         left = unfinished(jobs, out)
         failed: list[tuple[AnyJob, AlignerProbeError]] = []
-        bar = tqdm(total=len(jobs), initial=len(jobs) - len(left), desc="runs", disable=not show_progress)
-        with bar:
+        own = tqdm(total=len(jobs), desc="runs", disable=not show_progress) if bar is None else nullcontext(bar)
+        with own as bar:
+            bar.update(len(jobs) - len(left))
             for job, made in each(make, shared, left, n_processes) if left else ():
                 if isinstance(made, AlignerProbeError):
                     failed.append((job, made))

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing.connection import wait
 from typing import Any
@@ -26,7 +27,7 @@ def each(work: Work, shared: Shared, jobs: Sequence[Any], n_processes: int) -> I
     """Jobs with what they gave, as they finish; an AlignerProbeError of one stands in place of its result.
 
     With one process, in this one. A break out of the loop stops the workers; nothing of theirs is left half-written
-    but what it resumes from.
+    but what it resumes from. Raises AlignerProbeError where a worker was killed.
     """
     if n_processes == 1:
         threads = torch.get_num_threads()
@@ -45,6 +46,11 @@ def each(work: Work, shared: Shared, jobs: Sequence[Any], n_processes: int) -> I
         futures = {pool.submit(_in_worker, work, job): job for job in jobs}
         for future in as_completed(futures):
             yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise AlignerProbeError(
+            "a worker process was killed, perhaps for want of memory; what is finished is kept. Go on with the same "
+            "command (--resume where it has that), with fewer --jobs"
+        ) from error
     except BaseException:
         stop.set()
         raise

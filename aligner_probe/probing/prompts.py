@@ -145,15 +145,21 @@ def control(
 
     Raises AlignerProbeError for fewer than two more items than are shown.
     """
-    usable = [(item, bare(answer)) for item, answer in zip(items, answers, strict=True) if bare(answer)]
+    usable = [(item, answer) for item, answer in zip(items, answers, strict=True) if bare(answer)]
     if len(usable) < n_shots + 2:
         raise AlignerProbeError(
             f"{len(usable)} items with an answer, for a control of {n_shots} examples; expected {n_shots + 2} or more"
         )
-    wrapping = wrapping_for(tokenizer, [answer for _, answer in usable])
+    wrapping = wrapping_for(tokenizer, [bare(answer) for _, answer in usable])
     shown, asked = usable[:n_shots], usable[n_shots : n_shots + n_items]
-    shots = tuple(Example(item.prompt, f" {wrapping.wrap(answer)}", item.group) for item, answer in shown)
+    shots = tuple(Example(item.prompt, f" {_wrapped(answer, wrapping)}", item.group) for item, answer in shown)
     return Control(wrapping, Prompting("control", shots, n_shots), tuple(item for item, _ in asked))
+
+
+def _wrapped(answer: str, wrapping: Wrapping) -> str:
+    """An answer in the format, ended as it was: only the format is to be new to the base."""
+    line, inner = answer.strip().split("\n")[0], bare(answer)
+    return wrapping.wrap(inner) + line[len(inner) :]
 
 
 def bare(answer: str) -> str:

@@ -1,0 +1,106 @@
+"""A probe's report as a picture and a page: score against trained numbers, prompts and floors as lines."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from aligner_probe.figures.drawing import BLACK, BLUES, GREY, MARKERS, RED, YELLOWS
+from aligner_probe.files import write_text
+
+COLOURS = {"Aligner": BLUES[0], "LoRA": RED, "LLaMA-Adapter": YELLOWS[0]}
+OTHER_COLOURS = (BLUES[1], YELLOWS[1], BLUES[2], YELLOWS[2])
+#: Arms that train nothing, as lines: colour and dashes.
+LINES = {"base": (GREY, "-"), "prompt": (BLACK, "--"), "constant": (GREY, ":"), "reference-shuffled": (GREY, "-.")}
+MEASURES = (
+    ("F", "share of the gap that the best prompt recovers"),
+    ("R1", "share of the gap that Aligner-1 recovers"),
+    ("B", "share that a free output bias in every layer recovers"),
+    ("delta", "R1 less what a random subspace of its size recovers"),
+    ("K", "right answers of another domain after training, by those before"),
+)
+
+
+def plot_doses(report: dict[str, Any], ax: Axes, which: str = "strict") -> Axes:
+    """Scores of each family against trained numbers, log axis, 95 % intervals; base, prompt and floors as lines."""
+    found = report["measures"][which]
+    sizes = {run["arm"]: run["n_parameters"] for run in report["runs"]}
+    for marker, (family, dose) in zip(MARKERS, found["doses"].items(), strict=False):
+        arms = [point["arm"] for point in dose["points"]]
+        _points(ax, [sizes[arm] for arm in arms], [found["scores"][arm] for arm in arms], family,
+                COLOURS.get(family, BLUES[1]), marker, line=len(arms) > 1)  # fmt: skip
+    in_families = {point["arm"] for dose in found["doses"].values() for point in dose["points"]}
+    alone = [arm for arm in sizes if arm not in in_families and not arm.endswith("-shuffled")]
+    for place, arm in enumerate(alone):
+        colour = OTHER_COLOURS[place % len(OTHER_COLOURS)]
+        _points(ax, [sizes[arm]], [found["scores"][arm]], arm, colour, "x", line=False)
+    for arm, (colour, dashes) in LINES.items():
+        if arm in found["scores"]:
+            ax.axhline(found["scores"][arm]["value"], color=colour, linestyle=dashes, linewidth=1, label=arm)
+    ax.set(xscale="log", xlabel="trained numbers", ylabel=f"{which} score", title=report["task"]["name"])
+    ax.legend(fontsize=7, frameon=False)
+    return ax
+
+
+def plot_comparison(reports: Sequence[dict[str, Any]], ax: Axes, family: str = "Aligner") -> Axes:
+    """One family's recovery against trained numbers for several tasks: the paper's Figure 5b for any tasks.
+
+    Each task has a colour, its best prompt (F) is a dashed line of it.
+    """
+    colours = (BLUES[0], RED, YELLOWS[0], BLUES[1], YELLOWS[1], BLUES[2], GREY)
+    for place, report in enumerate(reports):
+        colour, marker = colours[place % len(colours)], MARKERS[place % len(MARKERS)]
+        label = f"{report['task']['name']}: {report['verdict']}"
+        dose = report["measures"]["strict"]["doses"].get(family)
+        points = [] if dose is None else dose["points"]
+        known = [point for point in points if point["recovered"]["value"] is not None]
+        if known:
+            numbers = [point["n_parameters"] for point in known]
+            _points(ax, numbers, [p["recovered"] for p in known], label, colour, marker, line=len(known) > 1)
+        if report["F"]["value"] is not None:
+            ax.axhline(report["F"]["value"], color=colour, linestyle="--", linewidth=1)
+    ax.set(xscale="log", xlabel=f"trained numbers ({family})", ylabel="share of the gap recovered")
+    if ax.get_legend_handles_labels()[0]:  # none where no reference learned anything
+        ax.legend(fontsize=7, frameon=False)
+    return ax
+
+
+def write_page(reports: Sequence[dict[str, Any]], file: Path) -> None:
+    """One self-contained HTML page of a report, or of several side by side."""
+    environment = Environment(loader=PackageLoader("aligner_probe.figures", "."), autoescape=True, trim_blocks=True)
+    page = environment.get_template("probe_report.html.jinja").render(
+        reports=reports,
+        plots=[_svg(lambda ax, report=report: plot_doses(report, ax)) for report in reports],
+        comparison=_svg(lambda ax: plot_comparison(reports, ax)) if len(reports) > 1 else "",
+        measures=MEASURES,
+    )
+    write_text(file, page)
+
+
+def _points(
+    ax: Axes, numbers: list[int], found: list[dict], label: str, colour: str, marker: str, *, line: bool
+) -> None:
+    values = [one["value"] for one in found]
+    bounds = [
+        [_distance(one["value"], one["low"]) for one in found],
+        [_distance(one["high"], one["value"]) for one in found],
+    ]
+    ax.errorbar(numbers, values, bounds, color=colour, marker=marker, markersize=5, capsize=2, label=label,
+                linestyle="-" if line else "none", linewidth=1.2)  # fmt: skip
+
+
+def _distance(upper: float | None, lower: float | None) -> float:
+    """Between two bounds; nothing where one is open."""
+    return 0.0 if upper is None or lower is None else max(0.0, upper - lower)
+
+
+def _svg(draw: Any) -> str:
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    draw(figure.subplots())
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]

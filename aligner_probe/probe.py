@@ -1,0 +1,131 @@
+"""Is a task form, latent, or new to a base model? Runs, controls, a verdict with its reasons, and a report.
+
+python -m aligner_probe.probe run --task mytask.jsonl --out DIR
+python -m aligner_probe.probe compare DIR DIR ... --out FILE.html
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from aligner_probe.commands import Parser, run
+
+EPILOG = """\
+OUT gets plan.json, runs/ID/ with result.json and adapter/, report.json and report.html.
+Interrupted, the same command with --resume goes on; what is finished is not made again.
+"""
+
+
+def parser() -> Parser:
+    parser = Parser(prog="python -m aligner_probe.probe", description=__doc__.splitlines()[0], epilog=EPILOG)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    probe = commands.add_parser("run", help="probe a task", epilog=EPILOG)
+    probe.add_argument("--task", required=True, metavar="T", help='JSONL, a folder with train.jsonl, or "panel:NAME"')
+    probe.add_argument("--test", type=Path, metavar="FILE", help="JSONL (default: a folder's test.jsonl, else a split)")
+    probe.add_argument("--validation", type=Path, metavar="FILE", help="JSONL (default: a split)")
+    probe.add_argument(
+        "--kind",
+        choices=("general", "memory"),
+        help="memory: tested on trained groups in other words (default: general)",
+    )
+    probe.add_argument("--model", default="microworld", metavar="M", help="a hub id or a folder (default: microworld)")
+    probe.add_argument("--scorer", metavar="S", help="exact, contains, regex:PATTERN, ... (default: guessed, and said)")
+    probe.add_argument("--budget", choices=("quick", "standard", "thorough"), default="standard")
+    probe.add_argument("--prompt-file", type=Path, metavar="FILE", help="your own prompt, with {prompt} or before it")
+    probe.add_argument("--off-domain", type=Path, metavar="FILE", help="JSONL of another domain, for K")
+    probe.add_argument("--prompt-template", metavar="TEXT", help="with {field}s; \\n is a new line")
+    probe.add_argument("--completion-field", metavar="FIELD")
+    probe.add_argument("--out", type=Path, metavar="DIR", help="where to (default: probe-TASK-BUDGET)")
+    probe.add_argument("--json", type=Path, metavar="FILE", help="the report's JSON here, too")
+    probe.add_argument("--resume", action="store_true", help="go on with what is in DIR")
+    probe.add_argument("--dry-run", action="store_true", help="say what would be done and how long it takes")
+    probe.add_argument("--jobs", type=_positive, default=2, metavar="N", help="processes, a thread each (default: 2)")
+    probe.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base")
+    probe.add_argument("--device", help="for instance cuda (default: cpu)")
+    compare = commands.add_parser("compare", help="several reports on one chart and table")
+    compare.add_argument("reports", nargs="+", type=Path, metavar="DIR", help="folders of probes, or their report.json")
+    compare.add_argument("--out", type=Path, default=Path("comparison.html"), metavar="FILE", help="the page")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+    return _compare(options) if options.command == "compare" else _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    import json
+
+    from aligner_probe.errors import AlignerProbeError
+    from aligner_probe.figures.probe import write_page
+    from aligner_probe.files import write_text
+    from aligner_probe.probing.inputs import load_parts
+    from aligner_probe.probing.plan import described
+    from aligner_probe.probing.probe import carry_out_probe, new_probe, with_off_domain
+    from aligner_probe.probing.timing import seconds_and_memory
+    from aligner_probe.tasks.loading import load_task
+    from aligner_probe.tasks.templates import unescape
+
+    template = None if options.prompt_template is None else unescape(options.prompt_template)
+    reading = {"prompt_template": template, "completion_field": options.completion_field}
+    given = load_parts(options.task, options.test, options.validation, options.kind, **reading)
+    own = None
+    if options.prompt_file is not None:
+        try:
+            own = options.prompt_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise AlignerProbeError(f"{options.prompt_file}: {error}; expected a text file with your prompt") from error
+    probe = new_probe(
+        options.model,
+        given.train,
+        test=given.test,
+        validation=given.validation,
+        kind=given.kind,
+        scorer=options.scorer,
+        budget=options.budget,
+        off_domain=None if options.off_domain is None else load_task(options.off_domain),
+        own_prompt=own,
+        dtype=options.dtype,
+        device=options.device,
+    )
+    print(f"{given.train.name}: {given.kind}, scored by {probe.bench.scorer!r}, because {probe.why_scorer}")
+    out = options.out or Path(f"probe-{given.train.name}-{options.budget}")
+    probe = with_off_domain(probe)
+    if options.dry_run or not options.resume:
+        seconds, memory = seconds_and_memory(probe.plan, probe.bench)
+        print(described(probe.plan, seconds, options.jobs, memory))
+        print(f"power: {probe.parts.power():.2f} with {probe.parts.n_units} independent items, R = 0.75 against 0.5")
+    if options.dry_run:
+        return 0
+    result = carry_out_probe(probe, out, n_processes=options.jobs, resume=options.resume)
+    write_page([result.report], out / "report.html")
+    if options.json is not None:
+        write_text(options.json, json.dumps(result.report, indent=1, allow_nan=False) + "\n")
+    print(f"{result.verdict.outcome}: {result.verdict.reason}")
+    for note in result.verdict.notes:
+        print(f"- {note}")
+    print(f"made {out / 'report.html'}")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from aligner_probe.figures.probe import write_page
+    from aligner_probe.probing.report import comparison, read_report
+
+    reports = [read_report(path) for path in options.reports]
+    print(comparison(reports).to_string(index=False))
+    write_page(reports, options.out)
+    print(f"made {options.out}")
+    return 0
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}; expected 1 or more")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

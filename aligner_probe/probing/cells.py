@@ -1,0 +1,234 @@
+"""One cell of a probe: ask the base, tune a learning rate, or train and ask; its folder is whole or not there."""
+
+import json
+import math
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aligner_probe.checkpoints.adapters import save_adapter
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation import generate
+from aligner_probe.files import whole, write_text
+from aligner_probe.jobs.folder import RESULT, RUNS, WORK
+from aligner_probe.models import fingerprint
+from aligner_probe.probing.arms import BASE, CONSTANT, PROMPT
+from aligner_probe.probing.bench import Bench, first, shuffled
+from aligner_probe.probing.methods import METHODS, new_adapter
+from aligner_probe.probing.plan import Cell, tune_id
+from aligner_probe.probing.prompts import Control, control, promptings, that_fit
+from aligner_probe.tasks.task import Task
+from aligner_probe.training import Recipe, fit, recipe
+from aligner_probe.training.callbacks import Callback
+from aligner_probe.training.provenance import PACKAGES
+from aligner_probe.versions import git_state, versions
+
+ADAPTER = "adapter"
+#: From this share of the steps on, what is gained is "late".
+LATE = 0.6
+#: Lower layers, which do not change, are kept here for all cells.
+LOWER_LAYERS = "lower_layers"
+#: Tokens of a control's answer.
+CONTROL_TOKENS = 16
+
+
+def carry_out(bench: Bench, cell: Cell, *, out: Path) -> Path:
+    """Make one cell, and return its folder `out/runs/ID`; nothing is there before it is finished.
+
+    Raises AlignerProbeError where the folder is there already, or as `fit` and `score_task` do.
+    """
+    work = out / WORK / cell.id
+    with whole(out / RUNS / cell.id) as folder:
+        folder.mkdir()
+        began = time.perf_counter()
+        made = {"prompts": _prompts, "tune": _tuned, "train": _trained}[cell.kind](bench, cell, out, work, folder)
+        provenance = {"versions": versions(PACKAGES), "git": git_state(), "base": fingerprint(bench.model)}
+        result = asdict(cell) | made | {"seconds": round(time.perf_counter() - began, 2), "provenance": provenance}
+        write_text(folder / RESULT, json.dumps(result, sort_keys=True) + "\n")
+    shutil.rmtree(work, ignore_errors=True)
+    return out / RUNS / cell.id
+
+
+def read_result(out: Path, cell_id: str) -> dict[str, Any] | None:
+    """What a finished cell found; None where it is not finished. Raises AlignerProbeError where it is damaged."""
+    file = out / RUNS / cell_id / RESULT
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AlignerProbeError(
+            f"{file} is damaged ({error}); remove its folder and go on: --resume makes it again"
+        ) from error
+
+
+def recipe_for(bench: Bench, lr: float, order_seed: int, steps: int | None = None) -> Recipe:
+    """How a run is trained."""
+    budget = bench.budget
+    n = len(bench.parts.train)
+    return recipe(
+        "corrected",
+        lr=lr,
+        batch_size=min(budget.batch_size, n),
+        steps=steps or budget.steps,
+        evaluate_every=min(budget.evaluate_every, steps or budget.steps),
+        patience=budget.patience,
+        seed=order_seed,
+    )
+
+
+def material(bench: Bench, cell: Cell) -> tuple[Task, Task]:
+    """What an arm trains on and stops by; on shuffled answers, both are."""
+    train, validation = bench.parts.train, bench.parts.validation
+    if not METHODS[cell.arm].shuffled:
+        return train, validation
+    memory = bench.parts.kind == "memory"
+    return tuple(shuffled(part, memory, cell.order_seed) for part in (train, validation))
+
+
+def _prompts(bench: Bench, cell: Cell, out: Path, work: Path, folder: Path) -> dict[str, Any]:
+    budget, parts = bench.budget, bench.parts
+    validation = first(parts.validation, budget.n_validation)
+    tried = promptings(parts.train.examples, budget.shots, budget.draws, own=bench.own_prompt)
+    items = [*validation.examples, *parts.test.examples]
+    room = bench.model.cfg.n_ctx - _longest_answer(bench)
+    fitting = that_fit(tried, items, bench.model.tokenizer, room)
+    found = {one.name: bench.asked(validation, one)[0] for one in fitting}
+    means = {
+        name: {which: float(np.mean(values)) for which, values in scores.items()} for name, scores in found.items()
+    }
+    kinds = next(iter(found.values())).keys()
+    chosen = {which: max(means, key=lambda name: means[name][which]) for which in kinds}
+    base, said = bench.asked(parts.test)
+    by_name = {one.name: one for one in fitting}
+    asked = {name: bench.asked(parts.test, by_name[name]) for name in set(chosen.values())}
+    prompt = {which: asked[name][0][which] for which, name in chosen.items()}
+    answer, constant = bench.constant()
+    scores = {BASE: base, PROMPT: prompt, CONSTANT: constant}
+    scores[BASE]["likelihood"] = bench.likelihoods(parts.test)
+    scores[PROMPT]["likelihood"] = bench.likelihoods(parts.test, by_name[chosen["strict"]])
+    return {
+        "scores": scores,
+        "completions": {BASE: said, PROMPT: asked[chosen["strict"]][1]},
+        "validation": means,
+        "left_out": [one.name for one in tried if one.name not in by_name],
+        "chosen": chosen,
+        "prompt_text": by_name[chosen["strict"]](parts.test.examples[0]),
+        "constant_answer": answer,
+        "control": _control(bench),
+        "off_domain": bench.kept(),
+    }
+
+
+def _control(bench: Bench) -> dict[str, Any] | None:
+    """The positive control, on what the base knows best: items of another domain where there are any."""
+    task = bench.off_domain or bench.parts.train
+    task = first(task, bench.budget.n_off_domain)
+    answers = generate(bench.model, task.prompts, max_new_tokens=CONTROL_TOKENS, stop=["\n"])
+    try:
+        made: Control = control(task.examples, answers, bench.model.tokenizer)
+    except AlignerProbeError as reason:
+        return {"reason": str(reason)}
+    said = generate(bench.model, made.prompts, max_new_tokens=CONTROL_TOKENS, stop=["\n"])
+    return asdict(made.score(said)) | {"wrapping": made.wrapping.name, "completions": said, "prompt": made.prompts[0]}
+
+
+def _longest_answer(bench: Bench) -> int:
+    tasks = (bench.parts.test, bench.parts.validation)
+    texts = [example.completion for task in tasks for example in task.examples]
+    return max(map(len, bench.model.tokenizer(texts, add_special_tokens=False)["input_ids"])) + CONTROL_TOKENS
+
+
+def _tuned(bench: Bench, cell: Cell, out: Path, work: Path, folder: Path) -> dict[str, Any]:
+    """Successive halving: all rates for a quarter of the steps, the better half of them for half."""
+    left, losses = list(METHODS[cell.arm].rates), []
+    kept = out / WORK / LOWER_LAYERS
+    for share in (4, 2):
+        steps = max(1, bench.budget.steps // share)
+        found = {rate: _loss(bench, cell, rate, steps, kept) for rate in left}
+        losses += [{"rate": rate, "steps": steps, "validation_loss": loss} for rate, loss in found.items()]
+        left = sorted(left, key=lambda rate: found[rate])[: math.ceil(len(left) / 2)]
+    if not math.isfinite(found[left[0]]):
+        raise AlignerProbeError(f"no learning rate trains {cell.arm}; tried {', '.join(map(str, found))}")
+    return {"lr": left[0], "trials": losses}
+
+
+def _loss(bench: Bench, cell: Cell, rate: float, steps: int, kept: Path) -> float:
+    """Best validation loss; infinite where training diverges."""
+    train, validation = material(bench, cell)
+    adapter = new_adapter(cell.arm, bench.model, cell.start_seed)
+    how = recipe_for(bench, rate, cell.order_seed, steps)
+    try:
+        done = fit(
+            bench.model, adapter, train, validation=validation, recipe=how, cache_folder=kept, show_progress=False
+        )
+    except AlignerProbeError as error:
+        if "the loss is" in str(error):
+            return math.inf
+        raise
+    return done.best_validation_loss
+
+
+class _Follow(Callback):
+    """The strict score on validation where the last part of a training begins; in a file, for a run that goes on."""
+
+    def __init__(self, bench: Bench, validation: Task, at: int, file: Path):
+        self.bench, self.validation, self.at, self.file = bench, validation, at, file
+
+    @property
+    def score(self) -> float | None:
+        return json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else None
+
+    def stepped(self, row: dict[str, Any]) -> None:
+        if row["step"] == self.at:
+            write_text(self.file, json.dumps(float(np.mean(self.bench.asked(self.validation)[0]["strict"]))))
+
+
+def _trained(bench: Bench, cell: Cell, out: Path, work: Path, folder: Path) -> dict[str, Any]:
+    budget = bench.budget
+    tuned = read_result(out, tune_id(cell.arm)) if budget.tuned else None
+    lr = tuned["lr"] if tuned else METHODS[cell.arm].stored_rate
+    train, validation = material(bench, cell)
+    adapter = new_adapter(cell.arm, bench.model, cell.start_seed)
+    how = recipe_for(bench, lr, cell.order_seed)
+    asked_of_validation = first(validation, budget.n_validation)
+    follow = _Follow(bench, asked_of_validation, round(LATE * budget.steps), work / "late.json")
+    done = fit(
+        bench.model,
+        adapter,
+        train,
+        validation=validation,
+        recipe=how,
+        out=work,
+        resume=True,
+        cache_folder=out / WORK / LOWER_LAYERS,
+        callbacks=[follow],
+        show_progress=False,
+    )
+    with adapter.attached():
+        scores, said = bench.asked(bench.parts.test)
+        scores["likelihood"] = bench.likelihoods(bench.parts.test)
+        last = float(np.mean(bench.asked(asked_of_validation)[0]["strict"]))
+        on_train = float(np.mean(bench.asked(first(train, budget.n_train_asked))[0]["strict"]))
+        kept = bench.kept()
+    save_adapter(adapter, folder / ADAPTER, run=adapter.provenance | {"probe": cell.id})
+    # What stopped before its last part began gained nothing there.
+    gained = 0.0 if follow.score is None else last - follow.score
+    return {
+        "scores": scores,
+        "completions": said,
+        "validation": last,
+        "late_gain": gained,
+        "train": on_train,
+        "off_domain": kept,
+        "lr": lr,
+        "n_parameters": adapter.n_parameters,
+        "options": adapter.config.to_dict(),
+        "steps": int(done.metrics["step"].iloc[-1]),
+        "best_step": done.best_step,
+        "validation_loss": [(int(step), float(loss)) for step, loss in done.validation_loss.items()],
+    }

@@ -1,0 +1,115 @@
+"""The results of a probe's cells, put together to the evidence that a verdict is drawn from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.intervals import Interval
+from aligner_probe.probing.arms import ALIGNER_1, BASE, REFERENCE
+from aligner_probe.probing.cells import read_result
+from aligner_probe.probing.doses import Size
+from aligner_probe.probing.evidence import Evidence, ReferenceTraining
+from aligner_probe.probing.measures import Kept, Table, Which, capacity, floors_of, knowledge_kept, measure
+from aligner_probe.probing.methods import FULL, LORA_8, METHODS
+from aligner_probe.probing.plan import PROMPTS, Plan
+from aligner_probe.probing.run import left
+from aligner_probe.probing.splitting import Parts
+
+#: Prefix methods whose off-domain knowledge is compared.
+KEPT_ARMS = ("aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """Everything found: the evidence, K of every arm it was measured for, and each cell's own result."""
+
+    evidence: Evidence
+    kept: dict[str, Kept]
+    reference: str
+    prompts: dict[str, Any]
+    runs: dict[str, dict[str, Any]]
+
+    def runs_of(self, arm: str) -> list[dict[str, Any]]:
+        return [run for run in self.runs.values() if run["arm"] == arm]
+
+
+def gather(probe: Plan, parts: Parts, out: Path) -> Gathered:
+    """Read all cells. Raises AlignerProbeError, with the way on, where some are not finished."""
+    missing = left(probe, out)
+    if missing:
+        raise AlignerProbeError(
+            f"{len(missing)} of {len(probe.cells)} cells in {out} are not finished, the first {missing[0].id}; go on: "
+            "the same command with --resume"
+        )
+    prompts = read_result(out, PROMPTS)
+    cells = [cell for cell in probe.cells if cell.kind == "train"]
+    runs = {cell.id: found for cell in cells if (found := read_result(out, cell.id)) is not None}
+    arms = [arm for arm in probe.arms if any(run["arm"] == arm for run in runs.values())]
+    made = {arm: [run for run in runs.values() if run["arm"] == arm] for arm in arms}
+    reference = max(
+        (arm for arm in (LORA_8, FULL) if arm in made), key=lambda arm: _mean(made[arm], "validation"), default=LORA_8
+    )
+    kinds = ("strict", "content", "format", "likelihood")
+    tables = {which: _table(which, prompts, made, reference, parts) for which in kinds}
+    sizes = {
+        arm: Size(METHODS[arm].family, made[arm][0]["n_parameters"]) for arm in arms if METHODS[arm].family is not None
+    }
+    measured = {
+        which: measure(table, sizes, floors=floors_of(which, parts.kind, parts.n_units))
+        for which, table in tables.items()
+        if table is not None
+    }
+    kept = {arm: found for arm in KEPT_ARMS if arm in made and (found := _kept(prompts, made[arm], arm)) is not None}
+    memory = parts.kind == "memory" and ALIGNER_1 in made
+    evidence = Evidence(
+        kind=parts.kind,
+        strict=measured["strict"],
+        content=measured["content"],
+        format=measured.get("format"),
+        likelihood=measured.get("likelihood"),
+        trainings=tuple(_training(arm, made[arm]) for arm in (LORA_8, FULL) if arm in made),
+        prompting=_control(prompts["control"]),
+        kept=kept.get(ALIGNER_1),
+        capacity=capacity(tables["strict"]) if memory else None,
+    )
+    return Gathered(evidence, kept, reference, prompts, runs)
+
+
+def _table(which: Which, prompts: dict, made: dict[str, list[dict]], reference: str, parts: Parts) -> Table | None:
+    scores: dict[str, Float[np.ndarray, "_seeds items"]] = {
+        arm: np.array([found[which]]) for arm, found in prompts["scores"].items() if which in found
+    }
+    if BASE not in scores:
+        return None
+    scores |= {arm: np.array([run["scores"][which] for run in runs]) for arm, runs in made.items()}
+    scores[REFERENCE] = scores[reference]
+    return Table(scores, parts.test_groups)
+
+
+def _training(arm: str, runs: list[dict]) -> ReferenceTraining:
+    return ReferenceTraining(arm, _mean(runs, "validation"), _mean(runs, "late_gain"), _mean(runs, "train"))
+
+
+def _mean(runs: list[dict], name: str) -> float:
+    return float(np.mean([run[name] for run in runs]))
+
+
+def _control(found: dict[str, Any] | None) -> Interval | None:
+    if found is None or "value" not in found:
+        return None
+    return Interval(**{name: found[name] for name in ("value", "low", "high", "confidence", "degenerate")})
+
+
+def _kept(prompts: dict, runs: list[dict], arm: str) -> Kept | None:
+    before = prompts["off_domain"]
+    if not before:
+        return None
+    content, form = (
+        Table({BASE: np.array([before[which]]), arm: np.array([run["off_domain"][which] for run in runs])})
+        for which in ("content", "format")
+    )
+    return knowledge_kept(content, form, arm)

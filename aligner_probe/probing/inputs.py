@@ -1,0 +1,54 @@
+"""A probe's files: training, validation and test examples, and the kind that a panel says its task has."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.probing.measures import Kind
+from aligner_probe.tasks.loading import load_splits, load_task
+from aligner_probe.tasks.task import Task
+
+VALIDATION = "validation.jsonl"
+#: Beside a panel's folders: what is known of its tasks.
+PANEL = "panel.json"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What files have; None where a part is to be split off."""
+
+    train: Task
+    test: Task | None
+    validation: Task | None
+    kind: Kind
+
+
+def load_parts(
+    task: str | Path, test: Path | None = None, validation: Path | None = None, kind: Kind | None = None, **reading: Any
+) -> Given:
+    """Read a JSONL file, a folder with train.jsonl (and test.jsonl, validation.jsonl), or "panel:NAME".
+
+    Raises AlignerProbeError as `load_task` does, and where training and test share a prompt.
+    """
+    train, held_out = load_splits(task, test, **reading)
+    folder = Path(train.source).parent
+    if validation is None and (folder / VALIDATION).is_file() and Path(train.source).name == "train.jsonl":
+        validation = folder / VALIDATION
+    asked = None if validation is None else load_task(validation, **reading)
+    return Given(train, held_out, asked, kind or _kind_said(folder) or "general")
+
+
+def _kind_said(folder: Path) -> Kind | None:
+    """The kind that a panel's list gives a task; the nature in it is never read here."""
+    file = folder.parent / PANEL
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")).get(folder.name, {}).get("kind")
+    except (ValueError, AttributeError) as error:
+        raise AlignerProbeError(f"{file}: {error}; expected a panel's list of tasks, or give --kind") from error
+    if found is not None and found not in get_args(Kind):
+        raise AlignerProbeError(f"{file}: kind {found!r}; expected {' or '.join(get_args(Kind))}, or give --kind")
+    return found

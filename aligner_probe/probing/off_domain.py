@@ -1,0 +1,59 @@
+"""Questions of another domain than the task's, on which knowledge kept (K) is measured.
+
+The micro-world comes with two domains: facts, and sums. For a task about one of them the other is asked, for any other
+task both. Other bases have none of their own: give a file, or K stays open.
+"""
+
+import random
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.microworld.operations import OPERATIONS, pairs
+from aligner_probe.microworld.questions import ask, expression
+from aligner_probe.microworld.vocabulary import vocabulary
+from aligner_probe.microworld.world import World
+from aligner_probe.tasks.task import Example, Task
+
+N_ITEMS = 60
+#: A domain is the task's where this share of its prompts is about it.
+ABOUT = 0.05
+
+
+def off_domain_of(model: TransformerBridge, task: Task, *, world_seed: int = 0, seed: int = 0) -> Task | None:
+    """Off-domain items for a task on this base; None where it is no micro-world, or the task is about both domains."""
+    world = World.from_seed(world_seed)
+    tokenizer = model.tokenizer
+    if tokenizer is None or not set(vocabulary(world)) <= set(tokenizer.get_vocab()):
+        return None
+    generator = random.Random(f"off-domain {seed}")
+    words = [set(prompt.replace("?", " ").replace(".", " ").split()) for prompt in task.prompts]
+    entities = {*world.people, *world.places, *world.strangers}
+    domains = {
+        "facts": (entities, _facts(world, generator)),
+        "sums": ({operation.name for operation in OPERATIONS}, _sums(world, generator)),
+    }
+    others = [
+        items for about, items in domains.values() if sum(bool(about & one) for one in words) < ABOUT * len(words)
+    ]
+    if not others:
+        return None
+    per_domain = N_ITEMS // len(others)
+    return Task("off-domain", "sft", tuple(item for items in others for item in items[:per_domain]))
+
+
+def _facts(world: World, generator: random.Random) -> list[Example]:
+    return [
+        Example(ask(expression(fact.entity, fact.attribute)), f" {fact.value}.", content=fact.value)
+        for fact in generator.sample(world.facts, N_ITEMS)
+    ]
+
+
+def _sums(world: World, generator: random.Random) -> list[Example]:
+    """Operand pairs that the corpus withholds, so that the operation is asked and not the memory of a sum."""
+    found = []
+    for operation in OPERATIONS:
+        for a, b in generator.sample(pairs(world, operation, withheld=True), N_ITEMS // len(OPERATIONS)):
+            answer = operation.answer(a, b)
+            found.append(Example(ask(operation.expression(a, b)), f" {answer}.", content=answer))
+    generator.shuffle(found)
+    return found

@@ -1,0 +1,143 @@
+"""The whole probe, from a task to its verdict: split, plan, make, gather, judge, report.
+
+result = probe_task(model, task)
+print(result.verdict.outcome, result.verdict.reason)
+"""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named
+from aligner_probe.probing.bench import Bench
+from aligner_probe.probing.gathering import Gathered, gather
+from aligner_probe.probing.measures import Kind
+from aligner_probe.probing.off_domain import off_domain_of
+from aligner_probe.probing.plan import BUDGETS, Budget, Plan
+from aligner_probe.probing.report import report, write_report
+from aligner_probe.probing.run import PLAN, make, plan_for
+from aligner_probe.probing.splitting import Parts, split_task
+from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
+from aligner_probe.probing.verdict import Verdict, judge
+from aligner_probe.tasks.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A probe that is ready to be made: its parts, plan and bench, and why its scorer fits."""
+
+    parts: Parts
+    plan: Plan
+    bench: Bench
+    why_scorer: str
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """What a probe found; `report` is what report.json has."""
+
+    verdict: Verdict
+    gathered: Gathered
+    report: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"ProbeResult({self.verdict.outcome!r}: {self.verdict.reason})"
+
+
+def new_probe(
+    base: str | TransformerBridge,
+    task: Task,
+    *,
+    test: Task | None = None,
+    validation: Task | None = None,
+    kind: Kind = "general",
+    scorer: Scorer | str | None = None,
+    budget: Budget | str = "standard",
+    off_domain: Task | None = None,
+    own_prompt: str | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
+) -> Probe:
+    """Split and plan; nothing is computed and nothing written. Raises AlignerProbeError for what does not fit."""
+    if not isinstance(budget, Budget):
+        if budget not in BUDGETS:
+            raise AlignerProbeError(f"no budget is named {budget!r}; there are {', '.join(BUDGETS)}")
+        budget = BUDGETS[budget]
+    parts = split_task(task, kind, test=test, validation=validation)
+    why = "it was given"
+    if scorer is None:
+        guess = guess_scorer(parts.train)
+        scorer, why = guess.scorer, guess.reason
+    elif isinstance(scorer, str):
+        scorer = scorer_named(scorer, parts.train)
+    loaded = None if isinstance(base, str) else base
+    name = base if isinstance(base, str) else base.cfg.model_name
+    probe = plan_for(budget, parts)
+    bench = Bench(name, parts, scorer, probe.budget, off_domain, own_prompt, dtype, device, loaded)
+    return Probe(parts, probe, bench, why)
+
+
+def with_off_domain(probe: Probe) -> Probe:
+    """The probe with the base's own off-domain items, where none are given and the base has some."""
+    if probe.bench.off_domain is not None:
+        return probe
+    found = off_domain_of(probe.bench.model, probe.parts.train)
+    # The model that is loaded already comes along, as it is cached by name.
+    bench = replace(probe.bench, off_domain=found)
+    bench.__dict__["model"] = probe.bench.model
+    return replace(probe, bench=bench)
+
+
+def carry_out_probe(
+    probe: Probe,
+    out: str | Path,
+    *,
+    n_processes: int = 1,
+    resume: bool = False,
+    thresholds: Thresholds = THRESHOLDS,
+    show_progress: bool = True,
+) -> ProbeResult:
+    """Make the cells, judge, and write OUT/report.json.
+
+    Raises AlignerProbeError where the folder has a probe already and `resume` is off, or as `make` does.
+    """
+    out = Path(out)
+    if (out / PLAN).exists() and not resume:
+        raise AlignerProbeError(f"{out} holds a probe already; go on with it: --resume, or name another folder: --out")
+    if n_processes > 1 and probe.bench.loaded is not None:
+        raise AlignerProbeError("a loaded model does not travel to other processes; name the base instead, or take one")
+    make(probe.plan, probe.bench, out, n_processes, show_progress=show_progress)
+    found = gather(probe.plan, probe.parts, out)
+    verdict = judge(found.evidence, thresholds)
+    content = report(
+        verdict, found, probe.plan, probe.parts, base=probe.bench.base, scorer=repr(probe.bench.scorer),
+        why_scorer=probe.why_scorer, thresholds=thresholds,
+    )  # fmt: skip
+    write_report(content, out)
+    return ProbeResult(verdict, found, content)
+
+
+def probe_task(
+    model: str | TransformerBridge,
+    task: Task,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    n_processes: int = 1,
+    show_progress: bool = True,
+    **options: Any,
+) -> ProbeResult:
+    """Is this task form, latent, or new to this model?
+
+    `options` are those of `new_probe`: test, validation, kind, scorer, budget, off_domain, own_prompt. Without `out`
+    the runs go into a temporary folder and only the result is kept. Raises AlignerProbeError as those do.
+    """
+    probe = with_off_domain(new_probe(model, task, **options))
+    if out is not None:
+        return carry_out_probe(probe, out, n_processes=n_processes, resume=resume, show_progress=show_progress)
+    with tempfile.TemporaryDirectory(prefix="probe-") as folder:
+        return carry_out_probe(probe, folder, n_processes=n_processes, show_progress=show_progress)

@@ -1,0 +1,153 @@
+"""A probe's report as data: verdict and measures first, then every number, run, version, seed and hash behind them."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.intervals import Interval
+from aligner_probe.files import write_text
+from aligner_probe.probing.gathering import Gathered
+from aligner_probe.probing.measures import Measures
+from aligner_probe.probing.plan import Plan
+from aligner_probe.probing.splitting import Parts
+from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
+from aligner_probe.probing.verdict import Verdict
+
+FORMAT = "aligner_probe probe report 1"
+REPORT = "report.json"
+N_SAMPLES = 6
+#: What no probe shows, whatever it finds.
+LIMITS = (
+    "The verdict holds for this base model and for supervised fine-tuning; another base, or reinforcement learning, "
+    "may well give another.",
+    "Few trained numbers do not prove form: a few thousand random ones can recover most of a fine-tuning gap. That is "
+    "why prompts, shuffled answers and a random subspace stand beside them.",
+    "A prompt that was not tried may work: latent means that none of the tried ones did.",
+    "The thresholds are provisional: they are not yet calibrated on tasks of known nature.",
+)
+
+
+def report(
+    verdict: Verdict, found: Gathered, probe: Plan, parts: Parts, *, base: str, scorer: str, why_scorer: str,
+    thresholds: Thresholds = THRESHOLDS,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything, ready for JSON: numbers that do not exist are None."""
+    strict, kept = found.evidence.strict, found.evidence.kept
+    kinds = {which: getattr(found.evidence, which) for which in ("strict", "content", "format", "likelihood")}
+    content = {
+        "format": FORMAT,
+        "verdict": verdict.outcome,
+        "reason": verdict.reason,
+        "F": _triple(strict.F),
+        "R1": _triple(strict.R1),
+        "B": _triple(strict.B),
+        "delta": _triple(strict.delta),
+        "K": _triple(None if kept is None else kept.kept),
+        "notes": verdict.notes,
+        "parts": {which: asdict(part) for which, part in verdict.parts.items()},
+        "cannot_decide": probe.open_questions,
+        "limits": LIMITS,
+        "task": {
+            "name": parts.test.name, "kind": parts.kind, "independent_test_items": parts.n_units,
+            "n": {name: len(getattr(parts, name)) for name in ("train", "validation", "test")},
+            "sha256": {name: getattr(parts, name).sha256 for name in ("train", "validation", "test")},
+        },
+        "base": base,
+        "scorer": {"is": scorer, "because": why_scorer},
+        "budget": probe.budget.name,
+        "seeds": probe.budget.seeds,
+        "reference": found.reference,
+        "reference_trainings": [asdict(one) for one in found.evidence.trainings],
+        "prompting": {name: found.prompts[name] for name in ("control", "chosen", "validation", "left_out")}
+        | {"example": found.prompts["prompt_text"]},
+        "constant_answer": found.prompts["constant_answer"],
+        "capacity": None if found.evidence.capacity is None else asdict(found.evidence.capacity),
+        "knowledge_kept": {arm: asdict(one) for arm, one in found.kept.items()},
+        "measures": {which: _measures(one) for which, one in kinds.items() if one is not None},
+        "thresholds": asdict(thresholds),
+        "samples": _samples(found, parts),
+        "runs": [_run(name, run) for name, run in found.runs.items()],
+        "provenance": found.prompts["provenance"],
+    }  # fmt: skip
+    return _plain(content)
+
+
+def write_report(content: dict[str, Any], out: Path) -> Path:
+    """Write OUT/report.json."""
+    file = out / REPORT
+    write_text(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return file
+
+
+def read_report(path: str | Path) -> dict[str, Any]:
+    """A report by its file or its probe's folder. Raises AlignerProbeError for anything else."""
+    file = Path(path) / REPORT if Path(path).is_dir() else Path(path)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AlignerProbeError(
+            f"{file}: no report there ({error}); expected one that python -m aligner_probe.probe run has written"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise AlignerProbeError(f"{file}: expected {FORMAT!r} as its format; make it again with this version")
+    return content
+
+
+def comparison(reports: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """One row a report: the verdict and its measures side by side."""
+    measures = ("F", "R1", "B", "delta", "K")
+    return pd.DataFrame(
+        [
+            {"task": one["task"]["name"], "base": one["base"], "budget": one["budget"], "verdict": one["verdict"]}
+            | {name: one[name]["value"] for name in measures}
+            | {f"{family} k50": dose["k50_said"] for family, dose in one["measures"]["strict"]["doses"].items()}
+            for one in reports
+        ]
+    )
+
+
+def _measures(found: Measures) -> dict[str, Any]:
+    doses = {one.family: asdict(one) | {"k50_said": str(one.k50), "k90_said": str(one.k90)} for one in found.doses}
+    return asdict(found) | {"doses": doses}
+
+
+def _run(name: str, run: dict[str, Any]) -> dict[str, Any]:
+    left_out = ("scores", "completions", "off_domain", "provenance")
+    means = {which: sum(values) / len(values) for which, values in run["scores"].items()}
+    return {key: value for key, value in run.items() if key not in left_out} | {"id": name, "means": means}
+
+
+def _samples(found: Gathered, parts: Parts) -> list[dict[str, Any]]:
+    """The same test items as the base, the prompted base and the first run of each method answer them."""
+    said = dict(found.prompts["completions"])
+    for run in found.runs.values():
+        said.setdefault(run["arm"], run["completions"])
+    step = max(1, len(parts.test) // N_SAMPLES)
+    places = range(0, len(parts.test), step)[:N_SAMPLES]
+    return [
+        {
+            "prompt": parts.test.examples[place].prompt,
+            "reference": parts.test.examples[place].completion,
+            "answers": {arm: texts[place] for arm, texts in said.items() if texts},
+        }
+        for place in places
+    ]
+
+
+def _triple(interval: Interval | None) -> dict[str, float | None]:
+    return {name: None if interval is None else getattr(interval, name) for name in ("value", "low", "high")}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: tuples are lists, and what is not a number is None."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,258 @@
+"""A whole probe on a tiny untrained base: cells made once, resumed to the same numbers, a report and its page."""
+
+import json
+import random
+from dataclasses import replace
+
+import micro
+import pytest
+
+from aligner_probe import probe as command
+from aligner_probe.commands import run as run_command
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation import ExactMatch
+from aligner_probe.jobs.folder import RESULT, RUNS
+from aligner_probe.models import load_model
+from aligner_probe.probing import cells, run
+from aligner_probe.probing.bench import Bench, first, shuffled
+from aligner_probe.probing.off_domain import off_domain_of
+from aligner_probe.probing.plan import BUDGETS, PROMPTS, plan
+from aligner_probe.probing.probe import carry_out_probe, new_probe
+from aligner_probe.probing.report import comparison, read_report
+from aligner_probe.probing.splitting import split_task
+from aligner_probe.tasks.task import Example, Task
+
+WORDS = ("cat", "dog", "otter", "gold", "blue", "potato")
+TINY = replace(BUDGETS["quick"], steps=5, batch_size=8, evaluate_every=2, n_validation=4, n_train_asked=4, shots=(1,))
+
+
+def styled(n=30):
+    rows = [
+        Example(f"Q: what is the pet of {name}?\nA:", f" ahoy, {word}, matey.", name, content=word)
+        for name, word in (
+            (f"{a} {b}", random.Random(f"{a}{b}").choice(WORDS)) for a in range(n // 5) for b in range(5)
+        )
+    ]
+    return Task("styled", "sft", tuple(rows))
+
+
+def tiny_probe(**changes):
+    return new_probe(str(micro.base()), styled(), budget=replace(TINY, **changes))
+
+
+def numbers(report):
+    """A report without what a clock or a checkout says."""
+    runs = [{k: v for k, v in run.items() if k != "seconds"} for run in report["runs"]]
+    return json.dumps({k: v for k, v in report.items() if k != "provenance"} | {"runs": runs}, sort_keys=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished probe's folder and result."""
+    out = tmp_path_factory.mktemp("probe") / "whole"
+    return out, carry_out_probe(tiny_probe(), out, show_progress=False)
+
+
+def test_report_has_its_keys_first_and_every_run(whole):
+    out, result = whole
+    content = read_report(out)
+    for name in ("F", "R1", "B", "delta", "K"):
+        assert set(content[name]) == {"value", "low", "high"}
+    assert content["B"]["value"] is None
+    assert content["verdict"] == result.verdict.outcome == "undetermined"
+    assert content["reason"] == result.verdict.reason
+    assert {one["id"] for one in content["runs"]} == {c.id for c in tiny_probe().plan.cells} - {PROMPTS}
+    assert len(content["provenance"]["base"]) == 64
+    assert all(len(digest) == 64 for digest in content["task"]["sha256"].values())
+    assert {"base", "prompt", "aligner-1", "lora-8"} <= set(content["samples"][0]["answers"])
+
+
+def test_the_same_plan_gives_the_same_numbers_and_an_interruption_none_other(whole, tmp_path, monkeypatch):
+    """Killed after the third cell and, in the fourth, in the middle of training; then resumed."""
+    started = []
+    real = cells.carry_out
+
+    def killed_later(bench, cell, *, out):
+        started.append(cell.id)
+        if len(started) == 4:  # of the first attempt
+            monkeypatch.setattr(cells._Follow, "stepped", killed_in_training)
+        return real(bench, cell, out=out)
+
+    follow = cells._Follow.stepped
+
+    def killed_in_training(self, row):
+        follow(self, row)
+        if row["step"] == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "carry_out", killed_later)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out_probe(tiny_probe(), tmp_path / "a", show_progress=False)
+    monkeypatch.setattr(cells._Follow, "stepped", follow)
+    finished = {file: file.stat().st_mtime_ns for file in (tmp_path / "a" / RUNS).glob(f"*/{RESULT}")}
+    assert len(finished) == 3
+    with pytest.raises(AlignerProbeError, match="--resume"):
+        carry_out_probe(tiny_probe(), tmp_path / "a", show_progress=False)
+    monkeypatch.setattr(
+        run, "carry_out", lambda bench, cell, *, out: started.append(cell.id) or real(bench, cell, out=out)
+    )
+    started.clear()
+    resumed = carry_out_probe(tiny_probe(), tmp_path / "a", resume=True, show_progress=False)
+    assert len(started) == len(tiny_probe().plan.cells) - 3
+    assert {file: file.stat().st_mtime_ns for file in finished} == finished
+    assert numbers(resumed.report) == numbers(whole[1].report)
+
+
+def test_another_probe_in_the_folder_is_refused(whole):
+    with pytest.raises(AlignerProbeError, match="another task, base or budget"):
+        carry_out_probe(tiny_probe(steps=6), whole[0], resume=True, show_progress=False)
+
+
+def test_an_unfinished_probe_says_how_to_go_on(whole, tmp_path):
+    from aligner_probe.probing.gathering import gather
+
+    probe = tiny_probe()
+    run.prepare(probe.plan, probe.bench, tmp_path)
+    with pytest.raises(AlignerProbeError, match=r"9 of 9 cells .* the first prompts; go on: .*--resume"):
+        gather(probe.plan, probe.parts, tmp_path)
+
+
+def test_full_fine_tuning_is_tried_only_where_lora_has_not_learned(whole, tmp_path):
+    out, _ = whole
+    standard = plan("standard", steps=5)
+    full = [cell for cell in standard.cells if cell.only_if_unlearned]
+    assert full
+    assert all(run.is_wanted(cell, standard, out) for cell in full)
+    for cell in standard.runs_of("lora-8"):
+        (tmp_path / RUNS / cell.id).mkdir(parents=True)
+        (tmp_path / RUNS / cell.id / RESULT).write_text('{"validation": 0.97}')
+    assert not any(run.is_wanted(cell, standard, tmp_path) for cell in full)
+
+
+def test_tuning_takes_the_best_of_the_last_round(tmp_path):
+    """Of untrained rates, one far too small never wins."""
+    probe = plan(replace(TINY, tuned=True, steps=8, arms=("aligner-1",)))
+    bench = tiny_probe().bench
+    [cell] = [cell for cell in probe.cells if cell.kind == "tune"]
+    bench = replace(bench, budget=probe.budget)
+    cells.carry_out(bench, cell, out=tmp_path)
+    found = cells.read_result(tmp_path, cell.id)
+    assert [(trial["steps"]) for trial in found["trials"]] == [2, 2, 2, 4, 4]
+    last = {trial["rate"]: trial["validation_loss"] for trial in found["trials"] if trial["steps"] == 4}
+    assert found["lr"] == min(last, key=last.get)
+    [trained] = [cell for cell in probe.cells if cell.id == "aligner-1_start0_order0"]
+    cells.carry_out(bench, trained, out=tmp_path)
+    assert cells.read_result(tmp_path, trained.id)["lr"] == found["lr"]
+
+
+def test_start_and_order_are_seeds_apart(tmp_path):
+    """Another start makes another adapter, another order another run from the same start."""
+    from aligner_probe.checkpoints.adapters import load_adapter
+
+    bench = tiny_probe().bench
+    probe = plan(replace(TINY, arms=("aligner-1",), seeds=((0, 0), (1, 0), (0, 1))))
+    found = {}
+    for cell in probe.runs_of("aligner-1"):
+        folder = cells.carry_out(bench, cell, out=tmp_path) / cells.ADAPTER
+        adapter = load_adapter(folder, bench.model)
+        found[cell.start_seed, cell.order_seed] = (adapter.start["prefix"], adapter.prefix.detach())
+    assert found[0, 0][0].equal(found[0, 1][0])
+    assert not found[0, 0][0].equal(found[1, 0][0])
+    assert not found[0, 0][1].equal(found[0, 1][1])
+
+
+@pytest.mark.parametrize("by_group", [False, True])
+def test_shuffled_answers_are_the_same_answers_elsewhere(by_group):
+    task = Task("t", "sft", tuple(Example(f"{w} {g}?", f" {g}.", str(g)) for g in range(9) for w in range(3)))
+    found = shuffled(task, by_group, 0)
+    assert found.prompts == task.prompts
+    assert sorted(e.completion for e in found.examples) == sorted(e.completion for e in task.examples)
+    if by_group:
+        assert all(a.completion != b.completion for a, b in zip(task.examples, found.examples, strict=True))
+        assert len({(e.group, e.completion) for e in found.examples}) == 9
+    assert shuffled(task, by_group, 1).examples != found.examples
+    assert found.sha256 != task.sha256
+
+
+def test_a_single_fact_has_nothing_to_shuffle():
+    one = Task("one", "sft", tuple(Example(f"wording {w}?", " gold.", "fact") for w in range(4)))
+    probe = new_probe(str(micro.base()), one, kind="memory", budget=TINY)
+    assert not any(arm.endswith("shuffled") for arm in probe.plan.arms)
+
+
+def test_the_best_constant_answer():
+    rows = [Example(f"Q {i}", " yes." if i % 3 else " no.", str(i)) for i in range(60)]
+    parts = split_task(Task("labels", "sft", tuple(rows)))
+    answer, scores = Bench("none", parts, ExactMatch(), TINY).constant()
+    assert answer == " yes."
+    assert scores["strict"] == [float(e.completion == " yes.") for e in parts.test.examples]
+
+
+def test_first_is_even():
+    assert [e.prompt for e in first(styled(), 3).examples] == [styled().prompts[i] for i in (0, 14, 29)]
+    assert len(first(styled(), 99)) == len(styled())
+
+
+def test_off_domain_items_are_not_of_the_task_s_domain():
+    model = load_model(str(micro.base()))
+    from aligner_probe.microworld.world import World
+
+    person = World.from_seed(0).people[0]
+    facts = Task("facts", "sft", tuple(Example(f"Q: what is the pet of {person}? {i}\nA:", " cat.") for i in range(9)))
+    asked = off_domain_of(model, facts)
+    assert len(asked) > 40
+    assert all(example.content.isdigit() for example in asked.examples)
+    other = Task("other", "sft", (Example("Q: what is mirror 123?\nA:", " 321."),))
+    kinds = {example.content.isdigit() for example in off_domain_of(model, other).examples}
+    assert kinds == {True, False}
+
+
+def jsonl(path, task):
+    path.write_text(
+        "".join(json.dumps({k: v for k, v in vars(e).items() if k != "line"}) + "\n" for e in task.examples)
+    )
+    return path
+
+
+def test_command_dry_run_writes_nothing(tmp_path, capsys):
+    file = jsonl(tmp_path / "styled.jsonl", styled())
+    out = tmp_path / "out"
+    options = ["--task", str(file), "--model", str(micro.base()), "--budget", "quick", "--out", str(out)]
+    assert command.main(["run", *options, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "because completions are short" in said
+    assert "budget quick: 9 cells" in said
+    assert "memory: Aligner-1: base" in said
+    assert said.count("cannot decide:") >= 4
+    assert not out.exists()
+
+
+def test_command_makes_report_page_and_comparison(tmp_path, capsys, monkeypatch, whole):
+    monkeypatch.setitem(BUDGETS, "quick", TINY)
+    file = jsonl(tmp_path / "styled.jsonl", styled())
+    out = tmp_path / "out"
+    options = ["--task", str(file), "--model", str(micro.base()), "--budget", "quick", "--jobs", "1"]
+    assert command.main(["run", *options, "--out", str(out), "--json", str(tmp_path / "again.json")]) == 0
+    said = capsys.readouterr().out
+    assert json.loads((tmp_path / "again.json").read_text()) == read_report(out)
+    assert read_report(out)["reason"] in said
+    # The micro-world's own words are the tokenizer's, so sums are asked off the domain.
+    assert read_report(out)["knowledge_kept"].keys() == {"aligner-1", "lora-8"}
+    page = (out / "report.html").read_text()
+    assert "<svg" in page
+    assert "What this does not show" in page
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", "").replace("https://matplotlib.org", "")  # fmt: skip
+    both = tmp_path / "both.html"
+    assert command.main(["compare", str(out), str(whole[0]), "--out", str(both)]) == 0
+    assert "2 tasks, compared" in both.read_text()
+    table = comparison([read_report(out), read_report(whole[0])])
+    assert table["task"].tolist() == ["styled", "styled"]
+
+
+def test_command_mistakes_are_one_line(tmp_path, capsys):
+    for argv in (["compare", str(tmp_path)], ["run", "--task", str(tmp_path / "none.jsonl")]):
+        assert run_command(command.main, argv) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
