@@ -1,7 +1,6 @@
 """Prompts without training, the control of prompting, and format by itself."""
 
 import re
-from pathlib import Path
 
 import micro
 import pytest
@@ -93,11 +92,10 @@ def test_the_wrapping_is_one_that_the_tokenizer_can_write():
         wrapping_for(Characters("ct"), ["cat"])
 
 
-def test_the_micro_world_has_a_wrapping():
-    """Its words are tokens, and it knows no quotes."""
+def test_the_micro_world_writes_quotes_with_spaces():
+    """Its words are tokens, with the space before them."""
     tokenizer = AutoTokenizer.from_pretrained(micro.base())
-    assert wrapping_for(tokenizer, ["cat", "gold", "12"]).name in {one.name for one in WRAPPINGS}
-    assert Path(micro.base()).is_dir()
+    assert wrapping_for(tokenizer, ["cat", "gold", "12"]).name == "double quotes, spaced"
 
 
 def test_the_control_wraps_the_base_s_own_answers_and_reads_format_alone():
@@ -105,13 +103,20 @@ def test_the_control_wraps_the_base_s_own_answers_and_reads_format_alone():
     items = [Example(f"Q{i}?\nA:", " secret.", f"group {i}") for i in range(10)]
     made = control(items, answers, Characters(), n_shots=3)
     assert len(made.items) == 7
-    assert made.prompts[0].startswith('Q0?\nA: "cat 0".\nQ1?\nA: "cat 1".\n')
+    assert made.prompts[0].startswith('Q0?\nA: "cat 0"\nQ1?\nA: "cat 1"\n')
     assert made.prompts[0].endswith("Q3?\nA:")
     assert "secret" not in made.prompts[0]
     assert made.score([' "anything".'] * 7).value == 1
     assert made.score([" anything."] * 7).value == 0
     with pytest.raises(AlignerProbeError, match="for a control of 4"):
         control(items[:5], answers[:5], Characters())
+
+
+def test_an_answer_said_twice_ends_as_it_did():
+    items = [Example(f"Q{i}?\nA:", " x.") for i in range(9)]
+    made = control(items, [" cat."] * 9, Characters("\"'()[]"), n_shots=2)
+    assert made.wrapping.name == "said twice"
+    assert made.prompts[0].startswith("Q0?\nA: cat, cat.\n")
 
 
 def test_bare_answers():

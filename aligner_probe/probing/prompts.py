@@ -85,11 +85,15 @@ def _separator(train: Sequence[Example]) -> str:
 
 @dataclass(frozen=True)
 class Wrapping:
-    """A trivial format: `wrap` puts an answer into it, `pattern` recognises it with anything inside."""
+    """A trivial format: `wrap` puts an answer into it, `pattern` recognises it with anything inside.
+
+    `ends_as_before`: what ended the answer ends it still; signs around an answer take its place.
+    """
 
     name: str
     wrap: Callable[[str], str]
     pattern: str
+    ends_as_before: bool = False
 
 
 def _around(name: str, left: str, right: str) -> Wrapping:
@@ -99,10 +103,12 @@ def _around(name: str, left: str, right: str) -> Wrapping:
 #: In the order they are tried: the first that the tokenizer can write. A word-level one may know no quotes.
 WRAPPINGS = (
     _around("double quotes", '"', '"'),
+    _around("double quotes, spaced", '" ', ' "'),
     _around("single quotes", "'", "'"),
     _around("round brackets", "(", ")"),
+    _around("round brackets, spaced", "( ", " )"),
     _around("square brackets", "[", "]"),
-    Wrapping("said twice", lambda answer: f"{answer}, {answer}", r"(.+), \1\W*"),
+    Wrapping("said twice", lambda answer: f"{answer}, {answer}", r"(.+), \1\W*", ends_as_before=True),
 )
 
 
@@ -157,9 +163,8 @@ def control(
 
 
 def _wrapped(answer: str, wrapping: Wrapping) -> str:
-    """An answer in the format, ended as it was: only the format is to be new to the base."""
     line, inner = answer.strip().split("\n")[0], bare(answer)
-    return wrapping.wrap(inner) + line[len(inner) :]
+    return wrapping.wrap(inner) + (line[len(inner) :] if wrapping.ends_as_before else "")
 
 
 def bare(answer: str) -> str:
