@@ -272,6 +272,12 @@ def test_delta_credits_the_token_only_where_it_beats_a_random_subspace():
     assert "not the token among them" in note(0.85)
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.9, "reaches it"), (0.05, "does not reach it either"), (0.5, "may")])
+def test_prompt_tuning_brackets_f(share, said):
+    [note] = [n for n in verdict(changed(NEW, prompt_tuning_10=share)).notes if "trained vectors" in n]
+    assert said in note
+
+
 def test_constant_shifts_that_reach_what_one_token_does_not():
     assert any("one token lacks numbers" in note for note in verdict(changed(NEW, output_bias=0.9)).notes)
 

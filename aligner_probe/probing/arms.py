@@ -11,6 +11,7 @@ ALIGNER_1 = "aligner-1"
 ALIGNER_1_SHUFFLED = "aligner-1-shuffled"
 OUTPUT_BIAS = "output-bias"
 RANDOM_SUBSPACE = "random-subspace"
+PROMPT_TUNING = "prompt-tuning-10"
 
 #: What a score must be above before anything item-specific was learned.
 FLOORS = (BASE, CONSTANT, REFERENCE_SHUFFLED)

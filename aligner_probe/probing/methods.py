@@ -12,7 +12,14 @@ from aligner_probe.adapters import Adapter
 from aligner_probe.adapters.adapter import DEFAULT_START_LAYER, FEWEST_LAYERS_FOR_DEFAULT
 from aligner_probe.checkpoints.adapters import METHODS as CLASSES
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.probing.arms import ALIGNER_1, ALIGNER_1_SHUFFLED, OUTPUT_BIAS, RANDOM_SUBSPACE, REFERENCE_SHUFFLED
+from aligner_probe.probing.arms import (
+    ALIGNER_1,
+    ALIGNER_1_SHUFFLED,
+    OUTPUT_BIAS,
+    PROMPT_TUNING,
+    RANDOM_SUBSPACE,
+    REFERENCE_SHUFFLED,
+)
 
 #: The first candidate for the reference, and the second, tried only where the first has not learned.
 LORA_8, FULL = "lora-8", "full"
@@ -70,7 +77,7 @@ METHODS: dict[str, Method] = {
             "llama-adapter-10", "LLaMA-Adapter-10", "llama_adapter", (0.01, 0.03, 0.1), {"n_tokens": 10},
             family="LLaMA-Adapter",
         ),
-        Method("prompt-tuning-10", "PromptTuning-10", "prompt_tuning", (0.01, 0.04, 0.15), {"n_tokens": 10}),
+        Method(PROMPT_TUNING, "PromptTuning-10", "prompt_tuning", (0.01, 0.04, 0.15), {"n_tokens": 10}),
         _lora(1),
         _lora(8),
         Method(FULL, "full fine-tune", "full", (0.0003, 0.001, 0.003)),

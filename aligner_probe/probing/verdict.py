@@ -8,6 +8,7 @@ the definition in arXiv 2312.05503: form is what prompting or in-context learnin
 from dataclasses import dataclass
 from typing import Literal
 
+from aligner_probe.probing.arms import PROMPT_TUNING
 from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.findings import Finding, find, said, side
 from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
@@ -73,6 +74,13 @@ def _notes(evidence: Evidence, outcome: Outcome, t: Thresholds) -> list[str]:
     elif strict.R1 is not None and side(strict.R1, t.R1_cut) == "above":
         credit = "the global token itself" if strict.delta.low > 0 else "few numbers, not the token among them"
         notes.append(f"Delta = {said(strict.delta)}: what is reached is to the credit of {credit}.")
+    soft = strict.recovered.get(PROMPT_TUNING)
+    if soft is not None and strict.F is not None and side(strict.F, t.F_cut) == "below":
+        reached = {"above": "reaches it", "below": "does not reach it either", "across": "may reach it"}
+        notes.append(
+            f"A prompt of ten trained vectors {reached[side(soft, t.F_cut)]} (R = {said(soft)}), a bound on "
+            "what prompts of that length do."
+        )
     notes += _kept(evidence, outcome, t)
     if evidence.kind == "memory" and evidence.capacity is None:
         notes.append("How many facts Aligner-1 holds was not counted.")
