@@ -23,10 +23,19 @@ from aligner_probe.probing.splitting import split_task
 from aligner_probe.tasks.task import Example, Task
 
 WORDS = ("cat", "dog", "otter", "gold", "blue", "potato")
-TINY = replace(BUDGETS["quick"], steps=5, batch_size=8, evaluate_every=2, n_validation=4, n_train_asked=4, shots=(1,))
+TINY = replace(
+    BUDGETS["quick"],
+    seeds=((0, 1),),
+    steps=5,
+    batch_size=8,
+    evaluate_every=2,
+    n_validation=4,
+    n_train_asked=4,
+    shots=(1,),
+)
 
 
-def styled(n=30):
+def styled(n=20):
     rows = [
         Example(f"Q: what is the pet of {name}?\nA:", f" ahoy, {word}, matey.", name, content=word)
         for name, word in (
@@ -113,7 +122,7 @@ def test_an_unfinished_probe_says_how_to_go_on(whole, tmp_path):
 
     probe = tiny_probe()
     run.prepare(probe.plan, probe.bench, tmp_path)
-    with pytest.raises(AlignerProbeError, match=r"9 of 9 cells .* the first prompts; go on: .*--resume"):
+    with pytest.raises(AlignerProbeError, match=r"5 of 5 cells .* the first prompts; go on: .*--resume"):
         gather(probe.plan, probe.parts, tmp_path)
 
 
@@ -140,7 +149,7 @@ def test_tuning_takes_the_best_of_the_last_round(tmp_path):
     assert [(trial["steps"]) for trial in found["trials"]] == [2, 2, 2, 4, 4]
     last = {trial["rate"]: trial["validation_loss"] for trial in found["trials"] if trial["steps"] == 4}
     assert found["lr"] == min(last, key=last.get)
-    [trained] = [cell for cell in probe.cells if cell.id == "aligner-1_start0_order0"]
+    [trained] = [cell for cell in probe.cells if cell.id == "aligner-1_start0_order1"]
     cells.carry_out(bench, trained, out=tmp_path)
     assert cells.read_result(tmp_path, trained.id)["lr"] == found["lr"]
 
@@ -188,8 +197,18 @@ def test_the_best_constant_answer():
     assert scores["strict"] == [float(e.completion == " yes.") for e in parts.test.examples]
 
 
+def test_likelihoods_have_no_constant_answer(tmp_path):
+    """And no share of items either: the verdict has its reason all the same."""
+    probe = new_probe(str(micro.base()), styled(), scorer="log_likelihood", budget=replace(TINY, steps=2))
+    assert probe.bench.constant() == (None, {})
+    result = carry_out_probe(probe, tmp_path / "out", show_progress=False)
+    assert result.gathered.evidence.strict.floors == ("base", "reference-shuffled")
+    assert result.verdict.outcome == "undetermined"
+    assert "constant" not in result.verdict.reason
+
+
 def test_first_is_even():
-    assert [e.prompt for e in first(styled(), 3).examples] == [styled().prompts[i] for i in (0, 14, 29)]
+    assert [e.prompt for e in first(styled(), 3).examples] == [styled().prompts[i] for i in (0, 10, 19)]
     assert len(first(styled(), 99)) == len(styled())
 
 

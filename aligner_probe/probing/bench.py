@@ -68,8 +68,13 @@ class Bench:
         """Mean log-probability a token of each reference, in nats."""
         return MeanLogLikelihood().score(self.model, _prompted(task, prompting).examples).strict.tolist()
 
-    def constant(self) -> tuple[str, ByKind]:
-        """The one answer to everything that scores best in training, and its scores in the test."""
+    def constant(self) -> tuple[str | None, ByKind]:
+        """The one answer to everything that scores best in training, and its scores in the test.
+
+        Where likelihoods are the score, an answer that nobody says has none.
+        """
+        if isinstance(self.scorer, MeanLogLikelihood):
+            return None, {}
         answers = list(dict.fromkeys(example.completion for example in self.parts.train.examples))
         train = self.parts.train.examples
         # Only a frequent answer can be the best; the first of them are enough.

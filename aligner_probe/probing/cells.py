@@ -97,6 +97,11 @@ def _prompts(bench: Bench, cell: Cell, out: Path, work: Path, folder: Path) -> d
     items = [*validation.examples, *parts.test.examples]
     room = bench.model.cfg.n_ctx - _longest_answer(bench)
     fitting = that_fit(tried, items, bench.model.tokenizer, room)
+    if not fitting:
+        raise AlignerProbeError(
+            f"no prompt of the task fits into the context of {bench.model.cfg.n_ctx} tokens, {room:,} of them for it; "
+            "leave long prompts out, or take a base with a longer context"
+        )
     found = {one.name: bench.asked(validation, one)[0] for one in fitting}
     means = {
         name: {which: float(np.mean(values)) for which, values in scores.items()} for name, scores in found.items()

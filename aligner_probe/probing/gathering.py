@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval
-from aligner_probe.probing.arms import ALIGNER_1, BASE, REFERENCE
+from aligner_probe.probing.arms import ALIGNER_1, BASE, CONSTANT, REFERENCE
 from aligner_probe.probing.cells import read_result
 from aligner_probe.probing.doses import Size
 from aligner_probe.probing.evidence import Evidence, ReferenceTraining
@@ -58,8 +58,10 @@ def gather(probe: Plan, parts: Parts, out: Path) -> Gathered:
     sizes = {
         arm: Size(METHODS[arm].family, made[arm][0]["n_parameters"]) for arm in arms if METHODS[arm].family is not None
     }
+    # Without a constant answer the task's own score is a likelihood.
+    own = None if prompts["scores"][CONSTANT] else "likelihood"
     measured = {
-        which: measure(table, sizes, floors=floors_of(which, parts.kind, parts.n_units))
+        which: measure(table, sizes, floors=floors_of(own or which, parts.kind, parts.n_units))
         for which, table in tables.items()
         if table is not None
     }
