@@ -17,5 +17,5 @@ def test_another_name_is_refused_with_those_there_are():
     from aligner_probe.errors import AlignerProbeError
     from aligner_probe.tasks.loading import load_task
 
-    with pytest.raises(AlignerProbeError, match="no task 'style_pirat'; expected one of .*style_pirate"):
+    with pytest.raises(AlignerProbeError, match=r"no task .style_pirat.; expected one of .*style_pirate"):
         load_task("panel:style_pirat")

@@ -1,6 +1,5 @@
 """The README's examples run as printed."""
 
-import json
 import os
 import re
 import shlex
@@ -8,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import DATA, ROOT
+from conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
 
@@ -17,22 +16,11 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.fixture
-def filled(tmp_path):
-    """The README's placeholders filled in: MODEL with a real small model, mytask.jsonl with a task."""
-    model = DATA / "models" / "stories260K"
-    if not model.is_dir():
-        pytest.skip(f"no {model}; set ALIGNER_PROBE_DATA to a folder with models/")
-    rows = [{"prompt": f"Lily has {i} red", "completion": " balls."} for i in range(40)]
-    (tmp_path / "mytask.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return lambda text: text.replace("MODEL", str(model))
-
-
-def test_python_examples(authors, filled, tmp_path, monkeypatch, capsys):
+def test_python_examples(authors, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     scope: dict = {}
     for block in blocks("python"):
-        exec(compile(filled(block), "README.md", "exec"), scope)
+        exec(compile(block, "README.md", "exec"), scope)
     assert (tmp_path / "out" / "mine" / "adapter_model.safetensors").is_file()
     said = capsys.readouterr().out
     assert "shared_start_rounding" in said
@@ -44,8 +32,8 @@ assert len(COMMANDS) >= 4
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands(authors, filled, command, tmp_path):
-    _, *arguments = shlex.split(filled(command))
+def test_commands(authors, command, tmp_path):
+    _, *arguments = shlex.split(command)
     done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout

@@ -99,7 +99,7 @@ class _Maker:
         capitals = styles.BY_NAME["capitals"]
         yield self._styled("told_capitals", "form", capitals, "a style that words ask for", capitals.told)
         yield self._styled("answer_then_reason", "form", styles.REASON, seen, styles.REASON.told)
-        for style in styles.WITHHELD_COMPOSITIONS:
+        for style in styles.PROMPTABLE:
             why = "a composition that stands in no text, of two styles that do; four examples are enough to prompt it"
             yield self._styled(f"unseen_{style.name.replace('+', '_')}", "form", style, why)
         things = [thing for category in requests.CATEGORIES for thing in category.things]

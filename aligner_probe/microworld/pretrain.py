@@ -35,7 +35,7 @@ class Pretraining:
 
     seed: int = 0
     n_documents: int = N_DOCUMENTS
-    n_epochs: int = 2
+    n_epochs: int = 1
     batch_tokens: int = 4096
     muon_lr: float = 0.01
     adam_lr: float = 3e-3
