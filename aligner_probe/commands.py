@@ -32,6 +32,14 @@ class Parser(argparse.ArgumentParser):
         group.add_argument("--adapter-length", type=int, metavar="N", help="tokens a layer (default: from the gates)")
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 up, as the type of an option."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}; expected 1 or more")
+    return value
+
+
 def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Call a command; a problem the user can mend is one line on standard error and exit code 2."""
     # As Ctrl-C: `with` and `finally` clean up, which the default would skip.

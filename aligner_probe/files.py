@@ -1,5 +1,6 @@
 """Writing without leaving halves behind, and the hash that names a file's content."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -63,6 +64,25 @@ def whole(place: Path) -> Iterator[Path]:
     with writing_to(place), new_folder(place.parent), staging_folder(place.parent) as stage:
         yield stage / place.name
         (stage / place.name).replace(place)
+
+
+@contextmanager
+def held(lock: Path, taken: str) -> Iterator[None]:
+    """Hold a lock file inside the block; the system lets go of it however the process ends.
+
+    Raises AlignerProbeError, saying `taken`, where another process holds it.
+    """
+    with writing_to(lock.parent):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise AlignerProbeError(taken) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

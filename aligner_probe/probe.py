@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aligner_probe.commands import Parser, run
+from aligner_probe.commands import Parser, positive, run
 
 EPILOG = """\
 OUT gets plan.json, runs/ID/ with result.json and adapter/, report.json and report.html.
@@ -40,7 +40,7 @@ def parser() -> Parser:
     probe.add_argument("--json", type=Path, metavar="FILE", help="the report's JSON here, too")
     probe.add_argument("--resume", action="store_true", help="go on with what is in DIR")
     probe.add_argument("--dry-run", action="store_true", help="say what would be done and how long it takes")
-    probe.add_argument("--jobs", type=_positive, default=2, metavar="N", help="processes, a thread each (default: 2)")
+    probe.add_argument("--jobs", type=positive, default=2, metavar="N", help="processes, a thread each (default: 2)")
     probe.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base")
     probe.add_argument("--device", help="for instance cuda (default: cpu)")
     compare = commands.add_parser("compare", help="several reports on one chart and table")
@@ -118,13 +118,6 @@ def _compare(options: argparse.Namespace) -> int:
     write_page(reports, options.out)
     print(f"made {options.out}")
     return 0
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}; expected 1 or more")
-    return value
 
 
 if __name__ == "__main__":

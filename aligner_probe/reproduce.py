@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aligner_probe.commands import Parser, run
+from aligner_probe.commands import Parser, positive, run
 
 EPILOG = """\
 OUT gets plan.json, items.json (what is asked) and runs/ID/ with result.json and adapter/,
@@ -25,7 +25,7 @@ def parser() -> Parser:
     parser.add_argument("--model", type=Path, metavar="DIR", help="the base (default: artifacts/microworld)")
     parser.add_argument("--world", type=int, default=0, metavar="SEED", help="the base's world (default: 0)")
     parser.add_argument("--only", metavar="PATTERN", help="runs whose id fits, for instance 'math_*' or '*_lora-8_*'")
-    parser.add_argument("--jobs", type=_positive, default=2, metavar="N", help="processes, a thread each (default: 2)")
+    parser.add_argument("--jobs", type=positive, default=2, metavar="N", help="processes, a thread each (default: 2)")
     parser.add_argument("--dry-run", action="store_true", help="say which runs there are and how long they take")
     parser.add_argument(
         "--sweep", action="store_true", help="choose the learning rates anew, by validation, instead of making runs"
@@ -80,13 +80,6 @@ def _make(options: argparse.Namespace, runs: Sequence, bench, out: Path) -> int:
     carry_out_all(chosen, bench, out, options.jobs)
     print(f"made {out}")
     return 0
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}; expected 1 or more")
-    return value
 
 
 if __name__ == "__main__":

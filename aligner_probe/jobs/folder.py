@@ -3,8 +3,6 @@
 What is finished is never made again, and one process at a time makes what is not.
 """
 
-import fcntl
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,7 +12,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from tqdm.auto import tqdm
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.files import writing_to
+from aligner_probe.files import held
 from aligner_probe.jobs.pool import Shared, each
 
 RUNS, RESULT, WORK, LOCK = "runs", "result.json", "work", "lock"
@@ -76,16 +74,6 @@ def make_all(
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """One process at a time; the system lets go of the lock however that one ends."""
-    with writing_to(out):
-        (out / WORK).mkdir(parents=True, exist_ok=True)
-        handle = os.open(out / WORK / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise AlignerProbeError(
-                f"another process is making runs in {out}; wait for it, or name another folder: --out DIR"
-            ) from error
+    taken = f"another process is making runs in {out}; wait for it, or name another folder: --out DIR"
+    with held(out / WORK / LOCK, taken):
         yield
-    finally:
-        os.close(handle)

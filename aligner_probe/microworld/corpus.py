@@ -12,7 +12,7 @@ from aligner_probe.microworld import locks, requests, styles
 from aligner_probe.microworld.operations import OPERATIONS, Operation, pairs
 from aligner_probe.microworld.pieces import count, pieces
 from aligner_probe.microworld.questions import STATEMENTS, WORDINGS, ask, ask_as_is, expression
-from aligner_probe.microworld.world import Fact, World
+from aligner_probe.microworld.world import World
 
 N_DOCUMENTS = 120_000
 #: Longest document, in pieces of text that become one token each; the start and end tokens come on top.
@@ -151,7 +151,7 @@ class Writer:
         return self._conversation(exchange, f"{requests.TOLD_CAREFUL}\n" if told else "")
 
     def _facts(self) -> Iterator[Piece]:
-        return self._statements(lambda: self._stated(self.random.choice(self.facts)))
+        return self._statements(lambda: self._asked("facts"))
 
     def _sums(self) -> Iterator[Piece]:
         return self._statements(lambda: self._asked("sums"))
@@ -183,9 +183,6 @@ class Writer:
             return [*said, (".", TEXT)]
 
         return self._lines(one)
-
-    def _stated(self, fact: Fact) -> tuple[str, str]:
-        return expression(fact.entity, fact.attribute), fact.value
 
     def _statements(self, one: Callable[[], tuple[str, str]]) -> Iterator[Piece]:
         def line() -> list[Piece]:

@@ -8,7 +8,7 @@ is new. General tasks are split by entity, operands or request; memory tasks ask
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -51,7 +51,11 @@ class PanelTask:
     why: str
     parts: dict[str, list[Row]]
     told: str = ""
-    counted: bool = field(default=True)
+
+    @property
+    def counted(self) -> bool:
+        """Whether it is one of those with a verdict."""
+        return self.nature in ("form", "latent", "new")
 
 
 def panel(world: World, seed: int = 0) -> list[PanelTask]:
@@ -63,7 +67,7 @@ def write_panel(tasks: Sequence[PanelTask], folder: Path) -> None:
     """A folder a task with train, validation and test.jsonl, and panel.json with nature and reason of each."""
     manifest = {
         task.name: {"nature": task.nature, "kind": task.kind, "why": task.why, "told": task.told}
-        | {"counted": task.nature in ("form", "latent", "new"), "n": {p: len(task.parts[p]) for p in PARTS}}
+        | {"counted": task.counted, "n": {p: len(task.parts[p]) for p in PARTS}}
         for task in tasks
     }
     with writing_to(folder):

@@ -9,7 +9,6 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from aligner_probe.microworld import words
 
@@ -102,14 +101,6 @@ class World:
     def is_withheld_pair(self, operation: str, a: int, b: int) -> bool:
         """Whether an operand pair, in either order, is left out of the corpus."""
         return drawn(f"{self.seed} {operation} {min(a, b)} {max(a, b)}", PAIR_PART)
-
-    def withheld(self) -> dict[str, Any]:
-        """Everything the corpus never says, by kind (operations, styles and compositions have lists of their own)."""
-        return {
-            "facts": self.withheld_facts,
-            "chains": self.chains(stated=False),
-            "chain_relations": [f"{second} of the {first}" for second, first in WITHHELD_CHAINS],
-        }
 
 
 def drawn(key: str, part: int) -> bool:

@@ -4,10 +4,8 @@
 whole; `lock` keeps a second run out, and is let go by the system however the first one ends.
 """
 
-import fcntl
 import io
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 import torch
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.files import staging_folder, writing_to
+from aligner_probe.files import held, staging_folder, writing_to
 
 STATE, METRICS, LOCK = "state.pt", "metrics.jsonl", "lock"
 
@@ -47,19 +45,10 @@ class RunFolder:
         if self.folder is None:
             yield self
             return
-        with writing_to(self.folder):
-            handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise AlignerProbeError(
-                    f"another run is writing to {self.folder}; wait for it, or name another folder"
-                ) from error
+        taken = f"another run is writing to {self.folder}; wait for it, or name another folder"
+        with held(self.folder / LOCK, taken):
             self._load()
             yield self
-        finally:
-            os.close(handle)
 
     def _load(self) -> None:
         path = self.folder / STATE
