@@ -13,7 +13,7 @@ from typing import Any, Literal
 from aligner_probe.errors import AlignerProbeError
 
 Experiment = Literal["instructions", "math", "safety"]
-Arm = Literal["main", "gates", "tokens", "other-seed", "float32"]
+Arm = Literal["main", "gates", "tokens", "other-seed", "float32", "tenth-rate"]
 EXPERIMENTS: tuple[Experiment, ...] = ("instructions", "math", "safety")
 LEARNING_RATES = Path(__file__).with_name("learning_rates.json")
 BASE = "base"
@@ -54,6 +54,9 @@ METHODS = {
     )
 }
 PUBLISHED_METHODS = ("aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
+#: The published recipe at a tenth of its rate: where bfloat16 loses updates, it must lose them for ever smaller numbers.
+TENTH_METHODS = ("aligner-10", "llama-adapter-10")
+PUBLISHED_RATE = 9e-3
 #: Mixed questions of each kind, eighty in all as Vicuna's.
 MIXED = {"person": 12, "place": 12, "chain": 12, "sum": 20, "harmless": 12, "harmful": 12}
 #: Arms in which half of Aligner-1 is frozen, and what is trained in them.
@@ -155,7 +158,9 @@ def _runs(config: Config, rates: dict[str, dict[str, float]]) -> Iterator[Planne
         return _named(experiment, method, "corrected", arm, "float32", seed, lr)
 
     def published(experiment: Experiment, method: str, seed: int, arm: Arm = "main") -> Planned:
-        lr = {"sft": config.lora_published[0] if method == "lora-8" else 9e-3}
+        lr = {"sft": config.lora_published[0] if method == "lora-8" else PUBLISHED_RATE}
+        if arm == "tenth-rate":
+            lr = {"sft": PUBLISHED_RATE / 10}
         precision = "float32" if arm == "float32" else "bf16-true"
         return _named(experiment, method, "as-published", arm, precision, seed, lr)
 
@@ -178,6 +183,8 @@ def _runs(config: Config, rates: dict[str, dict[str, float]]) -> Iterator[Planne
                 for method in PUBLISHED_METHODS[:2]:
                     yield published(experiment, method, config.other_seed, "other-seed")
                     yield published(experiment, method, config.published_seed, "float32")
+                for method in TENTH_METHODS:
+                    yield published(experiment, method, config.published_seed, "tenth-rate")
 
 
 def _named(experiment: Experiment, method: str, recipe: Any, arm: Arm, precision: Any, seed: int, lr: Any) -> Planned:

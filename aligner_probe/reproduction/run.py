@@ -207,5 +207,11 @@ def _losses(done: Run) -> list[tuple[int, float]]:
 
 
 def _label(run: Planned, method: Method) -> str:
-    said = {"gates": ", gates only", "tokens": ", tokens only", "other-seed": ", other seed", "float32": ", float32"}
-    return method.label + said.get(run.arm, "")
+    said = {
+        "gates": "gates only",
+        "tokens": "tokens only",
+        "other-seed": "other seed",
+        "float32": "float32",
+        "tenth-rate": "a tenth of the rate",
+    }
+    return f"{method.label}, {said[run.arm]}" if run.arm in said else method.label
