@@ -108,3 +108,10 @@ def test_every_arm_makes_its_adapter_and_a_random_subspace_has_aligner_s_size():
     assert families["LoRA"] == sorted(set(families["LoRA"]))
     with pytest.raises(AlignerProbeError, match="no arm that trains is named 'base'"):
         new_adapter("base", model, 0)
+
+
+def test_learning_rates_shrink_with_the_width_of_the_base():
+    method = METHODS["aligner-1"]
+    assert method.rates_on(128) == method.rates == method.rates_on(64)
+    assert method.rates_on(4096) == (0.00094, 0.0031, 0.0094)
+    assert method.stored_rate_on(256) == method.rates[1] / 2

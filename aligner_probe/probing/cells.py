@@ -150,7 +150,7 @@ def _longest_answer(bench: Bench) -> int:
 
 def _tuned(bench: Bench, cell: Cell, out: Path, work: Path, folder: Path) -> dict[str, Any]:
     """Successive halving: all rates for a quarter of the steps, the better half of them for half."""
-    left, losses = list(METHODS[cell.arm].rates), []
+    left, losses = list(METHODS[cell.arm].rates_on(bench.model.cfg.d_model)), []
     kept = out / WORK / LOWER_LAYERS
     for share in (4, 2):
         steps = max(1, bench.budget.steps // share)
@@ -196,7 +196,7 @@ class _Follow(Callback):
 def _trained(bench: Bench, cell: Cell, out: Path, work: Path, folder: Path) -> dict[str, Any]:
     budget = bench.budget
     tuned = read_result(out, tune_id(cell.arm)) if budget.tuned else None
-    lr = tuned["lr"] if tuned else METHODS[cell.arm].stored_rate
+    lr = tuned["lr"] if tuned else METHODS[cell.arm].stored_rate_on(bench.model.cfg.d_model)
     train, validation = material(bench, cell)
     adapter = new_adapter(cell.arm, bench.model, cell.start_seed)
     how = recipe_for(bench, lr, cell.order_seed)

@@ -1,6 +1,7 @@
 """The trained arms of a probe: which adapter each is, and what size of a family.
 
-Stored learning rates are **provisional**: the middle of each grid, until they are chosen on the finished base.
+Learning rates are given for a base of width 128, the micro-world's, and shrink with the width: at LLaMA-2 7B's 4096 the
+grid of the Aligner is .001 to .009, whose end is the published rate, and that of LoRA r=8 is .0001 to .0016.
 """
 
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from aligner_probe.probing.arms import (
 
 #: The first candidate for the reference, and the second, tried only where the first has not learned.
 LORA_8, FULL = "lora-8", "full"
+#: The width (d_model) that learning rates are given for; narrower bases take the same.
+WIDTH = 128
 #: Methods that work from the start layer on.
 PREFIXED = ("aligner", "llama_adapter", "output_bias")
 
@@ -31,7 +34,7 @@ PREFIXED = ("aligner", "llama_adapter", "output_bias")
 class Method:
     """`adapter` is its class's method name, `options` its keyword arguments but seed and start layer.
 
-    `rates` are the learning rates tried, the middle one stored. `family` is what its dose-response is drawn with. On
+    `rates` are the learning rates tried on a base of width `WIDTH`, the middle one stored. `family` is what its dose-response is drawn with. On
     `shuffled` answers every prompt has another one's completion.
     """
 
@@ -43,9 +46,14 @@ class Method:
     family: str | None = None
     shuffled: bool = False
 
-    @property
-    def stored_rate(self) -> float:
-        return self.rates[len(self.rates) // 2]
+    def rates_on(self, d_model: int) -> tuple[float, ...]:
+        """The learning rates tried on a base of this width, with two digits."""
+        return tuple(float(f"{rate * min(1.0, WIDTH / d_model):.2g}") for rate in self.rates)
+
+    def stored_rate_on(self, d_model: int) -> float:
+        """What is taken where none is tuned: the middle of those tried."""
+        rates = self.rates_on(d_model)
+        return rates[len(rates) // 2]
 
 
 def _aligner(n_tokens: int, name: str = "", label: str = "", **more: Any) -> Method:
@@ -53,14 +61,14 @@ def _aligner(n_tokens: int, name: str = "", label: str = "", **more: Any) -> Met
         name or f"aligner-{n_tokens}",
         label or f"Aligner-{n_tokens}",
         "aligner",
-        (0.01, 0.03, 0.1),
+        (0.03, 0.1, 0.3),
         {"n_tokens": n_tokens} | more.pop("options", {}),
         **({"family": "Aligner"} | more),
     )
 
 
 def _lora(r: int, name: str = "", label: str = "", **more: Any) -> Method:
-    rates = (0.001, 0.004, 0.015)
+    rates = (0.004, 0.015, 0.05)
     return Method(name or f"lora-{r}", label or f"LoRA r={r}", "lora", rates, {"r": r}, **({"family": "LoRA"} | more))
 
 
@@ -71,13 +79,13 @@ METHODS: dict[str, Method] = {
         _aligner(10),
         _aligner(100),
         _aligner(1, "gates-only", "Aligner-1, gates only", options={"train": "gates"}, family=None),
-        Method(OUTPUT_BIAS, "free output bias", "output_bias", (0.003, 0.01, 0.03)),
-        Method(RANDOM_SUBSPACE, "random subspace", "output_bias", (0.01, 0.03, 0.1)),
+        Method(OUTPUT_BIAS, "free output bias", "output_bias", (0.01, 0.03, 0.1)),
+        Method(RANDOM_SUBSPACE, "random subspace", "output_bias", (0.03, 0.1, 0.3)),
         Method(
-            "llama-adapter-10", "LLaMA-Adapter-10", "llama_adapter", (0.01, 0.03, 0.1), {"n_tokens": 10},
+            "llama-adapter-10", "LLaMA-Adapter-10", "llama_adapter", (0.03, 0.1, 0.3), {"n_tokens": 10},
             family="LLaMA-Adapter",
         ),
-        Method(PROMPT_TUNING, "PromptTuning-10", "prompt_tuning", (0.01, 0.04, 0.15), {"n_tokens": 10}),
+        Method(PROMPT_TUNING, "PromptTuning-10", "prompt_tuning", (0.015, 0.05, 0.15), {"n_tokens": 10}),
         _lora(1),
         _lora(8),
         Method(FULL, "full fine-tune", "full", (0.0003, 0.001, 0.003)),

@@ -60,7 +60,7 @@ def seconds_and_memory(probe: Plan, bench: Bench) -> tuple[dict[str, float], lis
 
 def _seconds_a_step(bench: Bench, cell: Cell) -> tuple[float, str]:
     train, _ = material(bench, cell)
-    how = recipe_for(bench, METHODS[cell.arm].stored_rate, cell.order_seed)
+    how = recipe_for(bench, METHODS[cell.arm].stored_rate_on(bench.model.cfg.d_model), cell.order_seed)
     how = replace(how, steps=1 + TIMED_STEPS, evaluate_every=0)
     clock = _Clock()
     few = first(train, how.batch_size)
