@@ -34,8 +34,8 @@ PREFIXED = ("aligner", "llama_adapter", "output_bias")
 class Method:
     """`adapter` is its class's method name, `options` its keyword arguments but seed and start layer.
 
-    `rates` are the learning rates tried on a base of width `WIDTH`, the middle one stored. `family` is what its dose-response is drawn with. On
-    `shuffled` answers every prompt has another one's completion.
+    `rates` are the learning rates tried on a base of width `WIDTH`, the middle one stored. `family` is what its
+    dose-response is drawn with. On `shuffled` answers every prompt has another one's completion.
     """
 
     name: str
