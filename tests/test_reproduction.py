@@ -64,7 +64,7 @@ def test_plan_has_every_method_seed_and_arm():
         (e, m) for e in ("instructions", "math") for m in ("aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
     }
     assert len({r.seed for r in runs if r.recipe == "as-published" and r.arm == "main"}) == 1
-    assert {r.arm for r in runs} == {"main", "gates", "tokens", "other-seed", "float32"}
+    assert {r.arm for r in runs} == {"main", "gates", "tokens", "other-seed", "float32", "tenth-rate"}
 
 
 def test_plan_is_the_same_to_the_byte_and_another_for_another_configuration():
@@ -280,13 +280,13 @@ def test_sweep_tries_every_method_as_often_and_goes_on(tmp_path, monkeypatch):
 
     def loss(bench, trial):
         made.append(trial.name)
-        return abs(trial.rate - 0.01)
+        return abs(trial.rate - 0.1)
 
     monkeypatch.setattr("aligner_probe.reproduction.sweep.try_out", loss)
     monkeypatch.setattr("aligner_probe.reproduction.sweep.each", lambda w, b, jobs, n: [(j, loss(b, j)) for j in jobs])
     file = tmp_path / "rates.json"
     sweep(micro.bench(), file, ["made by"], 1, show_progress=False)
-    assert learning_rates(file)["math"]["aligner-10"] == 0.01
+    assert learning_rates(file)["math"]["aligner-10"] == 0.1
     assert len(made) == len(set(made))
     assert json.loads(file.read_text())["command"] == "made by"
     assert plan(micro.CONFIG, learning_rates(file))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
 from aligner_probe.evaluation.intervals import Interval, bootstrap
@@ -91,6 +92,10 @@ def plot_movement(ax: Axes, movements: Sequence[Movement]) -> Axes:
         )
         labelled.add(label)
     ax.set(xscale="log", yscale="log")
+    for axis in (ax.xaxis, ax.yaxis):  # the default names every digit of a short range, one over the other
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.set_minor_formatter(NullFormatter())
     positive = [value for m in movements for value in (m.tokens, m.gates) if value > 0]
     low, high = (min(positive) / 1.5, max(positive) * 1.5) if positive else (0.1, 1.0)
     ax.plot(
