@@ -2,13 +2,17 @@
 
 run = fit(model, adapter, task, validation=held_out, recipe=recipe("corrected", lr=3e-3))
 run.loss.plot()
+
+Several runs on one base can share their batches: each step is one forward and backward pass over the rows of all, each
+adapter at work on its own rows (adapters/side_by_side.py), and for the rest each run is as alone.
+
+first, second = fit_together(model, [Training(adapter=a, task=task), Training(adapter=b, task=task)])
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +22,22 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter
+from aligner_probe.adapters.side_by_side import SideBySide
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.tasks.encoding import Encoded, encode
+from aligner_probe.tasks.encoding import Encoded, Tokens
 from aligner_probe.tasks.task import Task
 from aligner_probe.training.callbacks import Callback, Start
 from aligner_probe.training.lower_layers import BUDGET_BYTES, Cache, LowerLayers, plan
-from aligner_probe.training.memory import capacity, estimate_memory
-from aligner_probe.training.monitor import LostUpdateMonitor
-from aligner_probe.training.objective import DPO, Forward, Objective, chunks, objective, scoring_batch
-from aligner_probe.training.order import Order
-from aligner_probe.training.provenance import provenance
+from aligner_probe.training.member import Member, Training, copied, load
+from aligner_probe.training.memory import capacity
+from aligner_probe.training.objective import DPO, Forward, chunks, objective, scoring_batch, sequences_of
 from aligner_probe.training.recipe import Recipe
-from aligner_probe.training.recipe import recipe as named_recipe
-from aligner_probe.training.run import Progress, Run, metrics_frame
+from aligner_probe.training.run import Run
 from aligner_probe.training.sequences import Sequences
 from aligner_probe.training.state import RunFolder
 
-#: Above this many trained numbers (full fine-tuning) the lost-update monitor's copies cost too much.
-MAX_MONITORED = 50_000_000
+#: Whose row of metrics it is, in the folder of runs that share a batch.
+RUN = "run"
 
 
 def fit(
@@ -45,6 +47,27 @@ def fit(
     *,
     validation: Task | None = None,
     recipe: Recipe | None = None,
+    callbacks: Sequence[Callback] = (),
+    **carried_out: Any,
+) -> Run:
+    """Train an adapter on a task: cross-entropy of completions, or DPO for preferences.
+
+    DPO's reference is the adapter as it comes in: train by SFT first. `carried_out` are the options of `fit_together`:
+    out, resume, save_every, cache, cache_budget, cache_folder, checkpoint_activations, show_progress.
+
+    Raises AlignerProbeError as `fit_together` does, and where the loss is no longer finite.
+    """
+    one = Training(adapter=adapter, task=task, validation=validation, recipe=recipe, callbacks=callbacks)
+    [found] = fit_together(model, [one], **carried_out)
+    if isinstance(found, AlignerProbeError):
+        raise found
+    return found
+
+
+def fit_together(
+    model: TransformerBridge,
+    trainings: Sequence[Training],
+    *,
     out: str | Path | None = None,
     resume: bool = False,
     save_every: int = 50,
@@ -52,302 +75,260 @@ def fit(
     cache_budget: int = BUDGET_BYTES,
     cache_folder: str | Path | None = None,
     checkpoint_activations: bool = False,
-    callbacks: Sequence[Callback] = (),
     show_progress: bool = True,
-) -> Run:
-    """Train an adapter on a task: cross-entropy of completions, or DPO for preferences.
+) -> list[Run | AlignerProbeError]:
+    """Train adapters on one base, their batches side by side in one; the runs in order.
 
-    DPO's reference is the adapter as it comes in: train by SFT first. With `out`, metrics and state are kept there;
-    `resume` goes on with what is there, to the same numbers. `cache`: keep the outcome of the layers below the
-    adapter's first one for all examples, at most `cache_budget` bytes of it ("auto": where that is possible and pays),
-    in a temporary file, or for other runs in `cache_folder`. `checkpoint_activations` computes layers again in the
-    backward pass rather than keep what they need.
+    Each has its own examples, learning rate, clipping, validation and end, and the numbers it would have alone, but for
+    rounding. One whose loss is no longer finite leaves the batch, its adapter with the last numbers that were good, and
+    the error stands in place of its run.
 
-    Raises AlignerProbeError where the adapter is of another model, the base has no tokenizer, options do not fit, the
-    memory surely does not suffice, the loss is no longer finite (the adapter then holds the last numbers that were
-    good), or the folder is taken.
+    With `out`, metrics and state of all are kept there; `resume` goes on with what is there, to the same numbers.
+    `cache`: keep the outcome of the layers below the adapters' first one for all examples, at most `cache_budget` bytes
+    of it ("auto": where that is possible and pays), in a temporary file, or for other runs in `cache_folder`.
+    `checkpoint_activations` computes layers again in the backward pass rather than keep what they need.
+
+    Raises AlignerProbeError where an adapter is of another model or does not work row by row (prompt tuning and full
+    fine-tuning are trained alone), the base has no tokenizer, options do not fit, the memory surely does not suffice,
+    or the folder is taken.
     """
-    if adapter.model is not model:
-        raise AlignerProbeError("this adapter was made for another model object; make it, or load it, for this one")
-    recipe = recipe or named_recipe("corrected", task.kind)
-    trainer = _Trainer(model, adapter, task, validation, recipe, save_every, show_progress)
-    trainer.plan(cache, cache_budget, cache_folder, checkpoint_activations)
-    folder = RunFolder(None if out is None else Path(out), trainer.identity, resume=resume)
+    loop = _Loop(model, [Member(model, one) for one in trainings], save_every, show_progress)
+    loop.plan(cache, cache_budget, cache_folder, checkpoint_activations)
+    folder = RunFolder(None if out is None else Path(out), loop.identity, resume=resume)
     with folder.locked():
         try:
-            run = trainer.run(folder, callbacks)
+            found = loop.run(folder)
         except BaseException as error:
-            for callback in callbacks:
-                callback.failed(error)
+            for member in loop.members:
+                _tell_failed(member, error)
             raise
-        for callback in callbacks:
-            callback.ended(run)
-    return run
+        for member, run in zip(loop.members, found, strict=True):
+            if isinstance(run, AlignerProbeError):
+                _tell_failed(member, run)
+                continue
+            for callback in member.callbacks:
+                callback.ended(run)
+    return found
 
 
-class _Trainer:
-    def __init__(
-        self,
-        model: TransformerBridge,
-        adapter: Adapter,
-        task: Task,
-        validation: Task | None,
-        recipe: Recipe,
-        save_every: int,
-        show_progress: bool,
-    ):
-        self.model, self.adapter, self.recipe = model, adapter, recipe
+class _Loop:
+    def __init__(self, model: TransformerBridge, members: list[Member], save_every: int, show_progress: bool):
+        self.model, self.members = model, members
         self.save_every, self.show_progress = save_every, show_progress
-        self.data = (task, self._encode(task))
-        self.validation_data = None if validation is None else (validation, self._encode(validation))
-        if recipe.precision == "bf16-true":
-            adapter.to(torch.bfloat16)
-        self.trained = {name: p for name, p in adapter.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(
-            self.trained.values(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay
-        )
-        self.n_examples = len(self.data[1])
-        self.order = Order(recipe, self.n_examples)
-        self.n_steps = recipe.total_steps(self.n_examples)
-        self.progress = Progress()
-        self.best: dict[str, Tensor] | None = None
-
-    def _encode(self, task: Task) -> Encoded:
-        if self.model.tokenizer is None:
-            raise AlignerProbeError("this base has no tokenizer, so there are no tokens to train on; load it with one")
-        recipe = self.recipe
-        room = self.model.cfg.n_ctx - self.adapter.n_positions
-        longest = recipe.max_length or room
-        if longest > room:
-            taken = f", {self.adapter.n_positions} of them the adapter's own" * bool(self.adapter.n_positions)
-            raise AlignerProbeError(
-                f"max_length {longest} on a base whose context is {self.model.cfg.n_ctx} tokens{taken}; expected at "
-                f"most {room}"
-            )
-        return encode(
-            task,
-            self.model.tokenizer,
-            max_length=longest,
-            mask_prompt=recipe.mask_prompt,
-            overlong=recipe.overlong,
-            append_eos=recipe.append_eos,
-        )
+        self.beside = SideBySide([member.adapter for member in members]) if len(members) != 1 else None
+        self.attached = (self.beside or members[0].adapter).attached
+        self.start_layer = min(member.adapter.layers.start for member in members)
 
     def plan(self, cache: Cache, budget: int, folder: str | Path | None, checkpoint: bool) -> None:
-        """Settle how the run is carried out, before anything is written or computed."""
-        encoded = [data[1] for data in (self.data, self.validation_data) if data is not None]
-        lengths = [len(row) for part in encoded for row in [*part.sequences, *(part.rejected or ())]]
-        passes = self.n_steps * self.recipe.batch_size / self.n_examples
-        self.lower = plan(self.adapter, sum(lengths), passes, cache, budget)
+        """Settle how the runs are carried out, before anything is written or computed."""
         self.cache_folder, self.checkpoint = folder, checkpoint
-        preference = self.data[0].kind == "preference"
-        self.memory = estimate_memory(
-            self.adapter, self.recipe, max(lengths), preference=preference, checkpoint=checkpoint
-        )
+        #: What all that is trained on, and all that is validated on, encodes to: once each, by its hash.
+        self.encoded: dict[str, dict[str, Encoded]] = {"train": {}, "validation": {}}
+        for member in self.members:
+            for which, encoded in member.encoded.items():
+                self.encoded[which].setdefault(member.hashes[which], encoded)
+        lengths = [len(row) for known in self.encoded.values() for one in known.values() for row in sequences_of(one)]
+        lowest = min(self.members, key=lambda member: member.adapter.layers.start)
+        passes = max(member.passes for member in self.members)
+        self.lower = plan(lowest.adapter, sum(lengths), passes, cache, budget)
+        estimates = [member.memory(max(lengths), checkpoint) for member in self.members]
+        self.memory = estimates[0]
+        for other in estimates[1:]:
+            self.memory += other
         self.memory.check(*capacity(self.model))
         execution = {"lower_layers": self.lower.kept, "checkpoint_activations": checkpoint}
-        self.provenance = provenance(self.adapter, self.recipe, self.data, self.validation_data, execution)
-        known = self.provenance
-        self.identity = {
-            "method": known["method"],
-            "adapter": known["options"],
-            "recipe": known["recipe"],
-            "task": known["task"]["tokens_sha256"],
-            "validation": known["validation"] and known["validation"]["tokens_sha256"],
-            "base": known["base"]["fingerprint"],
-            "dtype": known["base"]["dtype"],
-            "execution": execution,  # to the last bits, a step may depend on it
-        }
+        if self.beside:
+            execution["runs_in_a_batch"] = len(self.members)
+        for member in self.members:
+            member.settle(self.lower, execution)
+        identities = [member.identity for member in self.members]
+        self.identity = {"runs": identities} if self.beside else identities[0]
 
-    def run(self, folder: RunFolder, callbacks: Sequence[Callback]) -> Run:
-        start = self._restore(folder)
-        self.adapter.start = start
-
-        def record(row: dict[str, Any]) -> None:
-            folder.record(row)
-            for callback in callbacks:
-                callback.stepped(row)
-
-        announced = Start(
-            self.progress.step + 1, self.n_steps, self.memory, self.lower.reason, self.data[1].rule, self.provenance
-        )
-        for callback in callbacks:
-            callback.started(announced)
-        self.train = self._objective(self.data[1], folder)
-        self.validation = self.validation_data and self._objective(self.validation_data[1], folder)
-        with self.adapter.attached():
-            self._set_references(start)
-            monitored = sum(p.numel() for p in self.trained.values()) <= MAX_MONITORED
-            self.monitor = LostUpdateMonitor(self.optimizer) if monitored else None
-            if self.progress.step == 0 and self.validation is not None:
-                record({"step": 0, "validation_loss": self._evaluate()})
-            bar = tqdm(total=self.n_steps, initial=self.progress.step, desc="steps", disable=not self.show_progress)
-            with bar:
-                while self.progress.step < self.n_steps and not self.progress.stopped:
-                    row = self._step(partial(self._save, folder, start))
-                    record(row)
-                    bar.set_postfix(
-                        loss=f"{row['loss']:.4f}", tokens_per_s=f"{row['tokens_per_second']:.0f}", refresh=False
-                    )
+    def run(self, folder: RunFolder) -> list[Run | AlignerProbeError]:
+        self.folder = folder
+        self._restore()
+        for member in self.members:
+            first = member.progress.step + 1
+            start = Start(first, member.n_steps, self.memory, self.lower.reason, member.data[1].rule, member.provenance)
+            for callback in member.callbacks:
+                callback.started(start)
+        self._prepare()
+        with self.attached():
+            self._set_references()
+            for member in self.members:
+                member.watch()
+            begun = max(member.progress.step for member in self.members)
+            if begun == 0:
+                for member, loss in self._evaluate([m for m in self.members if m.validation is not None]):
+                    self._record(member, {"step": 0, "validation_loss": loss})
+            total = max(member.n_steps for member in self.members)
+            with tqdm(total=total, initial=begun, desc="steps", disable=not self.show_progress) as bar:
+                while left := [member for member in self.members if member.goes_on]:
+                    rows = self._step(left)
+                    for member, row in rows:
+                        self._record(member, row)
+                    for _, row in rows[:1]:
+                        rate = f"{row['tokens_per_second']:.0f}"
+                        bar.set_postfix(loss=f"{row['loss']:.4f}", tokens_per_s=rate, refresh=False)
                     bar.update()
-            if not all(torch.isfinite(p).all() for p in self.trained.values()):
-                self._check(math.nan, self.progress.step)
-            self._save(folder, start)
-        if self.best is not None:
-            _load(self.trained, self.best)
-        return self._finished(folder)
+            for member in self.members:
+                if member.error is None and not all(torch.isfinite(p).all() for p in member.trained.values()):
+                    self._good(member, math.nan, member.progress.step)
+            self._save()
+        return [member.error or member.finished(self._metrics(member)) for member in self.members]
 
-    def _objective(self, encoded: Encoded, folder: RunFolder) -> Objective:
-        def forward(sequences: Sequences) -> Forward:
-            start = self.adapter.layers.start
-            lower = None
-            if self.lower.kept:
-                lower = LowerLayers(
-                    self.model,
-                    sequences,
-                    start,
-                    self.cache_folder,
-                    scratch=folder.folder,
-                    show_progress=self.show_progress,
-                )
-            return Forward(self.model, sequences, lower, start if self.checkpoint else None)
+    def _prepare(self) -> None:
+        """The forward passes over all that is trained on and all that is validated on, and each run's part of them."""
+        for which, known in self.encoded.items():
+            rows: list[Tokens] = []
+            first = {}
+            for name, encoded in known.items():
+                first[name] = len(rows)
+                rows += sequences_of(encoded)
+            forward = self._forward(rows) if rows else None
+            for member in self.members:
+                its = member.encoded.get(which)
+                made = its and objective(its, member.recipe, forward, first[member.hashes[which]])
+                setattr(member, which, made)
 
-        return objective(encoded, self.model.tokenizer.pad_token_id or 0, self.recipe, forward)
+    def _forward(self, rows: Sequence[Tokens]) -> Forward:
+        sequences = Sequences(rows, self.model.tokenizer.pad_token_id or 0)
+        lower = None
+        if self.lower.kept:
+            lower = LowerLayers(
+                self.model,
+                sequences,
+                self.start_layer,
+                self.cache_folder,
+                scratch=self.folder.folder,
+                show_progress=self.show_progress,
+            )
+        return Forward(self.model, sequences, lower, self.start_layer if self.checkpoint else None)
 
-    def _finished(self, folder: RunFolder) -> Run:
-        best = self.best is not None
-        loss = self.progress.best_loss if best else None
-        result = {"steps": self.progress.step, "stopped_early": self.progress.stopped}
-        result |= {"best_step": self.progress.best_step if best else self.progress.step, "best_validation_loss": loss}
-        self.adapter.provenance = self.provenance | {"result": result}
-        return Run(
-            self.adapter,
-            self.recipe,
-            metrics_frame(folder.metrics),
-            self.data[1].rule,
-            self.lower.reason,
-            result["best_step"],
-            loss,
-            self.progress.stopped,
-            self.adapter.provenance,
-        )
-
-    def _step(self, save: Callable[[], None]) -> dict[str, Any]:
+    def _step(self, members: list[Member]) -> list[tuple[Member, dict[str, Any]]]:
+        """One step of all these; rows of metrics of those whose loss is a number."""
         began = time.perf_counter()
-        step = self.progress.step + 1
-        batch = self.order(step)
-        rate = self.recipe.lr_at(step, self.n_examples)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        weight = self.train.weight(batch)
-        total = 0.0
-        for part in chunks(batch, self.recipe.micro_batch_size or len(batch)):
-            loss = self.train.loss(part) / weight
-            loss.backward()
-            total += float(loss.detach())
-        self._check(total, step)
-        if step > 1 and (step - 1) % self.save_every == 0:
-            save()  # of the step before: only now are its numbers known to be good
-        if self.recipe.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.clip)
-        if self.monitor:
-            self.monitor.before()
-        self.optimizer.step()
-        if self.monitor:
-            self.monitor.after()
-        self.progress.step = step
-        seconds = time.perf_counter() - began
-        row = {"step": step, "loss": total, "lr": rate, "tokens_per_second": self.train.n_tokens(batch) / seconds}
-        epoch_ends = step % self.order.per_epoch == 0
-        every = self.recipe.evaluate_every
-        if self.validation is not None and (step % every == 0 if every else epoch_ends or step == self.n_steps):
-            row["validation_loss"] = self._evaluate()
-        if self.monitor and epoch_ends:
-            lost = self.monitor.epoch()
-            row |= {
-                "lost_updates": lost.updates,
-                "numbers_that_never_moved": lost.numbers,
-                "lost_second_moments": lost.second_moments,
-            }
-        return row
-
-    def _evaluate(self) -> float:
-        """Validation loss; remembers the best numbers and how long there was no better one."""
-        rows = range(len(self.validation))
-        with torch.no_grad():
-            total = sum(float(self.validation.loss(part)) for part in chunks(rows, scoring_batch(self.recipe)))
-        loss = total / self.validation.weight(rows)
-        self._check(loss, self.progress.step)
-        if loss < self.progress.best_loss:
-            self.progress.best_loss, self.progress.best_step, self.progress.waited = loss, self.progress.step, 0
-            self.best = _copied(self.trained)
-        else:
-            self.progress.waited += 1
-            patience = self.recipe.patience
-            self.progress.stopped = patience is not None and self.progress.waited >= patience
-        return loss
-
-    def _check(self, loss: float, step: int) -> None:
-        """Raise AlignerProbeError for a loss that is no number, with the last good numbers back in the adapter."""
-        if math.isfinite(loss):
-            return
-        if self.monitor:
-            _load(self.trained, dict(zip(self.trained, self.monitor.last_numbers(), strict=True)))
-        raise AlignerProbeError(
-            f"the loss is {loss} at step {step}, so training stops; the adapter holds the numbers before the step that "
-            f"led there. Lower the learning rate ({self.recipe.lr:g}), or set clip ({self.recipe.clip})"
+        batches = {member: member.next_batch() for member in members}
+        weights = {member: member.train.weight(batch) for member, batch in batches.items()}
+        totals = self._losses(
+            {m: list(chunks(batch, m.recipe.micro_batch_size or len(batch))) for m, batch in batches.items()},
+            "train",
+            weights,
         )
+        step = members[0].progress.step + 1
+        good = [member for member in members if self._good(member, totals[member], step)]
+        if good and step > 1 and (step - 1) % self.save_every == 0:
+            self._save()  # of the step before: only now are its numbers known to be good
+        n_tokens = sum(
+            int(m.train.forward.sequences.lengths[torch.as_tensor(m.train.rows(batches[m]))].sum()) for m in members
+        )
+        rows = {}
+        for member in good:
+            rows[member] = member.step(totals[member], 0.0)
+        for row in rows.values():
+            row["tokens_per_second"] = n_tokens / (time.perf_counter() - began)
+        for member, loss in self._evaluate([member for member in good if member.is_due]):
+            rows[member]["validation_loss"] = loss
+        for member in good:
+            rows[member] |= member.lost_updates()
+        return [(member, row) for member, row in rows.items() if member.error is None]
 
-    def _set_references(self, start: dict[str, Tensor]) -> None:
-        objectives = [o for o in (self.train, self.validation) if isinstance(o, DPO)]
-        if objectives:
-            with _as_at(self.trained, start):
+    def _losses(
+        self, parts: dict[Member, list[Sequence[int]]], which: str, weights: dict[Member, int]
+    ) -> dict[Member, float]:
+        """Each one's loss over its parts, the first of all in one pass, then the second; with gradients, if any."""
+        totals = dict.fromkeys(parts, 0.0)
+        for place in range(max(map(len, parts.values()), default=0)):
+            picked = {member: its[place] for member, its in parts.items() if place < len(its)}
+            objectives = {member: getattr(member, which) for member in picked}
+            rows = {member: objectives[member].rows(indices) for member, indices in picked.items()}
+            with self._on({member: len(its) for member, its in rows.items()}):
+                logits, labels = next(iter(objectives.values())).forward([i for its in rows.values() for i in its])
+                sizes = [len(its) for its in rows.values()]
+                blocks = (logits.split(sizes), labels.split(sizes)) if self.beside else ([logits], [labels])
+                each = zip(picked, *blocks, strict=True)
+                losses = {m: objectives[m].loss(its, wanted, picked[m]) / weights[m] for m, its, wanted in each}
+                if torch.is_grad_enabled():
+                    # In here, as blocks may run again.
+                    torch.autograd.backward(list(losses.values()))
+            for member, loss in losses.items():
+                totals[member] += float(loss.detach())
+        return totals
+
+    def _evaluate(self, members: list[Member]) -> Iterator[tuple[Member, float]]:
+        """Validation losses of those for whom they are numbers."""
+        everything = {member: range(len(member.validation)) for member in members}
+        parts = {m: list(chunks(rows, scoring_batch(m.recipe))) for m, rows in everything.items()}
+        with torch.no_grad():
+            found = self._losses(parts, "validation", dict.fromkeys(members, 1))
+        for member, total in found.items():
+            loss = total / member.validation.weight(everything[member])
+            if self._good(member, loss, member.progress.step):
+                member.evaluated(loss)
+                yield member, loss
+
+    def _good(self, member: Member, loss: float, step: int) -> bool:
+        """Whether a loss is a number. A run alone ends here with the error, its saved state as it was."""
+        if member.is_good(loss, step):
+            return True
+        if self.beside is None:
+            raise member.error
+        return False
+
+    def _on(self, rows: dict[Member, int]) -> AbstractContextManager:
+        """Inside, a batch is so many rows of each of these."""
+        return self.beside.on([rows.get(member, 0) for member in self.members]) if self.beside else nullcontext()
+
+    def _only(self, member: Member) -> AbstractContextManager:
+        """Inside, one run's adapter is what is attached."""
+        return self.beside.only(self.members.index(member)) if self.beside else nullcontext()
+
+    def _set_references(self) -> None:
+        for member in self.members:
+            objectives = [o for o in (member.train, member.validation) if isinstance(o, DPO)]
+            with self._only(member), _as_at(member.trained, member.adapter.start if objectives else {}):
                 for each in objectives:
                     each.set_reference()
 
-    def _restore(self, folder: RunFolder) -> dict[str, Tensor]:
-        """Take up a saved state; returns the numbers the run began from, all of them, frozen ones too."""
-        if folder.loaded is None:
-            return _copied(dict(self.adapter.named_parameters()))
-        state = folder.loaded
-        _load(self.trained, state["numbers"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.best = state["best"] or None
-        self.progress = Progress(**state["progress"])
-        return state["start"]
+    def _record(self, member: Member, row: dict[str, Any]) -> None:
+        self.folder.record(row | {RUN: self.members.index(member)} if self.beside else row)
+        with self._only(member):
+            for callback in member.callbacks:
+                callback.stepped(row)
 
-    def _save(self, folder: RunFolder, start: dict[str, Tensor]) -> None:
-        if folder.folder is None:
+    def _metrics(self, member: Member) -> list[dict[str, Any]]:
+        if self.beside is None:
+            return self.folder.metrics
+        mine = self.members.index(member)
+        return [{k: v for k, v in row.items() if k != RUN} for row in self.folder.metrics if row[RUN] == mine]
+
+    def _restore(self) -> None:
+        """Take up the saved state of all, which are at one step."""
+        loaded = self.folder.loaded
+        states = [None] * len(self.members) if loaded is None else loaded["runs"] if self.beside else [loaded]
+        for member, state in zip(self.members, states, strict=True):
+            member.restore(state)
+
+    def _save(self) -> None:
+        if self.folder.folder is None:
             return
-        folder.save(
-            {
-                "step": self.progress.step,
-                "progress": vars(self.progress),
-                "numbers": _copied(self.trained),
-                "best": self.best or {},
-                "start": start,
-                "optimizer": self.optimizer.state_dict(),
-            }
-        )
+        states = [member.state() for member in self.members]
+        step = max(member.progress.step for member in self.members)
+        self.folder.save({"step": step} | ({"runs": states} if self.beside else states[0]))
 
 
-def _copied(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in parameters.items()}
-
-
-def _load(parameters: dict[str, Tensor], numbers: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(numbers[name])
+def _tell_failed(member: Member, error: BaseException) -> None:
+    for callback in member.callbacks:
+        callback.failed(error)
 
 
 @contextmanager
 def _as_at(parameters: dict[str, Tensor], numbers: dict[str, Tensor]) -> Iterator[None]:
-    """Other numbers inside the block; the present ones come back."""
-    present = _copied(parameters)
-    _load(parameters, numbers)
+    """Other numbers inside the block, where there are any; the present ones come back."""
+    present = copied(parameters)
+    if numbers:
+        load(parameters, numbers)
     try:
         yield
     finally:
-        _load(parameters, present)
+        load(parameters, present)

@@ -98,6 +98,17 @@ class MemoryEstimate:
     def total(self) -> int:
         return self.base + self.adapter + self.optimiser + self.activations
 
+    def __add__(self, other: "MemoryEstimate") -> "MemoryEstimate":
+        """Of two that share a base and a batch, whose rows are as long."""
+        return MemoryEstimate(
+            self.base,
+            self.adapter + other.adapter,
+            self.optimiser + other.optimiser,
+            self.activations + other.activations,
+            self.rows + other.rows,
+            max(self.pos, other.pos),
+        )
+
     def __str__(self) -> str:
         parts = ", ".join(
             f"{name} {_in_words(getattr(self, name))}" for name in ("base", "adapter", "optimiser", "activations")

@@ -1,15 +1,16 @@
 """SFT and DPO behind one face: examples in, summed loss and weight out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.models import device_of
-from aligner_probe.tasks.encoding import Encoded
+from aligner_probe.tasks.encoding import Encoded, Tokens
 from aligner_probe.training.blocks import checkpointing, entering_at
 from aligner_probe.training.losses import dpo_loss, sequence_log_probability, sft_loss
 from aligner_probe.training.lower_layers import LowerLayers
@@ -49,92 +50,97 @@ class Forward:
         return logits, batch["labels"]
 
 
-#: Makes the forward pass of some sequences.
-MakeForward = Callable[[Sequences], Forward]
-
-
 @runtime_checkable
 class Objective(Protocol):
-    """What the loop needs to know of a kind of training."""
+    """What the loop needs to know of a kind of training: examples in, summed loss and weight out.
+
+    The examples' sequences are some of those of a forward pass, which may have other runs' beside them.
+    """
 
     def __len__(self) -> int: ...
+
+    def rows(self, indices: Sequence[int]) -> list[int]:
+        """The sequences of these examples, by their numbers in the forward pass."""
+        ...
 
     def weight(self, indices: Sequence[int]) -> int:
         """What the summed loss of these examples is divided by."""
         ...
 
-    def n_tokens(self, indices: Sequence[int]) -> int:
-        """Tokens that pass through the model for these examples."""
-        ...
-
-    def loss(self, indices: Sequence[int]) -> Tensor:
-        """Summed loss of these examples."""
+    def loss(
+        self,
+        logits: Float[Tensor, "rows pos d_vocab"],
+        labels: Int[Tensor, "rows pos"],
+        indices: Sequence[int],
+    ) -> Float[Tensor, ""]:
+        """Summed loss of these examples, from what the forward pass gives for their rows."""
         ...
 
 
 class SFT:
-    """Cross-entropy of the labelled tokens; weighted by their number."""
+    """Cross-entropy of the labelled tokens; weighted by their number. Example 0 is the sequence `first`."""
 
-    def __init__(self, forward: Forward):
-        self.forward, self.sequences = forward, forward.sequences
+    def __init__(self, forward: Forward, n: int, first: int = 0):
+        self.forward, self.n, self.first = forward, n, first
 
     def __len__(self) -> int:
-        return len(self.sequences)
+        return self.n
+
+    def rows(self, indices: Sequence[int]) -> list[int]:
+        return [self.first + i for i in indices]
 
     def weight(self, indices: Sequence[int]) -> int:
-        return int(self.sequences.labelled[torch.as_tensor(indices)].sum())
+        return int(self.forward.sequences.labelled[torch.as_tensor(self.rows(indices))].sum())
 
-    def n_tokens(self, indices: Sequence[int]) -> int:
-        return int(self.sequences.lengths[torch.as_tensor(indices)].sum())
-
-    def loss(self, indices: Sequence[int]) -> Tensor:
-        return sft_loss(*self.forward(indices))
+    def loss(self, logits: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
+        return sft_loss(logits, labels)
 
 
 class DPO:
     """DPO's loss; the reference is the adapter as it is when `set_reference` is called, computed once.
 
-    The forward pass's sequences are all chosen answers and then all rejected ones.
+    From the sequence `first` on there are all chosen answers and then all rejected ones.
     """
 
-    def __init__(self, forward: Forward, beta: float, scoring_batch: int):
-        self.forward, self.beta, self.scoring_batch = forward, beta, scoring_batch
-        self.n_pairs = len(forward.sequences) // 2
+    def __init__(self, forward: Forward, n: int, first: int, beta: float, scoring_batch: int):
+        self.forward, self.n, self.first = forward, n, first
+        self.beta, self.scoring_batch = beta, scoring_batch
         self._reference: Tensor | None = None
 
     def __len__(self) -> int:
-        return self.n_pairs
+        return self.n
+
+    def rows(self, indices: Sequence[int]) -> list[int]:
+        return [*(self.first + i for i in indices), *(self.first + self.n + i for i in indices)]
 
     def weight(self, indices: Sequence[int]) -> int:
         return len(indices)
 
-    def n_tokens(self, indices: Sequence[int]) -> int:
-        return int(self.forward.sequences.lengths[torch.as_tensor(self._rows(indices))].sum())
-
     def set_reference(self) -> None:
         """Log-probabilities of all answers under the model as it is now."""
         with torch.no_grad():
-            rows = range(len(self.forward.sequences))
-            self._reference = torch.cat([self._scores(part) for part in chunks(rows, 2 * self.scoring_batch)])
+            rows = range(self.first, self.first + 2 * self.n)
+            scores = [sequence_log_probability(*self.forward(part)) for part in chunks(rows, 2 * self.scoring_batch)]
+            self._reference = torch.cat(scores)
 
-    def loss(self, indices: Sequence[int]) -> Tensor:
-        """Both answers go through the model in one forward pass."""
-        rows = self._rows(indices)
-        scores, reference = self._scores(rows), self._reference[torch.as_tensor(rows)]
+    def loss(self, logits: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
+        """Both answers went through the model in one forward pass."""
+        scores = sequence_log_probability(logits, labels)
+        reference = self._reference[torch.as_tensor(self.rows(indices)) - self.first]
         n = len(indices)
         return dpo_loss(scores[:n], scores[n:], reference[:n], reference[n:], self.beta)
 
-    def _rows(self, indices: Sequence[int]) -> list[int]:
-        return [*indices, *(i + self.n_pairs for i in indices)]
 
-    def _scores(self, rows: Sequence[int]) -> Tensor:
-        return sequence_log_probability(*self.forward(rows))
+def sequences_of(encoded: Encoded) -> list[Tokens]:
+    """Everything that passes through the model for encoded examples: of preferences, chosen and then rejected."""
+    return [*encoded.sequences, *(encoded.rejected or ())]
 
 
-def objective(encoded: Encoded, pad_id: int, recipe: Recipe, forward: MakeForward) -> Objective:
-    """What is minimised on encoded examples: DPO for preferences, else SFT."""
-    made = forward(Sequences([*encoded.sequences, *(encoded.rejected or ())], pad_id))
-    return SFT(made) if encoded.kind == "sft" else DPO(made, recipe.beta, scoring_batch(recipe))
+def objective(encoded: Encoded, recipe: Recipe, forward: Forward, first: int = 0) -> Objective:
+    """What is minimised on encoded examples, from the sequence `first` of a forward pass: DPO or SFT."""
+    if encoded.kind == "sft":
+        return SFT(forward, len(encoded), first)
+    return DPO(forward, len(encoded), first, recipe.beta, scoring_batch(recipe))
 
 
 def scoring_batch(recipe: Recipe) -> int:
