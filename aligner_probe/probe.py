@@ -2,6 +2,7 @@
 
 python -m aligner_probe.probe run --task mytask.jsonl --out DIR
 python -m aligner_probe.probe compare DIR DIR ... --out FILE.html
+python -m aligner_probe.probe panel --out DIR
 """
 
 import argparse
@@ -43,6 +44,12 @@ def parser() -> Parser:
     probe.add_argument("--jobs", type=positive, default=2, metavar="N", help="processes, a thread each (default: 2)")
     probe.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base")
     probe.add_argument("--device", help="for instance cuda (default: cpu)")
+    panel = commands.add_parser("panel", help="probe the tasks of known nature, and calibrate the thresholds on them")
+    panel.add_argument("--budget", choices=("quick", "standard", "thorough"), default="standard")
+    panel.add_argument("--only", default="*", metavar="PATTERN", help="tasks whose name fits, for instance 'locked_*'")
+    panel.add_argument("--out", type=Path, metavar="DIR", help="a folder a task (default: probe-panel-BUDGET)")
+    panel.add_argument("--json", type=Path, metavar="FILE", help="all results (default: DIR/panel.json)")
+    panel.add_argument("--jobs", type=positive, default=2, metavar="N", help="processes, a thread each (default: 2)")
     compare = commands.add_parser("compare", help="several reports on one chart and table")
     compare.add_argument("reports", nargs="+", type=Path, metavar="DIR", help="folders of probes, or their report.json")
     compare.add_argument("--out", type=Path, default=Path("comparison.html"), metavar="FILE", help="the page")
@@ -51,7 +58,7 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
-    return _compare(options) if options.command == "compare" else _run(options)
+    return {"run": _run, "panel": _panel, "compare": _compare}[options.command](options)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -106,6 +113,46 @@ def _run(options: argparse.Namespace) -> int:
     for note in result.verdict.notes:
         print(f"- {note}")
     print(f"made {out / 'report.html'}")
+    return 0
+
+
+def _panel(options: argparse.Namespace) -> int:
+    import json
+
+    from aligner_probe.errors import AlignerProbeError
+    from aligner_probe.files import write_text
+    from aligner_probe.probing.panel import (
+        Tried,
+        as_judged,
+        calibrated,
+        confusions,
+        known_tasks,
+        leave_one_out,
+        panel_report,
+        probe_panel,
+        summary,
+    )
+
+    out = options.out or Path(f"probe-panel-{options.budget}")
+    tasks, tried = known_tasks(options.only), []
+    found = probe_panel("microworld", tasks, out, budget=options.budget, n_processes=options.jobs)
+    for place, (known, result) in enumerate(found, 1):
+        tried.append(Tried(known, result.gathered.evidence, result.verdict, result.report))
+        print(f"{place} of {len(tasks)}, {known.name}, {known.nature}: {result.verdict.outcome}", flush=True)
+    try:
+        judged, cuts = leave_one_out(tried), calibrated(tried)
+        print(
+            f"each task judged by cuts that the others set; all together set F {cuts.F_cut:.2f}, R1 {cuts.R1_cut:.2f}"
+        )
+    except AlignerProbeError as reason:
+        judged, cuts = as_judged(tried), None
+        print(f"judged by the thresholds as they are, because these tasks set none: {reason}")
+    print(confusions(judged).to_string())
+    for name, value in summary(judged).items():
+        print(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+    file = options.json or out / "panel.json"
+    write_text(file, json.dumps(panel_report(judged, options.budget, cuts), indent=1, allow_nan=False) + "\n")
+    print(f"made {file}")
     return 0
 
 

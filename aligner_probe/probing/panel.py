@@ -1,0 +1,232 @@
+"""The probe tried on tasks of known nature: how often it is right, and where its thresholds ought to lie.
+
+    python -m aligner_probe.probe panel --out DIR
+
+Thresholds are calibrated leave-one-task-out: each task is judged by cuts that the other tasks set. A memory task says
+nothing about the cut of R1: what was trained is tested there, and a token may just hold it.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.intervals import Interval
+from aligner_probe.probing.evidence import Evidence
+from aligner_probe.probing.inputs import PANEL, load_parts
+from aligner_probe.probing.plan import Budget
+from aligner_probe.probing.probe import ProbeResult, carry_out_probe, new_probe, with_off_domain
+from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
+from aligner_probe.probing.verdict import Verdict, judge
+from aligner_probe.tasks.loading import NAMED
+from aligner_probe.tasks.panel import PANEL as FOLDER
+
+FORMAT = "aligner_probe panel report 1"
+#: Verdicts that a task of each nature may have.
+RIGHT = {
+    "form": ("form",),
+    "latent": ("latent",),
+    "new": ("new",),
+    "mixed": ("mixed",),
+    "control": ("undetermined", "constant answer"),
+}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A task of the panel; `counted` are those with a nature that a verdict can have."""
+
+    name: str
+    nature: str
+    kind: str
+    why: str
+    counted: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """A task of known nature with what the probe found."""
+
+    known: Known
+    evidence: Evidence
+    verdict: Verdict
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A tried task judged by thresholds that it had no part in."""
+
+    tried: Tried
+    thresholds: Thresholds
+    verdict: Verdict
+
+    @property
+    def right(self) -> bool:
+        return self.verdict.outcome in RIGHT[self.tried.known.nature]
+
+
+def known_tasks(only: str = "*") -> list[Known]:
+    """The panel's tasks whose names fit. Raises AlignerProbeError where none does."""
+    content = json.loads((FOLDER / PANEL).read_text(encoding="utf-8"))
+    fields = ("nature", "kind", "why", "counted")
+    found = [Known(name, **{field: row[field] for field in fields}) for name, row in content.items()]
+    chosen = [one for one in found if fnmatch(one.name, only)]
+    if not chosen:
+        raise AlignerProbeError(f"no task of the panel fits {only!r}; there are {', '.join(one.name for one in found)}")
+    return chosen
+
+
+def probe_panel(
+    base: str, tasks: Sequence[Known], out: Path, *, budget: Budget | str = "standard", n_processes: int = 1
+) -> Iterator[tuple[Known, ProbeResult]]:
+    """Probe task after task, each into OUT/NAME; what is finished is not made again."""
+    for known in tasks:
+        given = load_parts(f"{NAMED}{known.name}")
+        probe = new_probe(
+            base, given.train, test=given.test, validation=given.validation, kind=given.kind, budget=budget
+        )
+        yield known, carry_out_probe(with_off_domain(probe), out / known.name, n_processes=n_processes, resume=True)
+
+
+def cut_between(values: Float[np.ndarray, " tasks"], above: Bool[np.ndarray, " tasks"]) -> float:
+    """The cut that tells best (by balanced accuracy) which tasks lie above it; of several, the one in the widest gap.
+
+    Raises AlignerProbeError where all tasks lie on one side.
+    """
+    if above.all() or not above.any():
+        raise AlignerProbeError(
+            f"{len(values)} tasks that all lie on one side say nothing of a cut; probe tasks of other natures too"
+        )
+    ordered = np.unique(values)
+    middles = (ordered[1:] + ordered[:-1]) / 2
+    if not len(middles):
+        raise AlignerProbeError("all tasks have the same value, so no cut tells them apart")
+    said = values[None, :] > middles[:, None]
+    accuracy = (said[:, above].mean(axis=1) + (~said[:, ~above]).mean(axis=1)) / 2
+    return float(middles[np.lexsort((np.diff(ordered), accuracy))[-1]])
+
+
+def calibrated(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> Thresholds:
+    """Thresholds with the cuts of F and R1 that these tasks set."""
+    counted = [one for one in tried if one.known.counted]
+    general = [one for one in counted if one.known.kind == "general"]
+    return replace(
+        thresholds,
+        F_cut=_cut("F", counted, ("form",)),
+        R1_cut=_cut("R1", general, ("form", "latent")),
+    )
+
+
+def leave_one_out(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> list[Judged]:
+    """Every task, judged by the cuts of all others. Raises AlignerProbeError where those do not set any."""
+    found = []
+    for one in tried:
+        cuts = calibrated([other for other in tried if other is not one], thresholds)
+        found.append(Judged(one, cuts, judge(one.evidence, cuts)))
+    return found
+
+
+def as_judged(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> list[Judged]:
+    """Every task as its own probe judged it; for a part of the panel, which sets no cuts."""
+    return [Judged(one, thresholds, one.verdict) for one in tried]
+
+
+def area_under_roc(tried: Sequence[Tried], *, general_only: bool = False) -> float:
+    """Of R1, form and latent against new: the probability that one of those has more of it than a new task.
+
+    Not a number where one of the two is missing.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    counted = [t for t in tried if t.known.counted and (t.known.kind == "general" or not general_only)]
+    rows = [(t.known.nature != "new", t.evidence.strict.R1.value) for t in counted if t.evidence.strict.R1 is not None]
+    truth, values = (np.array(column) for column in zip(*rows, strict=True)) if rows else (np.array([]), np.array([]))
+    return float(roc_auc_score(truth, values)) if 0 < truth.sum() < len(truth) else float("nan")
+
+
+def confusions(judged: Sequence[Judged]) -> pd.DataFrame:
+    """How often tasks of each nature (rows) have each verdict (columns)."""
+    natures = [one.tried.known.nature for one in judged]
+    outcomes = [one.verdict.outcome for one in judged]
+    return pd.crosstab(pd.Series(natures, name="nature"), pd.Series(outcomes, name="verdict"))
+
+
+def summary(judged: Sequence[Judged]) -> dict[str, Any]:
+    """What the panel is to show, counted."""
+    counted = [one for one in judged if one.tried.known.counted]
+    tried = [one.tried for one in judged]
+    named = {"form", "latent", "new"}
+    controls = [one for one in judged if one.tried.known.nature == "control"]
+    return {
+        "counted": len(counted),
+        "right": sum(one.right for one in counted),
+        "undetermined": _names(one for one in counted if one.verdict.outcome == "undetermined"),
+        "called_new_but_form_or_latent": _names(
+            one for one in counted if one.verdict.outcome == "new" and one.tried.known.nature != "new"
+        ),
+        "called_form_or_latent_but_new": _names(
+            one for one in counted if one.verdict.outcome in ("form", "latent") and one.tried.known.nature == "new"
+        ),
+        "controls_called_form_latent_or_new": _names(one for one in controls if one.verdict.outcome in named),
+        "not_right": _names(one for one in judged if not one.right),
+        "auc_R1": area_under_roc(tried),
+        "auc_R1_general_tasks": area_under_roc(tried, general_only=True),
+    }
+
+
+def panel_report(judged: Sequence[Judged], budget: str, cuts: Thresholds | None) -> dict[str, Any]:
+    """Everything, ready for JSON: verdicts with the cuts they are by, measures, and the `cuts` that all tasks set."""
+    tried = [one.tried for one in judged]
+    return {
+        "format": FORMAT,
+        "budget": budget,
+        "base": tried[0].report["base"],
+        "summary": {k: None if v != v else v for k, v in summary(judged).items()},
+        "calibrated": None if cuts is None else {name: getattr(cuts, name) for name in ("F_cut", "R1_cut")},
+        "tasks": [_row(one) for one in judged],
+        "provenance": tried[0].report["provenance"],
+    }
+
+
+def _row(one: Judged) -> dict[str, Any]:
+    known, report = one.tried.known, one.tried.report
+    measures = ("F", "R1", "B", "delta", "K")
+    return {
+        "task": known.name,
+        "nature": known.nature,
+        "kind": known.kind,
+        "verdict": one.verdict.outcome,
+        "right": one.right,
+        "reason": one.verdict.reason,
+        "parts": {which: part.name for which, part in one.verdict.parts.items()},
+        "cuts": {"F": one.thresholds.F_cut, "R1": one.thresholds.R1_cut},
+        **{name: report[name] for name in measures},
+        "knowledge_kept": {arm: kept["kept"] for arm, kept in report["knowledge_kept"].items()},
+        "capacity": None if report["capacity"] is None else report["capacity"]["facts"]["value"],
+        "scores": {arm: found["value"] for arm, found in report["measures"]["strict"]["scores"].items()},
+        "sha256": report["task"]["sha256"],
+    }
+
+
+def _cut(name: str, tried: Sequence[Tried], high: tuple[str, ...]) -> float:
+    found: list[tuple[Interval, bool]] = [
+        (interval, one.known.nature in high)
+        for one in tried
+        if (interval := getattr(one.evidence.strict, name)) is not None and np.isfinite(interval.value)
+    ]
+    if not found:
+        raise AlignerProbeError(f"no task with {name}; probe tasks of known nature first")
+    values, above = np.array([interval.value for interval, _ in found]), np.array([side for _, side in found])
+    return float(np.clip(cut_between(values, above), 0.05, 0.95))
+
+
+def _names(judged: Any) -> list[str]:
+    return [one.tried.known.name for one in judged]

@@ -1,0 +1,134 @@
+"""The panel of known natures: cuts that tasks set, each judged by the others' cuts, and what is counted."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_probe_verdict import FORM, LATENT, LEARNED, NEW, NOTHING, WORKS, measured
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.probing.evidence import Evidence
+from aligner_probe.probing.panel import (
+    Known,
+    Tried,
+    area_under_roc,
+    as_judged,
+    calibrated,
+    confusions,
+    cut_between,
+    known_tasks,
+    leave_one_out,
+    panel_report,
+    summary,
+)
+from aligner_probe.probing.verdict import judge
+
+PROVENANCE = {"versions": {}, "git": {}, "base": "x"}
+REPORT = {"base": "microworld", "provenance": PROVENANCE, "knowledge_kept": {}, "capacity": None}
+REPORT |= {"task": {"sha256": {}}, "measures": {"strict": {"scores": {}}}}
+
+
+def tried(name, nature, shares, kind="general"):
+    groups = tuple(f"fact {place // 2}" for place in range(120)) if kind == "memory" else None
+    strict = measured(shares, kind=kind, groups=groups)
+    content = measured(shares, "content", kind=kind, groups=groups)
+    evidence = Evidence(kind=kind, strict=strict, content=content, trainings=LEARNED, prompting=WORKS)
+    report = REPORT | {key: {"value": None, "low": None, "high": None} for key in ("F", "R1", "B", "delta", "K")}
+    return Tried(Known(name, nature, kind, "why", nature != "control"), evidence, judge(evidence), report)
+
+
+def a_panel():
+    lower = FORM | {"aligner-1": 0.8, "prompt": 0.8}
+    return [
+        tried("a", "form", FORM),
+        tried("b", "form", lower),
+        tried("c", "latent", LATENT),
+        tried("d", "latent", LATENT | {"aligner-1": 0.75}),
+        tried("e", "new", NEW),
+        tried("f", "new", NEW | {"aligner-1": 0.2}),
+        tried("g", "new", NEW | {"aligner-1": 0.99}, kind="memory"),
+        tried("h", "control", NOTHING | {"prompt": 0.0, "aligner-1": 0.03, "reference": 0.05}),
+    ]
+
+
+@given(st.lists(st.tuples(st.floats(-1, 2).map(lambda x: round(x, 3)), st.booleans()), min_size=2, max_size=12))
+@settings(max_examples=100, deadline=None)
+def test_no_other_cut_tells_better(rows):
+    values, above = np.array([v for v, _ in rows]), np.array([a for _, a in rows])
+    if above.all() or not above.any() or len(np.unique(values)) == 1:
+        with pytest.raises(AlignerProbeError, match="tasks"):
+            cut_between(values, above)
+        return
+
+    def balanced(cut):
+        return ((values[above] > cut).mean() + (values[~above] <= cut).mean()) / 2
+
+    cut = cut_between(values, above)
+    assert balanced(cut) >= max(balanced(c) for c in (np.unique(values)[1:] + np.unique(values)[:-1]) / 2) - 1e-12
+
+
+def test_a_cut_lies_in_the_widest_gap():
+    assert cut_between(np.array([0.0, 0.1, 0.7, 0.9]), np.array([False, False, True, True])) == pytest.approx(0.4)
+
+
+def test_cuts_of_a_panel_lie_between_its_natures():
+    cuts = calibrated(a_panel())
+    # F: the lowest form .8 against 0; R1: the lowest latent .75 of .98 against a new general task's .2
+    assert 0.3 < cuts.F_cut < 0.5
+    assert 0.4 < cuts.R1_cut < 0.6
+
+
+def test_memory_tasks_have_no_say_in_the_cut_of_R1():
+    panel = a_panel()
+    assert calibrated(panel).R1_cut == calibrated([one for one in panel if one.known.name != "g"]).R1_cut
+
+
+def test_each_task_is_judged_by_cuts_it_had_no_part_in():
+    panel = a_panel()
+    for one in leave_one_out(panel):
+        assert one.thresholds == calibrated([other for other in panel if other is not one.tried])
+    # Planted as latent, with an R1 that lies under what all others set: not saved by a cut of its own.
+    odd = tried("odd", "latent", LATENT | {"aligner-1": 0.3})
+    [found] = [one for one in leave_one_out([*panel, odd]) if one.tried is odd]
+    assert not found.right
+
+
+def test_the_summary_counts_what_the_panel_is_to_show():
+    found = summary(leave_one_out(a_panel()))
+    assert (found["counted"], found["right"]) == (7, 7)
+    assert found["undetermined"] == found["not_right"] == found["controls_called_form_latent_or_new"] == []
+    assert found["auc_R1_general_tasks"] == 1.0
+    # The memory task holds all its facts in one token: among all tasks R1 does not tell it from form.
+    assert found["auc_R1"] == area_under_roc(a_panel()) == pytest.approx(8 / 12)
+    wrong = summary(as_judged([tried("x", "new", FORM), tried("y", "form", NEW), tried("z", "control", FORM)]))
+    assert wrong["called_form_or_latent_but_new"] == ["x"]
+    assert wrong["called_new_but_form_or_latent"] == ["y"]
+    assert wrong["controls_called_form_latent_or_new"] == ["z"]
+
+
+def test_a_part_of_the_panel_sets_no_cuts():
+    with pytest.raises(AlignerProbeError, match="all lie on one side"):
+        leave_one_out([tried("a", "form", FORM), tried("b", "form", FORM)])
+
+
+def test_confusions_and_report_name_every_task():
+    judged = leave_one_out(a_panel())
+    assert confusions(judged).loc["new", "new"] == 3
+    content = panel_report(judged, "standard", calibrated(a_panel()))
+    assert [row["task"] for row in content["tasks"]] == list("abcdefgh")
+    assert content["tasks"][0]["cuts"]["F"] == judged[0].thresholds.F_cut
+    assert panel_report(judged, "quick", None)["calibrated"] is None
+
+
+def test_the_panel_has_the_natures_that_were_asked_for():
+    counts = {}
+    for known in known_tasks():
+        counts[known.nature] = counts.get(known.nature, 0) + 1
+    assert counts["form"] >= 6
+    assert counts["latent"] >= 4
+    assert counts["new"] >= 8
+    assert dataclasses.is_dataclass(known_tasks("locked_*")[0])
+    with pytest.raises(AlignerProbeError, match="no task of the panel fits 'nothing'"):
+        known_tasks("nothing")
