@@ -1,1 +1,1 @@
-"""Long work in pieces: jobs on worker processes, each a folder that is whole or not there, none made twice."""
+"""Long work in pieces: jobs on processes or a cluster, each a folder that is whole or not there, none made twice."""

@@ -4,7 +4,7 @@ What is finished is never made again, and one process at a time makes what is no
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import held
-from aligner_probe.jobs.pool import Shared, each
+from aligner_probe.jobs.backend import Backend, Make
+from aligner_probe.jobs.pool import Shared
 
 RUNS, RESULT, WORK, LOCK = "runs", "result.json", "work", "lock"
 
@@ -36,15 +37,18 @@ def unfinished(jobs: Sequence[AnyJob], out: Path) -> list[AnyJob]:
 
 def make_all(
     jobs: Sequence[AnyJob],
-    make: Callable[[Shared, AnyJob], object],
+    make: Make,
     shared: Shared,
     out: Path,
-    n_processes: int,
+    backend: Backend,
     *,
     show_progress: bool = True,
     bar: tqdm | None = None,
 ) -> None:
-    """Make the jobs that are not finished; `make(shared, job)` writes the job's folder.
+    """Make the jobs that are not finished; `make(shared, job, out=folder)` writes the job's folder into `folder/runs`.
+
+    Where that is not `out`, `backend` brings there the results that a job reads (of the ids in its `after`, if it has
+    that) and brings its own back.
 
     Where they are part of more work, `bar` is the bar over all of it.
     Raises AlignerProbeError where another process is at work in the folder, or, after all others were made, where jobs
@@ -58,9 +62,9 @@ def make_all(
         own = tqdm(total=len(jobs), desc="runs", disable=not show_progress) if bar is None else nullcontext(bar)
         with own as bar:
             bar.update(len(jobs) - len(left))
-            for job, made in each(make, shared, left, n_processes) if left else ():
-                if isinstance(made, AlignerProbeError):
-                    failed.append((job, made))
+            for job, error in backend.make(make, shared, left, out) if left else ():
+                if error is not None:
+                    failed.append((job, error))
                 bar.update()
                 bar.set_postfix_str(job.id)
         if failed:

@@ -34,7 +34,7 @@ def each(work: Work, shared: Shared, jobs: Sequence[Any], n_processes: int) -> I
         torch.set_num_threads(1)
         try:
             for job in jobs:
-                yield job, _tried(work, shared, job)
+                yield job, tried(work, shared, job)
         finally:
             torch.set_num_threads(threads)
         return
@@ -75,11 +75,13 @@ def _watch(stop: Any) -> None:
 
 
 def _in_worker(work: Work, job: Any) -> Any:
-    return _tried(work, _shared, job)
+    return tried(work, _shared, job)
 
 
-def _tried(work: Work, shared: Shared, job: Any) -> Any:
+def tried(work: Work, shared: Shared, job: Any) -> Any:
+    """What a job gives, or its AlignerProbeError."""
     try:
         return work(shared, job)
     except AlignerProbeError as error:
-        return error
+        # As one of that very class: others are made of more than their message and do not travel.
+        return AlignerProbeError(str(error))

@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named
+from aligner_probe.jobs.backend import Backend, Processes
 from aligner_probe.probing.bench import Bench
 from aligner_probe.probing.gathering import Gathered, gather
 from aligner_probe.probing.measures import Kind
@@ -97,20 +98,23 @@ def carry_out_probe(
     out: str | Path,
     *,
     n_processes: int = 1,
+    backend: Backend | None = None,
     resume: bool = False,
     thresholds: Thresholds = THRESHOLDS,
     show_progress: bool = True,
 ) -> ProbeResult:
     """Make the cells, judge, and write OUT/report.json.
 
+    `backend`, for instance `jobs.ray_tasks.RayTasks`, makes the cells instead of `n_processes` processes.
     Raises AlignerProbeError where the folder has a probe already and `resume` is off, or as `make` does.
     """
     out = Path(out)
     if (out / PLAN).exists() and not resume:
         raise AlignerProbeError(f"{out} holds a probe already; go on with it: --resume, or name another folder: --out")
-    if n_processes > 1 and probe.bench.loaded is not None:
+    backend = backend or Processes(n_processes)
+    if backend.travels and probe.bench.loaded is not None:
         raise AlignerProbeError("a loaded model does not travel to other processes; name the base instead, or take one")
-    make(probe.plan, probe.bench, out, n_processes, show_progress=show_progress)
+    make(probe.plan, probe.bench, out, backend, show_progress=show_progress)
     found = gather(probe.plan, probe.parts, out)
     verdict = judge(found.evidence, thresholds)
     content = report(
@@ -128,6 +132,7 @@ def probe_task(
     out: str | Path | None = None,
     resume: bool = False,
     n_processes: int = 1,
+    backend: Backend | None = None,
     show_progress: bool = True,
     **options: Any,
 ) -> ProbeResult:
@@ -137,7 +142,8 @@ def probe_task(
     the runs go into a temporary folder and only the result is kept. Raises AlignerProbeError as those do.
     """
     probe = with_off_domain(new_probe(model, task, **options))
+    how = {"n_processes": n_processes, "backend": backend, "show_progress": show_progress}
     if out is not None:
-        return carry_out_probe(probe, out, n_processes=n_processes, resume=resume, show_progress=show_progress)
+        return carry_out_probe(probe, out, resume=resume, **how)
     with tempfile.TemporaryDirectory(prefix="probe-") as folder:
-        return carry_out_probe(probe, folder, n_processes=n_processes, show_progress=show_progress)
+        return carry_out_probe(probe, folder, **how)

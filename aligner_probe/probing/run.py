@@ -1,4 +1,4 @@
-"""All cells of a plan into one folder, wave after wave, by worker processes; what is finished is never made again.
+"""All cells of a plan into one folder, wave after wave; what is finished is never made again.
 
 OUT/plan.json says what is made and of what: it is written first and must not change, so no folder mixes two probes.
 """
@@ -6,7 +6,6 @@ OUT/plan.json says what is made and of what: it is written first and must not ch
 import hashlib
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,10 @@ from tqdm.auto import tqdm
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import write_text
+from aligner_probe.jobs.backend import Backend
 from aligner_probe.jobs.folder import make_all, unfinished
 from aligner_probe.models import fingerprint
+from aligner_probe.probing.batches import jobs
 from aligner_probe.probing.bench import Bench
 from aligner_probe.probing.cells import carry_out, read_result
 from aligner_probe.probing.methods import LORA_8, METHODS
@@ -34,7 +35,7 @@ def plan_for(budget: Budget, parts: Parts) -> Plan:
     return plan(budget)
 
 
-def make(probe: Plan, bench: Bench, out: Path, n_processes: int = 1, *, show_progress: bool = True) -> None:
+def make(probe: Plan, bench: Bench, out: Path, backend: Backend, *, show_progress: bool = True) -> None:
     """Make all cells that are not finished.
 
     Raises AlignerProbeError where the folder was begun with another plan, another process is at work in it, or cells
@@ -42,11 +43,12 @@ def make(probe: Plan, bench: Bench, out: Path, n_processes: int = 1, *, show_pro
     """
     prepare(probe, bench, out)
     with tqdm(total=len(probe.cells), desc="cells", disable=not show_progress) as bar:
+        made = 0
         for wave in probe.waves():
-            wanted = [cell for cell in wave if is_wanted(cell, probe, out)]
-            bar.update(len(wave) - len(wanted))
-            if wanted:
-                make_all(wanted, partial(carry_out, out=out), bench, out, n_processes, bar=bar)
+            if wanted := jobs([cell for cell in wave if is_wanted(cell, probe, out)], out):
+                make_all(wanted, carry_out, bench, out, backend, bar=bar)
+            made += len(wave)
+            bar.update(made - bar.n)  # a batch is one job
 
 
 def prepare(probe: Plan, bench: Bench, out: Path) -> None:

@@ -6,11 +6,11 @@ folder mixes runs of two plans or two bases.
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import write_text
+from aligner_probe.jobs.backend import Processes
 from aligner_probe.jobs.folder import make_all, unfinished
 from aligner_probe.models import fingerprint
 from aligner_probe.reproduction.plan import Planned, plan_json
@@ -51,7 +51,7 @@ def carry_out_all(
     Raises AlignerProbeError where another process is at work in the folder, or, after all others were made, where runs
     failed, with the first one's reason.
     """
-    make_all(runs, partial(_made, out=out), bench, out, n_processes, show_progress=show_progress)
+    make_all(runs, _made, bench, out, Processes(n_processes), show_progress=show_progress)
 
 
 def _made(bench: Bench, run: Planned, *, out: Path) -> Path:
