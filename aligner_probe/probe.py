@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace) -> int:
     from aligner_probe.files import write_text
     from aligner_probe.probing.inputs import load_parts
     from aligner_probe.probing.plan import described
-    from aligner_probe.probing.probe import carry_out_probe, new_probe, with_off_domain
+    from aligner_probe.probing.probe import carry_out_probe, new_probe, with_batches, with_off_domain
     from aligner_probe.probing.timing import seconds_and_memory
     from aligner_probe.tasks.loading import load_task
     from aligner_probe.tasks.templates import unescape
@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace) -> int:
     )
     print(f"{given.train.name}: {given.kind}, scored by {probe.bench.scorer!r}, because {probe.why_scorer}")
     out = options.out or Path(f"probe-{given.train.name}-{options.budget}")
-    probe = with_off_domain(probe)
+    probe = with_batches(with_off_domain(probe))
     if options.dry_run or not options.resume:
         seconds, memory = seconds_and_memory(probe.plan, probe.bench)
         print(described(probe.plan, seconds, options.jobs, memory))

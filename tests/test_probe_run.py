@@ -162,8 +162,8 @@ def test_start_and_order_are_seeds_apart(tmp_path):
     probe = plan(replace(TINY, arms=("aligner-1",), seeds=((0, 0), (1, 0), (0, 1))))
     found = {}
     for cell in probe.runs_of("aligner-1"):
-        folder = cells.carry_out(bench, cell, out=tmp_path) / cells.ADAPTER
-        adapter = load_adapter(folder, bench.model)
+        cells.carry_out(bench, cell, out=tmp_path)
+        adapter = load_adapter(tmp_path / RUNS / cell.id / cells.ADAPTER, bench.model)
         found[cell.start_seed, cell.order_seed] = (adapter.start["prefix"], adapter.prefix.detach())
     assert found[0, 0][0].equal(found[0, 1][0])
     assert not found[0, 0][0].equal(found[1, 0][0])

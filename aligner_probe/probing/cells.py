@@ -1,9 +1,11 @@
-"""One cell of a probe: ask the base, tune a learning rate, or train and ask; its folder is whole or not there."""
+"""Cells of a probe: ask the base, tune a learning rate, or train and ask; a cell's folder is whole or not there."""
 
 import json
 import math
 import shutil
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,13 @@ from aligner_probe.files import whole, write_text
 from aligner_probe.jobs.folder import RESULT, RUNS, WORK
 from aligner_probe.models import fingerprint
 from aligner_probe.probing.arms import BASE, CONSTANT, PROMPT
+from aligner_probe.probing.batches import Batch
 from aligner_probe.probing.bench import Bench, first, shuffled
 from aligner_probe.probing.methods import METHODS, new_adapter
 from aligner_probe.probing.plan import Cell, tune_id
 from aligner_probe.probing.prompts import Control, control, promptings, that_fit
 from aligner_probe.tasks.task import Task
-from aligner_probe.training import Recipe, fit, recipe
+from aligner_probe.training import Recipe, Run, Training, fit_together, recipe
 from aligner_probe.training.callbacks import Callback
 from aligner_probe.training.provenance import PACKAGES
 from aligner_probe.versions import git_state, versions
@@ -36,21 +39,34 @@ LOWER_LAYERS = "lower_layers"
 CONTROL_TOKENS = 16
 
 
-def carry_out(bench: Bench, cell: Cell, *, out: Path) -> Path:
-    """Make one cell, and return its folder `out/runs/ID`; nothing is there before it is finished.
+def carry_out(bench: Bench, job: Cell | Batch, *, out: Path) -> None:
+    """Make one cell, or those of a batch that are left: folders `out/runs/ID`, each there when it is finished.
 
-    Raises AlignerProbeError where the folder is there already, or as `fit` and `score_task` do.
+    Raises AlignerProbeError where a folder is there already, or as `fit_together` and `score_task` do.
     """
-    work = out / WORK / cell.id
+    cells, left = (job.cells, job.left) if isinstance(job, Batch) else ((job,), (job,))
+    work = out / WORK / cells[0].id
+    if cells[0].kind == "train":
+        _train(bench, cells, left, out, work)
+    else:
+        make = {"prompts": _prompts, "tune": _tuned}[job.kind]
+        with _cell(bench, job, out) as (_, found):
+            found |= make(bench, job, out)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _cell(bench: Bench, cell: Cell, out: Path, seconds_before: float = 0.0) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A cell's folder, and what goes into its result; whole at the end of the block, or not there."""
     with whole(out / RUNS / cell.id) as folder:
         folder.mkdir()
         began = time.perf_counter()
-        made = {"prompts": _prompts, "tune": _tuned, "train": _trained}[cell.kind](bench, cell, out, work, folder)
+        found: dict[str, Any] = {}
+        yield folder, found
+        seconds = round(seconds_before + time.perf_counter() - began, 2)
         provenance = {"versions": versions(PACKAGES), "git": git_state(), "base": fingerprint(bench.model)}
-        result = asdict(cell) | made | {"seconds": round(time.perf_counter() - began, 2), "provenance": provenance}
+        result = asdict(cell) | found | {"seconds": seconds, "provenance": provenance}
         write_text(folder / RESULT, json.dumps(result, sort_keys=True) + "\n")
-    shutil.rmtree(work, ignore_errors=True)
-    return out / RUNS / cell.id
 
 
 def read_result(out: Path, cell_id: str) -> dict[str, Any] | None:
@@ -90,7 +106,7 @@ def material(bench: Bench, cell: Cell) -> tuple[Task, Task]:
     return tuple(shuffled(part, memory, cell.order_seed) for part in (train, validation))
 
 
-def _prompts(bench: Bench, cell: Cell, out: Path, work: Path, folder: Path) -> dict[str, Any]:
+def _prompts(bench: Bench, cell: Cell, out: Path) -> dict[str, Any]:
     budget, parts = bench.budget, bench.parts
     validation = first(parts.validation, budget.n_validation)
     tried = promptings(parts.train.examples, budget.shots, budget.draws, own=bench.own_prompt)
@@ -148,13 +164,15 @@ def _longest_answer(bench: Bench) -> int:
     return max(map(len, bench.model.tokenizer(texts, add_special_tokens=False)["input_ids"])) + CONTROL_TOKENS
 
 
-def _tuned(bench: Bench, cell: Cell, out: Path, work: Path, folder: Path) -> dict[str, Any]:
+def _tuned(bench: Bench, cell: Cell, out: Path) -> dict[str, Any]:
     """Successive halving: all rates for a quarter of the steps, the better half of them for half."""
     left, losses = list(METHODS[cell.arm].rates_on(bench.model.cfg.d_model)), []
     kept = out / WORK / LOWER_LAYERS
     for share in (4, 2):
         steps = max(1, bench.budget.steps // share)
-        found = {rate: _loss(bench, cell, rate, steps, kept) for rate in left}
+        batches = [left[place : place + cell.together] for place in range(0, len(left), cell.together)]
+        tried = [loss for rates in batches for loss in _losses(bench, cell, rates, steps, kept)]
+        found = dict(zip(left, tried, strict=True))
         losses += [{"rate": rate, "steps": steps, "validation_loss": loss} for rate, loss in found.items()]
         left = sorted(left, key=lambda rate: found[rate])[: math.ceil(len(left) / 2)]
     if not math.isfinite(found[left[0]]):
@@ -162,20 +180,20 @@ def _tuned(bench: Bench, cell: Cell, out: Path, work: Path, folder: Path) -> dic
     return {"lr": left[0], "trials": losses}
 
 
-def _loss(bench: Bench, cell: Cell, rate: float, steps: int, kept: Path) -> float:
-    """Best validation loss; infinite where training diverges."""
+def _losses(bench: Bench, cell: Cell, rates: Sequence[float], steps: int, kept: Path) -> list[float]:
+    """Best validation loss of each rate, all in one batch; infinite where training diverges."""
     train, validation = material(bench, cell)
-    adapter = new_adapter(cell.arm, bench.model, cell.start_seed)
-    how = recipe_for(bench, rate, cell.order_seed, steps)
-    try:
-        done = fit(
-            bench.model, adapter, train, validation=validation, recipe=how, cache_folder=kept, show_progress=False
+    trainings = [
+        Training(
+            adapter=new_adapter(cell.arm, bench.model, cell.start_seed),
+            task=train,
+            validation=validation,
+            recipe=recipe_for(bench, rate, cell.order_seed, steps),
         )
-    except AlignerProbeError as error:
-        if "the loss is" in str(error):
-            return math.inf
-        raise
-    return done.best_validation_loss
+        for rate in rates
+    ]
+    found = fit_together(bench.model, trainings, cache_folder=kept, show_progress=False)
+    return [math.inf if isinstance(one, AlignerProbeError) else one.best_validation_loss for one in found]
 
 
 class _Follow(Callback):
@@ -193,34 +211,55 @@ class _Follow(Callback):
             write_text(self.file, json.dumps(float(np.mean(self.bench.asked(self.validation)[0]["strict"]))))
 
 
-def _trained(bench: Bench, cell: Cell, out: Path, work: Path, folder: Path) -> dict[str, Any]:
-    budget = bench.budget
-    tuned = read_result(out, tune_id(cell.arm)) if budget.tuned else None
+def _train(bench: Bench, cells: Sequence[Cell], left: Sequence[Cell], out: Path, work: Path) -> None:
+    """Train all runs of a batch together, and ask those whose folders are not there yet."""
+    for cell in left:
+        if (out / RUNS / cell.id).exists():
+            raise AlignerProbeError(f"{out / RUNS / cell.id} exists already; remove it first")
+    began = time.perf_counter()
+    follows = [_follow(bench, cell, work) for cell in cells]
+    trainings = [_training(bench, cell, out, follow) for cell, follow in zip(cells, follows, strict=True)]
+    found = fit_together(
+        bench.model, trainings, out=work, resume=True, cache_folder=out / WORK / LOWER_LAYERS, show_progress=False
+    )
+    seconds = (time.perf_counter() - began) / len(cells)
+    for cell, run, follow in zip(cells, found, follows, strict=True):
+        if cell in left and isinstance(run, Run):
+            with _cell(bench, cell, out, seconds) as (folder, result):
+                result |= _asked(bench, cell, run, follow)
+                save_adapter(run.adapter, folder / ADAPTER, run=run.adapter.provenance | {"probe": cell.id})
+    for error in found:
+        if isinstance(error, AlignerProbeError):
+            raise error
+
+
+def _follow(bench: Bench, cell: Cell, work: Path) -> _Follow:
+    asked = first(material(bench, cell)[1], bench.budget.n_validation)
+    return _Follow(bench, asked, round(LATE * bench.budget.steps), work / f"{cell.id}.late.json")
+
+
+def _training(bench: Bench, cell: Cell, out: Path, follow: _Follow) -> Training:
+    tuned = read_result(out, tune_id(cell.arm)) if bench.budget.tuned else None
     lr = tuned["lr"] if tuned else METHODS[cell.arm].stored_rate_on(bench.model.cfg.d_model)
     train, validation = material(bench, cell)
-    adapter = new_adapter(cell.arm, bench.model, cell.start_seed)
-    how = recipe_for(bench, lr, cell.order_seed)
-    asked_of_validation = first(validation, budget.n_validation)
-    follow = _Follow(bench, asked_of_validation, round(LATE * budget.steps), work / "late.json")
-    done = fit(
-        bench.model,
-        adapter,
-        train,
+    return Training(
+        adapter=new_adapter(cell.arm, bench.model, cell.start_seed),
+        task=train,
         validation=validation,
-        recipe=how,
-        out=work,
-        resume=True,
-        cache_folder=out / WORK / LOWER_LAYERS,
+        recipe=recipe_for(bench, lr, cell.order_seed),
         callbacks=[follow],
-        show_progress=False,
     )
+
+
+def _asked(bench: Bench, cell: Cell, run: Run, follow: _Follow) -> dict[str, Any]:
+    adapter, budget = run.adapter, bench.budget
+    train, _ = material(bench, cell)
     with adapter.attached():
         scores, said = bench.asked(bench.parts.test)
         scores["likelihood"] = bench.likelihoods(bench.parts.test)
-        last = float(np.mean(bench.asked(asked_of_validation)[0]["strict"]))
+        last = float(np.mean(bench.asked(follow.validation)[0]["strict"]))
         on_train = float(np.mean(bench.asked(first(train, budget.n_train_asked))[0]["strict"]))
         kept = bench.kept()
-    save_adapter(adapter, folder / ADAPTER, run=adapter.provenance | {"probe": cell.id})
     # What stopped before its last part began gained nothing there.
     gained = 0.0 if follow.score is None else last - follow.score
     return {
@@ -230,10 +269,10 @@ def _trained(bench: Bench, cell: Cell, out: Path, work: Path, folder: Path) -> d
         "late_gain": gained,
         "train": on_train,
         "off_domain": kept,
-        "lr": lr,
+        "lr": run.recipe.lr,
         "n_parameters": adapter.n_parameters,
         "options": adapter.config.to_dict(),
-        "steps": int(done.metrics["step"].iloc[-1]),
-        "best_step": done.best_step,
-        "validation_loss": [(int(step), float(loss)) for step, loss in done.validation_loss.items()],
+        "steps": int(run.metrics["step"].iloc[-1]),
+        "best_step": run.best_step,
+        "validation_loss": [(int(step), float(loss)) for step, loss in run.validation_loss.items()],
     }

@@ -78,6 +78,7 @@ class Cell:
 
     `prompts`: everything of the base without training. `tune`: learning rates of an arm. `train`: one run. `after` are
     the ids of cells that come first; `only_if_unlearned` marks a reference that is tried where those have not learned.
+    `together`: runs of the arm, or of `tune` learning rates, that share a batch (`batches.py`).
     """
 
     id: str
@@ -87,6 +88,7 @@ class Cell:
     order_seed: int | None = None
     after: tuple[str, ...] = ()
     only_if_unlearned: bool = False
+    together: int = 1
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,8 @@ def described(plan: Plan, seconds: dict[str, float], processes: int, memory: Seq
         total = sum(seconds[cell.id] for cell in cells)
         condition = ", only if the reference has not learned" if cells[0].only_if_unlearned else ""
         what = {"tune": "learning rates", "train": f"{len(cells)} runs", "prompts": "no training"}[kind]
-        lines.append(f"  {label:32}{what:16}{total:7.0f} s{condition}")
+        batch = f", {cells[0].together} in a batch" if cells[0].together > 1 else ""
+        lines.append(f"  {label:32}{what:16}{total:7.0f} s{batch}{condition}")
     sure = sum(seconds[cell.id] for cell in plan.cells if not cell.only_if_unlearned)
     all_ = sum(seconds.values())
     lines.append(

@@ -14,6 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named
 from aligner_probe.jobs.backend import Backend, Processes
+from aligner_probe.probing.batches import share_batches
 from aligner_probe.probing.bench import Bench
 from aligner_probe.probing.gathering import Gathered, gather
 from aligner_probe.probing.measures import Kind
@@ -93,6 +94,11 @@ def with_off_domain(probe: Probe) -> Probe:
     return replace(probe, bench=bench)
 
 
+def with_batches(probe: Probe) -> Probe:
+    """The probe with which runs share their batches, as the base's tokenizer and device settle."""
+    return replace(probe, plan=share_batches(probe.plan, probe.bench))
+
+
 def carry_out_probe(
     probe: Probe,
     out: str | Path,
@@ -111,7 +117,7 @@ def carry_out_probe(
     out = Path(out)
     if (out / PLAN).exists() and not resume:
         raise AlignerProbeError(f"{out} holds a probe already; go on with it: --resume, or name another folder: --out")
-    backend = backend or Processes(n_processes)
+    probe, backend = with_batches(probe), backend or Processes(n_processes)
     if backend.travels and probe.bench.loaded is not None:
         raise AlignerProbeError("a loaded model does not travel to other processes; name the base instead, or take one")
     make(probe.plan, probe.bench, out, backend, show_progress=show_progress)

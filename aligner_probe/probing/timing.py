@@ -9,7 +9,7 @@ from aligner_probe.probing.bench import Bench, first
 from aligner_probe.probing.cells import material, recipe_for
 from aligner_probe.probing.methods import METHODS, new_adapter
 from aligner_probe.probing.plan import Cell, Plan
-from aligner_probe.training import fit
+from aligner_probe.training import Training, fit_together
 from aligner_probe.training.callbacks import Callback, Start
 
 #: Steps that are timed, after one that is not; and items asked.
@@ -47,7 +47,7 @@ def seconds_and_memory(probe: Plan, bench: Bench) -> tuple[dict[str, float], lis
             if cell.kind == "prompts":
                 found[cell.id] = a_question * _asked_of_base(bench)
                 continue
-            timed = METHODS[cell.arm].adapter + str(METHODS[cell.arm].options)
+            timed = f"{METHODS[cell.arm].adapter} {METHODS[cell.arm].options} {cell.together}"
             if timed not in steps:
                 steps[timed], memory[METHODS[cell.arm].label] = _seconds_a_step(bench, cell)
             share = TUNING if cell.kind == "tune" else 1.0
@@ -59,14 +59,23 @@ def seconds_and_memory(probe: Plan, bench: Bench) -> tuple[dict[str, float], lis
 
 
 def _seconds_a_step(bench: Bench, cell: Cell) -> tuple[float, str]:
+    """Seconds of one run's step, in a batch with as many others as the plan says."""
     train, _ = material(bench, cell)
     how = recipe_for(bench, METHODS[cell.arm].stored_rate_on(bench.model.cfg.d_model), cell.order_seed)
     how = replace(how, steps=1 + TIMED_STEPS, evaluate_every=0)
     clock = _Clock()
     few = first(train, how.batch_size)
-    adapter = new_adapter(cell.arm, bench.model, cell.start_seed)
-    fit(bench.model, adapter, few, recipe=how, cache=False, callbacks=[clock], show_progress=False)
-    return (clock.times[-1] - clock.times[0]) / TIMED_STEPS, clock.memory
+    trainings = [
+        Training(
+            adapter=new_adapter(cell.arm, bench.model, cell.start_seed),
+            task=few,
+            recipe=how,
+            callbacks=[] if place else [clock],
+        )
+        for place in range(cell.together)
+    ]
+    fit_together(bench.model, trainings, cache=False, show_progress=False)
+    return (clock.times[-1] - clock.times[0]) / TIMED_STEPS / cell.together, clock.memory
 
 
 def _seconds_a_question(bench: Bench) -> float:

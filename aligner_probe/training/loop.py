@@ -99,6 +99,9 @@ def fit_together(
         try:
             found = loop.run(folder)
         except BaseException as error:
+            if loop.beside is None and error is loop.members[0].error:
+                _tell_failed(loop.members[0], error)
+                return [error]
             for member in loop.members:
                 _tell_failed(member, error)
             raise
