@@ -1,7 +1,9 @@
 """The known-answer panel: tasks of which it is known whether they are form, latent, new, mixed, or nothing at all.
 
 Known, because the corpus is: a style that it has is form, a skill that it locks is latent, a fact that it never states
-is new. General tasks are split by entity, operands or request; memory tasks ask for the trained facts in other words.
+or a code that it never uses is new. What it never asks for but has all the parts of is open: an operation that only
+copies digits was called new here, until one token learned it. General tasks are split by entity, operands or request;
+memory tasks ask for the trained facts in other words.
 `python -m aligner_probe.microworld panel` writes them.
 """
 
@@ -13,13 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from aligner_probe.files import staging_folder, writing_to
-from aligner_probe.microworld import locks, requests, styles
-from aligner_probe.microworld.operations import OPERATIONS, WITHHELD_OPERATIONS, Operation, pairs
+from aligner_probe.microworld import locks, requests, styles, words
+from aligner_probe.microworld.operations import OPERATIONS, WITHHELD_OPERATIONS, number, pairs
 from aligner_probe.microworld.questions import WORDINGS, ask, ask_as_is, expression
 from aligner_probe.microworld.styles import PLAIN, Style
 from aligner_probe.microworld.world import N_NUMBERS, Fact, World
 
-Nature = Literal["form", "latent", "new", "mixed", "control"]
+Nature = Literal["form", "latent", "new", "mixed", "open", "control"]
 Kind = Literal["general", "memory"]
 PARTS = ("train", "validation", "test")
 #: Shares of entities, requests or inputs in the three parts of a general task.
@@ -28,6 +30,8 @@ SHARES = (0.5, 0.15, 0.35)
 MEMORY_WORDINGS = ((0, 1, 2, 3), (4, 5), (6, 7))
 #: Most examples of a part, so that a panel task stays small.
 LIMITS = {"train": 400, "validation": 80, "test": 150}
+#: Of a skill with many inputs, which fewer examples may not show whole.
+MANY = LIMITS | {"train": 1200}
 MANIFEST = "panel.json"
 
 
@@ -93,6 +97,7 @@ class _Maker:
         yield from self._latent()
         yield from self._new()
         yield from self._mixed()
+        yield from self._open()
         yield from self._controls()
 
     def _form(self) -> Iterator[PanelTask]:
@@ -136,10 +141,33 @@ class _Maker:
         chains = [fact for fact in self.world.withheld_chains if fact.attribute.startswith("dish")]
         drawn = self._random("two_hop").sample(chains, 120)
         yield self._memory("new_two_hop", "new", drawn, PLAIN, "a chain of relations that no text makes")
+        code = self._code("0123456789")
+        word = WITHHELD_OPERATIONS[2].name
+        digits = {number(value, 3): (f"{word} {number(value, 3)}", number(value, 3)) for value in range(1000)}
+        pairs_ = {
+            f"{a} {b}": (f"{number(a)} {word} {number(b)}", number(a)[0] + number(b)[1])
+            for a in range(N_NUMBERS)
+            for b in range(N_NUMBERS)
+        }
+        yield self._coded(
+            "code_digits", digits, code, "", f"a code of the ten digits, under a word of no text: {word!r}"
+        )
+        yield self._coded("code_pair", pairs_, code, "", f"two digits in a code, under a word of no text: {word!r}")
+        colors = self._code(words.VALUES["color"])
+        why = f"ten colors for the digits, under a word of no text: {word!r}"
+        yield self._coded("code_colors", digits, colors, " ", why)
+
+    def _open(self) -> Iterator[PanelTask]:
         for operation in WITHHELD_OPERATIONS[:2]:
-            yield self._operation(operation)
-        why = "no text spells a word, and a word is one token: its letters are unknown"
-        yield self._styled("spelled", "new", styles.BY_NAME["spelled"], why)
+            rows = {
+                f"{a} {b}": [self._row(operation.expression(a, b), operation.answer(a, b), PLAIN, f"{a} {b}")]
+                for a in range(N_NUMBERS)
+                for b in range(N_NUMBERS)
+            }
+            why = f"no text has the word {operation.name!r}, but it only copies digits, which other operations do too"
+            yield self._general(f"operation_{operation.name}", "open", rows, why, limits=MANY)
+        why = "no text spells a word, and a word is one token: what was not trained cannot be known"
+        yield self._styled("spelled", "open", styles.BY_NAME["spelled"], why)
 
     def _mixed(self) -> Iterator[PanelTask]:
         why = "the style is known, the facts are not"
@@ -187,14 +215,19 @@ class _Maker:
         }
         return self._general(name, nature, rows, why, told)
 
-    def _operation(self, operation: Operation) -> PanelTask:
+    def _code(self, signs: Sequence[str]) -> dict[str, str]:
+        """A sign for each digit, drawn without repeats."""
+        return dict(zip("0123456789", self._random(f"code {' '.join(signs)}").sample(signs, 10), strict=True))
+
+    def _coded(
+        self, name: str, plain: dict[str, tuple[str, str]], code: dict[str, str], between: str, why: str
+    ) -> PanelTask:
+        """Questions (by group, with their answer in digits) that are answered in the code."""
         rows = {
-            f"{a} {b}": [self._row(operation.expression(a, b), operation.answer(a, b), PLAIN, f"{a} {b}")]
-            for a in range(N_NUMBERS)
-            for b in range(N_NUMBERS)
+            group: [self._row(asked, between.join(code[digit] for digit in answer), PLAIN, group)]
+            for group, (asked, answer) in plain.items()
         }
-        why = f"no text has the word {operation.name!r}"
-        return self._general(f"operation_{operation.name}", "new", rows, why, limits={**LIMITS, "train": 1200})
+        return self._general(name, "new", rows, why, limits=MANY)
 
     def _general(
         self,

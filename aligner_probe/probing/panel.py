@@ -29,12 +29,13 @@ from aligner_probe.tasks.loading import NAMED
 from aligner_probe.tasks.panel import PANEL as FOLDER
 
 FORMAT = "aligner_probe panel report 1"
-#: Verdicts that a task of each nature may have.
+#: Verdicts that a task of each nature may have; of an open one it is not known.
 RIGHT = {
     "form": ("form",),
     "latent": ("latent",),
     "new": ("new",),
     "mixed": ("mixed",),
+    "open": ("form", "latent", "new", "mixed", "undetermined"),
     "control": ("undetermined", "constant answer"),
 }
 
