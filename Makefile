@@ -50,7 +50,7 @@ $(READY): requirements.lock pyproject.toml
 lock:
 	@echo "== lock: resolving pyproject.toml in a new environment"
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet "torch==$(TORCH)" ".[notebooks,dev]"
+	$(VENV)-lock/bin/python -m pip install --quiet "torch==$(TORCH)" ".[notebooks,ray,dev]"
 	$(VENV)-lock/bin/python -m pip freeze --exclude aligner-probe | sed 's/+[a-z0-9.]*$$//' > requirements.lock
 	rm -rf $(VENV)-lock
 

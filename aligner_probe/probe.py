@@ -9,12 +9,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aligner_probe.commands import Parser, positive, run
+
+if TYPE_CHECKING:
+    from aligner_probe.jobs.backend import Backend
 
 EPILOG = """\
 OUT gets plan.json, runs/ID/ with result.json and adapter/, report.json and report.html.
 Interrupted, the same command with --resume goes on; what is finished is not made again.
+With --backend ray results travel back to OUT, which no node needs to see; a base that is a folder must be in that place
+on every node, with the same packages. A run whose worker or node dies is made again.
 """
 
 
@@ -41,7 +47,14 @@ def parser() -> Parser:
     probe.add_argument("--json", type=Path, metavar="FILE", help="the report's JSON here, too")
     probe.add_argument("--resume", action="store_true", help="go on with what is in DIR")
     probe.add_argument("--dry-run", action="store_true", help="say what would be done and how long it takes")
-    probe.add_argument("--jobs", type=positive, default=2, metavar="N", help="processes, a thread each (default: 2)")
+    probe.add_argument("--jobs", type=positive, metavar="N", help="processes, a thread each (default: 2)")
+    probe.add_argument(
+        "--backend", choices=("processes", "ray"), default="processes", help="ray: a cluster makes the runs"
+    )
+    probe.add_argument(
+        "--ray-address", metavar="HOST:PORT", help="its head node (default: the cluster of this machine)"
+    )
+    probe.add_argument("--gpus-per-run", type=float, metavar="N", help="on the cluster, where runs are then on cuda")
     probe.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base")
     probe.add_argument("--device", help="for instance cuda (default: cpu)")
     panel = commands.add_parser("panel", help="probe the tasks of known nature, and calibrate the thresholds on them")
@@ -74,6 +87,7 @@ def _run(options: argparse.Namespace) -> int:
     from aligner_probe.tasks.loading import load_task
     from aligner_probe.tasks.templates import unescape
 
+    backend = _backend(options)
     template = None if options.prompt_template is None else unescape(options.prompt_template)
     reading = {"prompt_template": template, "completion_field": options.completion_field}
     given = load_parts(options.task, options.test, options.validation, options.kind, **reading)
@@ -101,11 +115,11 @@ def _run(options: argparse.Namespace) -> int:
     probe = with_batches(with_off_domain(probe))
     if options.dry_run or not options.resume:
         seconds, memory = seconds_and_memory(probe.plan, probe.bench)
-        print(described(probe.plan, seconds, options.jobs, memory))
+        print(described(probe.plan, seconds, backend.n_at_once(), memory))
         print(f"power: {probe.parts.power():.2f} with {probe.parts.n_units} independent items, R = 0.75 against 0.5")
     if options.dry_run:
         return 0
-    result = carry_out_probe(probe, out, n_processes=options.jobs, resume=options.resume)
+    result = carry_out_probe(probe, out, backend=backend, resume=options.resume)
     write_page([result.report], out / "report.html")
     if options.json is not None:
         write_text(options.json, json.dumps(result.report, indent=1, allow_nan=False) + "\n")
@@ -154,6 +168,34 @@ def _panel(options: argparse.Namespace) -> int:
     write_text(file, json.dumps(panel_report(judged, options.budget, cuts), indent=1, allow_nan=False) + "\n")
     print(f"made {file}")
     return 0
+
+
+def _backend(options: argparse.Namespace) -> "Backend":
+    from aligner_probe.errors import AlignerProbeError
+    from aligner_probe.jobs.backend import Processes
+
+    if options.backend == "processes":
+        for option in ("ray_address", "gpus_per_run"):
+            if getattr(options, option) is not None:
+                raise AlignerProbeError(f"--{option.replace('_', '-')} is for --backend ray; add that, or leave it out")
+        return Processes(options.jobs or 2)
+    if options.jobs is not None:
+        raise AlignerProbeError("--jobs is for --backend processes; a cluster makes as many runs as it has room for")
+
+    from aligner_probe.jobs.ray_tasks import RayTasks
+
+    changes = {}
+    if Path(options.model).is_dir():
+        changes["base"] = str(Path(options.model).resolve())  # nodes work elsewhere
+    if options.gpus_per_run:
+        if options.device is not None:
+            raise AlignerProbeError(
+                "--gpus-per-run puts runs on cuda, and what is done here on the CPU; leave out --device"
+            )
+        changes["device"] = "cuda"
+    backend = RayTasks(options.ray_address, options.gpus_per_run or 0, changes)
+    print(f"the Ray cluster has room for {backend.n_at_once()} runs at a time")
+    return backend
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -17,7 +17,6 @@ Make = Callable[..., object]
 class Backend(Protocol):
     """Makes jobs apart, in any order, to the same results wherever it makes them."""
 
-    @property
     def n_at_once(self) -> int:
         """How many jobs are made at a time. Raises AlignerProbeError where none can be."""
 
@@ -38,14 +37,17 @@ class Backend(Protocol):
 class Processes:
     """Worker processes of this machine, a thread each; one works in this process."""
 
-    n_at_once: int = 1
+    n: int = 1
 
     @property
     def travels(self) -> bool:
-        return self.n_at_once > 1
+        return self.n > 1
+
+    def n_at_once(self) -> int:
+        return self.n
 
     def make(
         self, make: Make, shared: Shared, jobs: Sequence[Any], out: Path
     ) -> Iterator[tuple[Any, AlignerProbeError | None]]:
-        for job, made in each(partial(make, out=out), shared, jobs, self.n_at_once):
+        for job, made in each(partial(make, out=out), shared, jobs, self.n):
             yield job, made if isinstance(made, AlignerProbeError) else None
