@@ -36,6 +36,7 @@ NUMBERS = {
     "warmup": (float, "epochs until the learning rate is reached"),
     "evaluate_every": (int, "steps between validations (0: at each epoch's end)"),
     "patience": (int, "validations without a better one before it stops"),
+    "min_improvement": (float, "how much lower a validation loss must be to count as better, in nats a token"),
     "max_length": (int, "tokens a sequence, at most (default: the base's context)"),
     "beta": (float, "DPO's"),
 }

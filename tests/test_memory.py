@@ -56,10 +56,12 @@ def peak_of(adapter, step, times=3):
     """The most that was allocated at once during a call, over what was there before it.
 
     Of several calls the median: the profiler orders what happens in one microsecond as it likes, which can shift a
-    peak by a tenth. Garbage of earlier calls, freed in this one, would be taken off its peak: it goes first.
+    peak by a tenth. A call that nobody profiles comes before each, since what a profiled one leaves would be taken off
+    the next one's peak, as would garbage of others.
     """
     peaks = []
     for _ in range(times):
+        step()
         adapter.zero_grad(set_to_none=True)
         gc.collect()
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
@@ -70,7 +72,7 @@ def peak_of(adapter, step, times=3):
 
 
 @pytest.mark.parametrize(
-    ("name", "low", "high"), [("llama_gqa", 0.9, 1.3), ("gpt2", 0.7, 1.65), ("neox", 0.7, 1.65), ("gemma2", 0.7, 1.65)]
+    ("name", "low", "high"), [("llama_gqa", 0.9, 1.3), ("gpt2", 0.7, 1.65), ("neox", 0.7, 1.75), ("gemma2", 0.7, 1.65)]
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_estimate_against_the_allocator(name, low, high, dtype):
@@ -84,7 +86,6 @@ def test_the_estimate_against_the_allocator(name, low, high, dtype):
                 sft_loss(*forward(range(ROWS))).backward()
 
             with adapter.attached():
-                step()
                 measured = peak_of(adapter, step)
             estimated = estimate_memory(adapter, recipe(batch_size=ROWS), POS, checkpoint=checkpoint).activations
             assert low < estimated / measured < high, (adapter, checkpoint)

@@ -155,9 +155,11 @@ def test_a_run_that_diverges_fails_alone(tmp_path, monkeypatch):
     from aligner_probe.errors import AlignerProbeError
 
     how = cells.recipe_for
-    monkeypatch.setattr(
-        cells, "recipe_for", lambda bench, lr, seed: replace(how(bench, 1e37 if seed == 1 else lr, seed), clip=None)
-    )
+
+    def too_fast(bench, cell, lr):
+        return replace(how(bench, cell, 1e37 if cell.order_seed == 1 else lr), clip=None)
+
+    monkeypatch.setattr(cells, "recipe_for", too_fast)
     probe = probe_of(arms=("lora-8",))
     [job] = jobs(probe.plan.runs_of("lora-8"), tmp_path)
     with pytest.raises(AlignerProbeError, match="the loss is"):

@@ -27,6 +27,7 @@ TINY = replace(
     BUDGETS["quick"],
     seeds=((0, 1),),
     steps=5,
+    reference_steps=5,
     batch_size=8,
     evaluate_every=2,
     n_validation=4,
@@ -199,7 +200,9 @@ def test_the_best_constant_answer():
 
 def test_likelihoods_have_no_constant_answer(tmp_path):
     """And no share of items either: the verdict has its reason all the same."""
-    probe = new_probe(str(micro.base()), styled(), scorer="log_likelihood", budget=replace(TINY, steps=2))
+    probe = new_probe(
+        str(micro.base()), styled(), scorer="log_likelihood", budget=replace(TINY, steps=2, reference_steps=2)
+    )
     assert probe.bench.constant() == (None, {})
     result = carry_out_probe(probe, tmp_path / "out", show_progress=False)
     assert result.gathered.evidence.strict.floors == ("base", "reference-shuffled")

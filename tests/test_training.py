@@ -119,6 +119,21 @@ def test_early_stopping_keeps_the_best_numbers():
     assert again.validation_loss.iloc[0] == pytest.approx(run.best_validation_loss, rel=1e-5)
 
 
+def test_improvements_too_small_to_count_stop_a_training_that_keeps_its_best():
+    def trained(**options):
+        base = model()
+        train, validation = task(40).split(0.25, seed=0)
+        how = quick(lr=1e-3, steps=12, evaluate_every=1, patience=2, **options)
+        return fit(base, LoRA(base, 4), train, validation=validation, recipe=how, show_progress=False)
+
+    whole, short = trained(), trained(min_improvement=10.0)
+    assert not whole.stopped_early
+    # That before training is better than none; no later one is by so much.
+    assert short.metrics["step"].max() == 2
+    losses = whole.validation_loss.loc[0:2]
+    assert short.best_validation_loss == losses.min() < losses.iloc[0]
+
+
 def test_the_monitor_counts_what_rounds_to_nothing():
     """One update of 1e-3: lost by 1, kept by 1/16 in bfloat16; nothing is lost in float32."""
     for dtype, lost in ((torch.bfloat16, 0.5), (torch.float32, 0.0)):
@@ -187,6 +202,7 @@ def test_a_loss_that_is_not_finite_stops_with_good_numbers(tmp_path):
         ({"lr": 0.0}, "lr 0.0"),
         ({"batch_size": 8, "micro_batch_size": 3}, "a divisor of batch_size 8"),
         ({"patience": 0}, "patience 0"),
+        ({"min_improvement": -1.0}, "min_improvement -1.0"),
         ({"learning_rate": 1.0}, "no option 'learning_rate'"),
     ],
 )

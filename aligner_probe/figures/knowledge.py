@@ -91,7 +91,9 @@ def kept(collection: Collection) -> Drawing:
         pd.concat(shown, ignore_index=True),
         "After training on the assistant's way of answering, the model is asked what it was not trained on: "
         f"{'; '.join(OFF_DOMAIN[name] for name in sets)}. Content (filled) is what it knew before, form (hollow) how "
-        f"far the trained way of answering reaches. The paper asks MMLU instead. {INTERVALS} "
+        "far the trained way of answering reaches. The paper asks MMLU instead. The control that is missing here, what "
+        "a prompt for the same form leaves, is in notebook 03: nearly all sums, and none of the requests, so the lower "
+        f"panels say nothing of adapters. {INTERVALS} "
         f"Seeds: {_seeds(experiments, 'instructions')}.",
         experiments.inputs(runs),
         missing=experiments.missing("instructions"),

@@ -114,7 +114,7 @@ class _Maker:
         things = [thing for category in requests.CATEGORIES for thing in category.things]
         rows = {
             thing: [
-                Row(ask_as_is(r.question), f" {r.answer(careful=True)}.", thing, r.answer(careful=True))
+                Row(ask_as_is(r.question), f" {r.answer(careful=True)}.", r.question, r.answer(careful=True))
                 for r in requests.REQUESTS
                 if r.thing == thing
             ]

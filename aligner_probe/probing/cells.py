@@ -82,18 +82,20 @@ def read_result(out: Path, cell_id: str) -> dict[str, Any] | None:
         ) from error
 
 
-def recipe_for(bench: Bench, lr: float, order_seed: int, steps: int | None = None) -> Recipe:
-    """How a run is trained."""
+def recipe_for(bench: Bench, cell: Cell, lr: float, steps: int | None = None) -> Recipe:
+    """How a run is trained, by default for as long as its arm may be."""
     budget = bench.budget
+    steps = steps or budget.steps_of(cell.arm)
     n = len(bench.parts.train)
     return recipe(
         "corrected",
         lr=lr,
         batch_size=min(budget.batch_size, n),
-        steps=steps or budget.steps,
-        evaluate_every=min(budget.evaluate_every, steps or budget.steps),
+        steps=steps,
+        evaluate_every=min(budget.evaluate_every, steps),
         patience=budget.patience,
-        seed=order_seed,
+        min_improvement=budget.min_improvement,
+        seed=cell.order_seed,
     )
 
 
@@ -188,7 +190,7 @@ def _losses(bench: Bench, cell: Cell, rates: Sequence[float], steps: int, kept: 
             adapter=new_adapter(cell.arm, bench.model, cell.start_seed),
             task=train,
             validation=validation,
-            recipe=recipe_for(bench, rate, cell.order_seed, steps),
+            recipe=recipe_for(bench, cell, rate, steps),
         )
         for rate in rates
     ]
@@ -235,7 +237,7 @@ def _train(bench: Bench, cells: Sequence[Cell], left: Sequence[Cell], out: Path,
 
 def _follow(bench: Bench, cell: Cell, work: Path) -> _Follow:
     asked = first(material(bench, cell)[1], bench.budget.n_validation)
-    return _Follow(bench, asked, round(LATE * bench.budget.steps), work / f"{cell.id}.late.json")
+    return _Follow(bench, asked, round(LATE * bench.budget.steps_of(cell.arm)), work / f"{cell.id}.late.json")
 
 
 def _training(bench: Bench, cell: Cell, out: Path, follow: _Follow) -> Training:
@@ -246,7 +248,7 @@ def _training(bench: Bench, cell: Cell, out: Path, follow: _Follow) -> Training:
         adapter=new_adapter(cell.arm, bench.model, cell.start_seed),
         task=train,
         validation=validation,
-        recipe=recipe_for(bench, lr, cell.order_seed),
+        recipe=recipe_for(bench, cell, lr),
         callbacks=[follow],
     )
 

@@ -26,7 +26,9 @@ PROMPTS = "prompts"
 class Budget:
     """How much is spent. `seeds` are pairs: of the start, and of the order of examples.
 
-    `steps` are a run's at most; validation every `evaluate_every` stops it after `patience` without a better one.
+    `steps` are a run's at most, `reference_steps` those of the reference, which has to show that the task can be
+    learned; validation every `evaluate_every` stops it after `patience` without one that is better by more than
+    `min_improvement` (nats a token).
     `tuned`: learning rates by successive halving on the first seed, else the stored ones. `n_validation` and
     `n_off_domain` are the most items asked.
     """
@@ -36,9 +38,11 @@ class Budget:
     seeds: tuple[tuple[int, int], ...]
     tuned: bool
     steps: int = 240
+    reference_steps: int = 480
     batch_size: int = 32
     evaluate_every: int = 20
     patience: int = 4
+    min_improvement: float = 0.005
     n_validation: int = 60
     n_train_asked: int = 40
     n_off_domain: int = 60
@@ -57,6 +61,10 @@ class Budget:
         if unknown:
             raise AlignerProbeError(f"no arm that trains is named {unknown[0]!r}; there are {', '.join(METHODS)}")
 
+    def steps_of(self, arm: str) -> int:
+        """The most steps that a run of an arm may take."""
+        return self.reference_steps if arm in (LORA_8, FULL, REFERENCE_SHUFFLED) else self.steps
+
 
 _FEW = (ALIGNER_1, LORA_8, ALIGNER_1_SHUFFLED, REFERENCE_SHUFFLED)
 BUDGETS: dict[str, Budget] = {
@@ -68,6 +76,7 @@ BUDGETS: dict[str, Budget] = {
         seeds=tuple((start, order) for order in range(2) for start in range(5)),
         tuned=True,
         steps=480,
+        reference_steps=960,
     ),
 }
 

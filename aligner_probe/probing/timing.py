@@ -50,9 +50,9 @@ def seconds_and_memory(probe: Plan, bench: Bench) -> tuple[dict[str, float], lis
             timed = f"{METHODS[cell.arm].adapter} {METHODS[cell.arm].options} {cell.together}"
             if timed not in steps:
                 steps[timed], memory[METHODS[cell.arm].label] = _seconds_a_step(bench, cell)
-            share = TUNING if cell.kind == "tune" else 1.0
+            most = TUNING * bench.budget.steps if cell.kind == "tune" else bench.budget.steps_of(cell.arm)
             asked = 0 if cell.kind == "tune" else _asked_of_run(bench)
-            found[cell.id] = steps[timed] * share * bench.budget.steps + a_question * asked
+            found[cell.id] = steps[timed] * most + a_question * asked
     finally:
         torch.set_num_threads(threads)
     return found, [f"{label}: {said}" for label, said in memory.items()]
@@ -61,7 +61,7 @@ def seconds_and_memory(probe: Plan, bench: Bench) -> tuple[dict[str, float], lis
 def _seconds_a_step(bench: Bench, cell: Cell) -> tuple[float, str]:
     """Seconds of one run's step, in a batch with as many others as the plan says."""
     train, _ = material(bench, cell)
-    how = recipe_for(bench, METHODS[cell.arm].stored_rate_on(bench.model.cfg.d_model), cell.order_seed)
+    how = recipe_for(bench, cell, METHODS[cell.arm].stored_rate_on(bench.model.cfg.d_model))
     how = replace(how, steps=1 + TIMED_STEPS, evaluate_every=0)
     clock = _Clock()
     few = first(train, how.batch_size)

@@ -54,7 +54,7 @@ METHODS = {
     )
 }
 PUBLISHED_METHODS = ("aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
-#: The published recipe at a tenth of its rate: where bfloat16 loses updates, it must lose them for ever smaller numbers.
+#: The published recipe at a tenth of its rate: bfloat16 must then lose the updates of smaller numbers, too.
 TENTH_METHODS = ("aligner-10", "llama-adapter-10")
 PUBLISHED_RATE = 9e-3
 #: Mixed questions of each kind, eighty in all as Vicuna's.

@@ -34,7 +34,8 @@ class Run:
     `experiment`: instructions, math or safety. `method`: a name in `plan.METHODS`, or "base" (untrained: no recipe,
     seed, adapter; 0 parameters). `recipe`: corrected or as-published. `arm`: main; "gates" and "tokens" (only these of
     Aligner-1 are trained); "other-seed" (as published, from another start); "float32" (as published, but for the
-    precision); "tenth-rate" (as published, at a tenth of the learning rate). `precision`: float32 or bf16-true, of adapter and optimiser. `seeds`: of "start" and "order".
+    precision); "tenth-rate" (as published, at a tenth of the learning rate). `precision`: float32 or bf16-true, of
+    adapter and optimiser. `seeds`: of "start" and "order".
     `steps`, `lr` (at its peak) and `validation_loss` (pairs of step and loss, step 0 before training) by stage: "sft",
     for safety also "dpo". `seconds` is training's wall time.
 

@@ -185,8 +185,10 @@ class Member:
     def evaluated(self, loss: float) -> None:
         """Remember the best numbers and how long there was no better validation loss."""
         if loss < self.progress.best_loss:
-            self.progress.best_loss, self.progress.best_step, self.progress.waited = loss, self.progress.step, 0
+            self.progress.best_loss, self.progress.best_step = loss, self.progress.step
             self.best = copied(self.trained)
+        if loss < self.progress.to_beat - self.recipe.min_improvement:
+            self.progress.to_beat, self.progress.waited = loss, 0
         else:
             self.progress.waited += 1
             patience = self.recipe.patience

@@ -22,7 +22,8 @@ class Recipe:
     `batch_size` examples make an optimiser step, in micro-batches of `micro_batch_size`. `warmup` is in epochs;
     `warmup_counts` says what of an epoch is counted. `precision` is the adapter's and the optimiser's: "bf16-true" is
     bfloat16 throughout. `beta` is DPO's. `evaluate_every` steps the validation loss is taken (0: at each epoch's end);
-    after `patience` evaluations without a better one, training stops (None: never), and the best numbers are kept.
+    after `patience` evaluations without one that is better by more than `min_improvement`, training stops (None:
+    never), and the best numbers are kept.
     """
 
     lr: float = 1e-2
@@ -44,6 +45,7 @@ class Recipe:
     beta: float = 0.1
     evaluate_every: int = 0
     patience: int | None = None
+    min_improvement: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,6 +62,7 @@ class Recipe:
                 ("beta", self.beta > 0, "more than 0"),
                 ("evaluate_every", self.evaluate_every >= 0, "0 or more"),
                 ("patience", self.patience is None or self.patience >= 1, "1 or more, or None"),
+                ("min_improvement", self.min_improvement >= 0, "0 or more"),
                 (
                     "micro_batch_size",
                     self.micro_batch_size is None or self.batch_size % max(self.micro_batch_size, 1) == 0,

@@ -42,11 +42,15 @@ class Run:
 
 @dataclass
 class Progress:
-    """Where a run is; what `state.pt` keeps beside the numbers."""
+    """Where a run is; what `state.pt` keeps beside the numbers.
+
+    `to_beat` is the validation loss that was last better by enough, `waited` how many evaluations ago that was.
+    """
 
     step: int = 0
     best_step: int = 0
     best_loss: float = math.inf
+    to_beat: float = math.inf
     waited: int = 0
     stopped: bool = False
 
