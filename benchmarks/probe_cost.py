@@ -37,7 +37,7 @@ def batches_of(probe, bench, arm: str) -> list[list[Callable]]:
 
     def training(cell, rate: float, steps: int):
         train, validation = material(bench, cell)
-        how = recipe_for(bench, rate, cell.order_seed, steps)
+        how = recipe_for(bench, cell, rate, steps)
         return Training(
             adapter=new_adapter(arm, bench.model, cell.start_seed), task=train, validation=validation, recipe=how
         )

@@ -9,7 +9,7 @@ import pytest
 
 import aligner_probe as ap
 
-COMMANDS = ("forensics", "figures", "train", "export")
+COMMANDS = ("forensics", "figures", "train", "export", "microworld", "reproduce", "probe")
 HEAVY = ("torch", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "seaborn", "umap", "transformers")
 
 
