@@ -206,7 +206,7 @@ def _open_questions(budget: Budget) -> Iterator[str]:
     if len(budget.seeds) < len(starts) * len(orders):
         yield "Start and order of examples change together, so which of them matters is not told."
     if len(budget.seeds) < 3:
-        yield f"{len(budget.seeds)} seeds say little of how much runs differ."
+        yield f"How much runs differ is hardly told: seeds tried, {len(budget.seeds)}."
 
 
 def described(plan: Plan, seconds: dict[str, float], processes: int, memory: Sequence[str] = ()) -> str:
