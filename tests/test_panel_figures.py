@@ -1,0 +1,68 @@
+"""Pictures of the panel: every task that has a recovery is a point where its numbers are."""
+
+import pytest
+from matplotlib.figure import Figure
+
+from aligner_probe.figures.panel import HIGHEST, plot_kept, plot_panel
+
+
+def measure(value, spread=0.05):
+    if value is None:
+        return {"value": None, "low": None, "high": None}
+    return {"value": value, "low": value - spread, "high": value + spread}
+
+
+def row(task, nature, F, R1, kind="general", **kept):
+    found = {"task": task, "nature": nature, "kind": kind, "verdict": nature, "F": measure(F), "R1": measure(R1)}
+    return found | {"knowledge_kept": {arm.replace("_", "-"): measure(value) for arm, value in kept.items()}}
+
+
+CONTENT = {
+    "budget": "standard",
+    "calibrated": {"F_cut": 0.4, "R1_cut": 0.45},
+    "tasks": [
+        row("a", "form", 0.95, 0.98, aligner_1=0.9, lora_8=0.2),
+        row("b", "form", 0.85, 3.0, aligner_1=0.5),
+        row("c", "latent", 0.0, 0.8),
+        row("d", "new", 0.01, 0.05),
+        row("e", "new", 0.0, 0.9, kind="memory"),
+        row("f", "control", 0.2, 0.3),
+        row("g", "new", None, None),
+    ],
+}
+
+
+def points(ax):
+    return {
+        bars.get_label(): bars.lines[0].get_xydata().tolist() for bars in ax.containers if hasattr(bars, "has_xerr")
+    }
+
+
+def test_tasks_stand_where_their_numbers_are_and_cuts_between():
+    ax = plot_panel(CONTENT, Figure().subplots())
+    # What lies beyond the axes stands at the edge; controls, and what has no recovery, are left out.
+    assert points(ax) == {
+        "form (n = 2)": [[0.95, 0.98], [0.85, HIGHEST]],
+        "latent (n = 1)": [[0.0, 0.8]],
+        "new (n = 1)": [[0.01, 0.05]],
+        "new, memory (n = 1)": [[0.0, 0.9]],
+    }
+    assert "n = 5" in ax.get_title()
+    cuts = {tuple(line.get_xdata()) for line in ax.lines} | {tuple(line.get_ydata()) for line in ax.lines}
+    assert {(0.4, 0.4), (0.45, 0.45)} <= cuts
+
+
+def test_without_cuts_there_are_none():
+    before, after = (
+        len(plot_panel(CONTENT | {"calibrated": cuts}, Figure().subplots()).lines)
+        for cuts in (CONTENT["calibrated"], None)
+    )
+    assert before == after + 2
+
+
+def test_knowledge_kept_has_a_row_a_task_and_a_colour_a_method():
+    ax = plot_kept(CONTENT, Figure().subplots())
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Aligner-1", "LoRA r=8"]
+    dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
+    assert sorted(dots) == pytest.approx([0.2, 0.5, 0.9])
