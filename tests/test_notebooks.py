@@ -7,6 +7,9 @@ from conftest import DATA, ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: Folders of ALIGNER_PROBE_DATA that a notebook takes its data from.
 NEEDS = {"01_published_weights": ("published",), "02_train_an_aligner": ("models/stories260K", "data/tinystories")}
+#: Those that train for more than half a minute.
+LONG = ("04_probe_your_task",)
+RUN = [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else ()) for path in NOTEBOOKS]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -17,7 +20,7 @@ def test_stored_without_outputs(path):
             assert cell.execution_count is None
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RUN, ids=lambda path: path.stem)
 def test_runs(path, tmp_path):
     from nbclient import NotebookClient
 
