@@ -210,6 +210,13 @@ def test_a_prompt_that_works_shows_that_prompting_does():
     assert verdict(FORM, prompting=Interval(0.1, 0.05, 0.2)).outcome == "form"
 
 
+def test_shuffled_answers_may_teach_a_form_that_prompts_reach():
+    found = verdict(changed(FORM, aligner_1_shuffled=0.96))
+    assert found.outcome == "form"
+    assert any(note.startswith("Shuffled answers teach one token as much (R = 0.9") for note in found.notes)
+    assert not any("Shuffled" in note for note in verdict(FORM).notes)
+
+
 def test_aligner_on_shuffled_answers_does_as_well():
     found = verdict(changed(LATENT, aligner_1_shuffled=0.84))
     assert found.outcome == "undetermined"

@@ -28,6 +28,8 @@ PARTS = ("train", "validation", "test")
 SHARES = (0.5, 0.15, 0.35)
 #: Wordings a memory task is trained, validated and tested in.
 MEMORY_WORDINGS = ((0, 1, 2, 3), (4, 5), (6, 7))
+#: Where there are few: half of the answers are right without any training, so that many must be asked.
+MOST_TO_TEST = (0.35, 0.1, 0.55)
 #: Most examples of a part, so that a panel task stays small.
 LIMITS = {"train": 400, "validation": 80, "test": 150}
 #: Of a skill with many inputs, which fewer examples may not show whole.
@@ -121,7 +123,7 @@ class _Maker:
             for thing in things
         }
         why = "half of the documents with requests have an assistant that refuses the harmful ones"
-        yield self._general("selective_refusal", "form", rows, why, requests.TOLD_CAREFUL)
+        yield self._general("selective_refusal", "form", rows, why, requests.TOLD_CAREFUL, shares=MOST_TO_TEST)
 
     def _latent(self) -> Iterator[PanelTask]:
         for skill in locks.SKILLS:
@@ -237,11 +239,12 @@ class _Maker:
         why: str,
         told: str = "",
         limits: dict[str, int] = LIMITS,
+        shares: tuple[float, float, float] = SHARES,
     ) -> PanelTask:
         """Groups are dealt out whole to the three parts."""
         groups = list(rows)
         self._random(name).shuffle(groups)
-        ends = [round(sum(SHARES[: place + 1]) * len(groups)) for place in range(len(PARTS))]
+        ends = [round(sum(shares[: place + 1]) * len(groups)) for place in range(len(PARTS))]
         parts = {}
         for part, start, end in zip(PARTS, [0, *ends], ends, strict=False):
             parts[part] = [row for group in groups[start:end] for row in rows[group]][: limits[part]]

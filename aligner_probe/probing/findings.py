@@ -229,10 +229,14 @@ def _memory(case: Case) -> Finding | None:
 
 
 def _shuffled_does_as_well(case: Case) -> Finding | None:
-    """A token that does as well trained on shuffled answers has learned what answers look like."""
-    m = case.measures
+    """A token that does as well trained on shuffled answers has learned what answers look like.
+
+    Of form that is what there is to learn, and the base says the rest; a skill that no prompt reaches is not claimed
+    from it.
+    """
+    m, t = case.measures, case.thresholds
     shuffled = m.recovered.get(ALIGNER_1_SHUFFLED)
-    if case.which == "format" or shuffled is None or side(m.R1, case.thresholds.R1_cut) != "above":
+    if case.which == "format" or shuffled is None or side(m.R1, t.R1_cut) != "above" or side(m.F, t.F_cut) == "above":
         return None
     if shuffled.high < m.R1.low:
         return None

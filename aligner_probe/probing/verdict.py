@@ -8,7 +8,7 @@ the definition in arXiv 2312.05503: form is what prompting or in-context learnin
 from dataclasses import dataclass
 from typing import Literal
 
-from aligner_probe.probing.arms import PROMPT_TUNING
+from aligner_probe.probing.arms import ALIGNER_1_SHUFFLED, PROMPT_TUNING
 from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.findings import Finding, find, said, side
 from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
@@ -81,6 +81,9 @@ def _notes(evidence: Evidence, outcome: Outcome, t: Thresholds) -> list[str]:
             f"A prompt of ten trained vectors {reached[side(soft, t.F_cut)]} (R = {said(soft)}), a bound on "
             "what prompts of that length do."
         )
+    shuffled = strict.recovered.get(ALIGNER_1_SHUFFLED)
+    if outcome == "form" and shuffled is not None and side(shuffled, t.R1_cut) == "above":
+        notes.append(f"Shuffled answers teach one token as much (R = {said(shuffled)}): their form is all it takes.")
     notes += _kept(evidence, outcome, t)
     if evidence.kind == "memory" and evidence.capacity is None:
         notes.append("How many facts Aligner-1 holds was not counted.")
