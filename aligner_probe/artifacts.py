@@ -9,7 +9,10 @@ _PACKAGE = Path(__file__).resolve().parent
 PLACES = (_PACKAGE / "artifacts", _PACKAGE.parent / "artifacts")
 MICROWORLD = "microworld"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "provenance.json")
-REBUILD = {MICROWORLD: "python -m aligner_probe.microworld pretrain"}
+REBUILD = {
+    MICROWORLD: "python -m aligner_probe.microworld pretrain",
+    "panel": "python -m aligner_probe.probe panel --json artifacts/panel/BUDGET.json",
+}
 
 
 def artifacts_folder() -> Path:

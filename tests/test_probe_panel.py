@@ -1,6 +1,7 @@
 """The panel of known natures: cuts that tasks set, each judged by the others' cuts, and what is counted."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_probe_verdict import FORM, LATENT, LEARNED, NEW, NOTHING, WORKS, measured
 
+from aligner_probe.artifacts import artifact
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import sha256
 from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.panel import (
+    FORMAT,
     Known,
     Tried,
     area_under_roc,
@@ -24,6 +28,7 @@ from aligner_probe.probing.panel import (
     summary,
 )
 from aligner_probe.probing.verdict import judge
+from aligner_probe.tasks.panel import PANEL
 
 PROVENANCE = {"versions": {}, "git": {}, "base": "x"}
 REPORT = {"base": "microworld", "provenance": PROVENANCE, "knowledge_kept": {}, "capacity": None}
@@ -120,6 +125,19 @@ def test_confusions_and_report_name_every_task():
     assert [row["task"] for row in content["tasks"]] == list("abcdefgh")
     assert content["tasks"][0]["cuts"]["F"] == judged[0].thresholds.F_cut
     assert panel_report(judged, "quick", None)["calibrated"] is None
+
+
+def test_committed_results_are_of_this_panel_and_confuse_nothing():
+    content = json.loads(artifact("panel", ("quick.json",)).joinpath("quick.json").read_text())
+    assert content["format"] == FORMAT
+    assert [row["task"] for row in content["tasks"]] == [known.name for known in known_tasks()]
+    for row in content["tasks"]:
+        assert row["sha256"]["test"] == sha256(PANEL / row["task"] / "test.jsonl"), f"{row['task']} was probed before"
+    found = content["summary"]
+    for wrong in ("called_new_but_form_or_latent", "called_form_or_latent_but_new"):
+        assert found[wrong] == []
+    assert found["controls_called_form_latent_or_new"] == []
+    assert found["auc_R1_general_tasks"] >= 0.98
 
 
 def test_the_panel_has_the_natures_that_were_asked_for():
