@@ -29,9 +29,14 @@ def test_python_examples(authors, tmp_path, monkeypatch, capsys):
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("python ")]
 assert len(COMMANDS) >= 4
+#: Run by test_microworld_model too, and long.
+EXAM = "python -m aligner_probe.microworld exam"
+assert EXAM in COMMANDS
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(one, marks=pytest.mark.slow) if one == EXAM else one for one in COMMANDS]
+)
 def test_commands(authors, command, tmp_path):
     _, *arguments = shlex.split(command)
     done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)

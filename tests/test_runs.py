@@ -165,7 +165,8 @@ def test_every_option_of_every_recipe_and_method_is_on_the_command_line():
     given = (
         "--lr 1 --weight-decay 2 --betas .8 .9 --batch-size 4 --micro-batch-size 2 --epochs 5 --steps 6 --warmup 7 "
         "--warmup-counts micro_batches --clip none --precision bf16-true --draw replacement --loss-on all "
-        "--end-token no --max-length 8 --overlong drop --beta 9 --evaluate-every 10 --patience 11 --order-seed 12"
+        "--end-token no --max-length 8 --overlong drop --beta 9 --evaluate-every 10 --patience 11 --min-improvement .1 "
+        "--order-seed 12"
     )
     changes = command._recipe_changes(command.parser().parse_args(shared + given.split()))
     assert changes.keys() == {field.name for field in fields(Recipe)}
