@@ -31,8 +31,10 @@ from aligner_probe.versions import versions
 
 #: How often a task is tried again after its worker or node died.
 RETRIES = 3
-#: Seconds for a cluster to answer, where Ray would wait for two minutes; and for stopped tasks to clean up.
+#: Seconds for a cluster to answer, where Ray would wait for two minutes.
 PATIENCE = 5
+#: Seconds that a run has to stop by itself, and clean up, on a node that may be busy.
+STOPPING = 20
 #: A finished job's folders: files by path, by the folder's name.
 Folders = dict[str, dict[str, bytes]]
 
@@ -93,7 +95,7 @@ class RayTasks:
             for force in (False, True):  # asked to stop, which cleans up; then made to
                 for one in left:
                     ray.cancel(one, force=force)
-                _, left = ray.wait(left, num_returns=len(left), timeout=PATIENCE) if left else ((), ())
+                _, left = ray.wait(left, num_returns=len(left), timeout=STOPPING) if left else ((), ())
 
     @cached_property
     def _ray(self) -> ModuleType:
