@@ -8,24 +8,19 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from aligner_probe.figures.drawing import BLACK, BLUES, GREY, RED, YELLOWS
+from aligner_probe.figures.drawing import BLACK, BLUES, GREY, RED
+from aligner_probe.figures.experiments import GREEN, LABELS, LOOKS, PURPLE
+from aligner_probe.probing.gathering import KEPT_ARMS
 
 #: Colour and marker of each nature; memory tasks are hollow.
 NATURES = {
     "form": (BLUES[0], "o"),
-    "latent": ("#009E73", "s"),
+    "latent": (GREEN, "s"),
     "new": (RED, "^"),
-    "mixed": ("#CC79A7", "D"),
+    "mixed": (PURPLE, "D"),
     "open": (GREY, "v"),
     "control": (GREY, "x"),
 }
-ARMS = {
-    "aligner-1": "Aligner-1",
-    "aligner-10": "Aligner-10",
-    "llama-adapter-10": "LLaMA-Adapter-10",
-    "lora-8": "LoRA r=8",
-}
-COLOURS = {"aligner-1": BLUES[0], "aligner-10": BLUES[1], "llama-adapter-10": YELLOWS[0], "lora-8": "#009E73"}
 #: Recovery is drawn between these; what lies beyond stands at the edge.
 LOWEST, HIGHEST = -0.15, 1.15
 
@@ -61,16 +56,16 @@ def plot_panel(content: dict[str, Any], ax: Axes) -> Axes:
 def plot_kept(content: dict[str, Any], ax: Axes, nature: str = "form") -> Axes:
     """K by method, a row a task of this nature: right answers of another domain after training, by those before."""
     rows = [row for row in content["tasks"] if row["nature"] == nature and row["knowledge_kept"]]
-    arms = [arm for arm in ARMS if any(arm in row["knowledge_kept"] for row in rows)]
+    arms = [arm for arm in KEPT_ARMS if any(arm in row["knowledge_kept"] for row in rows)]
     for place, arm in enumerate(arms):
         offset = 0.16 * (place - (len(arms) - 1) / 2)
         for height, row in enumerate(rows):
             found = row["knowledge_kept"].get(arm)
             if found is None or found["value"] is None:
                 continue
-            label = ARMS[arm] if height == 0 else None
-            ax.plot([found["low"], found["high"]], [height + offset] * 2, color=COLOURS[arm], linewidth=1)
-            ax.plot(found["value"], height + offset, "o", color=COLOURS[arm], markersize=5, label=label)
+            label = LABELS[arm] if height == 0 else None
+            ax.plot([found["low"], found["high"]], [height + offset] * 2, color=LOOKS[arm][0], linewidth=1)
+            ax.plot(found["value"], height + offset, "o", color=LOOKS[arm][0], markersize=5, label=label)
     ax.set(yticks=range(len(rows)), yticklabels=[row["task"] for row in rows], xlim=(-0.03, 1.08))
     ax.invert_yaxis()
     ax.set(xlabel="K: right answers of another domain, after / before")

@@ -17,7 +17,7 @@ from aligner_probe.figures.claims import Claim, above, below
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import BLUES, GREY, RED, YELLOWS, Comparison, Drawing, MissingInputs, panels
 from aligner_probe.figures.equality import plot_bands, plot_equality_by_magnitude
-from aligner_probe.figures.experiments import FORM_AND_SKILL, LABELS, Experiments, in_brackets
+from aligner_probe.figures.experiments import FORM_AND_SKILL, GREEN, LABELS, Experiments, in_brackets
 from aligner_probe.figures.paper import EQUAL_NUMBERS
 from aligner_probe.reproduction.results import Run
 
@@ -27,7 +27,7 @@ FIRST, TENTH = "one seed, bfloat16", "one seed, bfloat16, a tenth of the rate"
 CONDITIONS = {
     FIRST: (("main", "main"), BLUES[0], "o", "-"),
     "one seed, float32": (("float32", "float32"), YELLOWS[0], "s", "--"),
-    "two seeds, bfloat16": (("main", "other-seed"), "#009E73", "^", ":"),
+    "two seeds, bfloat16": (("main", "other-seed"), GREEN, "^", ":"),
     TENTH: (("tenth-rate", "tenth-rate"), BLUES[0], "o", "-"),
 }
 #: Shares that the explanation by rounding predicts, and where it does: half a ULP above the peak learning rate, and

@@ -4,7 +4,7 @@ What is finished is never made again, and one process at a time makes what is no
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from tqdm.auto import tqdm
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.files import held
+from aligner_probe.files import held, write_text
 from aligner_probe.jobs.backend import Backend, Make
 from aligner_probe.jobs.pool import Shared
 
@@ -33,6 +33,19 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 def unfinished(jobs: Sequence[AnyJob], out: Path) -> list[AnyJob]:
     """Jobs without a result, in order."""
     return [job for job in jobs if not (out / RUNS / job.id / RESULT).is_file()]
+
+
+def begin(out: Path, files: Mapping[str, str], of: str) -> None:
+    """Write what says what a folder is of, or check that what is there says the same.
+
+    Raises AlignerProbeError where it was begun `of` something else ("another plan than this").
+    """
+    for name, text in files.items():
+        file = out / name
+        if not file.is_file():
+            write_text(file, text)
+        elif file.read_text(encoding="utf-8") != text:
+            raise AlignerProbeError(f"{file} is of {of}; name another folder: --out DIR, or remove {out}")
 
 
 def make_all(

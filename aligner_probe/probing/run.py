@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from aligner_probe.errors import AlignerProbeError
-from aligner_probe.files import write_text
 from aligner_probe.jobs.backend import Backend
-from aligner_probe.jobs.folder import make_all, unfinished
+from aligner_probe.jobs.folder import begin, make_all, unfinished
 from aligner_probe.models import fingerprint
 from aligner_probe.probing.batches import jobs
 from aligner_probe.probing.bench import Bench
@@ -62,14 +60,7 @@ def prepare(probe: Plan, bench: Bench, out: Path) -> None:
         off_domain=None if bench.off_domain is None else _hashed(bench.off_domain),
         own_prompt=bench.own_prompt,
     )
-    file = out / PLAN
-    if not file.is_file():
-        write_text(file, text)
-    elif file.read_text(encoding="utf-8") != text:
-        raise AlignerProbeError(
-            f"{file} is of another task, base or budget than this probe's; name another folder: --out DIR, or remove "
-            f"{out}"
-        )
+    begin(out, {PLAN: text}, "another task, base or budget than this probe's")
 
 
 def is_wanted(cell: Cell, probe: Plan, out: Path) -> bool:

@@ -8,10 +8,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from aligner_probe.errors import AlignerProbeError
-from aligner_probe.files import write_text
 from aligner_probe.jobs.backend import Processes
-from aligner_probe.jobs.folder import make_all, unfinished
+from aligner_probe.jobs.folder import begin, make_all, unfinished
 from aligner_probe.models import fingerprint
 from aligner_probe.reproduction.plan import Planned, plan_json
 from aligner_probe.reproduction.results import ITEMS, PLAN
@@ -32,15 +30,7 @@ def prepare(runs: Sequence[Planned], bench: Bench, out: Path) -> None:
         PLAN: plan_json(bench.config, tuple(runs), fingerprint(bench.model), bench.world_seed),
         ITEMS: json.dumps(bench.items_json(), indent=1) + "\n",
     }
-    for name, text in wanted.items():
-        file = out / name
-        if not file.is_file():
-            write_text(file, text)
-        elif file.read_text(encoding="utf-8") != text:
-            raise AlignerProbeError(
-                f"{file} is of another plan, base model or world than these; name another folder: --out DIR, or remove "
-                f"{out}"
-            )
+    begin(out, wanted, "another plan, base model or world than these")
 
 
 def carry_out_all(
