@@ -25,8 +25,8 @@ from pathlib import Path
 from setting import Times, machine, one_thread, timed
 
 WHOLE = "whole"
-#: Steps of a validation, and of the two rounds in which learning rates are tried, as shares of a run's.
-EVALUATE_EVERY, TRIED = 20, (4, 2)
+#: Steps of a validation.
+EVALUATE_EVERY = 20
 
 
 def batches_of(probe, bench, arm: str) -> list[list[Callable]]:
@@ -50,11 +50,11 @@ def batches_of(probe, bench, arm: str) -> list[list[Callable]]:
             made = [[partial(training, cell, method.stored_rate_on(width), bench.budget.steps) for cell in its]]
         else:
             # Which of the rates are left for the second round is of no account here.
-            rates = [method.rates_on(width), method.rates_on(width)[:2]]
+            rates = method.rates_on(width)
             made = [
-                [partial(training, cell, rate, max(1, bench.budget.steps // share)) for rate in tried]
+                [partial(training, cell, rate, steps) for rate in rates[:n]]
                 for cell in its
-                for share, tried in zip(TRIED, rates, strict=True)
+                for n, steps in bench.budget.tried(len(rates))
             ]
         for each in made:
             found += [each[i : i + its[0].together] for i in range(0, len(each), its[0].together)]

@@ -167,16 +167,16 @@ def _longest_answer(bench: Bench) -> int:
 
 
 def _tuned(bench: Bench, cell: Cell, out: Path) -> dict[str, Any]:
-    """Successive halving: all rates for a quarter of the steps, the better half of them for half."""
+    """Successive halving: all rates for a few steps, the better half of them for more."""
     left, losses = list(METHODS[cell.arm].rates_on(bench.model.cfg.d_model)), []
     kept = out / WORK / LOWER_LAYERS
-    for share in (4, 2):
-        steps = max(1, bench.budget.steps // share)
+    for n, steps in bench.budget.tried(len(left)):
+        left = left[:n]
         batches = [left[place : place + cell.together] for place in range(0, len(left), cell.together)]
         tried = [loss for rates in batches for loss in _losses(bench, cell, rates, steps, kept)]
         found = dict(zip(left, tried, strict=True))
         losses += [{"rate": rate, "steps": steps, "validation_loss": loss} for rate, loss in found.items()]
-        left = sorted(left, key=lambda rate: found[rate])[: math.ceil(len(left) / 2)]
+        left = sorted(left, key=lambda rate: found[rate])
     if not math.isfinite(found[left[0]]):
         raise AlignerProbeError(f"no learning rate trains {cell.arm}; tried {', '.join(map(str, found))}")
     return {"lr": left[0], "trials": losses}

@@ -7,6 +7,7 @@ only where a learning rate is tuned first, or a reference is tried because the o
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -29,8 +30,9 @@ class Budget:
     `steps` are a run's at most, `reference_steps` those of the reference, which has to show that the task can be
     learned; validation every `evaluate_every` stops it after `patience` without one that is better by more than
     `min_improvement` (nats a token).
-    `tuned`: learning rates by successive halving on the first seed, else the stored ones. `n_validation` and
-    `n_off_domain` are the most items asked.
+    `tuned`: learning rates by successive halving on the first seed, else the stored ones: all are tried for the first
+    of the `rungs`, a share of the steps, the better half of them for the next. `n_validation` and `n_off_domain` are
+    the most items asked.
     """
 
     name: str
@@ -39,9 +41,10 @@ class Budget:
     tuned: bool
     steps: int = 240
     reference_steps: int = 480
-    batch_size: int = 32
+    rungs: tuple[float, ...] = (1 / 6, 1 / 3)
+    batch_size: int = 16
     evaluate_every: int = 20
-    patience: int = 4
+    patience: int = 3
     min_improvement: float = 0.005
     n_validation: int = 60
     n_train_asked: int = 40
@@ -52,14 +55,21 @@ class Budget:
     def __post_init__(self) -> None:
         numbers = {name: value for name, value in vars(self).items() if type(value) is int}
         wrong = [f"{name} {value}" for name, value in numbers.items() if value < 1]
-        if wrong or not self.seeds or len(set(self.seeds)) != len(self.seeds):
+        wrong += [f"rung {share:g} of the steps" for share in self.rungs if not 0 < share <= 1]
+        if wrong or not self.rungs or not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise AlignerProbeError(
-                f"budget {self.name!r}: {', '.join(wrong) or f'seeds {self.seeds}'}; expected 1 or more of each, and "
-                "seeds that differ"
+                f"budget {self.name!r}: {', '.join(wrong) or f'rungs {self.rungs}, seeds {self.seeds}'}; expected 1 "
+                "or more of each, rungs that are shares of the steps, and seeds that differ"
             )
         unknown = [arm for arm in self.arms if arm not in METHODS]
         if unknown:
             raise AlignerProbeError(f"no arm that trains is named {unknown[0]!r}; there are {', '.join(METHODS)}")
+
+    def tried(self, rates: int) -> list[tuple[int, int]]:
+        """How many learning rates are tried on each rung, and for how many steps."""
+        return [
+            (math.ceil(rates / 2**place), max(1, round(share * self.steps))) for place, share in enumerate(self.rungs)
+        ]
 
     def steps_of(self, arm: str) -> int:
         """The most steps that a run of an arm may take."""
@@ -68,7 +78,10 @@ class Budget:
 
 _FEW = (ALIGNER_1, LORA_8, ALIGNER_1_SHUFFLED, REFERENCE_SHUFFLED)
 BUDGETS: dict[str, Budget] = {
-    "quick": Budget(name="quick", arms=_FEW, seeds=((0, 0), (1, 1)), tuned=False, shots=(1, 4), draws=1),
+    # The stored rates were found with batches of 32.
+    "quick": Budget(
+        name="quick", arms=_FEW, seeds=((0, 0), (1, 1)), tuned=False, batch_size=32, patience=4, shots=(1, 4), draws=1
+    ),
     "standard": Budget(name="standard", arms=tuple(METHODS), seeds=((0, 0), (1, 1), (2, 2)), tuned=True),
     "thorough": Budget(
         name="thorough",

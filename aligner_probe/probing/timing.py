@@ -14,8 +14,6 @@ from aligner_probe.training.callbacks import Callback, Start
 
 #: Steps that are timed, after one that is not; and items asked.
 TIMED_STEPS, TIMED_ITEMS = 2, 16
-#: Steps of a tuning, as a share of a run's, with three rates: all for a quarter, two for half.
-TUNING = 3 / 4 + 2 / 2
 
 
 class _Clock(Callback):
@@ -50,12 +48,16 @@ def seconds_and_memory(probe: Plan, bench: Bench) -> tuple[dict[str, float], lis
             timed = f"{METHODS[cell.arm].adapter} {METHODS[cell.arm].options} {cell.together}"
             if timed not in steps:
                 steps[timed], memory[METHODS[cell.arm].label] = _seconds_a_step(bench, cell)
-            most = TUNING * bench.budget.steps if cell.kind == "tune" else bench.budget.steps_of(cell.arm)
+            most = _tuning_steps(bench, cell) if cell.kind == "tune" else bench.budget.steps_of(cell.arm)
             asked = 0 if cell.kind == "tune" else _asked_of_run(bench)
             found[cell.id] = steps[timed] * most + a_question * asked
     finally:
         torch.set_num_threads(threads)
     return found, [f"{label}: {said}" for label, said in memory.items()]
+
+
+def _tuning_steps(bench: Bench, cell: Cell) -> int:
+    return sum(n * steps for n, steps in bench.budget.tried(len(METHODS[cell.arm].rates)))
 
 
 def _seconds_a_step(bench: Bench, cell: Cell) -> tuple[float, str]:
