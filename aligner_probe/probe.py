@@ -47,26 +47,32 @@ def parser() -> Parser:
     probe.add_argument("--json", type=Path, metavar="FILE", help="the report's JSON here, too")
     probe.add_argument("--resume", action="store_true", help="go on with what is in DIR")
     probe.add_argument("--dry-run", action="store_true", help="say what would be done and how long it takes")
-    probe.add_argument("--jobs", type=positive, metavar="N", help="processes, a thread each (default: 2)")
-    probe.add_argument(
-        "--backend", choices=("processes", "ray"), default="processes", help="ray: a cluster makes the runs"
-    )
-    probe.add_argument(
-        "--ray-address", metavar="HOST:PORT", help="its head node (default: the cluster of this machine)"
-    )
-    probe.add_argument("--gpus-per-run", type=float, metavar="N", help="on the cluster, where runs are then on cuda")
     probe.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base")
-    probe.add_argument("--device", help="for instance cuda (default: cpu)")
+    _add_where(probe)
     panel = commands.add_parser("panel", help="probe the tasks of known nature, and calibrate the thresholds on them")
     panel.add_argument("--budget", choices=("quick", "standard", "thorough"), default="standard")
     panel.add_argument("--only", default="*", metavar="PATTERN", help="tasks whose name fits, for instance 'locked_*'")
     panel.add_argument("--out", type=Path, metavar="DIR", help="a folder a task (default: probe-panel-BUDGET)")
     panel.add_argument("--json", type=Path, metavar="FILE", help="all results (default: DIR/panel.json)")
-    panel.add_argument("--jobs", type=positive, default=2, metavar="N", help="processes, a thread each (default: 2)")
+    _add_where(panel)
+    panel.set_defaults(model="microworld")
     compare = commands.add_parser("compare", help="several reports on one chart and table")
     compare.add_argument("reports", nargs="+", type=Path, metavar="DIR", help="folders of probes, or their report.json")
     compare.add_argument("--out", type=Path, default=Path("comparison.html"), metavar="FILE", help="the page")
     return parser
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    """Options of where runs are made."""
+    parser.add_argument("--jobs", type=positive, metavar="N", help="processes, a thread each (default: 2)")
+    parser.add_argument(
+        "--backend", choices=("processes", "ray"), default="processes", help="ray: a cluster makes the runs"
+    )
+    parser.add_argument(
+        "--ray-address", metavar="HOST:PORT", help="its head node (default: the cluster of this machine)"
+    )
+    parser.add_argument("--gpus-per-run", type=float, metavar="N", help="on the cluster, where runs are then on cuda")
+    parser.add_argument("--device", help="for instance cuda (default: cpu)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,6 +89,7 @@ def _run(options: argparse.Namespace) -> int:
     from aligner_probe.probing.inputs import load_parts
     from aligner_probe.probing.plan import described
     from aligner_probe.probing.probe import carry_out_probe, new_probe, with_batches, with_off_domain
+    from aligner_probe.probing.thresholds import THRESHOLDS
     from aligner_probe.probing.timing import seconds_and_memory
     from aligner_probe.tasks.loading import load_task
     from aligner_probe.tasks.templates import unescape
@@ -116,7 +123,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run or not options.resume:
         seconds, memory = seconds_and_memory(probe.plan, probe.bench)
         print(described(probe.plan, seconds, backend.n_at_once(), memory))
-        print(f"power: {probe.parts.power():.2f} with {probe.parts.n_units} independent items, R = 0.75 against 0.5")
+        cut, other = THRESHOLDS.R1_cut, THRESHOLDS.R1_cut + THRESHOLDS.resolution
+        items = f"{probe.parts.n_units} independent items"
+        print(f"power: {probe.parts.power():.2f} with {items}, R = {other:g} against {cut:g}")
     if options.dry_run:
         return 0
     result = carry_out_probe(probe, out, backend=backend, resume=options.resume)
@@ -149,7 +158,9 @@ def _panel(options: argparse.Namespace) -> int:
 
     out = options.out or Path(f"probe-panel-{options.budget}")
     tasks, tried = known_tasks(options.only), []
-    found = probe_panel("microworld", tasks, out, budget=options.budget, n_processes=options.jobs)
+    found = probe_panel(
+        options.model, tasks, out, budget=options.budget, backend=_backend(options), device=options.device
+    )
     for place, (known, result) in enumerate(found, 1):
         tried.append(Tried(known, result.gathered.evidence, result.verdict, result.report))
         print(f"{place} of {len(tasks)}, {known.name}, {known.nature}: {result.verdict.outcome}", flush=True)

@@ -11,11 +11,20 @@ from matplotlib.figure import Figure
 
 from aligner_probe.figures.drawing import BLACK, BLUES, GREY, MARKERS, RED, YELLOWS
 from aligner_probe.files import write_text
+from aligner_probe.probing.arms import BASE, CONSTANT, PROMPT, REFERENCE, REFERENCE_SHUFFLED
+from aligner_probe.probing.methods import METHODS
+from aligner_probe.probing.report import comparison
 
 COLOURS = {"Aligner": BLUES[0], "LoRA": RED, "LLaMA-Adapter": YELLOWS[0]}
 OTHER_COLOURS = (BLUES[1], YELLOWS[1], BLUES[2], YELLOWS[2])
-#: Arms that train nothing, as lines: colour and dashes.
-LINES = {"base": (GREY, "-"), "prompt": (BLACK, "--"), "constant": (GREY, ":"), "reference-shuffled": (GREY, "-.")}
+#: Arms that train nothing, and the floor's, as lines: colour and dashes.
+LINES = {BASE: (GREY, "-"), PROMPT: (BLACK, "--"), CONSTANT: (GREY, ":"), REFERENCE_SHUFFLED: (GREY, "-.")}
+LABELS = {name: method.label for name, method in METHODS.items()} | {
+    BASE: "base",
+    PROMPT: "best prompt",
+    CONSTANT: "constant answer",
+    REFERENCE: "reference",
+}
 MEASURES = (
     ("F", "share of the gap that the best prompt recovers"),
     ("R1", "share of the gap that Aligner-1 recovers"),
@@ -37,12 +46,15 @@ def plot_doses(report: dict[str, Any], ax: Axes, which: str = "strict") -> Axes:
     alone = [arm for arm in sizes if arm not in in_families and not arm.endswith("-shuffled")]
     for place, arm in enumerate(alone):
         colour = OTHER_COLOURS[place % len(OTHER_COLOURS)]
-        _points(ax, [sizes[arm]], [found["scores"][arm]], arm, colour, "x", line=False)
+        _points(ax, [sizes[arm]], [found["scores"][arm]], LABELS[arm], colour, "x", line=False)
     for arm, (colour, dashes) in LINES.items():
         if arm in found["scores"]:
-            ax.axhline(found["scores"][arm]["value"], color=colour, linestyle=dashes, linewidth=1, label=arm)
-    ax.set(xscale="log", xlabel="trained numbers", ylabel=f"{which} score", title=report["task"]["name"])
-    ax.legend(fontsize=7, frameon=False)
+            ax.axhline(found["scores"][arm]["value"], color=colour, linestyle=dashes, linewidth=1, label=LABELS[arm])
+    task = report["task"]
+    runs = f"{len(report['seeds'])} runs a point" if len(report["seeds"]) > 1 else "one run a point"
+    ax.set_title(f"{task['name']}: {task['n']['test']} test items, {runs}, 95 % intervals", fontsize=10)
+    ax.set(xscale="log", xlabel="trained numbers", ylabel=f"{which} score")
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 
@@ -64,21 +76,30 @@ def plot_comparison(reports: Sequence[dict[str, Any]], ax: Axes, family: str = "
         if report["F"]["value"] is not None:
             ax.axhline(report["F"]["value"], color=colour, linestyle="--", linewidth=1)
     ax.set(xscale="log", xlabel=f"trained numbers ({family})", ylabel="share of the gap recovered")
+    ax.set_title("points: trained, 95 % intervals; dashed: the best prompt", fontsize=10)
     if ax.get_legend_handles_labels()[0]:  # none where no reference learned anything
-        ax.legend(fontsize=7, frameon=False)
+        ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 
 def write_page(reports: Sequence[dict[str, Any]], file: Path) -> None:
     """One self-contained HTML page of a report, or of several side by side."""
     environment = Environment(loader=PackageLoader("aligner_probe.figures", "."), autoescape=True, trim_blocks=True)
+    environment.filters["two_digits"] = _two_digits
     page = environment.get_template("probe_report.html.jinja").render(
         reports=reports,
         plots=[_svg(lambda ax, report=report: plot_doses(report, ax)) for report in reports],
         comparison=_svg(lambda ax: plot_comparison(reports, ax)) if len(reports) > 1 else "",
+        table=comparison(reports).astype(object).replace({float("nan"): None}).to_dict("records"),
         measures=MEASURES,
+        labels=LABELS,
     )
     write_text(file, page)
+
+
+def _two_digits(value: float | None) -> str:
+    """Without the sign of what is nothing; "open" for a bound that does not exist."""
+    return "open" if value is None else f"{round(value, 2) + 0.0:.2f}"
 
 
 def _points(
@@ -99,7 +120,7 @@ def _distance(upper: float | None, lower: float | None) -> float:
 
 
 def _svg(draw: Any) -> str:
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    figure = Figure(figsize=(8.4, 4.2), layout="constrained")
     draw(figure.subplots())
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})

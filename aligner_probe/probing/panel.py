@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval
+from aligner_probe.jobs.backend import Backend
 from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.inputs import PANEL, load_parts
 from aligner_probe.probing.plan import Budget
@@ -86,15 +87,27 @@ def known_tasks(only: str = "*") -> list[Known]:
 
 
 def probe_panel(
-    base: str, tasks: Sequence[Known], out: Path, *, budget: Budget | str = "standard", n_processes: int = 1
+    base: str,
+    tasks: Sequence[Known],
+    out: Path,
+    *,
+    budget: Budget | str = "standard",
+    backend: Backend | None = None,
+    device: str | None = None,
 ) -> Iterator[tuple[Known, ProbeResult]]:
     """Probe task after task, each into OUT/NAME; what is finished is not made again."""
     for known in tasks:
         given = load_parts(f"{NAMED}{known.name}")
         probe = new_probe(
-            base, given.train, test=given.test, validation=given.validation, kind=given.kind, budget=budget
+            base,
+            given.train,
+            test=given.test,
+            validation=given.validation,
+            kind=given.kind,
+            budget=budget,
+            device=device,
         )
-        yield known, carry_out_probe(with_off_domain(probe), out / known.name, n_processes=n_processes, resume=True)
+        yield known, carry_out_probe(with_off_domain(probe), out / known.name, backend=backend, resume=True)
 
 
 def cut_between(values: Float[np.ndarray, " tasks"], above: Bool[np.ndarray, " tasks"]) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.models import device_of
-from aligner_probe.tasks.encoding import Encoded, Tokens
+from aligner_probe.tasks.encoding import IGNORED, Encoded, Tokens
 from aligner_probe.training.blocks import checkpointing, entering_at
 from aligner_probe.training.losses import dpo_loss, sequence_log_probability, sft_loss
 from aligner_probe.training.lower_layers import LowerLayers
@@ -23,10 +23,10 @@ SCORING_BATCH, SCORING_TIMES = 32, 2
 
 
 class Forward:
-    """Logits and labels of sequences by number, padded on the right.
+    """Logits and labels of sequences by number, padded on the right, from where a label is first predicted.
 
-    Blocks below `lower.layer` do not run where `lower` is given. With `checkpoint_from`, blocks from there on keep
-    only their input for the backward pass.
+    What comes before that in all rows, mostly prompts, is not unembedded. Blocks below `lower.layer` do not run where
+    `lower` is given. With `checkpoint_from`, blocks from there on keep only their input for the backward pass.
     """
 
     def __init__(
@@ -40,14 +40,20 @@ class Forward:
         self.device = device_of(model)
 
     def __call__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        batch = {name: tensor.to(self.device) for name, tensor in self.sequences.batch(indices).items()}
+        batch = self.sequences.batch(indices)
+        labels = from_first(batch["labels"]).to(self.device)
         with ExitStack() as ways:
             if self.lower is not None:
                 ways.enter_context(entering_at(self.model, self.lower.layer, self.lower.residual(indices)))
             if self.checkpoint_from is not None and torch.is_grad_enabled():
                 ways.enter_context(checkpointing(self.model, self.checkpoint_from))
-            logits = self.model(batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        return logits, batch["labels"]
+            logits = self.model(
+                batch["input_ids"].to(self.device),
+                attention_mask=batch["attention_mask"].to(self.device),
+                use_cache=False,
+                logits_to_keep=labels.shape[1],
+            )
+        return logits, labels
 
 
 @runtime_checkable
@@ -129,6 +135,12 @@ class DPO:
         reference = self._reference[torch.as_tensor(self.rows(indices)) - self.first]
         n = len(indices)
         return dpo_loss(scores[:n], scores[n:], reference[:n], reference[n:], self.beta)
+
+
+def from_first(labels: Int[Tensor, "rows pos"]) -> Int[Tensor, "rows kept"]:
+    """Labels from the position on that predicts the first of any row."""
+    labelled = (labels != IGNORED).any(0).nonzero()
+    return labels[:, max(0, int(labelled[0]) - 1) :] if len(labelled) else labels
 
 
 def sequences_of(encoded: Encoded) -> list[Tokens]:
