@@ -16,6 +16,8 @@ from aligner_probe.commands import Parser, positive, run
 if TYPE_CHECKING:
     from aligner_probe.jobs.backend import Backend
 
+#: What a task of the panel can be known to be.
+NATURES = ("form", "latent", "new", "mixed", "open", "control")
 EPILOG = """\
 OUT gets plan.json, runs/ID/ with result.json and adapter/, report.json and report.html.
 Interrupted, the same command with --resume goes on; what is finished is not made again.
@@ -52,6 +54,7 @@ def parser() -> Parser:
     panel = commands.add_parser("panel", help="probe the tasks of known nature, and calibrate the thresholds on them")
     panel.add_argument("--budget", choices=("quick", "standard", "thorough"), default="standard")
     panel.add_argument("--only", default="*", metavar="PATTERN", help="tasks whose name fits, for instance 'locked_*'")
+    panel.add_argument("--natures", nargs="+", choices=NATURES, default=NATURES, help="tasks of these (default: all)")
     panel.add_argument("--out", type=Path, metavar="DIR", help="a folder a task (default: probe-panel-BUDGET)")
     panel.add_argument("--json", type=Path, metavar="FILE", help="all results (default: DIR/panel.json)")
     _add_where(panel)
@@ -157,7 +160,7 @@ def _panel(options: argparse.Namespace) -> int:
     )
 
     out = options.out or Path(f"probe-panel-{options.budget}")
-    tasks, tried = known_tasks(options.only), []
+    tasks, tried = known_tasks(options.only, options.natures), []
     found = probe_panel(
         options.model, tasks, out, budget=options.budget, backend=_backend(options), device=options.device
     )

@@ -3,7 +3,8 @@
 import pytest
 from matplotlib.figure import Figure
 
-from aligner_probe.figures.panel import HIGHEST, plot_kept, plot_panel
+from aligner_probe.figures.collection import Collection
+from aligner_probe.figures.panel import HIGHEST, known_tasks, plot_kept, plot_panel
 
 
 def measure(value, spread=0.05):
@@ -66,3 +67,16 @@ def test_knowledge_kept_has_a_row_a_task_and_a_colour_a_method():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Aligner-1", "LoRA r=8"]
     dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
     assert sorted(dots) == pytest.approx([0.2, 0.5, 0.9])
+
+
+def test_the_committed_panel_is_drawn_with_what_it_says_of_knowledge():
+    drawing = known_tasks(Collection([]))
+    forms = drawing.frame[drawing.frame["nature"] == "form"]
+    said = {comparison.what: comparison for comparison in drawing.comparisons}
+    ours = said[f"K of Aligner-1, mean of {len(forms)} form tasks"]
+    assert ours.ours == f"{forms['K aligner-1'].mean():.3f}"
+    assert (ours.verdict == "does not hold") == (float(ours.interval.strip("[]").split(", ")[1]) < 0.9)
+    delta = drawing.frame[drawing.frame["nature"].isin(["form", "latent"])]["delta"]
+    [credit] = [one for what, one in said.items() if what.startswith("R1 less")]
+    assert credit.ours == f"{delta.mean():+.3f}"
+    assert drawing.inputs[0].source == "panel/standard.json"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from aligner_probe.files import sha256
 from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.panel import (
     FORMAT,
+    RIGHT,
     Known,
     Tried,
     area_under_roc,
@@ -27,6 +29,7 @@ from aligner_probe.probing.panel import (
     panel_report,
     summary,
 )
+from aligner_probe.probing.thresholds import THRESHOLDS
 from aligner_probe.probing.verdict import judge
 from aligner_probe.tasks.panel import PANEL
 
@@ -127,10 +130,24 @@ def test_confusions_and_report_name_every_task():
     assert panel_report(judged, "quick", None)["calibrated"] is None
 
 
-def test_committed_results_are_of_this_panel_and_confuse_nothing():
-    content = json.loads(artifact("panel", ("quick.json",)).joinpath("quick.json").read_text())
-    assert content["format"] == FORMAT
-    assert [row["task"] for row in content["tasks"]] == [known.name for known in known_tasks()]
+#: What the committed results were made of: tasks of unknown nature count for nothing.
+NATURES = {"quick": tuple(RIGHT), "standard": ("form", "latent", "new", "mixed", "control")}
+
+
+def committed(budget):
+    return json.loads(artifact("panel", (f"{budget}.json",)).joinpath(f"{budget}.json").read_text())
+
+
+def test_cuts_are_those_that_the_committed_panel_sets():
+    cuts = committed("standard")["calibrated"]
+    assert {name: getattr(THRESHOLDS, name) for name in cuts} == {name: round(cut, 2) for name, cut in cuts.items()}
+
+
+@pytest.mark.parametrize("budget", NATURES)
+def test_committed_results_are_of_this_panel_and_confuse_nothing(budget):
+    content = committed(budget)
+    assert (content["format"], content["budget"]) == (FORMAT, budget)
+    assert [row["task"] for row in content["tasks"]] == [known.name for known in known_tasks("*", NATURES[budget])]
     for row in content["tasks"]:
         assert row["sha256"]["test"] == sha256(PANEL / row["task"] / "test.jsonl"), f"{row['task']} was probed before"
     found = content["summary"]
@@ -148,5 +165,7 @@ def test_the_panel_has_the_natures_that_were_asked_for():
     assert counts["latent"] >= 4
     assert counts["new"] >= 8
     assert dataclasses.is_dataclass(known_tasks("locked_*")[0])
-    with pytest.raises(AlignerProbeError, match="no task of the panel fits 'nothing'"):
-        known_tasks("nothing")
+    assert {known.nature for known in known_tasks("*", ("new", "mixed"))} == {"new", "mixed"}
+    for only, natures in (("nothing", tuple(RIGHT)), ("locked_*", ("new",))):
+        with pytest.raises(AlignerProbeError, match=f"no task of the panel fits '{re.escape(only)}' and is"):
+            known_tasks(only, natures)

@@ -1,6 +1,6 @@
 """Every verdict and every reason for none, from planted score tables; among them all that a probe must not fall for."""
 
-import dataclasses
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,8 @@ from aligner_probe.probing.thresholds import Thresholds
 from aligner_probe.probing.verdict import judge
 
 N = 120
+#: Cuts that stay when those of the panel move: here it is about the rules.
+HALF = Thresholds(F_cut=0.5, R1_cut=0.5)
 WORKS = Interval(0.98, 0.93, 1.0)
 LEARNED = (ReferenceTraining("lora-8", validation=0.99, late_gain=0.0, train=1.0),)
 #: Scores of the base, the best constant answer, reference and Aligner-1 on shuffled answers, in a task that is learned.
@@ -49,7 +51,7 @@ def verdict(strict, content=None, *, kind="general", n=N, groups=None, **more):
         content=measured(content or strict, "content", **how),
         **{"trainings": LEARNED, "prompting": WORKS} | more,
     )
-    return judge(evidence)
+    return judge(evidence, HALF)
 
 
 def changed(shares, **changes):
@@ -292,11 +294,11 @@ def test_constant_shifts_that_reach_what_one_token_does_not():
 def test_thresholds_are_wired():
     partly = measured(changed(LATENT, aligner_1=0.7))
     evidence = Evidence("general", partly, partly, trainings=LEARNED, prompting=WORKS)
-    assert judge(evidence).outcome == "latent"
-    assert judge(evidence, Thresholds(R1_cut=0.9)).outcome == "new"
-    assert "too small" in judge(evidence, Thresholds(resolution=0.01)).reason
-    assert judge(evidence, Thresholds(learned=0.999)).outcome == "undetermined"
-    assert judge(evidence, Thresholds(prompting_works=0.99)).outcome == "undetermined"
+    assert judge(evidence, HALF).outcome == "latent"
+    assert judge(evidence, replace(HALF, R1_cut=0.9)).outcome == "new"
+    assert "too small" in judge(evidence, replace(HALF, resolution=0.01)).reason
+    assert judge(evidence, replace(HALF, learned=0.999)).outcome == "undetermined"
+    assert judge(evidence, replace(HALF, prompting_works=0.99)).outcome == "undetermined"
     with pytest.raises(AlignerProbeError, match="F_cut"):
         Thresholds(F_cut=1.5)
 
@@ -306,4 +308,4 @@ def test_every_reason_is_a_sentence():
         found = verdict(shares)
         assert found.reason.endswith((".", "?"))
         assert all(note.endswith(".") for note in found.notes)
-        assert dataclasses.asdict(found)["outcome"] == found.outcome
+        assert asdict(found)["outcome"] == found.outcome

@@ -142,6 +142,15 @@ CATALOGUE = (
         (),
         True,
     ),
+    Entry(
+        "extra06",
+        "tasks_of_known_nature",
+        "Tasks of known nature, probed",
+        "not in the paper",
+        "panel:known_tasks",
+        (),
+        True,
+    ),
 )
 
 FORMATS = ("png", "svg", "pdf")

@@ -12,6 +12,8 @@ ALIGNER_1_SHUFFLED = "aligner-1-shuffled"
 OUTPUT_BIAS = "output-bias"
 RANDOM_SUBSPACE = "random-subspace"
 PROMPT_TUNING = "prompt-tuning-10"
+#: Arms whose off-domain knowledge is compared.
+KEPT_ARMS = (ALIGNER_1, "aligner-10", "llama-adapter-10", "lora-8")
 
 #: What a score must be above before anything item-specific was learned.
 FLOORS = (BASE, CONSTANT, REFERENCE_SHUFFLED)

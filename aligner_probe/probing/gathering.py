@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval
-from aligner_probe.probing.arms import ALIGNER_1, BASE, CONSTANT, REFERENCE
+from aligner_probe.probing.arms import ALIGNER_1, BASE, CONSTANT, KEPT_ARMS, REFERENCE
 from aligner_probe.probing.cells import read_result
 from aligner_probe.probing.doses import Size
 from aligner_probe.probing.evidence import Evidence, ReferenceTraining
@@ -18,9 +18,6 @@ from aligner_probe.probing.methods import FULL, LORA_8, METHODS
 from aligner_probe.probing.plan import PROMPTS, Plan
 from aligner_probe.probing.run import left
 from aligner_probe.probing.splitting import Parts
-
-#: Prefix methods whose off-domain knowledge is compared.
-KEPT_ARMS = ("aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,14 +75,15 @@ class Judged:
         return self.verdict.outcome in RIGHT[self.tried.known.nature]
 
 
-def known_tasks(only: str = "*") -> list[Known]:
-    """The panel's tasks whose names fit. Raises AlignerProbeError where none does."""
+def known_tasks(only: str = "*", natures: Sequence[str] = tuple(RIGHT)) -> list[Known]:
+    """The panel's tasks of these natures whose names fit. Raises AlignerProbeError where there is none."""
     content = json.loads((FOLDER / PANEL).read_text(encoding="utf-8"))
     fields = ("nature", "kind", "why", "counted")
     found = [Known(name, **{field: row[field] for field in fields}) for name, row in content.items()]
-    chosen = [one for one in found if fnmatch(one.name, only)]
+    chosen = [one for one in found if fnmatch(one.name, only) and one.nature in natures]
     if not chosen:
-        raise AlignerProbeError(f"no task of the panel fits {only!r}; there are {', '.join(one.name for one in found)}")
+        there = ", ".join(f"{one.name} ({one.nature})" for one in found)
+        raise AlignerProbeError(f"no task of the panel fits {only!r} and is {' or '.join(natures)}; there are {there}")
     return chosen
 
 

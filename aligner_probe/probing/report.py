@@ -29,7 +29,8 @@ LIMITS = (
     "Few trained numbers do not prove form: a few thousand random ones can recover most of a fine-tuning gap. That is "
     "why prompts, shuffled answers and a random subspace stand beside them.",
     "A prompt that was not tried may work: latent means that none of the tried ones did.",
-    "The thresholds are provisional: they are not yet calibrated on tasks of known nature.",
+    "The cuts of F and R1 were set on the micro-world's tasks of known nature; on another base they may lie elsewhere. "
+    "The other thresholds were set by reasoning.",
 )
 
 

@@ -9,26 +9,25 @@ from aligner_probe.errors import AlignerProbeError
 class Thresholds:
     """Bounds of the verdict.
 
-    **Provisional** where so marked: set by reasoning and not yet calibrated; they are to be calibrated on the
-    known-answer panel leave-one-task-out, and never on the task at hand.
+    F_cut, R1_cut: share of the gap above which a prompt, or one token, has reached a task; the whole interval must lie
+    on one side. Set by the tasks of known nature at the standard budget (artifacts/panel/standard.json); a task of
+    those is judged by what the others set, never by its own. The rest are set by reasoning.
 
-    F_cut, R1_cut (provisional): share of the gap above which a prompt, or one token, has reached a task. The whole
-    interval must lie on one side.
     least_gap: the lower bound of reference less floor must be above it, or nothing item-specific was learned.
     learned: validation score at which the reference has learned. late_gain: it has stopped where the last 40 % of steps
     gain less than this.
-    base_solves (provisional): score of the base from which there is nothing left to learn.
-    constant_answer (provisional): score of one constant answer from which the task is called that.
-    resolution (provisional): the difference in R that the test set must be able to show, with `power` at one-sided
+    base_solves: score of the base from which there is nothing left to learn.
+    constant_answer: score of one constant answer from which the task is called that.
+    resolution: the difference in R that the test set must be able to show, with `power` at one-sided
     level `alpha`.
-    prompting_works (provisional): score of the positive control from which prompting is informative on this base.
-    kept (provisional): K under which knowledge is called damaged; known_before: content right before, under which K
+    prompting_works: score of the positive control from which prompting is informative on this base.
+    kept: K under which knowledge is called damaged; known_before: content right before, under which K
     says nothing.
-    memorised (provisional): score on trained items from which a reference that fails in the test has memorised.
+    memorised: score on trained items from which a reference that fails in the test has memorised.
     """
 
-    F_cut: float = 0.5
-    R1_cut: float = 0.5
+    F_cut: float = 0.48
+    R1_cut: float = 0.19
     least_gap: float = 0.1
     learned: float = 0.95
     late_gain: float = 0.01
