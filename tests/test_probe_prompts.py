@@ -112,6 +112,15 @@ def test_the_control_wraps_the_base_s_own_answers_and_reads_format_alone():
         control(items[:5], answers[:5], Characters())
 
 
+def test_the_control_leaves_out_questions_that_do_not_fit():
+    items = [Example(f"Q: {'long ' * 40 * (i == 5)}{i}?", " cat.") for i in range(9)]
+    whole, fitting = (control(items, [" cat."] * 9, Characters(), room=room, n_shots=2) for room in (None, 120))
+    assert [item.prompt for item in fitting.items] == [item.prompt for item in whole.items if "long" not in item.prompt]
+    assert len(fitting.items) == len(whole.items) - 1
+    with pytest.raises(AlignerProbeError, match="fits into 10 tokens"):
+        control(items, [" cat."] * 9, Characters(), room=10, n_shots=2)
+
+
 def test_an_answer_said_twice_ends_as_it_did():
     items = [Example(f"Q{i}?\nA:", " x.") for i in range(9)]
     made = control(items, [" cat."] * 9, Characters("\"'()[]"), n_shots=2)

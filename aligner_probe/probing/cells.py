@@ -153,7 +153,8 @@ def _control(bench: Bench) -> dict[str, Any] | None:
     task = first(task, bench.budget.n_off_domain)
     answers = generate(bench.model, task.prompts, max_new_tokens=CONTROL_TOKENS, stop=["\n"])
     try:
-        made: Control = control(task.examples, answers, bench.model.tokenizer)
+        room = bench.model.cfg.n_ctx - CONTROL_TOKENS
+        made: Control = control(task.examples, answers, bench.model.tokenizer, room=room)
     except AlignerProbeError as reason:
         return {"reason": str(reason)}
     said = generate(bench.model, made.prompts, max_new_tokens=CONTROL_TOKENS, stop=["\n"])

@@ -145,11 +145,18 @@ class Control:
 
 
 def control(
-    items: Sequence[Example], answers: Sequence[str], tokenizer: Any, *, n_shots: int = 4, n_items: int = 40
+    items: Sequence[Example],
+    answers: Sequence[str],
+    tokenizer: Any,
+    *,
+    room: int | None = None,
+    n_shots: int = 4,
+    n_items: int = 40,
 ) -> Control:
     """The control on items that the base gives these answers to: some are shown wrapped, others are asked.
 
-    Raises AlignerProbeError for fewer than two more items than are shown.
+    `room` is the most tokens that a prompt may have; longer ones are left out. Raises AlignerProbeError for fewer than
+    two more items than are shown, or where no prompt fits.
     """
     usable = [(item, answer) for item, answer in zip(items, answers, strict=True) if bare(answer)]
     if len(usable) < n_shots + 2:
@@ -157,9 +164,13 @@ def control(
             f"{len(usable)} items with an answer, for a control of {n_shots} examples; expected {n_shots + 2} or more"
         )
     wrapping = wrapping_for(tokenizer, [bare(answer) for _, answer in usable])
-    shown, asked = usable[:n_shots], usable[n_shots : n_shots + n_items]
+    shown, others = usable[:n_shots], usable[n_shots:]
     shots = tuple(Example(item.prompt, f" {_wrapped(answer, wrapping)}", item.group) for item, answer in shown)
-    return Control(wrapping, Prompting("control", shots, n_shots), tuple(item for item, _ in asked))
+    prompting = Prompting("control", shots, n_shots)
+    asked = [item for item, _ in others if room is None or that_fit([prompting], [item], tokenizer, room)]
+    if not asked:
+        raise AlignerProbeError(f"no prompt of the control, {n_shots} examples and a question, fits into {room} tokens")
+    return Control(wrapping, prompting, tuple(asked[:n_items]))
 
 
 def _wrapped(answer: str, wrapping: Wrapping) -> str:
