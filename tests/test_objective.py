@@ -23,7 +23,13 @@ def test_labels_are_kept_from_the_position_that_predicts_the_first():
     assert from_first(labels).shape == (2, 6)
 
 
-@pytest.mark.parametrize("name", MODELS)
+#: Bases tried each time; the others with the slow tests.
+ALWAYS = ("llama_gqa", "gpt2", "gemma2")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
 @pytest.mark.parametrize("method", [LoRA, PromptTuning])
 def test_losses_and_gradients_are_those_of_all_logits(name, method):
     base = model(name).to(torch.float64)
