@@ -141,7 +141,7 @@ def test_full_fine_tuning_is_tried_only_where_lora_has_not_learned(whole, tmp_pa
 
 def test_tuning_takes_the_best_of_the_last_round(tmp_path):
     """Of untrained rates, one far too small never wins."""
-    probe = plan(replace(TINY, tuned=True, steps=8, arms=("aligner-1",)))
+    probe = plan(replace(TINY, tuned=True, steps=8, rungs=(0.25, 0.5), arms=("aligner-1",)))
     bench = tiny_probe().bench
     [cell] = [cell for cell in probe.cells if cell.kind == "tune"]
     bench = replace(bench, budget=probe.budget)
