@@ -72,7 +72,12 @@ def peak_of(adapter, step, times=3):
 
 
 @pytest.mark.parametrize(
-    ("name", "low", "high"), [("llama_gqa", 0.9, 1.3), ("gpt2", 0.7, 1.65), ("neox", 0.7, 1.75), ("gemma2", 0.7, 1.65)]
+    ("name", "low", "high"),
+    [
+        ("llama_gqa", 0.9, 1.3),
+        ("neox", 0.7, 1.75),
+        *(pytest.param(name, 0.7, 1.65, marks=pytest.mark.slow) for name in ("gpt2", "gemma2")),
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_estimate_against_the_allocator(name, low, high, dtype):
