@@ -11,7 +11,7 @@ MICROWORLD = "microworld"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "provenance.json")
 REBUILD = {
     MICROWORLD: "python -m aligner_probe.microworld pretrain",
-    "panel": "python -m aligner_probe.probe panel --json artifacts/panel/BUDGET.json",
+    "panel": "python -m aligner_probe.probe panel --budget BUDGET --json artifacts/panel/BUDGET.json",
 }
 
 

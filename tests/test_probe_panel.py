@@ -13,6 +13,7 @@ from test_probe_verdict import FORM, LATENT, LEARNED, NEW, NOTHING, WORKS, measu
 from aligner_probe.artifacts import artifact
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import sha256
+from aligner_probe.probe import NATURES as NATURES_OFFERED
 from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.panel import (
     FORMAT,
@@ -155,6 +156,11 @@ def test_committed_results_are_of_this_panel_and_confuse_nothing(budget):
         assert found[wrong] == []
     assert found["controls_called_form_latent_or_new"] == []
     assert found["auc_R1_general_tasks"] >= 0.98
+
+
+def test_the_command_knows_every_nature():
+    """It lists them itself, so that its help needs no torch."""
+    assert tuple(RIGHT) == NATURES_OFFERED
 
 
 def test_the_panel_has_the_natures_that_were_asked_for():
