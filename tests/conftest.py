@@ -38,3 +38,14 @@ def authors(published: Path) -> dict:
         for file in list_published()
         if file.is_checkpoint and (published / file.path).is_file()
     }
+
+
+@pytest.fixture(params=["stories260K", "TinyStories-656K"])
+def real_tokenizer(request: pytest.FixtureRequest):
+    """Those of two small models of stories."""
+    from transformers import AutoTokenizer
+
+    folder = DATA / "models" / request.param
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}; set ALIGNER_PROBE_DATA to a folder with models/ in it")
+    return AutoTokenizer.from_pretrained(folder)

@@ -14,7 +14,7 @@ from aligner_probe.adapters.adapter import attached_positions
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.content import content_of
 from aligner_probe.evaluation.scores import Scores
-from aligner_probe.tasks.encoding import IGNORED, collate, encode
+from aligner_probe.tasks.encoding import IGNORED, after_prompts, collate, encode
 from aligner_probe.tasks.task import Example, Task
 
 
@@ -54,13 +54,15 @@ def log_likelihoods(
 class MeanLogLikelihood:
     """Mean log-probability a token of the reference, in nats: minus the validation loss of each item.
 
-    Strict: all of the completion and the end token. Content: the tokens of its content alone, given the form around
-    them (where the completion has the content in it, in any case; else as strict).
+    Strict: all of the completion and, unless `append_eos` is off, the end token. Content: the tokens of its content
+    alone, given the form around them (where the completion has the content in it, in any case; else as strict).
     """
+
+    append_eos: bool = True
 
     def score(self, model: TransformerBridge, examples: Sequence[Example], *, batch_size: int = 32) -> Scores:
         """Scores under whatever adapters are attached. Raises AlignerProbeError as `log_likelihoods` does."""
-        found = log_likelihoods(model, examples, batch_size=batch_size)
+        found = log_likelihoods(model, examples, append_eos=self.append_eos, batch_size=batch_size)
         strict = [each.mean() for each in found]
         content = [
             each[place].mean() for each, place in zip(found, _content_tokens(model.tokenizer, examples), strict=True)
@@ -103,12 +105,11 @@ def _content_tokens(tokenizer: Any, examples: Sequence[Example]) -> list[slice]:
     every = slice(None)
     if not getattr(tokenizer, "is_fast", False):
         return [every] * len(examples)
-    offsets = tokenizer(
-        [example.completion for example in examples], add_special_tokens=False, return_offsets_mapping=True
-    )["offset_mapping"]
+    texts = after_prompts(tokenizer, [example.completion for example in examples])
+    offsets = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     places = []
-    for example, spans in zip(examples, offsets, strict=True):
-        start = -1 if example.content is None else example.completion.lower().find(content_of(example).lower())
+    for example, text, spans in zip(examples, texts, offsets, strict=True):
+        start = -1 if example.content is None else text.lower().find(content_of(example).lower())
         end = start + len(content_of(example))
         inside = [place for place, (low, high) in enumerate(spans) if start >= 0 and low < end and high > start]
         places.append(slice(inside[0], inside[-1] + 1) if inside else every)

@@ -2,7 +2,7 @@
 
 Prompt and completion are tokenised apart and joined, so no token lies across their boundary and the prompt's ids are
 those that the model sees when it is asked. A tokenizer that puts a space before every text (SentencePiece) therefore
-puts one before the completion.
+puts one before the completion; a space that the completion begins with is then that one, and not a second.
 """
 
 from collections import Counter
@@ -116,7 +116,10 @@ def encode(
     bos, eos = _start(tokenizer), _end(tokenizer) if append_eos else []
     prompts = prompt_ids(tokenizer, task.prompts)
     fields = ("completion",) if task.kind == "sft" else ("chosen", "rejected")
-    answers = [_ids(tokenizer, [getattr(example, field) for example in task.examples]) for field in fields]
+    answers = [
+        _ids(tokenizer, after_prompts(tokenizer, [getattr(example, field) for example in task.examples]))
+        for field in fields
+    ]
     kept: list[int] = []
     sequences: list[tuple[Tokens, ...]] = []
     dropped: Counter[str] = Counter()
@@ -171,6 +174,14 @@ def prompt_ids(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
     return [_once(bos, ids) for ids in _ids(tokenizer, prompts)] if prompts else []
 
 
+def after_prompts(tokenizer: Any, completions: Sequence[str]) -> list[str]:
+    """Completions as they are tokenised by themselves: without a space at the start that the tokenizer would double."""
+    a, spaced, b = _ids(tokenizer, ["a", " a", "b"])
+    if spaced[1:] != a or _text(tokenizer, b + a).strip() != "b a":
+        return list(completions)
+    return [text[1:] if text[:1] == " " and text.strip() else text for text in completions]
+
+
 def collate(
     examples: Sequence[Tokens], pad_id: int, *, pad_to: int | None = None
 ) -> dict[str, Int[Tensor, "batch pos"]]:
@@ -199,6 +210,10 @@ def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
 
 
+def _text(tokenizer: Any, ids: list[int]) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
 def _start(tokenizer: Any) -> list[int]:
     """The start token, where the tokenizer puts one by itself. Its attributes do not always say; a trial does."""
     bos = getattr(tokenizer, "bos_token_id", None)
@@ -219,7 +234,7 @@ def _lost(tokenizer: Any, texts: Sequence[str]) -> dict[str, float]:
     found = list(counts)
     # Between letters, since decoding may strip spaces at the ends.
     ids = _ids(tokenizer, [f"a{character}a" for character in found])
-    back = [tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False) for row in ids]
+    back = [_text(tokenizer, row) for row in ids]
     suspects = {c for c, text in zip(found, back, strict=True) if c not in text}
     lost = _missing_from_texts(tokenizer, texts, suspects) if suspects else suspects
     return {c: n / counts.total() for c, n in counts.most_common() if c in lost}
@@ -230,7 +245,7 @@ def _missing_from_texts(tokenizer: Any, texts: Sequence[str], suspects: set[str]
     with_them = [text for text in texts if not suspects.isdisjoint(text)]
     lost: set[str] = set()
     for text, ids in zip(with_them, _ids(tokenizer, with_them), strict=True):
-        back = Counter(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        back = Counter(_text(tokenizer, ids))
         lost |= {c for c, n in (Counter(text) - back).items() if c in suspects and n}
     return lost
 
