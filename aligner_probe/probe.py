@@ -40,6 +40,12 @@ def parser() -> Parser:
     )
     probe.add_argument("--model", default="microworld", metavar="M", help="a hub id or a folder (default: microworld)")
     probe.add_argument("--scorer", metavar="S", help="exact, contains, regex:PATTERN, ... (default: guessed, and said)")
+    probe.add_argument(
+        "--ending",
+        metavar="TEXT",
+        help="what ends answers, \\n a new line, '' the base's end token (default: that, or a new line where the base "
+        "hardly knows it)",
+    )
     probe.add_argument("--budget", choices=("quick", "standard", "thorough"), default="standard")
     probe.add_argument("--prompt-file", type=Path, metavar="FILE", help="your own prompt, with {prompt} or before it")
     probe.add_argument("--off-domain", type=Path, metavar="FILE", help="JSONL of another domain, for K")
@@ -117,12 +123,14 @@ def _run(options: argparse.Namespace) -> int:
         budget=options.budget,
         off_domain=None if options.off_domain is None else load_task(options.off_domain),
         own_prompt=own,
+        ending=None if options.ending is None else unescape(options.ending),
         dtype=options.dtype,
         device=options.device,
     )
     print(f"{given.train.name}: {given.kind}, scored by {probe.bench.scorer!r}, because {probe.why_scorer}")
     out = options.out or Path(f"probe-{given.train.name}-{options.budget}")
     probe = with_batches(with_off_domain(probe))
+    print(f"answers end with {probe.ending.said}, because {probe.ending.because}")
     if options.dry_run or not options.resume:
         seconds, memory = seconds_and_memory(probe.plan, probe.bench)
         print(described(probe.plan, seconds, backend.n_at_once(), memory))

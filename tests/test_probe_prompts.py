@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.probing.endings import ended
 from aligner_probe.probing.formats import format_scores, has_format, separable
 from aligner_probe.probing.prompts import WRAPPINGS, bare, control, promptings, that_fit, wrapping_for
-from aligner_probe.tasks.task import Example
+from aligner_probe.tasks.task import Example, Task
 
 TRAIN = tuple(Example(f"Q{i}?\nA:", f" answer {i}.", f"group {i // 2}") for i in range(12))
 ITEM = Example("asked?\nA:", " right.", "group 3")
@@ -70,6 +71,14 @@ def test_own_prompt_with_a_slot_or_in_front():
 def test_answers_of_several_lines_are_kept_apart_by_an_empty_one():
     lines = tuple(Example(e.prompt, " one\ntwo", e.group) for e in TRAIN)
     assert " one\ntwo\n\n" in promptings(lines, (1,), 1)[1](ITEM)
+
+
+@pytest.mark.parametrize(("answer", "ending"), [(" one", "\n"), (" one\ntwo", "\n\n"), (" one", ";")])
+def test_what_ends_an_answer_stands_once_between_the_shots(answer, ending):
+    shown = ended(Task("t", "sft", tuple(Example(e.prompt, answer, e.group) for e in TRAIN)), ending).examples
+    whole = promptings(shown, (2,), 1)[1](ITEM)
+    assert whole.count(f"A:{answer}{ending.rstrip()}" + ("\n\nQ" if "\n" in answer else "\nQ")) == 1
+    assert whole.count("\n\n") == (2 if "\n" in answer else 0)
 
 
 def test_what_does_not_fit_into_the_context_is_left_out():

@@ -127,6 +127,15 @@ def test_a_reference_that_cannot_learn():
     assert "learned nothing item-specific" in found.reason
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_a_reference_whose_answers_run_on_asks_what_ends_them(full):
+    lora = (ReferenceTraining("lora-8", 0.05, 0.0), ReferenceTraining("full", 0.06, 0.0))[: 1 + full]
+    for reference in (0.03, 0.6):
+        strict = changed(NEW, reference=reference)
+        assert ("--ending" in verdict(strict, trainings=lora, run_on=0.9).reason) == (reference < 0.1 or not full)
+        assert "--ending" not in verdict(strict, trainings=lora, run_on=0.1).reason
+
+
 def test_a_reference_that_was_still_learning():
     found = verdict(changed(NEW, reference=0.6), trainings=(ReferenceTraining("lora-8", 0.6, 0.08),))
     assert found.outcome == "undetermined"

@@ -44,7 +44,8 @@ def share_batches(probe: Plan, bench: Bench) -> Plan:
 
     As many as have at most `MOST_TOKENS` together: a run's batch size times the longest sequence that is trained on.
     """
-    encoded = encode(bench.parts.train, bench.model.tokenizer, max_length=bench.model.cfg.n_ctx)
+    train, longest = bench.as_trained(bench.parts.train), bench.model.cfg.n_ctx
+    encoded = encode(train, bench.model.tokenizer, max_length=longest, append_eos=not bench.ending)
     own = min(bench.budget.batch_size, len(encoded)) * max(map(len, encoded.sequences))
     most = max(1, MOST_TOKENS.get(device_of(bench.model).type, MOST_TOKENS["cpu"]) // own)
 

@@ -15,6 +15,7 @@ from aligner_probe.evaluation.guessing import Scorer
 from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.evaluation.scoring import default_stop
 from aligner_probe.models import load_model
+from aligner_probe.probing.endings import ended
 from aligner_probe.probing.formats import format_scores, has_format, separable
 from aligner_probe.probing.plan import Budget
 from aligner_probe.probing.prompts import Prompting
@@ -31,7 +32,8 @@ class Bench:
     """Shared by all cells; the model is loaded when it is first asked for, in each process by itself.
 
     `base` is what `load_model` takes by name. `loaded` is a model that is there already, for one process. `off_domain`
-    are items of another domain, on which knowledge kept is measured.
+    are items of another domain, on which knowledge kept is measured. `ending` ends answers (`endings.py`); an empty one
+    is the base's end token.
     """
 
     base: str
@@ -40,6 +42,7 @@ class Bench:
     budget: Budget
     off_domain: Task | None = None
     own_prompt: str | None = None
+    ending: str = ""
     dtype: str = "float32"
     device: str | None = None
     loaded: TransformerBridge | None = None
@@ -65,8 +68,12 @@ class Bench:
         return scores, list(found.completions or ())
 
     def likelihoods(self, task: Task, prompting: Prompting = ZERO_SHOT) -> list[float]:
-        """Mean log-probability a token of each reference, in nats."""
-        return MeanLogLikelihood().score(self.model, _prompted(task, prompting).examples).strict.tolist()
+        """Mean log-probability a token of each reference and what ends it, in nats."""
+        return self._log_likelihoods(_prompted(task, prompting)).strict.tolist()
+
+    def as_trained(self, task: Task) -> Task:
+        """The task with what ends its completions, where that is no token."""
+        return ended(task, self.ending)
 
     def constant(self) -> tuple[str | None, ByKind]:
         """The one answer to everything that scores best in training, and its scores in the test.
@@ -99,8 +106,14 @@ class Bench:
         return {"content": found.content.tolist(), "format": form}
 
     def _scores(self, task: Task, prompting: Prompting) -> Scores:
+        if isinstance(self.scorer, MeanLogLikelihood):
+            return self._log_likelihoods(_prompted(task, prompting))
         stop = default_stop(task) or ((prompting.separator,) if prompting.n_shots else ())
+        stop += (self.ending,) if self.ending else ()
         return score_task(self.model, _prompted(task, prompting), self.scorer, stop=stop)
+
+    def _log_likelihoods(self, task: Task) -> Scores:
+        return MeanLogLikelihood(append_eos=not self.ending).score(self.model, self.as_trained(task).examples)
 
 
 def plain_form(text: str, example: Example) -> float:

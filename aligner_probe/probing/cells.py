@@ -96,11 +96,12 @@ def recipe_for(bench: Bench, cell: Cell, lr: float, steps: int | None = None) ->
         patience=budget.patience,
         min_improvement=budget.min_improvement,
         seed=cell.order_seed,
+        append_eos=not bench.ending,
     )
 
 
 def material(bench: Bench, cell: Cell) -> tuple[Task, Task]:
-    """What an arm trains on and stops by; on shuffled answers, both are."""
+    """What an arm trains on and stops by, without what ends an answer; on shuffled answers, both are."""
     train, validation = bench.parts.train, bench.parts.validation
     if not METHODS[cell.arm].shuffled:
         return train, validation
@@ -108,10 +109,16 @@ def material(bench: Bench, cell: Cell) -> tuple[Task, Task]:
     return tuple(shuffled(part, memory, cell.order_seed) for part in (train, validation))
 
 
+def trained_on(bench: Bench, cell: Cell) -> tuple[Task, Task]:
+    """The same, with what ends an answer."""
+    return tuple(bench.as_trained(part) for part in material(bench, cell))
+
+
 def _prompts(bench: Bench, cell: Cell, out: Path) -> dict[str, Any]:
     budget, parts = bench.budget, bench.parts
     validation = first(parts.validation, budget.n_validation)
-    tried = promptings(parts.train.examples, budget.shots, budget.draws, own=bench.own_prompt)
+    shown = bench.as_trained(parts.train).examples
+    tried = promptings(shown, budget.shots, budget.draws, own=bench.own_prompt)
     items = [*validation.examples, *parts.test.examples]
     room = bench.model.cfg.n_ctx - _longest_answer(bench)
     fitting = that_fit(tried, items, bench.model.tokenizer, room)
@@ -185,7 +192,7 @@ def _tuned(bench: Bench, cell: Cell, out: Path) -> dict[str, Any]:
 
 def _losses(bench: Bench, cell: Cell, rates: Sequence[float], steps: int, kept: Path) -> list[float]:
     """Best validation loss of each rate, all in one batch; infinite where training diverges."""
-    train, validation = material(bench, cell)
+    train, validation = trained_on(bench, cell)
     trainings = [
         Training(
             adapter=new_adapter(cell.arm, bench.model, cell.start_seed),
@@ -244,7 +251,7 @@ def _follow(bench: Bench, cell: Cell, work: Path) -> _Follow:
 def _training(bench: Bench, cell: Cell, out: Path, follow: _Follow) -> Training:
     tuned = read_result(out, tune_id(cell.arm)) if bench.budget.tuned else None
     lr = tuned["lr"] if tuned else METHODS[cell.arm].stored_rate_on(bench.model.cfg.d_model)
-    train, validation = material(bench, cell)
+    train, validation = trained_on(bench, cell)
     return Training(
         adapter=new_adapter(cell.arm, bench.model, cell.start_seed),
         task=train,

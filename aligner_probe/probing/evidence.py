@@ -26,7 +26,8 @@ class Evidence:
     """Everything that speaks for or against a verdict; what was not run is None.
 
     `format` is None where completions do not hold a form and a content apart. `trainings` are the methods that were
-    tried as the reference, in order. `prompting` is the score of the positive control: a trivial format by k-shot.
+    tried as the reference, in order, and `run_on` is the share of the reference's answers that begin with what was
+    wanted and do not end there. `prompting` is the score of the positive control: a trivial format by k-shot.
     """
 
     kind: Kind
@@ -35,6 +36,7 @@ class Evidence:
     format: Measures | None = None
     likelihood: Measures | None = None
     trainings: tuple[ReferenceTraining, ...] = ()
+    run_on: float = 0.0
     prompting: Interval | None = None
     kept: Kept | None = None
     capacity: Capacity | None = None

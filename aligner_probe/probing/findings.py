@@ -165,7 +165,14 @@ def _nothing_learned(case: Case) -> Finding | None:
             f" It scores {train:.2f} on items that it was trained on, so it memorised them. Where the task is facts, "
             "test them in other words: --kind memory."
         )
-    return _undetermined(reason)
+    return _undetermined(reason + _run_on(case))
+
+
+def _run_on(case: Case) -> str:
+    share = case.evidence.run_on
+    if share < case.thresholds.run_on:
+        return ""
+    return f" {share:.2f} of its answers begin with what is wanted and run on: say what ends an answer, --ending TEXT."
 
 
 def _not_converged(case: Case) -> Finding | None:
@@ -181,12 +188,13 @@ def _not_converged(case: Case) -> Finding | None:
         how = "was not followed" if last.late_gain is None else f"gained {last.late_gain:.3f}"
         return _undetermined(
             f"The reference has not learned (validation {reached}, expected {t.learned:g}) and had not stopped: over "
-            f"the last 40 % of its steps {last.method} {how}, expected under {t.late_gain:g}. Give it more steps."
+            f"the last 40 % of its steps {last.method} {how}, expected under {t.late_gain:g}. Give it "
+            f"more steps.{_run_on(case)}"
         )
     if not any(one.method == "full" for one in tried):
         return _undetermined(
             f"The reference has not learned (validation {reached}, expected {t.learned:g}), and full fine-tuning was "
-            "not tried: --budget standard."
+            f"not tried: --budget standard.{_run_on(case)}"
         )
     return None
 

@@ -71,6 +71,7 @@ def gather(probe: Plan, parts: Parts, out: Path) -> Gathered:
         format=measured.get("format"),
         likelihood=measured.get("likelihood"),
         trainings=tuple(_training(arm, made[arm]) for arm in (LORA_8, FULL) if arm in made),
+        run_on=_run_on(made.get(reference, []), parts),
         prompting=_control(prompts["control"]),
         kept=kept.get(ALIGNER_1),
         capacity=capacity(tables["strict"]) if memory else None,
@@ -91,6 +92,12 @@ def _table(which: Which, prompts: dict, made: dict[str, list[dict]], reference: 
 
 def _training(arm: str, runs: list[dict]) -> ReferenceTraining:
     return ReferenceTraining(arm, _mean(runs, "validation"), _mean(runs, "late_gain"), _mean(runs, "train"))
+
+
+def _run_on(runs: list[dict], parts: Parts) -> float:
+    wanted = [example.completion.strip() for example in parts.test.examples]
+    said = [(text.strip(), right) for run in runs for text, right in zip(run["completions"], wanted, strict=False)]
+    return float(np.mean([text != right and text.startswith(right) for text, right in said] or [False]))
 
 
 def _mean(runs: list[dict], name: str) -> float:

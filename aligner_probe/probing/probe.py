@@ -9,13 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named
+from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.jobs.backend import Backend, Processes
 from aligner_probe.probing.batches import share_batches
-from aligner_probe.probing.bench import Bench
+from aligner_probe.probing.bench import Bench, first
+from aligner_probe.probing.endings import Ending, ending_for
 from aligner_probe.probing.gathering import Gathered, gather
 from aligner_probe.probing.measures import Kind
 from aligner_probe.probing.off_domain import off_domain_of
@@ -30,12 +33,16 @@ from aligner_probe.tasks.task import Task
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A probe that is ready to be made: its parts, plan and bench, and why its scorer fits."""
+    """A probe that is ready to be made: its parts, plan and bench, and why its scorer fits.
+
+    `ending` is what ends answers, and why; None where that is not settled (`with_ending`).
+    """
 
     parts: Parts
     plan: Plan
     bench: Bench
     why_scorer: str
+    ending: Ending | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +68,16 @@ def new_probe(
     budget: Budget | str = "standard",
     off_domain: Task | None = None,
     own_prompt: str | None = None,
+    ending: str | None = None,
     dtype: str = "float32",
     device: str | None = None,
 ) -> Probe:
-    """Split and plan; nothing is computed and nothing written. Raises AlignerProbeError for what does not fit."""
+    """Split and plan; nothing is computed and nothing written.
+
+    `ending` is a text that ends answers in training and in what is generated, empty for the base's end token; by
+    default the base settles it (`with_ending`). Raises AlignerProbeError for what does not fit, and for a scorer by
+    which the references themselves are wrong.
+    """
     if not isinstance(budget, Budget):
         if budget not in BUDGETS:
             raise AlignerProbeError(f"no budget is named {budget!r}; there are {', '.join(BUDGETS)}")
@@ -76,11 +89,28 @@ def new_probe(
         scorer, why = guess.scorer, guess.reason
     elif isinstance(scorer, str):
         scorer = scorer_named(scorer, parts.train)
+    _check(scorer, parts)
     loaded = None if isinstance(base, str) else base
     name = base if isinstance(base, str) else base.cfg.model_name
     probe = plan_for(budget, parts)
-    bench = Bench(name, parts, scorer, probe.budget, off_domain, own_prompt, dtype, device, loaded)
-    return Probe(parts, probe, bench, why)
+    bench = Bench(name, parts, scorer, probe.budget, off_domain, own_prompt, ending or "", dtype, device, loaded)
+    return Probe(parts, probe, bench, why, None if ending is None else Ending(ending, "it was given"))
+
+
+def _check(scorer: Scorer, parts: Parts) -> None:
+    """Raise AlignerProbeError where even the references would not count as learned."""
+    if not isinstance(scorer, TextScorer):
+        return
+    for part in (parts.validation, parts.test):
+        said = [example.completion for example in part.examples]
+        found = scorer.score(said, part.examples)
+        if found.mean("strict") < THRESHOLDS.learned:
+            wrong = said[int(np.argmin(found.strict))]
+            raise AlignerProbeError(
+                f"by {scorer!r} the references of {part.name} themselves score {found.mean('strict'):.2f}, for "
+                f"instance {wrong[:60]!r}, and {THRESHOLDS.learned:g} is expected of a model that has learned it; "
+                "give a scorer that accepts them. A pattern must fit the whole answer"
+            )
 
 
 def with_off_domain(probe: Probe) -> Probe:
@@ -88,14 +118,28 @@ def with_off_domain(probe: Probe) -> Probe:
     if probe.bench.off_domain is not None:
         return probe
     found = off_domain_of(probe.bench.model, probe.parts.train)
-    # The model that is loaded already comes along, as it is cached by name.
-    bench = replace(probe.bench, off_domain=found)
-    bench.__dict__["model"] = probe.bench.model
-    return replace(probe, bench=bench)
+    return replace(probe, bench=_changed(probe.bench, off_domain=found))
+
+
+def with_ending(probe: Probe) -> Probe:
+    """The probe with what ends its answers, as the base settles where it is not given."""
+    if probe.ending is not None:
+        return probe
+    found = ending_for(probe.bench.model, first(probe.parts.validation, probe.bench.budget.n_validation).examples)
+    return replace(probe, bench=_changed(probe.bench, ending=found.text), ending=found)
+
+
+def _changed(bench: Bench, **changes: Any) -> Bench:
+    """A bench with fields changed; the model that it has loaded comes along."""
+    changed = replace(bench, **changes)
+    if "model" in bench.__dict__:
+        changed.__dict__["model"] = bench.model
+    return changed
 
 
 def with_batches(probe: Probe) -> Probe:
     """The probe with which runs share their batches, as the base's tokenizer and device settle."""
+    probe = with_ending(probe)
     return replace(probe, plan=share_batches(probe.plan, probe.bench))
 
 
@@ -125,7 +169,7 @@ def carry_out_probe(
     verdict = judge(found.evidence, thresholds)
     content = report(
         verdict, found, probe.plan, probe.parts, base=probe.bench.base, scorer=repr(probe.bench.scorer),
-        why_scorer=probe.why_scorer, thresholds=thresholds,
+        why_scorer=probe.why_scorer, ending=probe.ending, thresholds=thresholds,
     )  # fmt: skip
     write_report(content, out)
     return ProbeResult(verdict, found, content)
@@ -144,8 +188,8 @@ def probe_task(
 ) -> ProbeResult:
     """Is this task form, latent, or new to this model?
 
-    `options` are those of `new_probe`: test, validation, kind, scorer, budget, off_domain, own_prompt. Without `out`
-    the runs go into a temporary folder and only the result is kept. Raises AlignerProbeError as those do.
+    `options` are those of `new_probe`: test, validation, kind, scorer, budget, off_domain, own_prompt, ending. Without
+    `out` the runs go into a temporary folder and only the result is kept. Raises AlignerProbeError as those do.
     """
     probe = with_off_domain(new_probe(model, task, **options))
     how = {"n_processes": n_processes, "backend": backend, "show_progress": show_progress}

@@ -14,6 +14,7 @@ import numpy as np
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval, mean_interval
+from aligner_probe.probing.endings import line_end
 from aligner_probe.tasks.task import Example
 
 SLOT = "{prompt}"
@@ -21,7 +22,8 @@ SLOT = "{prompt}"
 
 @dataclass(frozen=True)
 class Prompting:
-    """A way to ask. `shots` come before each prompt, with `separator` after each; `template` holds {prompt}.
+    """A way to ask. `shots` come before each prompt, new lines after each as `separator` has them; `template` holds
+    {prompt}.
 
     Shots of the item's own group are left out, so the answer is never among them.
     """
@@ -34,7 +36,8 @@ class Prompting:
 
     def __call__(self, item: Example) -> str:
         """The whole prompt of an item."""
-        before = "".join(shot.prompt + shot.completion + self.separator for shot in self._shots_for(item))
+        shots = self._shots_for(item)
+        before = "".join(shot.prompt + shot.completion.rstrip("\n") + self.separator for shot in shots)
         return self.template.replace(SLOT, before + item.prompt)
 
     def _shots_for(self, item: Example) -> list[Example]:
@@ -57,7 +60,7 @@ def promptings(
     for draw in range(draws):
         generator = random.Random(f"shots {seed} {draw}")
         drawn = tuple(generator.sample(list(train), len(train)))
-        found += [Prompting(f"{k}-shot, draw {draw}", drawn, k, _separator(train)) for k in shots]
+        found += [Prompting(f"{k}-shot, draw {draw}", drawn, k, line_end(train)) for k in shots]
     if own is not None:
         template = own if SLOT in own else own + SLOT
         found.append(Prompting("own prompt", template=template))
@@ -76,11 +79,6 @@ def that_fit(found: Sequence[Prompting], items: Sequence[Example], tokenizer: An
         if max(map(len, ids)) <= room:
             kept.append(prompting)
     return kept
-
-
-def _separator(train: Sequence[Example]) -> str:
-    """A new line ends an answer, or an empty line where answers have new lines."""
-    return "\n\n" if any("\n" in example.completion.strip() for example in train) else "\n"
 
 
 @dataclass(frozen=True)

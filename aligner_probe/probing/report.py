@@ -12,6 +12,7 @@ import pandas as pd
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.files import write_text
+from aligner_probe.probing.endings import Ending
 from aligner_probe.probing.gathering import Gathered
 from aligner_probe.probing.measures import Measures
 from aligner_probe.probing.plan import Plan
@@ -19,7 +20,7 @@ from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
 from aligner_probe.probing.verdict import Verdict
 
-FORMAT = "aligner_probe probe report 1"
+FORMAT = "aligner_probe probe report 2"
 REPORT = "report.json"
 N_SAMPLES = 6
 #: What no probe shows, whatever it finds.
@@ -36,7 +37,7 @@ LIMITS = (
 
 def report(
     verdict: Verdict, found: Gathered, probe: Plan, parts: Parts, *, base: str, scorer: str, why_scorer: str,
-    thresholds: Thresholds = THRESHOLDS,
+    ending: Ending, thresholds: Thresholds = THRESHOLDS,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything, ready for JSON: numbers that do not exist are None."""
     strict, kept = found.evidence.strict, found.evidence.kept
@@ -61,6 +62,7 @@ def report(
         },
         "base": base,
         "scorer": {"is": scorer, "because": why_scorer},
+        "ending": {"is": ending.text, "because": ending.because},
         "budget": probe.budget.name,
         "seeds": probe.budget.seeds,
         "reference": found.reference,

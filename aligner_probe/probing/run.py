@@ -59,6 +59,7 @@ def prepare(probe: Plan, bench: Bench, out: Path) -> None:
         task={name: _hashed(getattr(bench.parts, name)) for name in ("train", "validation", "test")},
         off_domain=None if bench.off_domain is None else _hashed(bench.off_domain),
         own_prompt=bench.own_prompt,
+        ending=bench.ending,
     )
     begin(out, {PLAN: text}, "another task, base or budget than this probe's")
 

@@ -23,6 +23,7 @@ class Thresholds:
     prompting_works: score of the positive control from which prompting is informative on this base.
     kept: K under which knowledge is called damaged; known_before: content right before, under which K
     says nothing.
+    run_on: share of the reference's answers that begin right and do not end, from which that is said.
     memorised: score on trained items from which a reference that fails in the test has memorised.
     """
 
@@ -39,6 +40,7 @@ class Thresholds:
     prompting_works: float = 0.8
     kept: float = 0.8
     known_before: float = 0.5
+    run_on: float = 0.3
     memorised: float = 0.8
 
     def __post_init__(self) -> None:

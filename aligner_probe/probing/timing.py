@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from aligner_probe.probing.bench import Bench, first
-from aligner_probe.probing.cells import material, recipe_for
+from aligner_probe.probing.cells import recipe_for, trained_on
 from aligner_probe.probing.methods import METHODS, new_adapter
 from aligner_probe.probing.plan import Cell, Plan
 from aligner_probe.training import Training, fit_together
@@ -62,7 +62,7 @@ def _tuning_steps(bench: Bench, cell: Cell) -> int:
 
 def _seconds_a_step(bench: Bench, cell: Cell) -> tuple[float, str]:
     """Seconds of one run's step, in a batch with as many others as the plan says."""
-    train, _ = material(bench, cell)
+    train, _ = trained_on(bench, cell)
     how = recipe_for(bench, cell, METHODS[cell.arm].stored_rate_on(bench.model.cfg.d_model))
     how = replace(how, steps=1 + TIMED_STEPS, evaluate_every=0)
     clock = _Clock()
