@@ -158,6 +158,13 @@ def test_committed_results_are_of_this_panel_and_confuse_nothing(budget):
     assert found["auc_R1_general_tasks"] >= 0.98
 
 
+def test_committed_open_tasks_set_no_cuts():
+    content = committed("standard-open")
+    assert [row["task"] for row in content["tasks"]] == [known.name for known in known_tasks("*", ("open",))]
+    assert content["calibrated"] is None
+    assert content["summary"]["counted"] == 0
+
+
 def test_the_command_knows_every_nature():
     """It lists them itself, so that its help needs no torch."""
     assert tuple(RIGHT) == NATURES_OFFERED
