@@ -190,7 +190,7 @@ class UserFunction(TextScorer):
     """A function of the user's by dotted name: `package.module:function` of (completion, example).
 
     It returns one number for both scores or (strict, content), each from 0 to 1; true and false count. Raises
-    AlignerProbeError where it cannot be imported or returns something else.
+    AlignerProbeError where it cannot be imported, fails, or returns something else.
     """
 
     name: str
@@ -199,7 +199,13 @@ class UserFunction(TextScorer):
         self._function()
 
     def judge(self, completion: str, example: Example) -> Judgement:
-        found = self._function()(completion, example)
+        try:
+            found = self._function()(completion, example)
+        except Exception as error:  # whatever a stranger's function raises
+            raise AlignerProbeError(
+                f"{self.name} failed on the completion {completion[:60]!r} of the prompt {example.prompt[-60:]!r}: "
+                f"{type(error).__name__}: {' '.join(str(error).split())}; expected a score of any text"
+            ) from error
         pair = found if isinstance(found, tuple) else (found, found)
         if len(pair) != 2 or not all(isinstance(x, Real | np.bool_) and 0 <= float(x) <= 1 for x in pair):
             raise AlignerProbeError(

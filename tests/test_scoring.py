@@ -1,0 +1,104 @@
+"""Scores that ask the model: likelihoods, choices, generated answers; against plain loops."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from test_generation import word_tokenizer
+from test_scorers import task
+
+from aligner_probe.adapters import Aligner, PromptTuning
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation import MeanLogLikelihood, MultipleChoice, log_likelihoods, score_task
+from aligner_probe.tasks import Example
+
+
+def named_model():
+    """A tiny base with a tokenizer of words."""
+    model = tiny.bridge("llama")
+    model.tokenizer = word_tokenizer()
+    return model
+
+
+def test_likelihoods_are_those_of_a_plain_loop():
+    model = named_model()
+    examples = task("red blue w3", "w9", "blue w7", prompt="Q: w{} A:").examples
+    adapter = Aligner(model, 2, 1)
+    with torch.no_grad():
+        adapter.gates.fill_(0.7)
+    with adapter.attached():
+        found = log_likelihoods(model, examples, batch_size=2)
+        for example, each in zip(examples, found, strict=True):
+            ids = model.tokenizer(example.prompt)["input_ids"]
+            n = len(ids)
+            ids = [*ids, *model.tokenizer(example.completion)["input_ids"], 0]
+            logits = model(torch.tensor([ids]))[0].detach().double()
+            wanted = [float(logits[i - 1].log_softmax(-1)[ids[i]]) for i in range(n, len(ids))]
+            np.testing.assert_allclose(each, wanted, atol=1e-5)
+
+
+def test_mean_log_likelihood_is_the_validation_loss_and_its_contents():
+    """One example, so that the loss weighs tokens as the scorer does."""
+    from aligner_probe.training import fit, recipe
+
+    model = named_model()
+    said = task("red blue w3", contents=["Blue"])
+    scores = MeanLogLikelihood().score(model, said.examples)
+    run = fit(model, Aligner(model, 1, 1), said, validation=said, recipe=recipe(steps=1), show_progress=False)
+    assert scores.mean() == pytest.approx(-run.validation_loss.loc[0], abs=1e-5)
+    [each] = log_likelihoods(model, said.examples)
+    assert len(each) == 4
+    assert scores.mean("content") == pytest.approx(each[1])
+    assert MeanLogLikelihood().score(model, task("red").examples).mean("content") == pytest.approx(
+        MeanLogLikelihood().score(model, task("red").examples).mean()
+    )
+
+
+def test_multiple_choice_takes_the_likeliest():
+    model = named_model()
+    examples = task("red", "blue", "w3 w4", "red", prompt="Q: w{} A:").examples
+    scores = MultipleChoice(("red", "blue", "w3 w4")).score(model, examples)
+    for example, chosen, right in zip(examples, scores.completions, scores.strict, strict=True):
+        sums = {
+            choice: log_likelihoods(model, [Example(example.prompt, choice)], append_eos=False)[0].sum()
+            for choice in ("red", "blue", "w3 w4")
+        }
+        assert chosen == max(sums, key=sums.get)
+        assert right == (chosen == example.completion)
+    with pytest.raises(AlignerProbeError, match="'w9' is none of the choices"):
+        MultipleChoice(("red", "blue")).score(model, task("w9").examples)
+
+
+def test_likelihoods_that_do_not_fit_are_refused():
+    model = named_model()
+    with PromptTuning(model, 10).attached(), pytest.raises(AlignerProbeError, match="of 54"):
+        log_likelihoods(model, task("red " * 53).examples)
+    with pytest.raises(AlignerProbeError, match="no tokenizer"):
+        log_likelihoods(tiny.bridge("llama"), task("red").examples)
+
+
+def test_score_task_asks_the_model_and_not_its_reference():
+    """A base that says "red" and a new line to everything, whatever the reference."""
+    model = named_model()
+    red, line = model.tokenizer.convert_tokens_to_ids(["red", "\n"])
+
+    def say(logits, hook):
+        logits[:] = 0
+        logits[:, -1, line if say.red else red] = 1
+        say.red = not say.red
+        return logits
+
+    say.red = False
+    model.unembed.hook_out.add_hook(say, is_permanent=True)
+    scores = score_task(model, task("red", "Red", "blue", prompt="Q: w{} A:"))
+    assert [text.strip() for text in scores.completions] == ["red"] * 3
+    assert scores.strict.tolist() == [1, 0, 0]
+    assert scores.content.tolist() == [1, 1, 0]
+    frame = scores.to_frame()
+    assert list(frame.columns) == ["prompt", "reference", "completion", "strict", "content", "weight"]
+    assert len(frame) == len(scores) == 3
+    assert "strict 0.333, content 0.667" in repr(scores)
+    say.red = False
+    by_name = score_task(model, task("red\nblue", "Red", prompt="Q: w{} A:"), "contains", max_new_tokens=4)
+    assert [text.strip() for text in by_name.completions] == ["red \n red"] * 2
+    assert by_name.content.tolist() == [0, 1]
