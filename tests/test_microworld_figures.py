@@ -140,6 +140,9 @@ def test_table_2_counts_what_the_rule_says_and_table_3_adds_it_up(collection):
     ]
     assert (row["wins"], row["losses"], row["ties"]) == (wins, losses, ties)
     assert row["adjusted_win_rate"] == (wins + ties / 2) / (wins + losses + ties)
+    # In the order of the table, and not of a set, which another process would have in another one.
+    methods = list(dict.fromkeys(one.label.split(" · ")[0] for one in drawing.inputs))
+    assert methods == ["Aligner-1", "LLaMA-Adapter-10", "LoRA r=8", "Aligner-10"]
     assert "0.528 for 28/26/26 is a slip: the counts give 0.5125" in drawing.caption
     assert drawing.caption.count("is a slip") == 1
     for word in ("not a human or a GPT judge", "both orders"):

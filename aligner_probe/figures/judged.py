@@ -84,7 +84,7 @@ def win_rates(collection: Collection) -> Drawing:
             f"{(row.wins + row.ties / 2) / row.n:.4f}."
             for row in slips
         ),
-        experiments.inputs([run for m in {m for pair in pairs for m in pair} for run in _runs(experiments, m)]),
+        experiments.inputs([run for pair in pairs for method in pair for run in _runs(experiments, method)]),
         settings={"length_cap": LENGTH_CAP, "margin": MARGIN, "order_dependent": order},
         missing=tuple(f"{LABELS[a]} against {LABELS[b]}" for a, b in PAIRS if (a, b) not in pairs),
         comparisons=tuple(comparisons),
