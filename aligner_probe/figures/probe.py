@@ -16,7 +16,8 @@ from aligner_probe.probing.methods import METHODS
 from aligner_probe.probing.report import comparison
 
 COLOURS = {"Aligner": BLUES[0], "LoRA": RED, "LLaMA-Adapter": YELLOWS[0]}
-OTHER_COLOURS = (BLUES[1], YELLOWS[1], BLUES[2], YELLOWS[2])
+#: Colours and marks of methods of one size, as many as there are; both change, so that none looks like another.
+OTHERS = ((BLUES[1], "x"), (YELLOWS[1], "+"), (BLUES[2], "*"), (YELLOWS[2], "1"), (BLACK, "d"))
 #: Arms that train nothing, and the floor's, as lines: colour and dashes.
 LINES = {BASE: (GREY, "-"), PROMPT: (BLACK, "--"), CONSTANT: (GREY, ":"), REFERENCE_SHUFFLED: (GREY, "-.")}
 LABELS = {name: method.label for name, method in METHODS.items()} | {
@@ -45,8 +46,8 @@ def plot_doses(report: dict[str, Any], ax: Axes, which: str = "strict") -> Axes:
     in_families = {point["arm"] for dose in found["doses"].values() for point in dose["points"]}
     alone = [arm for arm in sizes if arm not in in_families and not arm.endswith("-shuffled")]
     for place, arm in enumerate(alone):
-        colour = OTHER_COLOURS[place % len(OTHER_COLOURS)]
-        _points(ax, [sizes[arm]], [found["scores"][arm]], LABELS[arm], colour, "x", line=False)
+        colour, marker = OTHERS[place % len(OTHERS)]
+        _points(ax, [sizes[arm]], [found["scores"][arm]], LABELS[arm], colour, marker, line=False)
     for arm, (colour, dashes) in LINES.items():
         if arm in found["scores"]:
             ax.axhline(found["scores"][arm]["value"], color=colour, linestyle=dashes, linewidth=1, label=LABELS[arm])

@@ -1,0 +1,38 @@
+"""The probe's plot: every arm at its size, none that looks like another."""
+
+from matplotlib.figure import Figure
+
+from aligner_probe.figures.probe import LABELS, plot_doses
+from aligner_probe.probing.arms import BASE, CONSTANT, PROMPT
+from aligner_probe.probing.methods import METHODS
+
+
+def a_report():
+    """All methods, of 10, 20, 30, ... trained numbers."""
+    arms = list(METHODS)
+    families = {}
+    for arm, method in METHODS.items():
+        if method.family is not None:
+            families.setdefault(method.family, {"points": []})["points"].append({"arm": arm})
+    scores = {arm: {"value": 0.5, "low": 0.4, "high": 0.6} for arm in [*arms, BASE, PROMPT, CONSTANT]}
+    return {
+        "measures": {"strict": {"doses": families, "scores": scores}},
+        "runs": [{"arm": arm, "n_parameters": 10 * (place + 1)} for place, arm in enumerate(arms)],
+        "task": {"name": "t", "n": {"test": 120}},
+        "seeds": [[0, 0]],
+    }
+
+
+def test_no_two_arms_look_alike():
+    report = a_report()
+    axes = plot_doses(report, Figure().subplots())
+    handles, labels = axes.get_legend_handles_labels()
+    alone = [m for arm, m in METHODS.items() if m.family is None and not arm.endswith("-shuffled")]
+    assert {one.label for one in alone} <= set(labels)
+    assert {LABELS[BASE], LABELS[PROMPT], LABELS[CONSTANT]} <= set(labels)
+    points = [handle[0] for handle in handles if hasattr(handle, "has_yerr")]
+    looks = {(line.get_color(), line.get_marker()) for line in points}
+    assert len(looks) == len(points) == len(alone) + len(report["measures"]["strict"]["doses"])
+    drawn = {x for line in points for x in line.get_xdata()}
+    sizes = {run["n_parameters"] for run in report["runs"] if not run["arm"].endswith("-shuffled")}
+    assert drawn == sizes
