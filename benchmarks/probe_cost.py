@@ -2,13 +2,15 @@
 
     python benchmarks/probe_cost.py [--task panel:style_pirate] [--steps 24] [--rounds 3] [--arms aligner-1,lora-8]
     python benchmarks/probe_cost.py --steps 240 --rounds 1      # as long as a standard probe's
+    python benchmarks/probe_cost.py --plain loop                # against a loop written by hand
 
 Every run and every tried learning rate of the standard budget, full fine-tuning aside (it is conditional). As the probe
 makes them, lower layers are kept for all runs and batches are shared where the plan says so; plain, each is `fit` with
-`cache=False`. An arm's trainings are timed one way and right after, or before, by chance, the other; the rounds take
-the arms in a random order. "Whole" is the sum over all arms of a round. Runs are shorter than a probe's by `--steps`,
-with a validation every 20 steps as there, and none stops early, so both ways take the same steps. What is asked of the
-trained models is the same both ways and is left out.
+`cache=False`, or by `--plain loop` the loop that one would write by hand: TransformerLens's own bridge without our
+overlay, all positions unembedded. An arm's trainings are timed one way and right after, or before, by chance, the
+other; the rounds take the arms in a random order. "Whole" is the sum over all arms of a round. Runs are shorter than a
+probe's by `--steps`, with a validation every 20 steps as there, and none stops early, so both ways take the same steps.
+What is asked of the trained models is the same both ways and is left out.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,12 +33,12 @@ EVALUATE_EVERY = 20
 
 def batches_of(probe, bench, arm: str) -> list[list[Callable]]:
     """An arm's trainings, in the batches of the plan; each is made when it is called."""
-    from aligner_probe.probing.cells import material, recipe_for
+    from aligner_probe.probing.cells import recipe_for, trained_on
     from aligner_probe.probing.methods import METHODS, new_adapter
     from aligner_probe.training import Training
 
     def training(cell, rate: float, steps: int):
-        train, validation = material(bench, cell)
+        train, validation = trained_on(bench, cell)
         how = recipe_for(bench, cell, rate, steps)
         return Training(
             adapter=new_adapter(arm, bench.model, cell.start_seed), task=train, validation=validation, recipe=how
@@ -61,8 +63,45 @@ def batches_of(probe, bench, arm: str) -> list[list[Callable]]:
     return found
 
 
-def measure(probe, bench, arms: list[str], rounds: int) -> dict[str, Times]:
-    """Times of each arm and of all, with the plain way as the floor."""
+def by_hand(model, training) -> None:
+    """One training as a user would write it: AdamW on all positions' logits, a validation every so many steps."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from aligner_probe.tasks.encoding import IGNORED, collate, encode
+
+    how, adapter = training.recipe, training.adapter
+    trained = [p for p in adapter.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=how.lr, betas=how.betas, weight_decay=how.weight_decay)
+    room = model.cfg.n_ctx - adapter.n_positions
+    parts = [
+        encode(task, model.tokenizer, max_length=room, append_eos=how.append_eos).sequences
+        for task in (training.task, training.validation)
+    ]
+    generator, order = torch.Generator().manual_seed(how.seed), []
+
+    def loss(sequences):
+        batch = collate(sequences, model.tokenizer.pad_token_id or 0)
+        logits = model(batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        return cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED)
+
+    with adapter.attached():
+        for step in range(1, how.steps + 1):
+            while len(order) < how.batch_size:
+                order += torch.randperm(len(parts[0]), generator=generator).tolist()
+            chosen, order = order[: how.batch_size], order[how.batch_size :]
+            loss([parts[0][index] for index in chosen]).backward()
+            torch.nn.utils.clip_grad_norm_(trained, how.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            if step % how.evaluate_every == 0:
+                with torch.no_grad():
+                    for start in range(0, len(parts[1]), how.batch_size):
+                        loss(parts[1][start : start + how.batch_size])
+
+
+def measure(probe, bench, arms: list[str], rounds: int, plain) -> dict[str, Times]:
+    """Times of each arm and of all, with the plain way as the floor: by hand where `plain` is a bench for that."""
     from tqdm.auto import tqdm
 
     from aligner_probe.errors import AlignerProbeError
@@ -74,6 +113,10 @@ def measure(probe, bench, arms: list[str], rounds: int) -> dict[str, Times]:
                 if isinstance(run, AlignerProbeError):
                     raise run
 
+    def train_by_hand(batches) -> None:
+        for make in (make for batch in batches for make in batch):
+            by_hand(plain.model, make())
+
     chance, order = random.Random(0), list(arms)
     times = {name: Times() for name in (*arms, WHOLE)}
     some = batches_of(probe, bench, arms[0])[-1][:1]
@@ -84,10 +127,11 @@ def measure(probe, bench, arms: list[str], rounds: int) -> dict[str, Times]:
         with tempfile.TemporaryDirectory() as kept:
             for arm in order:
                 batches = batches_of(probe, bench, arm)
-                ways = [
-                    ("", partial(train, batches, cache_folder=kept)),
-                    ("floor_", partial(train, [[make] for batch in batches for make in batch], cache=False)),
-                ]
+                if plain is None:
+                    floor = partial(train, [[make] for batch in batches for make in batch], cache=False)
+                else:
+                    floor = partial(train_by_hand, batches_of(probe, plain, arm))
+                ways = [("", partial(train, batches, cache_folder=kept)), ("floor_", floor)]
                 chance.shuffle(ways)
                 for prefix, way in ways:
                     for clock, seconds in zip(("wall", "cpu"), timed(way, bench.device or "cpu"), strict=True):
@@ -121,6 +165,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24, help="of a run (default: %(default)s; a probe's: 240)")
     parser.add_argument("--rounds", type=int, default=3, help="times that everything is run (default: %(default)s)")
     parser.add_argument("--arms", help="some of them, with commas (default: all)")
+    parser.add_argument("--plain", choices=("fit", "loop"), default="fit", help="what it is held against")
     parser.add_argument("--most-tokens", type=int, help="of a shared batch, instead of the plan's own rule")
     parser.add_argument("--device", help="for instance cuda (default: cpu)")
     parser.add_argument("--json", type=Path, help="write every single time there")
@@ -128,6 +173,7 @@ def main() -> None:
     if options.steps < 1 or options.rounds < 1:
         parser.error("--steps, --rounds: at least 1")
     one_thread()
+    from aligner_probe.models import load_model
     from aligner_probe.probing import batches
     from aligner_probe.probing.inputs import load_parts
     from aligner_probe.probing.methods import FULL, METHODS
@@ -145,10 +191,15 @@ def main() -> None:
     probe = with_batches(
         new_probe(options.model, given.train, test=given.test, kind=given.kind, budget=budget, device=options.device)
     )
-    times = measure(probe.plan, probe.bench, arms, options.rounds)
+    plain = None
+    if options.plain == "loop":
+        if options.device:
+            parser.error("--plain loop is for the CPU; leave out --device")
+        plain = replace(probe.bench, loaded=load_model(options.model, fast=False))
+    times = measure(probe.plan, probe.bench, arms, options.rounds, plain)
     described = (
         f"{options.task} on {options.model}: {len(probe.parts.train)} examples, {options.steps} steps a run, "
-        f"{options.rounds} rounds, {time.strftime('%Y-%m-%d')}"
+        f"{options.rounds} rounds, plain by {options.plain}, {time.strftime('%Y-%m-%d')}"
     )
     where = machine(options.device or "cpu")
     print(f"{described}\n{where}\n\n{table(times, probe.plan)}")
