@@ -97,7 +97,13 @@ def _run(options: argparse.Namespace) -> int:
     from aligner_probe.files import write_text
     from aligner_probe.probing.inputs import load_parts
     from aligner_probe.probing.plan import described
-    from aligner_probe.probing.probe import carry_out_probe, new_probe, with_batches, with_off_domain
+    from aligner_probe.probing.probe import (
+        carry_out_probe,
+        check_folder,
+        new_probe,
+        with_batches,
+        with_off_domain,
+    )
     from aligner_probe.probing.thresholds import THRESHOLDS
     from aligner_probe.probing.timing import seconds_and_memory
     from aligner_probe.tasks.loading import load_task
@@ -107,6 +113,9 @@ def _run(options: argparse.Namespace) -> int:
     template = None if options.prompt_template is None else unescape(options.prompt_template)
     reading = {"prompt_template": template, "completion_field": options.completion_field}
     given = load_parts(options.task, options.test, options.validation, options.kind, **reading)
+    out = options.out or Path(f"probe-{given.train.name}-{options.budget}")
+    if not options.dry_run:
+        check_folder(out, options.resume)
     own = None
     if options.prompt_file is not None:
         try:
@@ -128,7 +137,6 @@ def _run(options: argparse.Namespace) -> int:
         device=options.device,
     )
     print(f"{given.train.name}: {given.kind}, scored by {probe.bench.scorer!r}, because {probe.why_scorer}")
-    out = options.out or Path(f"probe-{given.train.name}-{options.budget}")
     probe = with_batches(with_off_domain(probe))
     print(f"answers end with {probe.ending.said}, because {probe.ending.because}")
     if options.dry_run or not options.resume:

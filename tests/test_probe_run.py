@@ -10,7 +10,7 @@ import pytest
 from aligner_probe import probe as command
 from aligner_probe.commands import run as run_command
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.evaluation import ExactMatch
+from aligner_probe.evaluation import BalancedAccuracy, ExactMatch
 from aligner_probe.jobs.folder import RESULT, RUNS
 from aligner_probe.models import load_model
 from aligner_probe.probing import cells, run
@@ -270,6 +270,21 @@ def test_command_makes_report_page_and_comparison(tmp_path, capsys, monkeypatch,
     assert "2 tasks, compared" in both.read_text()
     table = comparison([read_report(out), read_report(whole[0])])
     assert table["task"].tolist() == ["styled", "styled"]
+
+
+def test_labels_are_those_of_all_parts():
+    rows = [Example(f"Q {i}?", " yes." if i % 2 else " no.", str(i)) for i in range(40)]
+    test = Task("t", "sft", (Example("R?", " perhaps.", "r"), Example("S?", " yes.", "s")))
+    probe = new_probe("none", Task("labels", "sft", tuple(rows)), test=test, budget="quick")
+    assert probe.bench.scorer == BalancedAccuracy(("no.", "perhaps.", "yes."))
+
+
+def test_a_folder_that_has_a_probe_is_refused_before_the_base_is_loaded(tmp_path, capsys):
+    (tmp_path / "plan.json").write_text("{}")
+    file = jsonl(tmp_path / "styled.jsonl", styled())
+    options = ["--task", str(file), "--model", "no such base", "--out", str(tmp_path)]
+    assert run_command(command.main, ["run", *options]) == 2
+    assert "holds a probe already; go on with it: --resume" in capsys.readouterr().err
 
 
 def test_command_mistakes_are_one_line(tmp_path, capsys):

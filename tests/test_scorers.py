@@ -218,6 +218,7 @@ PAIRS = Task("p", "preference", (Preference("p", "a", "b"),))
         (lambda: judged(LastNumber(), "7", "seven"), "'seven' has no number"),
         (lambda: BalancedAccuracy(("a", " a")), "at least two"),
         (lambda: judged(BalancedAccuracy(("a", "b")), "a", "c"), "'c' is none of the labels 'a', 'b'"),
+        (lambda: judged(BalancedAccuracy(tuple("abcdefghijkl")), "a", "z"), "'i', 'j' and 2 more; expected one"),
         (lambda: MultipleChoice(("a",)), "at least two"),
         (lambda: ExactMatch().score(["a"], ()), "got 1 completions for 0 examples"),
         (lambda: ExactMatch().score([], task("a").examples), "got 0 completions for 1 examples"),

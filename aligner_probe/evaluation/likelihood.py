@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.adapters.adapter import attached_positions
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.content import content_of
+from aligner_probe.evaluation.scorers import listed
 from aligner_probe.evaluation.scores import Scores
 from aligner_probe.tasks.encoding import IGNORED, after_prompts, collate, encode
 from aligner_probe.tasks.task import Example, Task
@@ -89,8 +90,8 @@ class MultipleChoice:
         for example in examples:
             if example.completion not in self.choices:
                 raise AlignerProbeError(
-                    f"the reference {example.completion[:60]!r} is none of the choices "
-                    f"{', '.join(map(repr, self.choices))}; expected one of them"
+                    f"the reference {example.completion[:60]!r} is none of the choices {listed(self.choices)}; "
+                    "expected one of them"
                 )
         asked = [Example(example.prompt, choice) for example in examples for choice in self.choices]
         found = log_likelihoods(model, asked, append_eos=False, batch_size=batch_size)

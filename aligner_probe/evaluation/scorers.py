@@ -180,9 +180,14 @@ class BalancedAccuracy(TextScorer):
         label = example.completion.strip()
         if label not in {known.strip() for known in self.labels}:
             raise AlignerProbeError(
-                f"the reference {label[:60]!r} is none of the labels {', '.join(map(repr, self.labels))}; expected one"
+                f"the reference {label[:60]!r} is none of the labels {listed(self.labels)}; expected one"
             )
         return label
+
+
+def listed(labels: Sequence[str], most: int = 10) -> str:
+    """Labels for a message, not all of many."""
+    return ", ".join(map(repr, labels[:most])) + f" and {len(labels) - most} more" * (len(labels) > most)
 
 
 @dataclass(frozen=True)
@@ -204,7 +209,7 @@ class UserFunction(TextScorer):
         except Exception as error:  # whatever a stranger's function raises
             raise AlignerProbeError(
                 f"{self.name} failed on the completion {completion[:60]!r} of the prompt {example.prompt[-60:]!r}: "
-                f"{type(error).__name__}: {' '.join(str(error).split())}; expected a score of any text"
+                f"{type(error).__name__}: {error}; expected a score of any text"
             ) from error
         pair = found if isinstance(found, tuple) else (found, found)
         if len(pair) != 2 or not all(isinstance(x, Real | np.bool_) and 0 <= float(x) <= 1 for x in pair):

@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named
-from aligner_probe.evaluation.scorers import TextScorer
+from aligner_probe.evaluation.scorers import BalancedAccuracy, TextScorer
 from aligner_probe.jobs.backend import Backend, Processes
 from aligner_probe.probing.batches import share_batches
 from aligner_probe.probing.bench import Bench, first
@@ -84,11 +84,15 @@ def new_probe(
         budget = BUDGETS[budget]
     parts = split_task(task, kind, test=test, validation=validation)
     why = "it was given"
+    # Of all parts, since a rare label may stand in one alone.
+    whole = replace(parts.train, examples=(*parts.train.examples, *parts.validation.examples, *parts.test.examples))
     if scorer is None:
         guess = guess_scorer(parts.train)
         scorer, why = guess.scorer, guess.reason
+        if isinstance(scorer, BalancedAccuracy):
+            scorer = scorer_named("balanced_accuracy", whole)
     elif isinstance(scorer, str):
-        scorer = scorer_named(scorer, parts.train)
+        scorer = scorer_named(scorer, whole)
     _check(scorer, parts)
     loaded = None if isinstance(base, str) else base
     name = base if isinstance(base, str) else base.cfg.model_name
@@ -159,8 +163,7 @@ def carry_out_probe(
     Raises AlignerProbeError where the folder has a probe already and `resume` is off, or as `make` does.
     """
     out = Path(out)
-    if (out / PLAN).exists() and not resume:
-        raise AlignerProbeError(f"{out} holds a probe already; go on with it: --resume, or name another folder: --out")
+    check_folder(out, resume)
     probe, backend = with_batches(probe), backend or Processes(n_processes)
     if backend.travels and probe.bench.loaded is not None:
         raise AlignerProbeError("a loaded model does not travel to other processes; name the base instead, or take one")
@@ -173,6 +176,12 @@ def carry_out_probe(
     )  # fmt: skip
     write_report(content, out)
     return ProbeResult(verdict, found, content)
+
+
+def check_folder(out: Path, resume: bool) -> None:
+    """Raise AlignerProbeError where a folder has a probe already and it is not to go on."""
+    if (out / PLAN).exists() and not resume:
+        raise AlignerProbeError(f"{out} holds a probe already; go on with it: --resume, or name another folder: --out")
 
 
 def probe_task(
