@@ -122,8 +122,9 @@ def files_of(task: str, model_folder: Path, data: Path, out: Path) -> list[str]:
 
 
 def write(file: Path, rows: list[dict]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    from aligner_probe.files import write_text
+
+    write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def main() -> None:

@@ -40,12 +40,17 @@ def authors(published: Path) -> dict:
     }
 
 
+def small_model(name: str) -> Path:
+    """The folder of a small real model; the test is skipped where there is none."""
+    folder = DATA / "models" / name
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}; set ALIGNER_PROBE_DATA to a folder with models/ in it")
+    return folder
+
+
 @pytest.fixture(params=["stories260K", "TinyStories-656K"])
 def real_tokenizer(request: pytest.FixtureRequest):
     """Those of two small models of stories."""
     from transformers import AutoTokenizer
 
-    folder = DATA / "models" / request.param
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}; set ALIGNER_PROBE_DATA to a folder with models/ in it")
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(small_model(request.param))

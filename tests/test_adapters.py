@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import small_model
 from test_exactness import loss_of, opened
 from tiny import MODELS, bridge, plain, tokens
 
@@ -310,12 +311,7 @@ def test_load_model_from_a_folder_with_and_without_tokenizer(tmp_path):
 
 @pytest.mark.parametrize(("name", "start_layer"), [("stories260K", 1), ("TinyStories-656K", 0)])
 def test_real_models(name, start_layer):
-    from conftest import DATA
-
-    folder = DATA / "models" / name
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}; set ALIGNER_PROBE_DATA to a folder with models/ in it")
-    model = load_model(folder)
+    model = load_model(small_model(name))
     with pytest.raises(AlignerProbeError, match=f"try start_layer={start_layer}"):
         Aligner(model)
     ids = model.to_tokens("Once upon a time ")

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from conftest import DATA
+from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import REFERENCES
@@ -206,9 +206,7 @@ def test_tokenizer_goes_along(tmp_path):
 
 @pytest.mark.parametrize("name", ["stories260K", "TinyStories-656K"])
 def test_real_models_merge(name, tmp_path):
-    base = DATA / "models" / name
-    if not base.is_dir():
-        pytest.skip(f"no {base}; set ALIGNER_PROBE_DATA to a folder with models/ in it")
+    base = small_model(name)
     from transformers import AutoTokenizer
 
     adapter = opened(Aligner(load_model(base), 1, 1), size=0.3)

@@ -3,7 +3,7 @@
 import pytest
 import tiny
 import torch
-from conftest import DATA
+from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
@@ -52,10 +52,7 @@ def prompts(lengths, seed=0):
 def stories():
     from aligner_probe.models import load_model
 
-    folder = DATA / "models" / "stories260K"
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}; set ALIGNER_PROBE_DATA to a folder with the small models in models/")
-    return load_model(folder)
+    return load_model(small_model("stories260K"))
 
 
 @pytest.mark.parametrize("family", tiny.MODELS)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import test_probe_run as whole_probe
 import torch
-from conftest import DATA
+from conftest import small_model
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import MeanLogLikelihood, log_likelihoods
@@ -30,10 +30,7 @@ COLORS = ("red", "blue", "green", "black")
 
 
 def real(name):
-    folder = DATA / "models" / name
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}; set ALIGNER_PROBE_DATA to a folder with models/")
-    return load_model(folder)
+    return load_model(small_model(name))
 
 
 def hats(n=60):

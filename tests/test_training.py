@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DATA
+from conftest import DATA, small_model
 from learning import model, quick, task
 
 from aligner_probe.adapters import Aligner, LoRA, PromptTuning
@@ -296,9 +296,7 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
 
 
 def test_stories260k_learns_stories_in_capitals():
-    folder = DATA / "models" / "stories260K"
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}; set ALIGNER_PROBE_DATA to a folder with models/ and data/ in it")
+    folder = small_model("stories260K")
     from aligner_probe.models import load_model
     from aligner_probe.tasks import load_task
 
@@ -336,9 +334,7 @@ def small_task(tmp_path):
 
 
 def test_train_command(tmp_path, small_task):
-    folder = DATA / "models" / "stories260K"
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}; set ALIGNER_PROBE_DATA to a folder with models/ in it")
+    folder = small_model("stories260K")
     from aligner_probe.checkpoints.adapters import load_adapter
     from aligner_probe.models import load_model
 

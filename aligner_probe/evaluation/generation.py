@@ -19,7 +19,7 @@ from transformers import DynamicCache
 
 from aligner_probe.adapters.adapter import attached_positions
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.tasks.encoding import prompt_ids
+from aligner_probe.tasks.encoding import decoded, prompt_ids
 
 #: Told the new tokens of a row, says whether it is finished.
 Ending = Callable[[list[int]], bool]
@@ -190,19 +190,16 @@ class _Ending:
 
     def text(self, new: list[int]) -> str:
         """The completion, without what ended it."""
-        text = self._decoded(new[:-1] if new and new[-1] in self.end else new)
+        text = decoded(self.tokenizer, new[:-1] if new and new[-1] in self.end else new)
         return text[: min((text.find(stop) for stop in self.stop if stop in text), default=len(text))]
 
     def _completes(self, token: int) -> bool:
         if self._last is None:
             return True
         if token not in self._may_complete:
-            self._may_complete[token] = not self._last.isdisjoint(self._decoded([token]))
+            self._may_complete[token] = not self._last.isdisjoint(decoded(self.tokenizer, [token]))
         return self._may_complete[token]
 
     def _stops(self, new: list[int]) -> bool:
-        text = self._decoded(new)
+        text = decoded(self.tokenizer, new)
         return any(stop in text for stop in self.stop)
-
-    def _decoded(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -15,6 +15,7 @@ import numpy as np
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval, mean_interval
 from aligner_probe.probing.endings import line_end
+from aligner_probe.tasks.encoding import decoded
 from aligner_probe.tasks.task import Example
 
 SLOT = "{prompt}"
@@ -115,7 +116,7 @@ def wrapping_for(tokenizer: Any, answers: Sequence[str]) -> Wrapping:
     for wrapping in WRAPPINGS:
         texts = [" " + wrapping.wrap(answer) for answer in answers]
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        back = [tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False) for row in ids]
+        back = [decoded(tokenizer, row) for row in ids]
         if all(text.strip() == said.strip() for text, said in zip(texts, back, strict=True)):
             return wrapping
     raise AlignerProbeError(

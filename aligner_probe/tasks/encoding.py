@@ -177,7 +177,7 @@ def prompt_ids(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
 def after_prompts(tokenizer: Any, completions: Sequence[str]) -> list[str]:
     """Completions as they are tokenised by themselves: without a space at the start that the tokenizer would double."""
     a, spaced, b = _ids(tokenizer, ["a", " a", "b"])
-    if spaced[1:] != a or _text(tokenizer, b + a).strip() != "b a":
+    if spaced[1:] != a or decoded(tokenizer, b + a).strip() != "b a":
         return list(completions)
     return [text[1:] if text[:1] == " " and text.strip() else text for text in completions]
 
@@ -210,7 +210,8 @@ def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
 
 
-def _text(tokenizer: Any, ids: list[int]) -> str:
+def decoded(tokenizer: Any, ids: list[int]) -> str:
+    """The text of ids as it stands: no special tokens, no spaces tidied away."""
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
@@ -234,7 +235,7 @@ def _lost(tokenizer: Any, texts: Sequence[str]) -> dict[str, float]:
     found = list(counts)
     # Between letters, since decoding may strip spaces at the ends.
     ids = _ids(tokenizer, [f"a{character}a" for character in found])
-    back = [_text(tokenizer, row) for row in ids]
+    back = [decoded(tokenizer, row) for row in ids]
     suspects = {c for c, text in zip(found, back, strict=True) if c not in text}
     lost = _missing_from_texts(tokenizer, texts, suspects) if suspects else suspects
     return {c: n / counts.total() for c, n in counts.most_common() if c in lost}
@@ -245,7 +246,7 @@ def _missing_from_texts(tokenizer: Any, texts: Sequence[str], suspects: set[str]
     with_them = [text for text in texts if not suspects.isdisjoint(text)]
     lost: set[str] = set()
     for text, ids in zip(with_them, _ids(tokenizer, with_them), strict=True):
-        back = Counter(_text(tokenizer, ids))
+        back = Counter(decoded(tokenizer, ids))
         lost |= {c for c, n in (Counter(text) - back).items() if c in suspects and n}
     return lost
 
