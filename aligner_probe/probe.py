@@ -59,9 +59,18 @@ def parser() -> Parser:
     _add_where(probe)
     panel = commands.add_parser("panel", help="probe the tasks of known nature, and calibrate the thresholds on them")
     panel.add_argument("--budget", choices=("quick", "standard", "thorough"), default="standard")
-    panel.add_argument("--only", default="*", metavar="PATTERN", help="tasks whose name fits, for instance 'locked_*'")
+    panel.add_argument(
+        "--only", nargs="+", default=["*"], metavar="PATTERN", help="tasks whose name fits one, for instance 'locked_*'"
+    )
     panel.add_argument("--natures", nargs="+", choices=NATURES, default=NATURES, help="tasks of these (default: all)")
-    panel.add_argument("--out", type=Path, metavar="DIR", help="a folder a task (default: probe-panel-BUDGET)")
+    panel.add_argument(
+        "--draw",
+        type=int,
+        default=0,
+        metavar="SEED",
+        help="other facts, codes and splits, judged by the thresholds as they are (default: 0, the stored panel)",
+    )
+    panel.add_argument("--out", type=Path, metavar="DIR", help="a folder a task (default: probe-panel-BUDGET[-SEED])")
     panel.add_argument("--json", type=Path, metavar="FILE", help="all results (default: DIR/panel.json)")
     _add_where(panel)
     panel.set_defaults(model="microworld")
@@ -168,34 +177,42 @@ def _panel(options: argparse.Namespace) -> int:
         as_judged,
         calibrated,
         confusions,
+        draw_panel,
         known_tasks,
         leave_one_out,
         panel_report,
         probe_panel,
         summary,
     )
+    from aligner_probe.tasks.panel import PANEL as STORED
 
-    out = options.out or Path(f"probe-panel-{options.budget}")
-    tasks, tried = known_tasks(options.only, options.natures), []
+    backend, folder = _backend(options), STORED
+    out = options.out or Path(f"probe-panel-{options.budget}" + (f"-{options.draw}" if options.draw else ""))
+    if options.draw:
+        folder = out / "tasks"
+        draw_panel(options.draw, folder)
+    tasks, tried = known_tasks(options.only, options.natures, folder), []
     found = probe_panel(
-        options.model, tasks, out, budget=options.budget, backend=_backend(options), device=options.device
+        options.model, tasks, out, folder=folder, budget=options.budget, backend=backend, device=options.device
     )
     for place, (known, result) in enumerate(found, 1):
         tried.append(Tried(known, result.gathered.evidence, result.verdict, result.report))
         print(f"{place} of {len(tasks)}, {known.name}, {known.nature}: {result.verdict.outcome}", flush=True)
-    try:
-        judged, cuts = leave_one_out(tried), calibrated(tried)
-        print(
-            f"each task judged by cuts that the others set; all together set F {cuts.F_cut:.2f}, R1 {cuts.R1_cut:.2f}"
-        )
-    except AlignerProbeError as reason:
-        judged, cuts = as_judged(tried), None
-        print(f"judged by the thresholds as they are, because these tasks set none: {reason}")
+    judged, cuts = as_judged(tried), None
+    if options.draw:
+        print("judged by the thresholds as they are, in which these tasks had no part")
+    else:
+        try:
+            judged, cuts = leave_one_out(tried), calibrated(tried)
+            print(f"each judged by cuts that the others set; all together set F {cuts.F_cut:.2f}, R1 {cuts.R1_cut:.2f}")
+        except AlignerProbeError as reason:
+            print(f"judged by the thresholds as they are, because these tasks set none: {reason}")
     print(confusions(judged).to_string())
     for name, value in summary(judged).items():
         print(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
     file = options.json or out / "panel.json"
-    write_text(file, json.dumps(panel_report(judged, options.budget, cuts), indent=1, allow_nan=False) + "\n")
+    content = panel_report(judged, options.budget, cuts, options.draw)
+    write_text(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
     print(f"made {file}")
     return 0
 

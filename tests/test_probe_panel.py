@@ -25,6 +25,7 @@ from aligner_probe.probing.panel import (
     calibrated,
     confusions,
     cut_between,
+    draw_panel,
     known_tasks,
     leave_one_out,
     panel_report,
@@ -148,7 +149,7 @@ def test_cuts_are_those_that_the_committed_panel_sets():
 def test_committed_results_are_of_this_panel_and_confuse_nothing(budget):
     content = committed(budget)
     assert (content["format"], content["budget"]) == (FORMAT, budget)
-    assert [row["task"] for row in content["tasks"]] == [known.name for known in known_tasks("*", NATURES[budget])]
+    assert [row["task"] for row in content["tasks"]] == [known.name for known in known_tasks(natures=NATURES[budget])]
     for row in content["tasks"]:
         assert row["sha256"]["test"] == sha256(PANEL / row["task"] / "test.jsonl"), f"{row['task']} was probed before"
     found = content["summary"]
@@ -160,7 +161,7 @@ def test_committed_results_are_of_this_panel_and_confuse_nothing(budget):
 
 def test_committed_open_tasks_set_no_cuts():
     content = committed("standard-open")
-    assert [row["task"] for row in content["tasks"]] == [known.name for known in known_tasks("*", ("open",))]
+    assert [row["task"] for row in content["tasks"]] == [known.name for known in known_tasks(natures=("open",))]
     assert content["calibrated"] is None
     assert content["summary"]["counted"] == 0
 
@@ -177,8 +178,23 @@ def test_the_panel_has_the_natures_that_were_asked_for():
     assert counts["form"] >= 6
     assert counts["latent"] >= 4
     assert counts["new"] >= 8
-    assert dataclasses.is_dataclass(known_tasks("locked_*")[0])
-    assert {known.nature for known in known_tasks("*", ("new", "mixed"))} == {"new", "mixed"}
-    for only, natures in (("nothing", tuple(RIGHT)), ("locked_*", ("new",))):
-        with pytest.raises(AlignerProbeError, match=f"no task of the panel fits '{re.escape(only)}' and is"):
+    assert dataclasses.is_dataclass(known_tasks(["locked_*"])[0])
+    assert {known.nature for known in known_tasks(natures=("new", "mixed"))} == {"new", "mixed"}
+    names = [known.name for known in known_tasks(["locked_m*", "spelled"])]
+    assert names == ["locked_mirror", "spelled"]
+    for only, natures in ((["nothing", "nor_this"], tuple(RIGHT)), (["locked_*"], ("new",))):
+        with pytest.raises(AlignerProbeError, match=f"no task of the panel fits {re.escape(' or '.join(only))} and is"):
             known_tasks(only, natures)
+
+
+def test_a_panel_drawn_anew_has_the_same_tasks_with_other_items(tmp_path):
+    """Seed 0 draws the stored one, so another is of the same making."""
+    folders = [tmp_path / str(seed) for seed in range(2)]
+    for seed, folder in enumerate(folders):
+        draw_panel(seed, folder)
+        assert [known.name for known in known_tasks(folder=folder)] == [known.name for known in known_tasks()]
+    for known in known_tasks():
+        for part in ("train", "test"):
+            stored, same, other = ((at / known.name / f"{part}.jsonl").read_text() for at in (PANEL, *folders))
+            assert same == stored
+            assert other != stored, f"{known.name} has the same items whatever the seed"

@@ -3,7 +3,8 @@
     python -m aligner_probe.probe panel --out DIR
 
 Thresholds are calibrated leave-one-task-out: each task is judged by cuts that the other tasks set. A memory task says
-nothing about the cut of R1: what was trained is tested there, and a token may just hold it.
+nothing about the cut of R1: what was trained is tested there, and a token may just hold it. A panel drawn anew has
+other facts, codes and splits, and no part in the thresholds that it is judged by.
 """
 
 import json
@@ -20,13 +21,14 @@ from jaxtyping import Bool, Float
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.jobs.backend import Backend
+from aligner_probe.microworld.panel import panel, write_panel
+from aligner_probe.microworld.world import World
 from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.inputs import PANEL, load_parts
 from aligner_probe.probing.plan import Budget
 from aligner_probe.probing.probe import ProbeResult, carry_out_probe, new_probe, with_off_domain
 from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
 from aligner_probe.probing.verdict import Verdict, judge
-from aligner_probe.tasks.loading import NAMED
 from aligner_probe.tasks.panel import PANEL as FOLDER
 
 FORMAT = "aligner_probe panel report 1"
@@ -75,15 +77,23 @@ class Judged:
         return self.verdict.outcome in RIGHT[self.tried.known.nature]
 
 
-def known_tasks(only: str = "*", natures: Sequence[str] = tuple(RIGHT)) -> list[Known]:
-    """The panel's tasks of these natures whose names fit. Raises AlignerProbeError where there is none."""
-    content = json.loads((FOLDER / PANEL).read_text(encoding="utf-8"))
+def draw_panel(seed: int, folder: Path) -> None:
+    """Write a panel of the same world, drawn anew; seed 0 draws the stored one."""
+    write_panel(panel(World.from_seed(), seed), folder)
+
+
+def known_tasks(
+    only: Sequence[str] = ("*",), natures: Sequence[str] = tuple(RIGHT), folder: Path = FOLDER
+) -> list[Known]:
+    """A panel's tasks of these natures whose names fit a pattern. Raises AlignerProbeError where there is none."""
+    content = json.loads((folder / PANEL).read_text(encoding="utf-8"))
     fields = ("nature", "kind", "why", "counted")
     found = [Known(name, **{field: row[field] for field in fields}) for name, row in content.items()]
-    chosen = [one for one in found if fnmatch(one.name, only) and one.nature in natures]
+    chosen = [one for one in found if any(fnmatch(one.name, each) for each in only) and one.nature in natures]
     if not chosen:
         there = ", ".join(f"{one.name} ({one.nature})" for one in found)
-        raise AlignerProbeError(f"no task of the panel fits {only!r} and is {' or '.join(natures)}; there are {there}")
+        asked = f"{' or '.join(only)} and is {' or '.join(natures)}"
+        raise AlignerProbeError(f"no task of the panel fits {asked}; there are {there}")
     return chosen
 
 
@@ -92,13 +102,14 @@ def probe_panel(
     tasks: Sequence[Known],
     out: Path,
     *,
+    folder: Path = FOLDER,
     budget: Budget | str = "standard",
     backend: Backend | None = None,
     device: str | None = None,
 ) -> Iterator[tuple[Known, ProbeResult]]:
-    """Probe task after task, each into OUT/NAME; what is finished is not made again."""
+    """Probe task after task of a panel, each into OUT/NAME; what is finished is not made again."""
     for known in tasks:
-        given = load_parts(f"{NAMED}{known.name}")
+        given = load_parts(folder / known.name)
         probe = new_probe(
             base,
             given.train,
@@ -197,12 +208,16 @@ def summary(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def panel_report(judged: Sequence[Judged], budget: str, cuts: Thresholds | None) -> dict[str, Any]:
-    """Everything, ready for JSON: verdicts with the cuts they are by, measures, and the `cuts` that all tasks set."""
+def panel_report(judged: Sequence[Judged], budget: str, cuts: Thresholds | None, draw: int = 0) -> dict[str, Any]:
+    """Everything, ready for JSON: verdicts with the cuts they are by, measures, and the `cuts` that all tasks set.
+
+    `draw` is the seed that the tasks were drawn with.
+    """
     tried = [one.tried for one in judged]
     return {
         "format": FORMAT,
         "budget": budget,
+        "draw": draw,
         "base": tried[0].report["base"],
         "summary": {k: None if v != v else v for k, v in summary(judged).items()},
         "calibrated": None if cuts is None else {name: getattr(cuts, name) for name in ("F_cut", "R1_cut")},

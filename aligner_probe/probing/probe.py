@@ -33,16 +33,21 @@ from aligner_probe.tasks.task import Task
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A probe that is ready to be made: its parts, plan and bench, and why its scorer fits.
+    """A probe that is ready to be made: its parts, plan and bench, and why its scorer and what ends answers fit.
 
-    `ending` is what ends answers, and why; None where that is not settled (`with_ending`).
+    `why_ending` is None where that is not settled (`with_ending`).
     """
 
     parts: Parts
     plan: Plan
     bench: Bench
     why_scorer: str
-    ending: Ending | None = None
+    why_ending: str | None = None
+
+    @property
+    def ending(self) -> Ending | None:
+        """What ends answers, and why; None where that is not settled."""
+        return None if self.why_ending is None else Ending(self.bench.ending, self.why_ending)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +103,7 @@ def new_probe(
     name = base if isinstance(base, str) else base.cfg.model_name
     probe = plan_for(budget, parts)
     bench = Bench(name, parts, scorer, probe.budget, off_domain, own_prompt, ending or "", dtype, device, loaded)
-    return Probe(parts, probe, bench, why, None if ending is None else Ending(ending, "it was given"))
+    return Probe(parts, probe, bench, why, why_ending=None if ending is None else "it was given")
 
 
 def _check(scorer: Scorer, parts: Parts) -> None:
@@ -127,10 +132,10 @@ def with_off_domain(probe: Probe) -> Probe:
 
 def with_ending(probe: Probe) -> Probe:
     """The probe with what ends its answers, as the base settles where it is not given."""
-    if probe.ending is not None:
+    if probe.why_ending is not None:
         return probe
     found = ending_for(probe.bench.model, first(probe.parts.validation, probe.bench.budget.n_validation).examples)
-    return replace(probe, bench=_changed(probe.bench, ending=found.text), ending=found)
+    return replace(probe, bench=_changed(probe.bench, ending=found.text), why_ending=found.because)
 
 
 def _changed(bench: Bench, **changes: Any) -> Bench:
