@@ -1,0 +1,43 @@
+"""Bases with the fast overlay and without, and what compares them."""
+
+import torch
+from tiny import plain
+from transformer_lens.model_bridge.generalized_components import PositionEmbeddingsAttentionBridge
+
+from aligner_probe.adapters.lora import LoRA
+from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter
+from aligner_probe.models import load_model
+from aligner_probe.overlay import FastAttention
+
+FAST = ["llama", "llama_gqa", "mistral", "qwen2", "gemma"]
+SLOW = ["qwen3", "gemma2", "gpt2", "neox", "phi3"]
+ADAPTERS = {
+    "aligner-1": lambda model: Aligner(model, 1, 1),
+    "aligner-5": lambda model: Aligner(model, 5, 1),
+    "llama_adapter": lambda model: LLaMAAdapter(model, 3, 1),
+    "lora": lambda model: LoRA(model, 4, targets=("q", "k", "v", "o")),
+}
+
+
+def pair(family, dtype=torch.float32):
+    """The same base with the overlay and without."""
+    return load_model(plain(family, dtype)), load_model(plain(family, dtype), fast=False)
+
+
+def size(tensor):
+    return tensor.detach().abs().max().clamp(min=1)
+
+
+def assert_close(found, expected, tolerance=1e-5):
+    assert found.shape == expected.shape
+    assert (found.double() - expected.double()).abs().max() < tolerance * size(expected)
+
+
+def refuse_written_out(monkeypatch):
+    """Make writing attention out an error, TransformerLens's way and ours."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("attention was written out")
+
+    monkeypatch.setattr(PositionEmbeddingsAttentionBridge, "forward", refuse)
+    monkeypatch.setattr(FastAttention, "_watched", refuse)
