@@ -176,11 +176,11 @@ def main() -> None:
     from aligner_probe.models import load_model
     from aligner_probe.probing import batches
     from aligner_probe.probing.inputs import load_parts
-    from aligner_probe.probing.methods import FULL, METHODS
+    from aligner_probe.probing.methods import CONDITIONAL, METHODS
     from aligner_probe.probing.plan import plan
     from aligner_probe.probing.probe import new_probe, with_batches
 
-    arms = options.arms.split(",") if options.arms else [arm for arm in METHODS if arm != FULL]
+    arms = options.arms.split(",") if options.arms else [arm for arm in METHODS if arm not in CONDITIONAL]
     if unknown := [arm for arm in arms if arm not in METHODS]:
         parser.error(f"--arms: there is no {unknown[0]!r}; there are {', '.join(METHODS)}")
     if options.most_tokens:

@@ -2,7 +2,6 @@
 
 import math
 import random
-from dataclasses import replace
 
 import learning
 import micro
@@ -86,8 +85,7 @@ def test_an_end_token_that_is_missing_or_little_worse(monkeypatch):
     assert "times as likely" in found.because
     monkeypatch.setattr(endings, "TIMES_AS_LIKELY", 1e-9)
     assert ending_for(model, examples).text == "\n"
-    lines = [replace(example, completion=" a\nb") for example in examples]
-    assert ending_for(model, lines).text == "\n\n"
+    assert ending_for(model, examples, "\n\n").text == "\n\n"
     letters = learning.model()
     letters.tokenizer.eos_token_id = None
     assert ending_for(letters, examples).because == "the base has no end token"
@@ -140,6 +138,23 @@ def test_a_probe_with_an_ending_says_so_and_refuses_another(tmp_path):
     assert result.report["ending"] == {"is": "\n", "because": "it was given"}
     with pytest.raises(AlignerProbeError, match="another task, base or budget"):
         carry_out_probe(tiny(""), tmp_path, resume=True, show_progress=False)
+
+
+def test_an_ending_that_completions_have_already_is_none_of_the_answer():
+    """Answers end before it, so they would be compared with references that keep it."""
+    with_end, usual = tiny(", matey."), tiny("")
+    assert {e.completion for e in with_end.parts.test.examples} == {
+        e.completion.removesuffix(", matey.") for e in usual.parts.test.examples
+    }
+    cell = with_end.plan.runs_of("aligner-1")[0]
+    assert trained_on(with_end.bench, cell) == trained_on(usual.bench, cell)
+
+
+@pytest.mark.parametrize(("ending", "where"), [(" ", "inside the completion"), ("t", "inside")])
+def test_an_ending_that_stands_inside_an_answer_is_refused_before_anything_is_loaded(ending, where):
+    task = Task("t", "sft", tuple(Example(f"p{i}", f" ahoy t{i}.") for i in range(20)))
+    with pytest.raises(AlignerProbeError, match=f"cannot end answers, since it stands {where}"):
+        new_probe("no such base", task, ending=ending, budget="quick")
 
 
 def test_a_scorer_that_its_own_references_fail_is_refused_before_anything_is_loaded():

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation import BalancedAccuracy
 from aligner_probe.probing.doses import Size, crossing, dose_response, monotone
 from aligner_probe.probing.measures import Table, capacity, knowledge_kept, measure
+from aligner_probe.tasks.task import Example
 
 FEW = {"n_resamples": 200}
 
@@ -203,8 +205,16 @@ def test_sizes_must_ascend():
 def test_capacity_counts_facts_right_in_all_wordings():
     groups = ("a", "a", "b", "b", "c", "c")
     scores = {"aligner-1": np.array([[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0]], dtype=float)}
-    found = capacity(Table(scores, groups), **FEW)
+    found = capacity(Table(scores, groups), np.ones(6), **FEW)
     assert (found.facts.value, found.n_facts) == (1.5, 3)
+
+
+def test_capacity_counts_a_right_frequent_label_which_scores_under_one():
+    labels = tuple(Example("p", " yes" if place < 8 else " no") for place in range(10))
+    marks = BalancedAccuracy(("yes", "no")).weights(labels)
+    assert marks.min() < 1
+    table = Table({"aligner-1": np.stack([marks, marks * 0])}, tuple(map(str, range(10))))
+    assert capacity(table, marks, **FEW).facts.value == 5
 
 
 def test_knowledge_kept_is_a_share_of_what_there_was():

@@ -5,7 +5,16 @@ from tiny import bridge
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.probing.arms import ALIGNER_1, ALIGNER_1_SHUFFLED, RANDOM_SUBSPACE, REFERENCE_SHUFFLED
-from aligner_probe.probing.methods import FULL, LORA_8, METHODS, new_adapter, rates_from, start_layer_of
+from aligner_probe.probing.methods import (
+    CONDITIONAL,
+    FULL,
+    FULL_SHUFFLED,
+    LORA_8,
+    METHODS,
+    new_adapter,
+    rates_from,
+    start_layer_of,
+)
 from aligner_probe.probing.plan import BUDGETS, PROMPTS, described, plan, tune_id
 
 
@@ -59,10 +68,13 @@ def test_waves_have_every_cell_once_after_what_it_needs(name):
 
 def test_full_fine_tuning_waits_for_the_reference_before_it():
     standard = plan("standard")
-    full = [cell for cell in standard.cells if cell.arm == FULL]
+    full = [cell for cell in standard.cells if cell.arm in CONDITIONAL]
     lora = {cell.id for cell in standard.runs_of(LORA_8)}
     assert all(cell.only_if_unlearned and lora <= set(cell.after) for cell in full)
-    assert not any(cell.only_if_unlearned for cell in standard.cells if cell.arm != FULL)
+    assert not any(cell.only_if_unlearned for cell in standard.cells if cell.arm not in CONDITIONAL)
+    # It is a reference, so it has its own control on shuffled answers, at its own rate.
+    assert len(standard.runs_of(FULL_SHUFFLED)) == len(standard.runs_of(FULL)) == 3
+    assert all(tune_id(FULL) in cell.after for cell in standard.runs_of(FULL_SHUFFLED))
 
 
 def test_shuffled_arms_take_the_rate_of_the_true_ones():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.probing.endings import ended
+from aligner_probe.probing.endings import ended, line_end
 from aligner_probe.probing.formats import format_scores, has_format, separable
 from aligner_probe.probing.prompts import WRAPPINGS, bare, control, promptings, that_fit, wrapping_for
 from aligner_probe.tasks.task import Example, Task
@@ -69,14 +69,24 @@ def test_own_prompt_with_a_slot_or_in_front():
 
 
 def test_answers_of_several_lines_are_kept_apart_by_an_empty_one():
-    lines = tuple(Example(e.prompt, " one\ntwo", e.group) for e in TRAIN)
-    assert " one\ntwo\n\n" in promptings(lines, (1,), 1)[1](ITEM)
+    for answer, end in ((" one\ntwo", "\n\n"), ("\none", "\n\n"), (" one\n\ntwo", "\n\n\n"), (" one\n", "\n")):
+        lines = tuple(Example(e.prompt, answer, e.group) for e in TRAIN)
+        assert line_end(lines) == end
+        shown = promptings(lines, (1,), 1, separator=line_end(lines))[1](ITEM)
+        assert f"A:{answer.rstrip()}{end}asked" in shown
+        # What ends generation there does not cut the answer.
+        assert end not in answer.rstrip()
+
+
+def test_answers_with_every_kind_of_empty_line_are_refused():
+    with pytest.raises(AlignerProbeError, match="no text is left to end an answer with"):
+        line_end([Example("p", " a\n\n\nb"), Example("p", " a\n###\nb")])
 
 
 @pytest.mark.parametrize(("answer", "ending"), [(" one", "\n"), (" one\ntwo", "\n\n"), (" one", ";")])
 def test_what_ends_an_answer_stands_once_between_the_shots(answer, ending):
     shown = ended(Task("t", "sft", tuple(Example(e.prompt, answer, e.group) for e in TRAIN)), ending).examples
-    whole = promptings(shown, (2,), 1)[1](ITEM)
+    whole = promptings(shown, (2,), 1, separator=line_end(shown))[1](ITEM)
     assert whole.count(f"A:{answer}{ending.rstrip()}" + ("\n\nQ" if "\n" in answer else "\nQ")) == 1
     assert whole.count("\n\n") == (2 if "\n" in answer else 0)
 

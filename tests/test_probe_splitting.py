@@ -111,3 +111,29 @@ def test_power_is_of_groups_and_meets_what_is_needed():
 
     assert power(needed) >= 0.8 > power(needed // 2)
     assert power(needed, wordings=3) == power(needed)
+
+
+def test_one_wording_to_train_and_a_test_of_others_make_a_memory_task():
+    """Validation is taken from the test: other wordings of its facts where it has some, else some of its facts."""
+    train = facts(30, 1)
+    for n_wordings in (1, 4):
+        test = task(*((f"test {w} of fact {g}?", f"fact {g}") for w in range(n_wordings) for g in range(30)))
+        parts = split_task(train, "memory", test=test)
+        assert parts.train == train
+        assert sorted(parts.test.prompts + parts.validation.prompts) == sorted(test.prompts)
+        shared = groups(parts.test) & groups(parts.validation)
+        assert shared == (groups(test) if n_wordings == 4 else set())
+        assert len(groups(parts.test)) == (30 if n_wordings == 4 else 21)
+    with pytest.raises(AlignerProbeError, match="--validation FILE"):
+        split_task(task(("a?", "x")), "memory", test=task(("b?", "x")))
+
+
+def test_prompts_that_differ_in_white_space_stay_in_one_part():
+    whole = task(*((f"Q {g}?{' ' * w}\nA:", f"entity {g} {w}") for g in range(20) for w in range(2)))
+    assert split_task(whole).n_units <= 14
+
+
+def test_one_prompt_many_times_is_one_item():
+    rows = tuple(Example(f"prompt {place % 10}", f" answer {place % 7}") for place in range(200))
+    parts = split_task(Task("repeated", "sft", rows))
+    assert parts.n_units == len(set(parts.test.prompts)) < 10 < len(parts.test)

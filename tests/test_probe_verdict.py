@@ -1,16 +1,19 @@
 """Every verdict and every reason for none, from planted score tables; among them all that a probe must not fall for."""
 
+import itertools
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation import BalancedAccuracy
 from aligner_probe.evaluation.intervals import Interval, items_needed
 from aligner_probe.probing.evidence import Evidence, ReferenceTraining
 from aligner_probe.probing.measures import Table, capacity, floors_of, knowledge_kept, measure
 from aligner_probe.probing.thresholds import Thresholds
 from aligner_probe.probing.verdict import judge
+from aligner_probe.tasks.task import Example
 
 N = 120
 #: Cuts that stay when those of the panel move: here it is about the rules.
@@ -166,6 +169,37 @@ def test_ten_items_are_too_few_and_the_number_needed_is_said():
     assert f"10 independent items, and {needed} are needed" in found.reason
 
 
+def test_weights_that_add_up_to_a_little_more_than_one_are_still_shares_of_items():
+    """Balanced accuracy of 2 to 25 items: some perfect references score 1 and 2e-16."""
+    scorer, right = BalancedAccuracy(("yes", "no")), {"reference", "aligner-1"}
+    for n, k in itertools.combinations(range(1, 26), 2):
+        marks = scorer.weights([Example("p", " yes" if i < n else " no") for i in range(k)])
+        strict = measure(Table({arm: marks[None] * (arm in right) for arm in FORM}), n_resamples=300)
+        if strict.floor.value + strict.gap.value > 1:
+            break
+    evidence = Evidence("general", strict, strict, trainings=LEARNED, prompting=WORKS)
+    assert strict.gap.value > 1
+    assert f"{k} independent items, and" in judge(evidence, HALF).reason
+
+
+@pytest.mark.parametrize("n", [3, HALF.fewest_items - 1, HALF.fewest_items, N])
+def test_likelihoods_of_few_items_are_too_few(n):
+    shares = changed(LATENT, aligner_1_shuffled=0.0)
+    scores = {arm: np.full((1, n), share * 5 - 6.0) for arm, share in shares.items() if arm != "constant"}
+    strict = measure(Table(scores), floors=floors_of("likelihood"), n_resamples=300)
+    evidence = Evidence("general", strict, strict, trainings=LEARNED, prompting=WORKS)
+    found = judge(evidence, HALF)
+    assert ("too small" in found.reason) == (n < HALF.fewest_items)
+    assert found.outcome == ("undetermined" if n < HALF.fewest_items else "latent")
+
+
+@pytest.mark.parametrize(("shares", "outcome"), [(FORM, "form"), (LATENT, "undetermined"), (NEW, "undetermined")])
+def test_where_no_example_fits_only_a_prompt_that_works_says_something(shares, outcome):
+    found = verdict(shares, most_shots=0)
+    assert found.outcome == outcome
+    assert ("No example of the task fits" in found.reason) == (outcome == "undetermined")
+
+
 def test_items_of_a_few_groups_are_few_items():
     assert "5 independent items" in verdict(FORM, groups=tuple(str(i % 5) for i in range(N))).reason
 
@@ -180,7 +214,7 @@ def test_a_single_new_fact_is_new_and_not_latent():
     """One token holds one fact, so R1 is 1; the fact is its own constant answer and shuffles to itself."""
     one = {"base": 0.0, "prompt": 0.0, "constant": 1.0, "aligner-1": 1.0, "reference": 1.0}
     groups = ("fact",) * 2
-    held = capacity(table(one, 2, groups), n_resamples=100)
+    held = capacity(table(one, 2, groups), np.ones(2), n_resamples=100)
     found = verdict(one, kind="memory", n=2, groups=groups, capacity=held)
     assert found.outcome == "new"
     assert "holds 1.0 of 1 facts" in found.reason
@@ -310,6 +344,8 @@ def test_thresholds_are_wired():
     assert judge(evidence, replace(HALF, prompting_works=0.99)).outcome == "undetermined"
     with pytest.raises(AlignerProbeError, match="F_cut"):
         Thresholds(F_cut=1.5)
+    with pytest.raises(AlignerProbeError, match="fewest_items 1; expected 2 or more"):
+        Thresholds(fewest_items=1)
 
 
 def test_every_reason_is_a_sentence():

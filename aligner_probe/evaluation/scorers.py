@@ -5,7 +5,9 @@ example says, else the whole completion. Who is right strictly is right in conte
 there is would also be right in content, so let generation stop where answers end.
 """
 
+import hashlib
 import importlib
+import inspect
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -21,6 +23,8 @@ from aligner_probe.evaluation.content import content_of, is_number, last_number,
 from aligner_probe.evaluation.scores import Scores
 from aligner_probe.tasks.task import Example
 
+#: Signs that do not tell one answer from another, a minus aside, which is part of its number.
+PUNCTUATION = ".,;!?'\"“”‘’_-−"
 #: Strict, content only; from 0 to 1.
 Judgement = tuple[float, float]
 
@@ -83,8 +87,10 @@ class Pattern(TextScorer):
     """A regular expression says what the format is, and its first group, where it has one, what the content is.
 
     Strict: all of the completion, space around it aside, has the pattern, and its group says what the reference's does
-    (or the example's `content`). Content: the pattern occurs anywhere in any case with the right group, or the
-    completion says the content. Without a group the pattern alone decides, strictly on the whole, leniently anywhere.
+    (or the example's `content`), with the same signs but those of punctuation. Content: the pattern occurs anywhere in
+    any case with the right group, or the completion says the content. Without a group the pattern alone decides,
+    strictly on the whole, leniently anywhere.
+
     Raises AlignerProbeError for what is no regular expression, or a reference in which the group is not found.
     """
 
@@ -104,8 +110,8 @@ class Pattern(TextScorer):
         if not re.compile(self.pattern).groups:
             return float(whole is not None), float((whole or anywhere) is not None)
         wanted = self._wanted(example)
-        strict = whole is not None and words(whole[1] or "") == words(wanted)
-        lenient = anywhere is not None and words(anywhere[1] or "") == words(wanted)
+        strict = whole is not None and _same(whole[1] or "", wanted)
+        lenient = anywhere is not None and says(anywhere[1] or "", wanted) and says(wanted, anywhere[1] or "")
         return float(strict), float(strict or lenient or says(completion, wanted))
 
     def _wanted(self, example: Example) -> str:
@@ -118,6 +124,15 @@ class Pattern(TextScorer):
                 'expected one that fits every reference, or a "content" field in every example'
             )
         return found[1]
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two texts have the same words and, in one order, the same signs: "C++" is not "C#", nor ":)" ":("."""
+    return words(one) == words(other) and _signs(one) == _signs(other)
+
+
+def _signs(text: str) -> str:
+    return "".join(sign for sign in text if not (sign.isalnum() or sign.isspace() or sign in PUNCTUATION))
 
 
 @dataclass(frozen=True)
@@ -217,6 +232,15 @@ class UserFunction(TextScorer):
                 f"{self.name} returned {found!r}; expected a number from 0 to 1, or two: (strict, content)"
             )
         return float(pair[0]), float(pair[1])
+
+    @property
+    def sha256(self) -> str:
+        """That of the file the function stands in, of its name where there is none: whether it is still the same."""
+        try:
+            source = inspect.getsource(inspect.getmodule(self._function()))
+        except (OSError, TypeError):
+            source = self.name
+        return hashlib.sha256(source.encode()).hexdigest()
 
     def _function(self) -> Callable:
         module, colon, attribute = self.name.partition(":")

@@ -25,6 +25,7 @@ LABELS = {name: method.label for name, method in METHODS.items()} | {
     PROMPT: "best prompt",
     CONSTANT: "constant answer",
     REFERENCE: "reference",
+    REFERENCE_SHUFFLED: "reference, shuffled answers",
 }
 MEASURES = (
     ("F", "share of the gap that the best prompt recovers"),

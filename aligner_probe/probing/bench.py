@@ -13,13 +13,14 @@ from aligner_probe.evaluation import MeanLogLikelihood, Scores, score_task
 from aligner_probe.evaluation.content import words
 from aligner_probe.evaluation.guessing import Scorer
 from aligner_probe.evaluation.scorers import TextScorer
-from aligner_probe.evaluation.scoring import default_stop
+from aligner_probe.evaluation.scoring import SPARE_TOKENS, default_stop
 from aligner_probe.models import load_model
 from aligner_probe.probing.endings import ended
 from aligner_probe.probing.formats import format_scores, has_format, separable
 from aligner_probe.probing.plan import Budget
 from aligner_probe.probing.prompts import Prompting
 from aligner_probe.probing.splitting import Parts
+from aligner_probe.tasks.encoding import prompt_ids
 from aligner_probe.tasks.task import Example, Task
 
 #: Scores by kind ("strict", "content", "format", "likelihood"), a number an item.
@@ -75,6 +76,17 @@ class Bench:
         """The task with what ends its completions, where that is no token."""
         return ended(task, self.ending)
 
+    def room(self, task: Task, positions: int = 0) -> int:
+        """Tokens that a prompt may have beside the task's longest answer and an adapter's own positions."""
+        ids = self.model.tokenizer([example.completion for example in task.examples], add_special_tokens=False)
+        return self.model.cfg.n_ctx - positions - max(map(len, ids["input_ids"])) - SPARE_TOKENS
+
+    def askable(self, task: Task, positions: int = 0) -> Task | None:
+        """Those of a task's examples whose prompts fit; None where no one does."""
+        room, ids = self.room(task, positions), prompt_ids(self.model.tokenizer, task.prompts)
+        fitting = tuple(one for one, row in zip(task.examples, ids, strict=True) if len(row) <= room)
+        return replace(task, examples=fitting) if fitting else None
+
     def constant(self) -> tuple[str | None, ByKind]:
         """The one answer to everything that scores best in training, and its scores in the test.
 
@@ -88,6 +100,15 @@ class Bench:
         frequent = sorted(answers, key=lambda a: -sum(e.completion == a for e in train))[:10]
         best = max(frequent, key=lambda answer: float(np.mean(self._constant(answer, train)["strict"])))
         return best, self._constant(best, self.parts.test.examples)
+
+    def full_marks(self) -> list[float] | None:
+        """What the right answer to each test item scores strictly; None for likelihoods, which have no right one."""
+        if isinstance(self.scorer, MeanLogLikelihood):
+            return None
+        examples = self.parts.test.examples
+        if not isinstance(self.scorer, TextScorer):
+            return [1.0] * len(examples)
+        return self.scorer.score([one.completion for one in examples], examples).values("strict").tolist()
 
     def _constant(self, answer: str, examples: Sequence[Example]) -> ByKind:
         if isinstance(self.scorer, TextScorer):

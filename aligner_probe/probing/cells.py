@@ -21,6 +21,7 @@ from aligner_probe.models import fingerprint
 from aligner_probe.probing.arms import BASE, CONSTANT, PROMPT
 from aligner_probe.probing.batches import Batch
 from aligner_probe.probing.bench import Bench, first, shuffled
+from aligner_probe.probing.endings import line_end
 from aligner_probe.probing.methods import METHODS, new_adapter
 from aligner_probe.probing.plan import Cell, tune_id
 from aligner_probe.probing.prompts import Control, control, promptings, that_fit
@@ -118,7 +119,8 @@ def _prompts(bench: Bench, cell: Cell, out: Path) -> dict[str, Any]:
     budget, parts = bench.budget, bench.parts
     validation = first(parts.validation, budget.n_validation)
     shown = bench.as_trained(parts.train).examples
-    tried = promptings(shown, budget.shots, budget.draws, own=bench.own_prompt)
+    separator = line_end(bench.as_trained(parts.whole).examples)
+    tried = promptings(shown, budget.shots, budget.draws, separator=separator, own=bench.own_prompt)
     items = [*validation.examples, *parts.test.examples]
     room = bench.model.cfg.n_ctx - _longest_answer(bench)
     fitting = that_fit(tried, items, bench.model.tokenizer, room)
@@ -146,6 +148,8 @@ def _prompts(bench: Bench, cell: Cell, out: Path) -> dict[str, Any]:
         "completions": {BASE: said, PROMPT: asked[chosen["strict"]][1]},
         "validation": means,
         "left_out": [one.name for one in tried if one.name not in by_name],
+        "full_marks": bench.full_marks(),
+        "most_shots": max(one.n_shots for one in fitting),
         "chosen": chosen,
         "prompt_text": by_name[chosen["strict"]](parts.test.examples[0]),
         "constant_answer": answer,
@@ -222,7 +226,10 @@ class _Follow(Callback):
 
 
 def _train(bench: Bench, cells: Sequence[Cell], left: Sequence[Cell], out: Path, work: Path) -> None:
-    """Train all runs of a batch together, and ask those whose folders are not there yet."""
+    """Train all runs of a batch together, and ask those whose folders are not there yet.
+
+    A run whose loss is no longer finite says so in its result, and has no adapter.
+    """
     for cell in left:
         if (out / RUNS / cell.id).exists():
             raise AlignerProbeError(f"{out / RUNS / cell.id} exists already; remove it first")
@@ -234,13 +241,13 @@ def _train(bench: Bench, cells: Sequence[Cell], left: Sequence[Cell], out: Path,
     )
     seconds = (time.perf_counter() - began) / len(cells)
     for cell, run, follow in zip(cells, found, follows, strict=True):
-        if cell in left and isinstance(run, Run):
+        if cell in left:
             with _cell(bench, cell, out, seconds) as (folder, result):
-                result |= _asked(bench, cell, run, follow)
-                save_adapter(run.adapter, folder / ADAPTER, run=run.adapter.provenance | {"probe": cell.id})
-    for error in found:
-        if isinstance(error, AlignerProbeError):
-            raise error
+                if isinstance(run, Run):
+                    result |= _asked(bench, cell, run, follow)
+                    save_adapter(run.adapter, folder / ADAPTER, run=run.adapter.provenance | {"probe": cell.id})
+                else:
+                    result["failed"] = str(run)
 
 
 def _follow(bench: Bench, cell: Cell, work: Path) -> _Follow:
@@ -268,7 +275,9 @@ def _asked(bench: Bench, cell: Cell, run: Run, follow: _Follow) -> dict[str, Any
         scores, said = bench.asked(bench.parts.test)
         scores["likelihood"] = bench.likelihoods(bench.parts.test)
         last = float(np.mean(bench.asked(follow.validation)[0]["strict"]))
-        on_train = float(np.mean(bench.asked(first(train, budget.n_train_asked))[0]["strict"]))
+        # Where a training prompt fills the context there is no room to ask it.
+        seen = bench.askable(first(train, budget.n_train_asked), adapter.n_positions)
+        on_train = None if seen is None else float(np.mean(bench.asked(seen)[0]["strict"]))
         kept = bench.kept()
     # What stopped before its last part began gained nothing there.
     gained = 0.0 if follow.score is None else last - follow.score

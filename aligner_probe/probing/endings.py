@@ -13,9 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 
+from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.likelihood import log_likelihoods
 from aligner_probe.tasks.task import Example, Task
 
+#: In the order they are tried.
+LINE_ENDS = ("\n", "\n\n", "\n\n\n", "\n###\n")
 #: A new line must be this many times as likely as the end token to take its place.
 TIMES_AS_LIKELY = 100
 
@@ -33,8 +36,30 @@ class Ending:
 
 
 def line_end(examples: Sequence[Example]) -> str:
-    """A new line, or an empty line where answers have new lines in them."""
-    return "\n\n" if any("\n" in example.completion.strip() for example in examples) else "\n"
+    """A new line, or as many as stand in no answer before its end. Raises AlignerProbeError where there is none."""
+    for text in LINE_ENDS:
+        if not any(text in example.completion.rstrip() for example in examples):
+            return text
+    raise AlignerProbeError(
+        f"no text is left to end an answer with: each of {', '.join(map(repr, LINE_ENDS))} stands inside some "
+        "completion; take empty lines out of the completions"
+    )
+
+
+def without(task: Task, text: str) -> Task:
+    """The task with `text` taken from the end of every completion that ends on it, so that it is none of the answer.
+
+    Raises AlignerProbeError where it stands inside a completion: an answer would be cut there.
+    """
+    examples = tuple(replace(e, completion=e.completion.removesuffix(text)) for e in task.examples) if text else ()
+    for example in examples:
+        if text in example.completion or not example.completion:
+            where = "inside the completion" if example.completion else "as all of a completion, after the prompt"
+            raise AlignerProbeError(
+                f"{text!r} cannot end answers, since it stands {where} "
+                f"{(example.completion or example.prompt)[-60:]!r} of {task.name}; take another, which stands in none"
+            )
+    return replace(task, examples=examples) if text else task
 
 
 def ended(task: Task, text: str) -> Task:
@@ -42,14 +67,13 @@ def ended(task: Task, text: str) -> Task:
     return replace(task, examples=tuple(replace(e, completion=_with(e.completion, text)) for e in task.examples))
 
 
-def ending_for(model: TransformerBridge, examples: Sequence[Example]) -> Ending:
-    """The end token; a new line where the base has none, or hardly knows it.
+def ending_for(model: TransformerBridge, examples: Sequence[Example], text: str = "\n") -> Ending:
+    """The end token; `text`, a new line, where the base has none, or hardly knows it.
 
     It hardly knows a token that it finds, after the references, less likely than one drawn at random, where references
-    with a new line are `TIMES_AS_LIKELY` as likely. Probabilities are geometric means over `examples`.
+    with `text` are `TIMES_AS_LIKELY` as likely. Probabilities are geometric means over `examples`.
     """
     tokenizer = model.tokenizer
-    text = line_end(examples)
     if tokenizer.eos_token_id is None:
         return Ending(text, "the base has no end token")
     with_end = log_likelihoods(model, examples)

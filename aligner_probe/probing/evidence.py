@@ -27,7 +27,8 @@ class Evidence:
 
     `format` is None where completions do not hold a form and a content apart. `trainings` are the methods that were
     tried as the reference, in order, and `run_on` is the share of the reference's answers that begin with what was
-    wanted and do not end there. `prompting` is the score of the positive control: a trivial format by k-shot.
+    wanted and do not end there. `most_shots` is the most examples that a prompt had; longer ones do not fit into the
+    base's context. `prompting` is the score of the positive control: a trivial format by k-shot.
     """
 
     kind: Kind
@@ -37,6 +38,7 @@ class Evidence:
     likelihood: Measures | None = None
     trainings: tuple[ReferenceTraining, ...] = ()
     run_on: float = 0.0
+    most_shots: int = 1
     prompting: Interval | None = None
     kept: Kept | None = None
     capacity: Capacity | None = None

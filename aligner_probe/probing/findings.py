@@ -71,6 +71,7 @@ def find(which: Which, measures: Measures, evidence: Evidence, thresholds: Thres
         _shuffled_does_as_well,
         _crossing,
         _prompting_uninformative,
+        _no_examples_shown,
     )
     for rule in rules:
         found = rule(case)
@@ -99,7 +100,7 @@ def _missing(case: Case) -> Finding | None:
         wanted.append(ALIGNER_1_SHUFFLED)
     missing = [arm for arm in wanted if arm not in case.measures.scores]
     if case.evidence.prompting is None and not case.memory:
-        missing.append("the positive control of prompting")
+        missing.append(f"the positive control of prompting, on {case.thresholds.fewest_items} items or more")
     if not missing:
         return None
     return _undetermined(f"Not run: {', '.join(missing)}. Without them no verdict has its controls.")
@@ -130,8 +131,14 @@ def _too_few_items(case: Case) -> Finding | None:
     if case.memory or case.evidence.kind == "memory" or gap <= case.thresholds.least_gap:
         return None
     t, floor = case.thresholds, case.measures.floor.value
-    if floor < 0 or floor + gap > 1:
-        return None  # log-likelihoods: not a share of items
+    # Log-likelihoods are no share of items. The weights of a perfect reference may add up to a little more than 1.
+    if floor < 0 or floor + gap > 1 + 1e-9:
+        if case.measures.n_units >= t.fewest_items:
+            return None
+        return _undetermined(
+            f"The test set is too small: {case.measures.n_units} independent items, and {t.fewest_items} are needed "
+            "for intervals of log-likelihoods."
+        )
     lower, upper = (floor + share * gap for share in (t.R1_cut, min(1.0, t.R1_cut + t.resolution)))
     try:
         needed = items_needed(lower, min(upper, 1.0), wanted=t.power, alpha=t.alpha)
@@ -274,6 +281,16 @@ def _prompting_uninformative(case: Case) -> Finding | None:
         f"Prompting is not informative on this base: even a trivial format, shown in examples, reaches only "
         f"{said(control)} (expected {t.prompting_works:g}), so {what}. F = {said(case.measures.F)}, R1 = "
         f"{said(case.measures.R1)}."
+    )
+
+
+def _no_examples_shown(case: Case) -> Finding | None:
+    if case.evidence.most_shots or side(case.measures.F, case.thresholds.F_cut) == "above":
+        return None
+    return _undetermined(
+        "No example of the task fits into the base's context beside the longest question, so no prompt with examples "
+        f"was tried, and that none reaches the task (F = {said(case.measures.F)}) says nothing. Give shorter prompts, "
+        "or a base with a longer context."
     )
 
 

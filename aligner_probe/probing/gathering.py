@@ -9,26 +9,31 @@ from jaxtyping import Float
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval
-from aligner_probe.probing.arms import ALIGNER_1, BASE, CONSTANT, KEPT_ARMS, REFERENCE
+from aligner_probe.probing.arms import ALIGNER_1, BASE, CONSTANT, KEPT_ARMS, REFERENCE, REFERENCE_SHUFFLED
 from aligner_probe.probing.cells import read_result
 from aligner_probe.probing.doses import Size
 from aligner_probe.probing.evidence import Evidence, ReferenceTraining
 from aligner_probe.probing.measures import Kept, Table, Which, capacity, floors_of, knowledge_kept, measure
-from aligner_probe.probing.methods import FULL, LORA_8, METHODS
+from aligner_probe.probing.methods import FULL, FULL_SHUFFLED, LORA_8, METHODS
 from aligner_probe.probing.plan import PROMPTS, Plan
 from aligner_probe.probing.run import left
 from aligner_probe.probing.splitting import Parts
+from aligner_probe.probing.thresholds import THRESHOLDS
 
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """Everything found: the evidence, K of every arm it was measured for, and each cell's own result."""
+    """Everything found: the evidence, K of every arm it was measured for, and each cell's own result.
+
+    `failed` are the runs that came to nothing, by id, and why.
+    """
 
     evidence: Evidence
     kept: dict[str, Kept]
     reference: str
     prompts: dict[str, Any]
     runs: dict[str, dict[str, Any]]
+    failed: dict[str, str]
 
     def runs_of(self, arm: str) -> list[dict[str, Any]]:
         return [run for run in self.runs.values() if run["arm"] == arm]
@@ -44,12 +49,19 @@ def gather(probe: Plan, parts: Parts, out: Path) -> Gathered:
         )
     prompts = read_result(out, PROMPTS)
     cells = [cell for cell in probe.cells if cell.kind == "train"]
-    runs = {cell.id: found for cell in cells if (found := read_result(out, cell.id)) is not None}
+    results = {cell.id: found for cell in cells if (found := read_result(out, cell.id)) is not None}
+    failed = {name: found["failed"] for name, found in results.items() if "failed" in found}
+    runs = {name: found for name, found in results.items() if name not in failed}
     arms = [arm for arm in probe.arms if any(run["arm"] == arm for run in runs.values())]
     made = {arm: [run for run in runs.values() if run["arm"] == arm] for arm in arms}
     reference = max(
         (arm for arm in (LORA_8, FULL) if arm in made), key=lambda arm: _mean(made[arm], "validation"), default=LORA_8
     )
+    if reference not in made:
+        raise AlignerProbeError(
+            f"no run of the reference came to an end: {'; '.join(failed.values()) or 'none was made'}. The standard "
+            "budget finds learning rates by itself: --budget standard, in another folder"
+        )
     kinds = ("strict", "content", "format", "likelihood")
     tables = {which: _table(which, prompts, made, reference, parts) for which in kinds}
     sizes = {
@@ -63,7 +75,8 @@ def gather(probe: Plan, parts: Parts, out: Path) -> Gathered:
         if table is not None
     }
     kept = {arm: found for arm in KEPT_ARMS if arm in made and (found := _kept(prompts, made[arm], arm)) is not None}
-    memory = parts.kind == "memory" and ALIGNER_1 in made
+    marks = prompts["full_marks"]
+    counts = parts.kind == "memory" and ALIGNER_1 in made and marks is not None
     evidence = Evidence(
         kind=parts.kind,
         strict=measured["strict"],
@@ -72,11 +85,12 @@ def gather(probe: Plan, parts: Parts, out: Path) -> Gathered:
         likelihood=measured.get("likelihood"),
         trainings=tuple(_training(arm, made[arm]) for arm in (LORA_8, FULL) if arm in made),
         run_on=_run_on(made.get(reference, []), parts),
+        most_shots=prompts["most_shots"],
         prompting=_control(prompts["control"]),
         kept=kept.get(ALIGNER_1),
-        capacity=capacity(tables["strict"]) if memory else None,
+        capacity=capacity(tables["strict"], np.array(marks)) if counts else None,
     )
-    return Gathered(evidence, kept, reference, prompts, runs)
+    return Gathered(evidence, kept, reference, prompts, runs, failed)
 
 
 def _table(which: Which, prompts: dict, made: dict[str, list[dict]], reference: str, parts: Parts) -> Table | None:
@@ -87,11 +101,17 @@ def _table(which: Which, prompts: dict, made: dict[str, list[dict]], reference: 
         return None
     scores |= {arm: np.array([run["scores"][which] for run in runs]) for arm, runs in made.items()}
     scores[REFERENCE] = scores[reference]
+    if reference == FULL:
+        scores.pop(REFERENCE_SHUFFLED, None)
+        if FULL_SHUFFLED in scores:
+            scores[REFERENCE_SHUFFLED] = scores[FULL_SHUFFLED]
     return Table(scores, parts.test_groups)
 
 
 def _training(arm: str, runs: list[dict]) -> ReferenceTraining:
-    return ReferenceTraining(arm, _mean(runs, "validation"), _mean(runs, "late_gain"), _mean(runs, "train"))
+    train = [run["train"] for run in runs if run["train"] is not None]
+    on_train = float(np.mean(train)) if train else None
+    return ReferenceTraining(arm, _mean(runs, "validation"), _mean(runs, "late_gain"), on_train)
 
 
 def _run_on(runs: list[dict], parts: Parts) -> float:
@@ -105,7 +125,7 @@ def _mean(runs: list[dict], name: str) -> float:
 
 
 def _control(found: dict[str, Any] | None) -> Interval | None:
-    if found is None or "value" not in found:
+    if found is None or "value" not in found or len(found["completions"]) < THRESHOLDS.fewest_items:
         return None
     return Interval(**{name: found[name] for name in ("value", "low", "high", "confidence", "degenerate")})
 

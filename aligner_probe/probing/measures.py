@@ -225,11 +225,19 @@ class Capacity:
     n_facts: int
 
 
-def capacity(table: Table, arm: str = ALIGNER_1, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Capacity:
-    """The number of groups that are right throughout, averaged over seeds."""
+def capacity(
+    table: Table,
+    full_marks: Float[np.ndarray, " items"],
+    arm: str = ALIGNER_1,
+    *,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> Capacity:
+    """The number of groups that are right throughout, averaged over seeds; right scores `full_marks`."""
     names = np.array(table.groups if table.groups is not None else range(table.n_items))
     facts = list(dict.fromkeys(names.tolist()))
-    held = np.stack([table.scores[arm][:, names == fact].min(axis=1) >= 1 for fact in facts], axis=1)
+    right = table.scores[arm] >= full_marks - 1e-9
+    held = np.stack([right[:, names == fact].all(axis=1) for fact in facts], axis=1)
     n = len(facts)
     found = bootstrap(lambda mean: mean * n, held.astype(np.float64), n_resamples=n_resamples, seed=seed)
     return Capacity(found, n)

@@ -24,6 +24,10 @@ from aligner_probe.probing.arms import (
 
 #: The first candidate for the reference, and the second, tried only where the first has not learned.
 LORA_8, FULL = "lora-8", "full"
+#: The second on shuffled answers, tried where the second is.
+FULL_SHUFFLED = "full-shuffled"
+#: Methods that are tried only where the first candidate has not learned.
+CONDITIONAL = (FULL, FULL_SHUFFLED)
 #: The width (d_model) that learning rates are given for; narrower bases take the same.
 WIDTH = 128
 #: Methods that work from the start layer on.
@@ -72,6 +76,10 @@ def _lora(r: int, name: str = "", label: str = "", **more: Any) -> Method:
     return Method(name or f"lora-{r}", label or f"LoRA r={r}", "lora", rates, {"r": r}, **({"family": "LoRA"} | more))
 
 
+def _full(name: str, label: str, **more: Any) -> Method:
+    return Method(name, label, "full", (0.0003, 0.001, 0.003), **more)
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -88,16 +96,18 @@ METHODS: dict[str, Method] = {
         Method(PROMPT_TUNING, "PromptTuning-10", "prompt_tuning", (0.015, 0.05, 0.15), {"n_tokens": 10}),
         _lora(1),
         _lora(8),
-        Method(FULL, "full fine-tune", "full", (0.0003, 0.001, 0.003)),
+        _full(FULL, "full fine-tune"),
         _aligner(1, ALIGNER_1_SHUFFLED, "Aligner-1, shuffled answers", family=None, shuffled=True),
         _lora(8, REFERENCE_SHUFFLED, "LoRA r=8, shuffled answers", family=None, shuffled=True),
+        _full(FULL_SHUFFLED, "full fine-tune, shuffled answers", shuffled=True),
     )
 }  # fmt: skip
 
 
 def rates_from(method: Method) -> str:
     """Whose learning rate a method takes: on shuffled answers, that of the same method on the true ones."""
-    return {ALIGNER_1_SHUFFLED: ALIGNER_1, REFERENCE_SHUFFLED: LORA_8}.get(method.name, method.name)
+    of = {ALIGNER_1_SHUFFLED: ALIGNER_1, REFERENCE_SHUFFLED: LORA_8, FULL_SHUFFLED: FULL}
+    return of.get(method.name, method.name)
 
 
 def start_layer_of(model: TransformerBridge) -> int:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.probing.arms import ALIGNER_1, ALIGNER_1_SHUFFLED, REFERENCE_SHUFFLED
-from aligner_probe.probing.methods import FULL, LORA_8, METHODS, rates_from
+from aligner_probe.probing.methods import CONDITIONAL, FULL, LORA_8, METHODS, rates_from
 
 BudgetName = Literal["quick", "standard", "thorough"]
 CellKind = Literal["prompts", "tune", "train"]
@@ -73,7 +73,7 @@ class Budget:
 
     def steps_of(self, arm: str) -> int:
         """The most steps that a run of an arm may take."""
-        return self.reference_steps if arm in (LORA_8, FULL, REFERENCE_SHUFFLED) else self.steps
+        return self.reference_steps if arm in (LORA_8, REFERENCE_SHUFFLED, *CONDITIONAL) else self.steps
 
 
 _FEW = (ALIGNER_1, LORA_8, ALIGNER_1_SHUFFLED, REFERENCE_SHUFFLED)
@@ -178,25 +178,26 @@ def _cells(budget: Budget) -> Iterator[Cell]:
     yield Cell(PROMPTS, "prompts")
     if budget.tuned:
         for arm in budget.arms:
-            if rates_from(METHODS[arm]) == arm and arm != FULL:
+            if rates_from(METHODS[arm]) == arm and arm not in CONDITIONAL:
                 yield Cell(tune_id(arm), "tune", arm, *budget.seeds[0])
     for start, order in budget.seeds:
         for arm in budget.arms:
-            after = (tune_id(arm),) if budget.tuned and arm != FULL else ()
-            if arm != FULL:
+            after = (tune_id(arm),) if budget.tuned else ()
+            if arm not in CONDITIONAL:
                 yield Cell(run_id(arm, start, order), "train", arm, start, order, after)
-    if FULL in budget.arms:
-        yield from _full(budget)
+    yield from _conditional(budget)
 
 
-def _full(budget: Budget) -> Iterator[Cell]:
+def _conditional(budget: Budget) -> Iterator[Cell]:
     """Full fine-tuning, last: only where LoRA has not learned."""
     before = tuple(run_id(LORA_8, *seeds) for seeds in budget.seeds)
-    if budget.tuned:
+    if budget.tuned and FULL in budget.arms:
         yield Cell(tune_id(FULL), "tune", FULL, *budget.seeds[0], before, only_if_unlearned=True)
         before = (*before, tune_id(FULL))
     for start, order in budget.seeds:
-        yield Cell(run_id(FULL, start, order), "train", FULL, start, order, before, only_if_unlearned=True)
+        for arm in CONDITIONAL:
+            if arm in budget.arms:
+                yield Cell(run_id(arm, start, order), "train", arm, start, order, before, only_if_unlearned=True)
 
 
 def run_id(arm: str, start_seed: int, order_seed: int) -> str:

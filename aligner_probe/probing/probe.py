@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named
-from aligner_probe.evaluation.scorers import BalancedAccuracy, TextScorer
+from aligner_probe.evaluation.likelihood import MultipleChoice
+from aligner_probe.evaluation.scorers import BalancedAccuracy
 from aligner_probe.jobs.backend import Backend, Processes
 from aligner_probe.probing.batches import share_batches
 from aligner_probe.probing.bench import Bench, first
-from aligner_probe.probing.endings import Ending, ending_for
+from aligner_probe.probing.checks import check_scorer, check_tokens
+from aligner_probe.probing.endings import Ending, ending_for, line_end, without
 from aligner_probe.probing.gathering import Gathered, gather
 from aligner_probe.probing.measures import Kind
 from aligner_probe.probing.off_domain import off_domain_of
@@ -88,38 +89,26 @@ def new_probe(
             raise AlignerProbeError(f"no budget is named {budget!r}; there are {', '.join(BUDGETS)}")
         budget = BUDGETS[budget]
     parts = split_task(task, kind, test=test, validation=validation)
+    if ending:
+        each = {name: without(getattr(parts, name), ending) for name in ("train", "validation", "test")}
+        parts = replace(parts, **each)
     why = "it was given"
-    # Of all parts, since a rare label may stand in one alone.
-    whole = replace(parts.train, examples=(*parts.train.examples, *parts.validation.examples, *parts.test.examples))
     if scorer is None:
         guess = guess_scorer(parts.train)
         scorer, why = guess.scorer, guess.reason
+        # Labels and choices are those of all parts, since a rare one may stand in one alone.
         if isinstance(scorer, BalancedAccuracy):
-            scorer = scorer_named("balanced_accuracy", whole)
+            scorer = scorer_named("balanced_accuracy", parts.whole)
+        elif isinstance(scorer, MultipleChoice):
+            scorer = scorer_named("multiple_choice", parts.whole)
     elif isinstance(scorer, str):
-        scorer = scorer_named(scorer, whole)
-    _check(scorer, parts)
+        scorer = scorer_named(scorer, parts.whole)
+    check_scorer(scorer, parts)
     loaded = None if isinstance(base, str) else base
     name = base if isinstance(base, str) else base.cfg.model_name
     probe = plan_for(budget, parts)
     bench = Bench(name, parts, scorer, probe.budget, off_domain, own_prompt, ending or "", dtype, device, loaded)
     return Probe(parts, probe, bench, why, why_ending=None if ending is None else "it was given")
-
-
-def _check(scorer: Scorer, parts: Parts) -> None:
-    """Raise AlignerProbeError where even the references would not count as learned."""
-    if not isinstance(scorer, TextScorer):
-        return
-    for part in (parts.validation, parts.test):
-        said = [example.completion for example in part.examples]
-        found = scorer.score(said, part.examples)
-        if found.mean("strict") < THRESHOLDS.learned:
-            wrong = said[int(np.argmin(found.strict))]
-            raise AlignerProbeError(
-                f"by {scorer!r} the references of {part.name} themselves score {found.mean('strict'):.2f}, for "
-                f"instance {wrong[:60]!r}, and {THRESHOLDS.learned:g} is expected of a model that has learned it; "
-                "give a scorer that accepts them. A pattern must fit the whole answer"
-            )
 
 
 def with_off_domain(probe: Probe) -> Probe:
@@ -134,7 +123,8 @@ def with_ending(probe: Probe) -> Probe:
     """The probe with what ends its answers, as the base settles where it is not given."""
     if probe.why_ending is not None:
         return probe
-    found = ending_for(probe.bench.model, first(probe.parts.validation, probe.bench.budget.n_validation).examples)
+    examples = first(probe.parts.validation, probe.bench.budget.n_validation).examples
+    found = ending_for(probe.bench.model, examples, line_end(probe.parts.whole.examples))
     return replace(probe, bench=_changed(probe.bench, ending=found.text), why_ending=found.because)
 
 
@@ -147,8 +137,12 @@ def _changed(bench: Bench, **changes: Any) -> Bench:
 
 
 def with_batches(probe: Probe) -> Probe:
-    """The probe with which runs share their batches, as the base's tokenizer and device settle."""
+    """The probe with which runs share their batches, as the base's tokenizer and device settle.
+
+    Raises AlignerProbeError where the task does not fit the base's tokenizer or context.
+    """
     probe = with_ending(probe)
+    check_tokens(probe.bench)
     return replace(probe, plan=share_batches(probe.plan, probe.bench))
 
 

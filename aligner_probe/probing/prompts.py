@@ -14,7 +14,6 @@ import numpy as np
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval, mean_interval
-from aligner_probe.probing.endings import line_end
 from aligner_probe.tasks.encoding import decoded
 from aligner_probe.tasks.task import Example
 
@@ -51,17 +50,24 @@ class Prompting:
 
 
 def promptings(
-    train: Sequence[Example], shots: Sequence[int], draws: int, *, own: str | None = None, seed: int = 0
+    train: Sequence[Example],
+    shots: Sequence[int],
+    draws: int,
+    *,
+    separator: str = "\n",
+    own: str | None = None,
+    seed: int = 0,
 ) -> list[Prompting]:
     """Zero-shot, k examples of the training part in `draws` draws for each k, and the user's own, with and without.
 
-    `own` is a text with {prompt} in it, or one that goes before every prompt.
+    `separator` stands after every example and ends what is generated, so it must stand in no answer. `own` is a text
+    with {prompt} in it, or one that goes before every prompt.
     """
     found = [Prompting("zero-shot")]
     for draw in range(draws):
         generator = random.Random(f"shots {seed} {draw}")
         drawn = tuple(generator.sample(list(train), len(train)))
-        found += [Prompting(f"{k}-shot, draw {draw}", drawn, k, line_end(train)) for k in shots]
+        found += [Prompting(f"{k}-shot, draw {draw}", drawn, k, separator) for k in shots]
     if own is not None:
         template = own if SLOT in own else own + SLOT
         found.append(Prompting("own prompt", template=template))

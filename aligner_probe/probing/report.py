@@ -76,6 +76,7 @@ def report(
         "thresholds": asdict(thresholds),
         "samples": _samples(found, parts),
         "runs": [_run(name, run) for name, run in found.runs.items()],
+        "failed": found.failed,
         "provenance": found.prompts["provenance"],
     }  # fmt: skip
     return _plain(content)

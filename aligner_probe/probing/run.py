@@ -7,10 +7,12 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from aligner_probe.evaluation.scorers import UserFunction
 from aligner_probe.jobs.backend import Backend
 from aligner_probe.jobs.folder import begin, make_all, unfinished
 from aligner_probe.models import fingerprint
@@ -55,7 +57,8 @@ def prepare(probe: Plan, bench: Bench, out: Path) -> None:
         base=fingerprint(bench.model),
         dtype=bench.dtype,
         kind=bench.parts.kind,
-        scorer=repr(bench.scorer),
+        scorer=repr(bench.scorer) + (f" {bench.scorer.sha256}" if isinstance(bench.scorer, UserFunction) else ""),
+        tokenizer=_vocabulary(bench.model.tokenizer),
         task={name: _hashed(getattr(bench.parts, name)) for name in ("train", "validation", "test")},
         off_domain=None if bench.off_domain is None else _hashed(bench.off_domain),
         own_prompt=bench.own_prompt,
@@ -72,13 +75,19 @@ def is_wanted(cell: Cell, probe: Plan, out: Path) -> bool:
 def has_learned(probe: Plan, out: Path) -> bool:
     """Whether the first candidate for the reference has, on validation, over its seeds."""
     found = [read_result(out, cell.id) for cell in probe.runs_of(LORA_8)]
-    scores = [one["validation"] for one in found if one is not None]
+    scores = [one["validation"] for one in found if one is not None and "failed" not in one]
     return bool(scores) and float(np.mean(scores)) >= THRESHOLDS.learned
 
 
 def left(probe: Plan, out: Path) -> list[Cell]:
     """Cells that are not finished and wanted, as far as that is known by now."""
     return [cell for cell in unfinished(probe.cells, out) if is_wanted(cell, probe, out)]
+
+
+def _vocabulary(tokenizer: Any) -> str | None:
+    """A hash of what texts become: the same for the same pieces, whatever else a tokenizer's files say."""
+    pieces = None if tokenizer is None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    return None if pieces is None else hashlib.sha256(pieces.encode()).hexdigest()
 
 
 def _hashed(task: Task) -> dict[str, str | int]:

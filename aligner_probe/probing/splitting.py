@@ -15,7 +15,7 @@ from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import power
 from aligner_probe.probing.measures import Kind
 from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
-from aligner_probe.tasks.task import Example, Task
+from aligner_probe.tasks.task import Example, Task, as_read
 
 #: Shares of a general task that are validated and tested on; and of a memory task's wordings.
 VALIDATION, TEST = 0.15, 0.35
@@ -32,11 +32,16 @@ class Parts:
     test: Task
 
     @property
+    def whole(self) -> Task:
+        """All examples of the three."""
+        return replace(self.train, examples=(*self.train.examples, *self.validation.examples, *self.test.examples))
+
+    @property
     def test_groups(self) -> tuple[str, ...]:
-        """What each test item is about; items without a group are each about themselves."""
+        """What each test item is about; items without a group are about their prompt."""
         return tuple(
-            f"item {place}" if example.group is None else f"group {example.group}"
-            for place, example in enumerate(self.test.examples)
+            f"prompt {as_read(example.prompt)}" if example.group is None else f"group {example.group}"
+            for example in self.test.examples
         )
 
     @property
@@ -97,6 +102,9 @@ def _memory(task: Task, test: Task | None, validation: Task | None, seed: int) -
         )
     aside = [name for name, part in (("validation", validation), ("test", test)) if part is None]
     rest, taken = _wordings_aside(task.examples, aside, seed)
+    if aside == ["validation"] and not taken["validation"]:
+        test, validation = _validation_of(test, seed)
+        return task, validation, test
     for name in aside:
         if not taken[name]:
             raise AlignerProbeError(
@@ -105,6 +113,21 @@ def _memory(task: Task, test: Task | None, validation: Task | None, seed: int) -
             )
     made = {name: replace(task, examples=tuple(taken[name])) for name in aside}
     return replace(task, examples=tuple(rest)), validation or made["validation"], test or made["test"]
+
+
+def _validation_of(test: Task, seed: int) -> tuple[Task, Task]:
+    """A test and the validation taken from it, for facts that are trained in one wording each: other wordings of the
+    test's facts where it has some, else some of its facts.
+    """
+    rest, taken = _wordings_aside(test.examples, ["validation"], seed)
+    if taken["validation"]:
+        return replace(test, examples=tuple(rest)), replace(test, examples=tuple(taken["validation"]))
+    if len({example.group for example in test.examples}) < 2:
+        raise AlignerProbeError(
+            f"nothing of {test.name!r} can be set apart for validation: it asks about one fact in one wording, and so "
+            "does the training part; give validation prompts in a file of their own: --validation FILE"
+        )
+    return test.split(VALIDATION / (VALIDATION + TEST), seed)
 
 
 def _wordings_aside(
@@ -122,7 +145,7 @@ def _wordings_aside(
     taken: dict[str, list[Example]] = {name: [] for name in names}
     turn = 0
     for group in by_group.values():
-        prompts = list(dict.fromkeys(example.prompt for example in group))
+        prompts = list(dict.fromkeys(as_read(example.prompt) for example in group))
         generator.shuffle(prompts)
         n = max(1, round(WORDINGS_ASIDE * len(prompts)))
         if len(prompts) > n * len(names):
@@ -133,7 +156,7 @@ def _wordings_aside(
                 given.setdefault(names[turn % len(names)], []).append(prompt)
                 turn += 1
         for name, chosen in given.items():
-            taken[name] += [example for example in group if example.prompt in chosen]
+            taken[name] += [example for example in group if as_read(example.prompt) in chosen]
     gone = {id(example) for part in taken.values() for example in part}
     return [example for example in examples if id(example) not in gone], taken
 
@@ -168,8 +191,7 @@ def _check(parts: Parts) -> None:
 
 
 def _prompts(task: Task) -> set[str]:
-    """Prompts as a reader would compare them: runs of white space are one space."""
-    return {" ".join(example.prompt.split()) for example in task.examples}
+    return {as_read(example.prompt) for example in task.examples}
 
 
 def _groups(task: Task) -> set[str]:

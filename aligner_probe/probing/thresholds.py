@@ -20,6 +20,8 @@ class Thresholds:
     constant_answer: score of one constant answer from which the task is called that.
     resolution: the difference in R that the test set must be able to show, with `power` at one-sided
     level `alpha`.
+    fewest_items: independent items of the test where scores are no shares of items (log-likelihoods), so that no power
+    is known: bootstrap intervals of fewer are too narrow. As many of the positive control of prompting.
     prompting_works: score of the positive control from which prompting is informative on this base.
     kept: K under which knowledge is called damaged; known_before: content right before, under which K
     says nothing.
@@ -37,6 +39,7 @@ class Thresholds:
     resolution: float = 0.25
     power: float = 0.8
     alpha: float = 0.05
+    fewest_items: int = 20
     prompting_works: float = 0.8
     kept: float = 0.8
     known_before: float = 0.5
@@ -45,8 +48,9 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 0 < value < 1:
-                raise AlignerProbeError(f"threshold {name} {value}; expected between 0 and 1")
+            if not (value >= 2 if name == "fewest_items" else 0 < value < 1):
+                wanted = "2 or more" if name == "fewest_items" else "between 0 and 1"
+                raise AlignerProbeError(f"threshold {name} {value}; expected {wanted}")
 
 
 THRESHOLDS = Thresholds()

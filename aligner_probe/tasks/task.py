@@ -113,10 +113,10 @@ class Task:
     def split(self, validation: float | int, seed: int) -> "tuple[Task, Task]":
         """A training and a validation part, drawn by `seed`; each keeps the order of the file.
 
-        Examples of one group, and examples with one prompt, stay together, so nothing asked in validation was
-        trained; with a constant prompt, those with one completion do. `validation` is a share below 1 or a number of
-        examples. As many whole groups are taken as fit into it, in an order drawn at random; where none fits, the
-        smallest.
+        Examples of one group, and examples with one prompt (white space aside), stay together, so nothing asked in
+        validation was trained; with a constant prompt, those with one completion do. `validation` is a share below 1 or
+        a number of examples. As many whole groups are taken as fit into it, in an order drawn at random; where none
+        fits, the smallest.
 
         Raises AlignerProbeError where all examples belong together, or `validation` leaves a part empty.
         """
@@ -165,6 +165,11 @@ class Task:
         )
 
 
+def as_read(text: str) -> str:
+    """A text as a reader would compare it with another: runs of white space are one space."""
+    return " ".join(text.split())
+
+
 def _units(examples: Sequence[Example | Preference], constant_prompt: bool) -> list[list[int]]:
     """Indices of the examples that must stay together, each list in order: linked by a group or by a prompt."""
     parent = list(range(len(examples)))
@@ -177,7 +182,7 @@ def _units(examples: Sequence[Example | Preference], constant_prompt: bool) -> l
 
     first: dict[tuple[str, str], int] = {}
     for index, example in enumerate(examples):
-        same = example.completion if constant_prompt and isinstance(example, Example) else example.prompt
+        same = as_read(example.completion if constant_prompt and isinstance(example, Example) else example.prompt)
         links = [("text", same)] if example.group is None else [("text", same), ("group", example.group)]
         for link in links:
             one, other = root(first.setdefault(link, index)), root(index)

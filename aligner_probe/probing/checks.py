@@ -1,0 +1,71 @@
+"""What is refused before anything is trained: by what the references themselves are wrong, and what does not fit."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.guessing import Scorer
+from aligner_probe.evaluation.scorers import TextScorer
+from aligner_probe.probing.arms import PROMPT_TUNING
+from aligner_probe.probing.bench import Bench
+from aligner_probe.probing.methods import METHODS
+from aligner_probe.probing.splitting import Parts
+from aligner_probe.probing.thresholds import THRESHOLDS
+from aligner_probe.tasks.encoding import decoded, prompt_ids
+from aligner_probe.tasks.task import Task
+
+
+def check_scorer(scorer: Scorer, parts: Parts) -> None:
+    """Raise AlignerProbeError where even the references would not count as learned."""
+    for part in (parts.validation, parts.test):
+        share, worst = _share_right(scorer, part, [example.completion for example in part.examples])
+        if share < THRESHOLDS.learned:
+            raise AlignerProbeError(
+                f"by {scorer!r} the references of {part.name} themselves score {share:.2f}, for instance "
+                f"{part.examples[worst].completion[:60]!r}, and {THRESHOLDS.learned:g} is expected of a model that has "
+                "learned it; give a scorer that accepts them. A pattern must fit the whole answer"
+            )
+
+
+def check_tokens(bench: Bench) -> None:
+    """Raise AlignerProbeError where the base's tokenizer cannot write the references, or its context is too short."""
+    positions = METHODS[PROMPT_TUNING].options["n_tokens"] if PROMPT_TUNING in bench.budget.arms else 0
+    tokenizer = bench.model.tokenizer
+    for part in (bench.parts.validation, bench.parts.test):
+        wanted = [example.completion for example in part.examples]
+        ids = tokenizer(wanted, add_special_tokens=False)["input_ids"]
+        said = [decoded(tokenizer, row) for row in ids]
+        share, worst = _share_right(bench.scorer, part, said)
+        if share < THRESHOLDS.learned:
+            lost = Counter("".join(wanted)) - Counter("".join(said))
+            signs = "".join(sign for sign, _ in lost.most_common(20) if not sign.isspace())
+            raise AlignerProbeError(
+                f"the base's tokenizer does not give back the references of {part.name}: {wanted[worst][:60]!r} comes "
+                f"back as {said[worst][:60]!r}, so that they score {share:.2f}, and {THRESHOLDS.learned:g} is expected "
+                f"of a model that has learned it; characters it loses: {signs or 'none but white space'}. Take a base "
+                "that knows them, or leave them out"
+            )
+        room = bench.room(part, positions)
+        long = [
+            (example, len(row))
+            for example, row in zip(part.examples, prompt_ids(tokenizer, part.prompts), strict=True)
+            if len(row) > room
+        ]
+        if long:
+            example, n = long[0]
+            raise AlignerProbeError(
+                f"{len(long)} of {len(part)} prompts to ask are too long, the first on line {example.line} with {n} "
+                f"tokens ({example.prompt[:40]!r}): {room} fit into the context of {bench.model.cfg.n_ctx} beside the "
+                f"longest answer{f' and {positions} positions of {PROMPT_TUNING}' if positions else ''}; leave them "
+                "out, or take a base with a longer context"
+            )
+
+
+def _share_right(scorer: Scorer, part: Task, said: Sequence[str]) -> tuple[float, int]:
+    """The strict score of texts, and which is the worst; 1 where no text is scored."""
+    if not isinstance(scorer, TextScorer):
+        return 1.0, 0
+    found = scorer.score(said, part.examples)
+    return found.mean("strict"), int(np.argmin(found.strict))
