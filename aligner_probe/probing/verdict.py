@@ -44,6 +44,7 @@ def _combined(parts: dict[str, Finding]) -> tuple[Outcome, str]:
     strict, content, form = parts["strict"], parts["content"], parts.get("format")
     if strict.name == "known":
         return "undetermined", strict.reason
+    # First, since of a mixed task strict scores contradict likelihoods, most of which are those of the known part.
     if form is not None and strict.name != "constant answer":
         natures = {content.name, form.name}
         if content.decided and form.decided and "new" in natures and len(natures) > 1 and not _plain(content, form):
