@@ -159,6 +159,18 @@ def test_committed_results_are_of_this_panel_and_confuse_nothing(budget):
     assert found["auc_R1_general_tasks"] >= 0.98
 
 
+def test_a_committed_draw_is_judged_by_cuts_that_it_had_no_part_in(tmp_path):
+    content = committed("standard-draw1")
+    assert (content["draw"], content["calibrated"]) == (1, None)
+    draw_panel(content["draw"], tmp_path)
+    for row in content["tasks"]:
+        assert row["sha256"]["test"] == sha256(tmp_path / row["task"] / "test.jsonl")
+        assert row["cuts"] == {"F": THRESHOLDS.F_cut, "R1": THRESHOLDS.R1_cut}
+    found = content["summary"]
+    assert found["called_new_but_form_or_latent"] == found["called_form_or_latent_but_new"] == []
+    assert found["controls_called_form_latent_or_new"] == []
+
+
 def test_committed_open_tasks_set_no_cuts():
     content = committed("standard-open")
     assert [row["task"] for row in content["tasks"]] == [known.name for known in known_tasks(natures=("open",))]
