@@ -75,7 +75,7 @@ def peak_of(adapter, step, times=3):
     ("name", "low", "high"),
     [
         ("llama_gqa", 0.9, 1.3),
-        ("neox", 0.7, 1.75),
+        pytest.param("neox", 0.7, 1.75, marks=pytest.mark.slow),
         *(pytest.param(name, 0.7, 1.65, marks=pytest.mark.slow) for name in ("gpt2", "gemma2")),
     ],
 )

@@ -119,7 +119,7 @@ def test_a_control_of_few_items_is_none(tmp_path):
 def with_full(tmp_path):
     """A probe in which LoRA has not learned, so that full fine-tuning is tried, on shuffled answers too."""
     arms = ("aligner-1", LORA_8, "aligner-1-shuffled", REFERENCE_SHUFFLED, FULL, FULL_SHUFFLED)
-    probe = tiny(arms=arms, reference_steps=40)
+    probe = tiny(arms=arms)
     result = carry_out_probe(probe, tmp_path, show_progress=False)
     return probe, result
 

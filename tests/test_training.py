@@ -240,7 +240,7 @@ torch.save(dict(adapter.named_parameters()), {result!r})
 """
 
 
-@pytest.mark.parametrize("kind", ["sft", "preference"])
+@pytest.mark.parametrize("kind", ["sft", pytest.param("preference", marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path, kind):
     tests = str(Path(__file__).parent)
 
