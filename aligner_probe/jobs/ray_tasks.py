@@ -9,8 +9,10 @@ another it begins anew, to the same numbers. A base that is named by a folder mu
 import functools
 import os
 import shutil
+import signal
 import socket
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +37,8 @@ RETRIES = 3
 PATIENCE = 5
 #: Seconds that a run has to stop by itself, and clean up, on a node that may be busy.
 STOPPING = 20
+#: Seconds after which a run that has not stopped is asked again.
+ASKED_AGAIN = 2
 #: A finished job's folders: files by path, by the folder's name.
 Folders = dict[str, dict[str, bytes]]
 
@@ -91,11 +95,20 @@ class RayTasks:
                 [done], _ = ray.wait(list(waiting), num_returns=1)
                 yield waiting.pop(done), self._written(done, out)
         finally:
-            left = list(waiting)
-            for force in (False, True):  # asked to stop, which cleans up; then made to
-                for one in left:
-                    ray.cancel(one, force=force)
-                _, left = ray.wait(left, num_returns=len(left), timeout=STOPPING) if left else ((), ())
+            self._stop(list(waiting))
+
+    def _stop(self, left: list[Any]) -> None:
+        """Ask tasks to stop, which cleans up; then make them."""
+        ray, until = self._ray, time.monotonic() + STOPPING
+        while left and time.monotonic() < until:
+            # Again, since a task that is on its way to its worker does not hear it.
+            for one in left:
+                ray.cancel(one, force=False)
+            _, left = ray.wait(left, num_returns=len(left), timeout=ASKED_AGAIN)
+        for one in left:
+            ray.cancel(one, force=True)
+        if left:
+            ray.wait(left, num_returns=len(left), timeout=STOPPING)
 
     @cached_property
     def _ray(self) -> ModuleType:
@@ -182,8 +195,10 @@ def _on_node(
     try:
         return tried(_made, _fetched(*where), (make, job, given, folder))
     finally:
-        # A killed worker does not get here: the next try finds its state.
+        # A killed worker does not get here: the next try finds its state. To be asked again must not break this off.
+        asked = signal.signal(signal.SIGINT, signal.SIG_IGN)
         shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(signal.SIGINT, asked)
 
 
 @functools.lru_cache(maxsize=1)
