@@ -352,6 +352,9 @@ def test_train_and_test_that_share_a_prompt(tmp_path):
         load_splits(tmp_path)
     with pytest.raises(AlignerProbeError, match="a prompt that was trained"):
         load_splits(tmp_path / "train.jsonl", test)
+    write(test, [{"prompt": " b\n", "completion": "y"}])  # as `split` reads it, the same prompt
+    with pytest.raises(AlignerProbeError, match=r"1 of 1 test .* line 2 of"):
+        load_splits(tmp_path)
     write(test, [{"prompt": "d", "completion": "x"}])
     train, held_out = load_splits(tmp_path)
     assert (len(train), len(held_out), train.name, held_out.name) == (4, 1, tmp_path.name, tmp_path.name)

@@ -10,7 +10,7 @@ from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks import formats
 from aligner_probe.tasks.formats import BadRow, Options, Preferred, Unusable
 from aligner_probe.tasks.panel import panel_task
-from aligner_probe.tasks.task import Dropped, Example, Preference, Task
+from aligner_probe.tasks.task import Dropped, Example, Preference, Task, as_read
 from aligner_probe.tasks.templates import fields_of
 
 MAX_FILE_BYTES = 2**30
@@ -134,7 +134,7 @@ def refuse_shared(train: Task, test: Task) -> None:
     constant = train.has_constant_prompt and test.has_constant_prompt
 
     def asked(example: Example | Preference) -> str:
-        return example.completion if constant and isinstance(example, Example) else example.prompt
+        return as_read(example.completion if constant and isinstance(example, Example) else example.prompt)
 
     trained: dict[str, int | None] = {}
     for example in train.examples:
