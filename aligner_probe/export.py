@@ -17,7 +17,8 @@ exports:
   steering   the same as one vector a layer, for TransformerLens or forward hooks. Needs --model
   peft       a PEFT folder: LoRA; LLaMA-Adapter and Aligner with one gate a layer
   lit-llama  a .pth with the authors' names: any Aligner or LLaMA-Adapter
-  native     this project's folder: any Aligner or LLaMA-Adapter, from any format
+  native     this project's folder: any Aligner or LLaMA-Adapter, from any format; LoRA
+             from PEFT's, with --model
 
 example:
   python -m aligner_probe.export published:metamath-10-7b --to native --out out/metamath10

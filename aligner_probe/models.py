@@ -5,11 +5,15 @@ one and the same token would mean something else in every layer.
 """
 
 import hashlib
+import logging
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.artifacts import MICROWORLD, microworld_folder
@@ -19,6 +23,11 @@ from aligner_probe.overlay import overlay
 
 #: Numbers of each tensor that enter the fingerprint: enough to tell models apart, quick on seven billion.
 FINGERPRINT_NUMBERS = 4096
+#: From here on, of a million numbers, whole rows are stepped over.
+LONG_STEP = 256
+#: A folder that holds any of these has a tokenizer; of which kind, transformers finds out. (Asked without looking, it
+#: makes an empty GPT-2 tokenizer of no file at all.)
+TOKENIZERS = ("tokenizer*", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 #: Modules whose weights a bridge keeps but no longer reads: GPT-2's, NeoX's and Phi-3's fused projections.
 FUSED = (".qkv", ".gate_up_proj")
 
@@ -36,49 +45,163 @@ def load_model(
     attached where the folder has one), a Hugging Face model (wrapped in place, in its own precision and on its own
     device unless `device` is given) or a bridge. `fast` computes attention and norms with Hugging Face's kernels in
     the families of `overlay.FAST`; False leaves all of it to TransformerLens (a bridge stays as it is either way).
-    Raises AlignerProbeError for a damaged or missing micro-world, a bridge whose weights were processed, an
-    architecture outside `hooks.FAMILIES`, a bridge whose weights were processed, or a model that cannot be found;
-    before any weight is read where that is possible.
+    Raises AlignerProbeError for a device that is not there, a damaged or missing micro-world, a bridge whose weights
+    were processed, an architecture outside `hooks.FAMILIES`, or a model that cannot be found, is damaged, or lacks
+    weights; before any weight is read where that is possible.
     """
+    if device is not None:
+        _check_device(device)
     if isinstance(name_or_path, TransformerBridge):
         return freeze(check_raw(name_or_path))
     if isinstance(name_or_path, nn.Module):
         model, tokenizer, name = name_or_path, None, type(name_or_path).__name__
         architecture = type(model).__name__
         family_of(architecture)
+        as_stored = None
     else:
         name = str(name_or_path)
-        model, tokenizer, architecture = _read(str(microworld_folder()) if name == MICROWORLD else name, dtype)
-    if device is not None:
-        model = model.to(device)
-    return _bridge(model.eval(), architecture, tokenizer, name, fast)
-
-
-def _read(name: str, dtype: torch.dtype) -> tuple[nn.Module, object, str]:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    local = Path(name).is_dir()
-    try:
-        config = AutoConfig.from_pretrained(name, local_files_only=local)
+        config = read_config(name)
         architecture = (config.architectures or ["none named in config.json"])[0]
         family_of(architecture)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, local_files_only=local)
-    except (OSError, ValueError) as error:
-        said = str(error).splitlines()[0]
+        as_stored = _fingerprint_as_stored(name, config, dtype)
+        model, tokenizer = load_plain(name, dtype), load_tokenizer(name)
+    if device is not None:
+        model = model.to(device)
+    bridge = _bridge(model.eval(), architecture, tokenizer, name, fast)
+    if as_stored is not None:
+        bridge.__dict__["_aligner_probe_as_stored"] = (_digest(_weights(bridge)), as_stored)
+    return bridge
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:  # RuntimeError, AssertionError, ImportError, ..., by the kind of device
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        there += ["mps"] if torch.backends.mps.is_available() else []
         raise AlignerProbeError(
-            f"cannot load a model from {name!r} ({said}); expected a Hugging Face hub id, or a local folder with "
-            "config.json and weights"
+            f"device {str(device)!r} cannot be used on this machine by torch {torch.__version__}; expected one of "
+            f"{', '.join(there)}"
         ) from error
-    return model, _tokenizer(name, local), architecture
 
 
-def _tokenizer(name: str, local: bool) -> object:
-    """The tokenizer beside a model, or None where a local folder has none."""
+def place_of(name: str | Path) -> str:
+    """What transformers knows a base by: the folder of "microworld", any other name itself."""
+    return str(microworld_folder()) if str(name) == MICROWORLD else str(name)
+
+
+def said_by(error: Exception) -> str:
+    """What an error of another library says, in part of a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
+
+
+def read_config(name: str | Path) -> Any:
+    """A model's config.json. Raises AlignerProbeError where there is none that transformers takes."""
+    from transformers import AutoConfig
+
+    place = place_of(name)
+    try:
+        return AutoConfig.from_pretrained(place, local_files_only=Path(place).is_dir())
+    except Exception as error:  # OSError, ValueError, errors of huggingface_hub's own for a value of the wrong type
+        raise _not_a_model(place, error) from error
+
+
+def load_plain(name: str | Path, dtype: torch.dtype) -> nn.Module:
+    """A Hugging Face model of which every number was read from its weights.
+
+    Raises AlignerProbeError where it cannot be read, or where weights are missing or of other sizes than config.json
+    says: transformers would go on with random ones.
+    """
+    from transformers import AutoModelForCausalLM
+
+    place = place_of(name)
+    with _report_held_back():
+        try:
+            model, found = AutoModelForCausalLM.from_pretrained(
+                place,
+                dtype=dtype,
+                local_files_only=Path(place).is_dir(),
+                ignore_mismatched_sizes=True,  # told below, by name
+                output_loading_info=True,
+            )
+        except Exception as error:  # OSError, ValueError, SafetensorError, RuntimeError, UnpicklingError, ...
+            raise _not_a_model(place, error) from error
+        # Tied weights are not among the missing ones, and left-over buffers are only unexpected.
+        wrong = [f"{key} {tuple(there)}, {tuple(here)} by config.json" for key, there, here in found["mismatched_keys"]]
+        if wrong:
+            raise AlignerProbeError(
+                f"{place} has weights of other sizes than its config.json says: {_few(wrong)}; expected both of one "
+                "model: copy or download it again"
+            )
+        if found["missing_keys"]:
+            raise AlignerProbeError(
+                f"{place} has no numbers for {_few(found['missing_keys'])}, and random ones would be no base; expected "
+                f"all weights of a {type(model).__name__}: copy or download them again"
+            )
+    return model
+
+
+def _few(names: list[str] | set[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(sorted(names)[:3]) + more
+
+
+@contextmanager
+def _report_held_back() -> Iterator[None]:
+    """transformers' table of what it found is logged only where nothing is raised, which says it in a line."""
+    held: list[logging.LogRecord] = []
+
+    def hold(record: logging.LogRecord) -> bool:
+        held.append(record)
+        return False
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(hold)
+    try:
+        yield
+    finally:
+        logger.removeFilter(hold)
+    for record in held:
+        logger.handle(record)
+
+
+def _not_a_model(place: str, error: Exception) -> AlignerProbeError:
+    return AlignerProbeError(
+        f"cannot load a model from {place!r} ({said_by(error)}); expected a Hugging Face hub id, or a local folder "
+        "with config.json and weights, neither of them cut short"
+    )
+
+
+def load_tokenizer(name: str | Path) -> Any:
+    """The tokenizer beside a model, or None where a local folder has none.
+
+    Raises AlignerProbeError where there is one that transformers cannot read.
+    """
     from transformers import AutoTokenizer
 
-    if local and not any(Path(name).glob("tokenizer*")):
+    place = place_of(name)
+    local = Path(place).is_dir()
+    if local and not any(found for pattern in TOKENIZERS for found in Path(place).glob(pattern)):
         return None
-    return AutoTokenizer.from_pretrained(name, local_files_only=local)
+    try:
+        return AutoTokenizer.from_pretrained(place, local_files_only=local)
+    except Exception as error:  # the tokenizers library raises bare Exceptions; KeyError, ValueError, ...
+        raise AlignerProbeError(
+            f"cannot read the tokenizer of {place!r} ({said_by(error)}); copy or download its files again, or take "
+            "them away to go without one"
+        ) from error
+
+
+def _fingerprint_as_stored(name: str, config: Any, dtype: torch.dtype) -> str | None:
+    """The fingerprint of a base that is to be read in float16, from its numbers in their own precision.
+
+    A number rounded to float16 and from there to bfloat16 is not the number rounded to bfloat16 at once. None where
+    the base in `dtype` has its fingerprint still.
+    """
+    stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    if dtype != torch.float16 or stored == torch.float16:
+        return None
+    return fingerprint(load_model(name, dtype=stored))
 
 
 def _bridge(model: nn.Module, architecture: str, tokenizer: object, name: str, fast: bool) -> TransformerBridge:
@@ -153,18 +276,38 @@ def n_base_parameters(model: TransformerBridge) -> int:
 def fingerprint(model: TransformerBridge) -> str:
     """SHA-256 over evenly drawn numbers of every weight, rounded to bfloat16: one for a base in any precision.
 
-    Kept on the bridge while no weight is replaced or written into.
+    A base that `load_model` read in float16 keeps the one of its numbers as stored, as long as they are the ones it
+    read. Kept on the bridge while no weight is replaced or written into.
     """
-    weights = sorted(model.original_model.state_dict().items())
+    weights = _weights(model)
     now = [(name, tensor.data_ptr(), tensor._version) for name, tensor in weights]
     then, found = model.__dict__.get("_aligner_probe_fingerprint", (None, ""))
     if now == then:
         return found
+    found = _digest(weights)
+    in_float16, as_stored = model.__dict__.get("_aligner_probe_as_stored", ("", ""))
+    if found == in_float16:
+        found = as_stored
+    model.__dict__["_aligner_probe_fingerprint"] = (now, found)
+    return found
+
+
+def _weights(model: TransformerBridge) -> list[tuple[str, Tensor]]:
+    return sorted(model.original_model.state_dict().items())
+
+
+def _digest(weights: list[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
     for name, tensor in weights:
-        flat = tensor.reshape(-1)
-        drawn = flat[:: max(1, flat.numel() // FINGERPRINT_NUMBERS)].to(torch.bfloat16)
+        drawn = tensor.reshape(-1)[:: _step(tensor)].to(torch.bfloat16)
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(drawn.contiguous().view(torch.int16).cpu().numpy().tobytes())
-    model.__dict__["_aligner_probe_fingerprint"] = (now, digest.hexdigest())
     return digest.hexdigest()
+
+
+def _step(tensor: Tensor) -> int:
+    """From one drawn number to the next: in a large matrix one that sees all columns, so none that divides its rows."""
+    step, row = max(1, tensor.numel() // FINGERPRINT_NUMBERS), tensor.shape[-1] if tensor.ndim > 1 else 1
+    while step >= LONG_STEP and math.gcd(step, row) > 1:
+        step += 1
+    return step

@@ -1,8 +1,9 @@
 """The export command: what it prints, and that a mistake is one line, exit code 2, and nothing on the disk."""
 
+import pytest
 import torch
 from test_exactness import opened
-from test_export_merged import base_folder
+from test_export_merged import base_folder, word_tokenizer
 from tiny import bridge
 
 import aligner_probe as ap
@@ -64,8 +65,8 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys):
         ([ten, "--to", "merged", "--model", "x", "--out", out], "aligner with 10 tokens cannot be merged"),
         ([ten, "--to", "peft", "--out", out], "have a gate of its own for each head"),
         ([one, "--to", "merged", "--out", out], "--model M, a hub id or a folder"),
-        ([one, "--to", "merged", "--model", str(tmp_path / "nowhere"), "--out", out], "cannot read a model's config"),
-        ([one, "--to", "merged", "--model", one, "--out", out], "cannot read a model's config"),
+        ([one, "--to", "merged", "--model", str(tmp_path / "nowhere"), "--out", out], "cannot load a model from"),
+        ([one, "--to", "merged", "--model", one, "--out", out], "cannot load a model from"),
         ([lora, "--to", "lit-llama", "--out", out], "LoRA has no prefix"),
         ([lora, "--to", "merged", "--model", "x", "--out", out], "export it to peft"),
         ([str(tmp_path / "none"), "--to", "native", "--out", out], "does not exist"),
@@ -78,3 +79,28 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys):
         assert says in error, error
         assert error.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "says"), [("model.safetensors", "cannot load a model"), ("tokenizer.json", "cannot read the tokenizer")]
+)
+@pytest.mark.parametrize("to", ["merged", "steering"])
+def test_a_damaged_base_is_one_line(to, file, says, tmp_path, capsys):
+    base = base_folder("llama_gqa", tmp_path)
+    word_tokenizer(base)
+    adapter = save_adapter(opened(Aligner(load_model(base), 1, 1)), tmp_path / "adapter")
+    (base / file).write_bytes((base / file).read_bytes()[:100])
+    assert run(export.main, [str(adapter), "--to", to, "--model", str(base), "--out", str(tmp_path / "out")]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert says in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", [Aligner, LoRA])
+def test_the_folder_of_a_run_names_the_adapter_in_it(kind, tmp_path, capsys):
+    save_adapter(kind(bridge("llama_gqa"), 1, start_layer=1), tmp_path / "run" / "adapter")
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    for to in ("lit-llama", "peft", "steering"):
+        arguments = [str(tmp_path / "run"), "--to", to, "--model", "x", "--out", str(tmp_path / "out")]
+        assert run(export.main, arguments) == 2
+        assert f"Name {tmp_path / 'run' / 'adapter'}, the checkpoint inside it" in capsys.readouterr().err

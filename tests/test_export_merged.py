@@ -183,6 +183,19 @@ def test_bfloat16_as_the_base_is_stored(tmp_path):
     assert export_adapter(folder, "merged", tmp_path / "f32", model=base, dtype=torch.float32).merge.dtype == "float32"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_float16_of_a_base_stored_otherwise(dtype, tmp_path):
+    base, ids = tmp_path / "base", tokens()
+    plain("llama_gqa", dtype).save_pretrained(base)
+    adapter = opened(Aligner(load_model(base), 1, 1), size=0.3)
+    folder = save_adapter(adapter, tmp_path / "adapter")
+    done = export_adapter(folder, "merged", tmp_path / "out", model=base, dtype=torch.float16)
+    assert done.merge.dtype == "float16"
+    with adapter.attached():
+        expected = adapter.model(ids)
+    assert (loaded(tmp_path / "out", torch.float16)(ids).logits - expected).abs().max() < 0.02 * expected.abs().max()
+
+
 def word_tokenizer(folder):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -277,6 +290,26 @@ def test_another_base_is_found_out(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
     # forced, the adapter and the merged model are both of the other base, and agree
     assert export_adapter(folder, "merged", tmp_path / "out", model=base, force=True).merge.same_greedy_tokens == 32
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"vocab_size": 62}, "vocab_size 62 there and 61 here"),
+        ({"num_hidden_layers": 3, "intermediate_size": 60}, "num_hidden_layers 3 .*, intermediate_size 60"),
+    ],
+)
+@pytest.mark.parametrize("to", ["merged", "steering"])
+def test_a_base_of_other_sizes_is_told_by_them(to, other, says, tmp_path):
+    from transformers import LlamaConfig
+
+    config = LlamaConfig(**plain("llama_gqa").config.to_dict() | other | {"architectures": ["LlamaForCausalLM"]})
+    config.save_pretrained(tmp_path / "base")
+    with pytest.raises(AlignerProbeError, match=says):
+        export_adapter(opened(Aligner(bridge("llama_gqa"), 1, 1)), to, tmp_path / "out", model=tmp_path / "base")
+    plain("gpt2").save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(AlignerProbeError, match="GPT2LMHeadModel there and LlamaForCausalLM here"):
+        export_adapter(opened(Aligner(bridge("llama_gqa"), 1, 1)), to, tmp_path / "out", model=tmp_path / "gpt2")
 
 
 def test_no_room_is_said_before_anything_is_written(tmp_path, monkeypatch):

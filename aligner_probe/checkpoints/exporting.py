@@ -6,7 +6,7 @@
 | steering | one vector a layer | the same | yes |
 | peft | a PEFT folder: LoRA, or AdaptionPrompt | LoRA; prefixes with one gate a layer | no |
 | lit-llama | a `.pth` with the authors' names | Aligner, LLaMA-Adapter | no |
-| native | this project's folder | Aligner, LLaMA-Adapter | no |
+| native | this project's folder | Aligner, LLaMA-Adapter; LoRA | LoRA: yes |
 """
 
 from dataclasses import dataclass
@@ -20,15 +20,20 @@ from aligner_probe.adapters import Adapter, LoRA, OutputBias
 from aligner_probe.adapters.constant import check_constant, constant_shifts
 from aligner_probe.adapters.prefix import PrefixAdapter
 from aligner_probe.checkpoints import lit_llama, lora, merged, native, peft, peft_lora, steering
-from aligner_probe.checkpoints.adapters import load_adapter
+from aligner_probe.checkpoints.adapters import load_adapter, save_adapter
 from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import PUBLISHED, load_checkpoint
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import sha256
-from aligner_probe.models import architecture_of, fingerprint, load_model
+from aligner_probe.models import architecture_of, fingerprint, load_model, read_config
 
 FORMATS = ("merged", "steering", "peft", "lit-llama", "native")
 NEEDS_BASE = ("merged", "steering")
+#: What a base's config.json says that its adapters depend on.
+SIZES = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *("intermediate_size", "vocab_size"),
+)
 #: Tokens that the merged model is held against its adapter on are drawn with this seed.
 SEED = 0
 
@@ -56,9 +61,9 @@ def export_adapter(
     """Write an adapter in another tool's form, one of `FORMATS`, whole or not at all.
 
     `source` is an adapter, or whatever `load_adapter` reads. `model` is the plain base (hub id or folder), needed for
-    merged and, where `source` is no adapter, for steering; `dtype` its precision (default: as it is stored). `force`
-    and `reading` as for `load_adapter`. Raises AlignerProbeError where there is no exact form, before any weights of
-    the base are read.
+    merged and, where `source` is no adapter, for steering and a native LoRA; `dtype` its precision (default: as it is
+    stored). `force` and `reading` as for `load_adapter`. Raises AlignerProbeError where there is no exact form, or
+    where `model` has other sizes than the base that an adapter is on, before any weights of the base are read.
     """
     if to not in FORMATS:
         raise AlignerProbeError(f"no export is named {to!r}; expected one of {', '.join(FORMATS)}")
@@ -68,6 +73,8 @@ def export_adapter(
     if to in NEEDS_BASE:
         return _constant(source, to, out, model, dtype, force, reading)
     if isinstance(source, LoRA) or (not isinstance(source, Adapter) and _lora_config(source)):
+        if to == "native":
+            return _native_lora(source, out, model, dtype, force)
         if to != "peft":
             raise AlignerProbeError(f"LoRA has no prefix, so no form in {to}; export it to peft")
         return _lora(source, out, model)
@@ -146,6 +153,27 @@ def _lora(source: str | Path | LoRA, out: Path, model: str | Path | None) -> Exp
     return Export("peft", path, (repr(checkpoint),))
 
 
+def _native_lora(
+    source: str | Path | LoRA, out: Path, model: str | Path | None, dtype: torch.dtype | None, force: bool
+) -> Export:
+    """The native format records the base, which PEFT's folder only names: so it is attached to one first."""
+    if isinstance(source, LoRA):
+        return Export("native", save_adapter(source, out), (_said_of(source),))
+    if model is None:
+        raise AlignerProbeError(
+            "a native LoRA records the base that it fits, which PEFT's does not: --model M, a hub id or a folder"
+        )
+    base = load_model(model, dtype=_precision(dtype, read_config(model)))
+    adapter = load_adapter(source, base, force=force)
+    path = save_adapter(adapter, out)
+    return Export("native", path, (_said_of(adapter), f"its sizes fit {model}, which is recorded as its base"))
+
+
+def _said_of(adapter: LoRA) -> str:
+    precision = dtype_name(next(adapter.parameters()).dtype)
+    return f"lora of rank {adapter.config.r}: {adapter.n_parameters:,} numbers in {precision}"
+
+
 def _adaption_prompt(
     source: str | Path | Adapter,
     checkpoint: PrefixCheckpoint,
@@ -155,7 +183,7 @@ def _adaption_prompt(
 ) -> Export:
     base = None
     if model is not None:
-        peft.check_base(_base_config(model), checkpoint)
+        peft.check_base(read_config(model), checkpoint)
         base = str(model)
     elif isinstance(source, Adapter):
         peft.check_base(source.model.original_model.config, checkpoint)
@@ -195,15 +223,17 @@ def _constant(
     in_memory = isinstance(source, Adapter)
     if model is None and (to == "merged" or not in_memory):
         raise AlignerProbeError(f"{to} needs the base that the adapter is for: --model M, a hub id or a folder")
-    config = None if model is None else _base_config(model)
+    config = None if model is None else read_config(model)
+    if in_memory and config is not None:
+        _check_sizes(config, source.model, model)
     if to == "merged":
         merged.target_config(config)
     if in_memory:
         adapter = source
         dtype = dtype or next(adapter.model.original_model.parameters()).dtype
     else:
-        dtype = dtype or (config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32)
-        adapter = load_adapter(source, load_model(str(model), dtype=dtype), force=force, **reading)
+        dtype = _precision(dtype, config)
+        adapter = load_adapter(source, load_model(model, dtype=dtype), force=force, **reading)
     shifts = constant_shifts(adapter)
     norms = [float(shift.norm()) for shift in shifts.values()]
     said = (
@@ -239,15 +269,19 @@ def _steering(bridge: TransformerBridge, shifts: dict, out: Path, origin: dict[s
     return steering.write(out, shifts, architecture=architecture, parallel=parallel, origin=origin)
 
 
-def _base_config(model: str | Path) -> Any:
-    """Raises AlignerProbeError where there is no such model."""
-    from transformers import AutoConfig
+def _precision(asked: torch.dtype | None, config: Any) -> torch.dtype:
+    """What a base is read in: as asked for, or else as it is stored."""
+    return asked or (config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32)
 
-    name = str(model)
-    try:
-        return AutoConfig.from_pretrained(name, local_files_only=Path(name).is_dir())
-    except (OSError, ValueError) as error:
+
+def _check_sizes(config: Any, bridge: TransformerBridge, model: str | Path) -> None:
+    """Raises AlignerProbeError where `model` cannot be the base that an adapter is on; its numbers are compared later,
+    by what the two do."""
+    own = bridge.original_model.config
+    pairs = {name: (getattr(config, name, None), getattr(own, name, None)) for name in SIZES}
+    pairs = {"architecture": ((config.architectures or [None])[0], architecture_of(bridge))} | pairs
+    differ = [f"{name} {there} there and {here} here" for name, (there, here) in pairs.items() if there != here]
+    if differ:
         raise AlignerProbeError(
-            f"cannot read a model's config.json at {name!r} ({str(error).splitlines()[0]}); expected a hub id, or a "
-            "local folder"
-        ) from error
+            f"{model} is not the base that this adapter is on: {', '.join(differ)}; name the adapter's own base"
+        )

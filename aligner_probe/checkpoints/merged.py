@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from aligner_probe.checkpoints.prefix import dtype_name
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import whole
+from aligner_probe.models import load_plain, load_tokenizer, place_of
 from aligner_probe.versions import versions
 
 PROVENANCE = "merged_from.json"
@@ -32,6 +33,8 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "vocab.json",
     "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
     "merges.txt",
     "chat_template.jinja",
     "chat_template.json",
@@ -207,15 +210,15 @@ def write(
     """Write the merged model of the plain model at `base` (hub id or folder), load it, hold it against `hooked`.
 
     `hooked` is what the adapter does on its hooks with the same seed. The folder appears only where both agree.
-    Raises AlignerProbeError as `target_config` and `compare`, or where the folder exists or cannot be written.
+    Raises AlignerProbeError as `target_config`, `compare` and `load_plain`, or where the folder exists or cannot be
+    written.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
-    folder, base = Path(folder), str(base)
+    folder, base = Path(folder), place_of(base)
     local = Path(base).is_dir()
     with whole(folder) as new:
-        merged = merge(AutoModelForCausalLM.from_pretrained(base, dtype=dtype, local_files_only=local), shifts)
+        merged = merge(load_plain(base, dtype), shifts)
         _check_room(folder, sum(parameter.nbytes for parameter in merged.parameters()))
         try:
             merged.save_pretrained(new)
@@ -223,9 +226,9 @@ def write(
             raise AlignerProbeError(f"cannot write to {folder}: {error}; make room, or name another place") from error
         _copy_beside(base, new, local)
         del merged
-        plain = AutoModelForCausalLM.from_pretrained(new, dtype=dtype, local_files_only=True).eval()
+        plain = load_plain(new, dtype).eval()
         report = compare(hooked, observe(plain, seed), architecture=type(plain).__name__, dtype=dtype, seed=seed)
-        _check_tokenizer(base, new, local)
+        _check_tokenizer(base, new)
         content = origin | {"base": base, "merge": asdict(report), "versions": versions(["torch", "transformers"])}
         (new / PROVENANCE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return report
@@ -249,16 +252,13 @@ def _copy_beside(base: str, new: Path, local: bool) -> None:
             shutil.copyfile(found, new / name)
 
 
-def _check_tokenizer(base: str, new: Path, local: bool) -> None:
+def _check_tokenizer(base: str, new: Path) -> None:
     """Another architecture's name in config.json may choose another tokenizer class: it must still cut alike."""
-    from transformers import AutoTokenizer
-
     if not any((new / name).is_file() for name in TOKENIZER_FILES):
         return
     text = "Once upon a time, 12 + 34 = 46.\n\tNaïve “quotes”, UPPER lower."
     before, after = (
-        AutoTokenizer.from_pretrained(place, local_files_only=here)(text)["input_ids"]
-        for place, here in ((base, local), (new, True))
+        None if tokenizer is None else tokenizer(text)["input_ids"] for tokenizer in map(load_tokenizer, (base, new))
     )
     if before != after:
         raise AlignerProbeError(

@@ -166,6 +166,9 @@ def _candidates(folder: Path) -> tuple[list[Path], list[Skipped]]:
 
 def _not_a_checkpoint_folder(folder: Path) -> str:
     inside = sorted(entry.name for entry in folder.iterdir())
+    checkpoints = [folder / name for name in inside if (folder / name / native.CONFIG).is_file()]
+    if len(checkpoints) == 1:
+        return f"is no checkpoint folder itself (a run's?). Name {checkpoints[0]}, the checkpoint inside it"
     found = f"holds {', '.join(inside[:4])}{', …' * (len(inside) > 4)}" if inside else "is empty"
     return (
         f"is no checkpoint folder: it {found}; expected {native.WEIGHTS} with {native.CONFIG}. Name a checkpoint "
