@@ -18,6 +18,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def free_bytes(place: Path) -> int:
+    """What the disk has left where `place` is, or would be."""
+    there = next(one for one in (place.absolute(), *place.absolute().parents) if one.exists())
+    return shutil.disk_usage(there).free
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
     """Make `folder` where it is not there; if the block fails and left nothing in it, it goes again."""

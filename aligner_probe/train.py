@@ -4,13 +4,14 @@ python -m aligner_probe.train --model M --task T --method aligner --n-tokens 1 -
 """
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aligner_probe.commands import Parser, run
+from aligner_probe.commands import Parser, positive, run
 from aligner_probe.errors import AlignerProbeError
 
 #: Methods, and which of the options below each takes.
@@ -23,24 +24,75 @@ METHODS = {
     "prompt_tuning": ("n_tokens",),
     "full": (),
 }
+DEFAULT_METHOD = "aligner"
 #: What --freeze leaves to train.
 TRAINS = {"tokens": "gates", "gates": "tokens"}
+
+
+def _finite(text: str) -> float:
+    """A number, as the type of an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text}; expected a number")
+    return value
+
+
+def _bytes(text: str) -> int:
+    """Gigabytes, as bytes."""
+    value = _finite(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}; expected 0 or more")
+    return int(1e9 * value)
+
+
+def _seed(text: str) -> int:
+    """A whole number that torch's generators take."""
+    value = int(text)
+    if not -(2**63) <= value < 2**64:
+        raise argparse.ArgumentTypeError(f"{text}; expected a whole number from {-(2**63)} to {2**64 - 1}")
+    return value
+
+
+def _unless_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The type of an option that `none` switches off."""
+
+    def read(text: str) -> Any:
+        return text if text == "none" else kind(text)
+
+    read.__name__ = kind.__name__.strip("_")
+    return read
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
 #: The recipe's numbers that an option of the same name changes, and what each is.
 NUMBERS = {
-    "lr": (float, "learning rate, after warm-up"),
-    "weight_decay": (float, "AdamW's"),
+    "lr": (_finite, "learning rate, after warm-up"),
+    "weight_decay": (_finite, "AdamW's"),
     "batch_size": (int, "examples an optimiser step"),
     "micro_batch_size": (int, "examples a forward pass; the rest of a batch is accumulated"),
-    "epochs": (float, "length of the training"),
+    "epochs": (_finite, "length of the training"),
     "steps": (int, "length in optimiser steps, instead of epochs"),
-    "warmup": (float, "epochs until the learning rate is reached"),
-    "evaluate_every": (int, "steps between validations (0: at each epoch's end)"),
-    "patience": (int, "validations without a better one before it stops"),
-    "min_improvement": (float, "how much lower a validation loss must be to count as better, in nats a token"),
+    "warmup": (_finite, "epochs until the learning rate is reached"),
+    "warmup_steps": (int, "optimiser steps until then, instead of epochs"),
+    "evaluate_every": (int, "steps between validations (0: at each epoch's end); there is one after the last, too"),
+    "patience": (
+        _unless_none(int),
+        "validations without a better one before it stops, or none (default: 2 for corrected, unless --steps is given)",
+    ),
+    "min_improvement": (_finite, "how much lower a validation loss must be to count as better, in nats a token"),
     "max_length": (int, "tokens a sequence, at most (default: the base's context)"),
-    "beta": (float, "DPO's"),
+    "beta": (_finite, "DPO's"),
 }
 EPILOG = """\
+Where no --validation is given, 10 % of the training examples are held out for it, also where
+a folder has a test.jsonl: that is for the end.
+
 In DIR: metrics.jsonl, state.pt (what --resume goes on from) and adapter/, which
 ap.load_adapter reads. Tasks are JSONL: TRL's fields, Alpaca, GSM8K, MetaMathQA, HH-RLHF
 and Beaver are recognised; others by --prompt-template and --completion-field.
@@ -55,15 +107,26 @@ def parser() -> Parser:
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to")
     parser.add_argument("--resume", action="store_true", help="go on with what is in DIR")
-    parser.add_argument("--method", choices=METHODS, default="aligner")
+    parser.add_argument("--method", choices=METHODS, help=f"default: {DEFAULT_METHOD}, or what --adapter is")
+    parser.add_argument(
+        "--adapter",
+        metavar="A",
+        help="begin from this one, for instance DPO from what SFT left: DIR/adapter, or what ap.load_adapter reads",
+    )
     _add_method(parser.add_argument_group("the method's options"))
     _add_recipe(parser.add_argument_group("the recipe, and what to change in it"))
     _add_execution(parser.add_argument_group("how it is carried out"))
     data = parser.add_argument_group("data")
-    data.add_argument("--validation", type=Path, metavar="FILE", help="JSONL; default: a tenth of the task, by group")
+    data.add_argument(
+        "--validation", type=Path, metavar="FILE", help="JSONL; default: 10 %% of the training examples, by group"
+    )
     data.add_argument("--prompt-template", metavar="TEXT", help="with {field}s; \\n is a new line")
     data.add_argument("--completion-field", metavar="FIELD")
     data.add_argument("--flawed", choices=("refuse", "drop"), default="refuse", help="rows that teach nothing")
+    data.add_argument("--prefer", choices=("safer", "better"), help="Beaver: whose answer is the chosen one")
+    data.add_argument(
+        "--only-safe-chosen", action="store_true", help="Beaver: train only on pairs whose chosen answer is safe"
+    )
     return parser
 
 
@@ -73,29 +136,34 @@ def _add_method(group: Any) -> None:
     group.add_argument("--freeze", choices=TRAINS, help="a control arm: leave these as they start")
     group.add_argument(
         "--initial-gate",
-        type=float,
+        type=_finite,
         metavar="G",
         help="of every gate; default 0, and with --freeze gates what adds 5 %% of the residual norm",
     )
     group.add_argument("--gate-function", choices=("linear", "tanh"))
     group.add_argument("--gate-per", choices=("head", "layer"))
     group.add_argument("--r", type=int, help="LoRA's rank")
-    group.add_argument("--alpha", type=float, help="LoRA's scale")
+    group.add_argument("--alpha", type=_finite, help="LoRA's scale")
     group.add_argument("--targets", type=_names, metavar="q,v", help="projections that LoRA adds to")
     group.add_argument(
         "--subspace", type=int, metavar="K", help="output_bias: K random directions instead of free ones"
     )
-    group.add_argument("--scale", type=float, help="output_bias: of the random directions")
-    group.add_argument("--spread", type=float, help="prefix_tuning: standard deviation of the start")
-    group.add_argument("--seed", type=int, default=0, help="of the start (default: 0)")
+    group.add_argument("--scale", type=_finite, help="output_bias: of the random directions")
+    group.add_argument("--spread", type=_finite, help="prefix_tuning: standard deviation of the start")
+    group.add_argument("--seed", type=_seed, metavar="S", help="of the start (default: 0)")
 
 
 def _add_recipe(group: Any) -> None:
-    group.add_argument("--recipe", choices=("corrected", "as-published"), default="corrected")
+    group.add_argument(
+        "--recipe",
+        choices=("corrected", "as-published"),
+        default="corrected",
+        help="as-published: what the authors' scripts do; their LoRA's is another than their Aligner's",
+    )
     for name, (kind, what) in NUMBERS.items():
         group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=what)
-    group.add_argument("--clip", type=_number_or_none, metavar="X", help="largest norm of the gradient, or none")
-    group.add_argument("--betas", type=float, nargs=2, metavar="X", help="AdamW's")
+    group.add_argument("--clip", type=_unless_none(_finite), metavar="X", help="largest norm of the gradient, or none")
+    group.add_argument("--betas", type=_finite, nargs=2, metavar="X", help="AdamW's")
     group.add_argument("--warmup-counts", choices=("steps", "micro_batches"), help="what of an epoch warm-up counts")
     group.add_argument("--precision", choices=("float32", "bf16-true"), help="of the adapter and the optimiser")
     group.add_argument("--loss-on", choices=("completion", "all"), help="which tokens are learned")
@@ -107,17 +175,21 @@ def _add_recipe(group: Any) -> None:
 
 def _add_execution(group: Any) -> None:
     group.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base (default: float32)"
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of the base (default: float32, but bfloat16 where the precision is bf16-true)",
     )
     group.add_argument("--device", help="for instance cuda (default: cpu)")
     group.add_argument(
         "--cache", choices=("auto", "on", "off"), default="auto", help="compute layers below the adapter's only once"
     )
-    group.add_argument("--cache-gb", type=float, metavar="X", help="at most this much of them (default: 2.1)")
+    group.add_argument("--cache-gb", type=_bytes, metavar="X", help="at most this much of them (default: 2.1)")
     group.add_argument(
         "--checkpoint-activations", action="store_true", help="compute layers twice rather than keep them"
     )
-    group.add_argument("--save-every", type=int, default=50, metavar="N", help="steps between states (default: 50)")
+    group.add_argument(
+        "--save-every", type=positive, default=50, metavar="N", help="steps between states (default: 50)"
+    )
     group.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases, if it is installed")
 
 
@@ -128,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from aligner_probe.checkpoints.adapters import METHODS as CLASSES
-    from aligner_probe.checkpoints.adapters import save_adapter
+    from aligner_probe.checkpoints.adapters import load_adapter, save_adapter
     from aligner_probe.models import load_model
     from aligner_probe.tasks.loading import load_splits
     from aligner_probe.tasks.templates import unescape
@@ -139,27 +211,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     template = None if options.prompt_template is None else unescape(options.prompt_template)
     reading = {"prompt_template": template, "completion_field": options.completion_field, "flawed": options.flawed}
+    reading |= {"prefer": options.prefer, "only_safe_chosen": options.only_safe_chosen}
     task, validation = load_splits(options.task, options.validation, **reading)
     made_by: dict[str, Any] = {"command": list(sys.argv[1:] if argv is None else argv)}
     if options.validation is None:
         # A folder's test.jsonl is for the end; validation is held out of the training part.
         task, validation = task.split(0.1, seed=0)
         made_by["split"] = {"validation": 0.1, "seed": 0}
-    how = recipe(options.recipe, task.kind, **changes)
+    how = recipe(options.recipe, task.kind, method=options.method or DEFAULT_METHOD, **changes)
+    dtype = options.dtype or ("bfloat16" if how.precision == "bf16-true" else "float32")
     callbacks: list[Callback] = []
     if options.wandb is not None:
         from aligner_probe.training.wandb import WeightsAndBiases
 
         callbacks.append(WeightsAndBiases(options.wandb))
-    model = load_model(options.model, dtype=getattr(torch, options.dtype), device=options.device)
-    method = CLASSES[options.method]
-    if chosen.get("train") == "tokens" and "initial_gate" not in chosen:
-        opened = open_gate(model, task, method, max_length=how.max_length, seed=options.seed, **chosen)
-        chosen["initial_gate"], made_by["open_gate"] = opened.initial_gate, asdict(opened)
-        print(f"gates are left at {opened.initial_gate:.4g}: tokens add {opened.measured:.1%} of the residual norm")
-    adapter = method(model, seed=options.seed, **chosen)
-    print(f"{adapter.method}: {adapter.n_parameters:,} trained numbers on {options.model}; {len(task)} examples, "
-          f"{len(validation)} for validation. {task.dropped_note}")  # fmt: skip
+    model = load_model(options.model, dtype=getattr(torch, dtype), device=options.device)
+    if options.adapter:
+        adapter = load_adapter(options.adapter, model)
+        how = recipe(options.recipe, task.kind, method=adapter.method, **changes)
+    else:
+        method, seed = CLASSES[options.method or DEFAULT_METHOD], options.seed or 0
+        if chosen.get("train") == "tokens" and "initial_gate" not in chosen:
+            opened = open_gate(model, task, method, max_length=how.max_length, seed=seed, **chosen)
+            chosen["initial_gate"], made_by["open_gate"] = opened.initial_gate, asdict(opened)
+            print(f"gates are left at {opened.initial_gate:.4g}: tokens add {opened.measured:.1%} of the residual norm")
+        adapter = method(model, seed=seed, **chosen)
+    held_out = "" if options.validation else f" (10 % of {options.task}, held out by group)"
+    print(f"{adapter.method}: {adapter.n_parameters:,} trained numbers on {options.model} in {dtype}; "
+          f"{len(task)} examples, {len(validation)} for validation{held_out}. {task.dropped_note}")  # fmt: skip
+    for note in _unlike_published(options.recipe, adapter.method, how, dtype):
+        print(f"not as published: {note}")
 
     class Announce(Callback):
         def started(self, start: Start) -> None:
@@ -175,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         resume=options.resume,
         save_every=options.save_every,
         cache={"auto": "auto", "on": True, "off": False}[options.cache],
-        cache_budget=BUDGET_BYTES if options.cache_gb is None else int(1e9 * options.cache_gb),
+        cache_budget=BUDGET_BYTES if options.cache_gb is None else options.cache_gb,
         checkpoint_activations=options.checkpoint_activations,
         callbacks=[Announce(), *callbacks],
     )
@@ -184,20 +265,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"validation loss {losses.iloc[0]:.4f} before, {done.best_validation_loss:.4f} at best (step {done.best_step})"
     )
+    if how.precision == "bf16-true":
+        print(_lost(done.metrics))
     print(f"saved {options.out / 'adapter'}")
     return 0
 
 
 def _method_options(options: argparse.Namespace) -> dict[str, Any]:
     """What was given for the method; an option it does not take is an error rather than ignored."""
+    method = options.method or DEFAULT_METHOD
     given = {name: getattr(options, name) for taken in METHODS.values() for name in taken if name != "train"}
     given["train"] = TRAINS.get(options.freeze)
     given = {name: value for name, value in given.items() if value is not None}
+    flags = {name: "--freeze" if name == "train" else f"--{name.replace('_', '-')}" for name in given}
+    if options.adapter:
+        flags |= {name: f"--{name}" for name in ("method", "seed") if getattr(options, name) is not None}
+        if flags:
+            raise AlignerProbeError(f"--adapter has its own {', '.join(flags.values())}; leave these out")
     for name in given:
-        if name not in METHODS[options.method]:
-            flag = "--freeze" if name == "train" else f"--{name.replace('_', '-')}"
-            takes = ", ".join("freeze" if o == "train" else o.replace("_", "-") for o in METHODS[options.method])
-            raise AlignerProbeError(f"{options.method} takes no {flag}; it takes {takes or 'no options'}")
+        if name not in METHODS[method]:
+            takes = ", ".join("freeze" if o == "train" else o.replace("_", "-") for o in METHODS[method])
+            raise AlignerProbeError(f"{method} takes no {flags[name]}; it takes {takes or 'no options'}")
     return given
 
 
@@ -205,6 +293,7 @@ def _recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
     """The recipe's options that were given, under the recipe's names."""
     given = {name: getattr(options, name) for name in (*NUMBERS, "warmup_counts", "precision", "overlong")}
     given |= {
+        "clip": options.clip,
         "betas": options.betas and tuple(options.betas),
         "mask_prompt": options.loss_on and options.loss_on == "completion",
         "append_eos": options.end_token and options.end_token == "yes",
@@ -212,17 +301,28 @@ def _recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
         "seed": options.order_seed,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    if options.clip is not None:
-        given["clip"] = None if options.clip == "none" else options.clip
-    return given
+    return {name: None if value == "none" else value for name, value in given.items()}
 
 
-def _number_or_none(text: str) -> float | str:
-    return text if text == "none" else float(text)
+def _unlike_published(recipe: str, method: str, how: Any, dtype: str) -> Iterator[str]:
+    """What differs from the authors' runs though the recipe is theirs."""
+    if recipe != "as-published":
+        return
+    if how.precision == "bf16-true" and dtype != "bfloat16":
+        yield f"the base is in {dtype}, theirs in bfloat16 as the adapter (leave out --dtype)"
+    if method == "lora":
+        yield "their LoRA's dropout of .05 is not applied"
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
+def _lost(metrics: Any) -> str:
+    """The last report of the lost-update monitor in a sentence."""
+    if "monitored_epochs" not in metrics:
+        return "lost updates were not counted"
+    last = metrics.dropna(subset=["monitored_epochs"]).iloc[-1]
+    if not 0 <= last["lost_updates"] <= 1:
+        return "no update was due"
+    over = "the last epoch" if last["monitored_epochs"] == 1 else f"the last {last['monitored_epochs']:.2g} of an epoch"
+    return f"{last['lost_updates']:.1%} of the updates due in {over} rounded to nothing"
 
 
 if __name__ == "__main__":

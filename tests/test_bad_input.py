@@ -3,11 +3,13 @@
 import json
 import math
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from learning import model, quick, task
+from safetensors.torch import load_file
 from tiny import plain
 
 from aligner_probe import train as command
@@ -48,9 +50,9 @@ def written(path: Path, content) -> Path:
 def train(base, tmp_path, capsys):
     """Run the command in `tmp_path` on some rows; returns exit code, standard output and the error's lines."""
 
-    def call(content, *arguments, out="run"):
+    def call(content, *arguments, out="run", adapter=("--start-layer", 1)):
         path = written(tmp_path / "task.jsonl", content)
-        options = ["--model", base, "--task", path, "--out", tmp_path / out, "--start-layer", 1, *arguments]
+        options = ["--model", base, "--task", path, "--out", tmp_path / out, *adapter, *arguments]
         capsys.readouterr()
         try:
             code = run(command.main, [str(option) for option in options])
@@ -95,6 +97,18 @@ SHORT = ("--steps", 2, "--batch-size", 4)
         (rows(), ("--freeze", "gates", "--initial-gate", 0), "trains nothing"),
         (rows(), ("--clip", "some"), "argument --clip"),
         (rows(), ("--clip", 0), "clip 0.0"),
+        (rows(), ("--micro-batch-size", -4), "micro_batch_size -4"),
+        (rows(), ("--max-length", 0), "max_length 0"),
+        (rows(), ("--save-every", 0), "--save-every: 0; expected 1 or more"),
+        (rows(), ("--save-every", -3), "--save-every: -3"),
+        (rows(), ("--cache-gb", -1), "--cache-gb: -1; expected 0 or more"),
+        (rows(), ("--cache-gb", "nan"), "--cache-gb: nan"),
+        (rows(), ("--method", "lora", "--alpha", 0), "alpha 0.0"),
+        (rows(), ("--method", "lora", "--alpha", "nan"), "--alpha: nan"),
+        (rows(), ("--initial-gate", "nan"), "--initial-gate: nan"),
+        (rows(), ("--betas", 2, 3), "betas (2.0, 3.0)"),
+        (rows(), ("--seed", 10**23), "--seed: 1"),
+        (rows(), ("--device", "foo"), "foo"),
     ],
 )
 def test_one_line_and_exit_code_2(train, tmp_path, content, arguments, says):
@@ -136,10 +150,76 @@ def test_a_second_run_in_a_folder_is_refused_and_the_first_one_goes_on(train, tm
     assert "--resume" in line
     code, _, (line,) = train(rows(), *SHORT, "--resume", "--lr", 0.5)
     assert code == 2
-    assert "begun with recipe" in line
+    assert line.endswith(
+        "run was begun with recipe lr 0.01 (now 0.5); resume with the same options, or name another folder"
+    )
     before = (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes()
     assert train(rows(), *SHORT, "--resume")[0] == 0
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_dpo_begins_from_what_sft_left(train, tmp_path, base):
+    assert train(rows(), *SHORT, "--n-tokens", 2)[0] == 0
+    pairs = [PAIR | {"prompt": f"say {letter} "} for letter in LETTERS[:20]]
+    saved = tmp_path / "run" / "adapter"
+    code, said, _ = train(pairs, *SHORT, out="dpo", adapter=("--adapter", saved))
+    assert code == 0
+    assert "aligner: 108 trained numbers" in said
+    numbers, before = (load_file(tmp_path / out / "adapter" / "adapter_model.safetensors") for out in ("dpo", "run"))
+    assert torch.equal(numbers["initial.gates"], before["gates"])
+    assert not torch.equal(numbers["gates"], before["gates"])
+    began = json.loads((tmp_path / "dpo" / "adapter" / "provenance.json").read_text())["run"]["began_from"]
+    assert began["file"]["source"] == str(saved)
+    assert began["run"]["task"]["kind"] == "sft"
+    for options, says in (
+        (("--start-layer", 1, "--seed", 1), "--adapter has its own --start-layer, --seed; leave these out"),
+        (("--method", "aligner"), "its own --method"),
+        (("--only-safe-chosen",), "expected Beaver's fields with only_safe_chosen or prefer"),
+        (("--adapter", tmp_path / "none"), "none"),
+    ):
+        code, _, lines = train(pairs, *SHORT, *options, out="wrong", adapter=("--adapter", saved))
+        assert (code, len(lines)) == (2, 1)
+        assert says in lines[0]
+        assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize("damaged", [b"garbage", b"", b"half", {"step": 2}])
+def test_a_damaged_state_is_named_and_left_alone(train, tmp_path, damaged):
+    assert train(rows(), *SHORT)[0] == 0
+    state = tmp_path / "run" / "state.pt"
+    if damaged == b"half":
+        damaged = state.read_bytes()[:500]
+    if isinstance(damaged, dict):
+        torch.save(damaged, state)
+    else:
+        state.write_bytes(damaged)
+    before = state.read_bytes()
+    code, _, (line,) = train(rows(), *SHORT, "--resume")
+    assert code == 2
+    assert f"{state} is damaged, or no saved state of a run" in line
+    assert state.read_bytes() == before
+    state.unlink()
+    assert train(rows(), *SHORT, "--resume")[0] == 0
+
+
+def test_what_is_held_out_and_in_which_precision_is_said(train, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    written(folder / "train.jsonl", rows())
+    written(folder / "test.jsonl", [{"prompt": "say zz ", "completion": "zz"}])
+    code, said, _ = train(rows(), *SHORT, "--task", folder)
+    assert code == 0
+    assert f"in float32; 18 examples, 2 for validation (10 % of {folder}, held out by group)" in said
+    published = ("--steps", 1, "--recipe", "as-published")
+    code, said, _ = train(rows(), *published, out="published")
+    assert code == 0
+    assert "in bfloat16" in said
+    assert "not as published" not in said
+    assert "of the updates due in the last epoch rounded to nothing" in said
+    code, said, _ = train(rows(), *published, "--dtype", "float32", "--method", "lora", out="mixed")
+    assert code == 0
+    assert "not as published: the base is in float32" in said
+    assert "not as published: their LoRA's dropout" in said
 
 
 def test_a_loss_that_is_no_number_stops_the_command(train, tmp_path):
@@ -232,3 +312,26 @@ def test_lower_layers_on_a_full_disk_are_one_line(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list((tmp_path / "kept").iterdir()) == []
+
+
+def half_of(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda folder: half_of(folder / "model.safetensors"), "cannot load a model from"),
+        (lambda folder: (folder / "config.json").write_text("{}"), "cannot load a model from"),
+        (lambda folder: half_of(folder / "tokenizer.json"), "cannot read the tokenizer of"),
+        (lambda folder: (folder / "tokenizer.json").write_text('{"a": 1}'), "cannot read the tokenizer of"),
+    ],
+)
+def test_a_damaged_base_is_one_line(train, base, tmp_path, damage, says):
+    folder = shutil.copytree(base, tmp_path / "base")
+    damage(folder)
+    code, _, lines = train(rows(), *SHORT, "--model", folder)
+    assert code == 2
+    assert len(lines) == 1
+    assert f"{says} '{folder}'" in lines[0]
+    assert not (tmp_path / "run").exists()

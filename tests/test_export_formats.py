@@ -20,6 +20,7 @@ from aligner_probe.checkpoints.adapters import load_adapter, save_adapter
 from aligner_probe.checkpoints.exporting import export_adapter
 from aligner_probe.checkpoints.peft_lora import load_lora
 from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.files import sha256
 
 APART = ["llama", "llama_gqa", "mistral", "qwen2", "qwen3", "gemma", "gemma2"]
 LORAS = {
@@ -133,6 +134,29 @@ def test_a_real_lora_attaches_and_does_what_peft_does(library):
     folder, ids = real_lora("smollm135m-medflashcards-lora/100ep-step500"), tokens()
     adapter = load_adapter(folder, load_model(smollm()))
     assert_close(adapted(adapter, ids), library.PeftModel.from_pretrained(smollm(), folder)(ids).logits)
+
+
+def test_a_lora_folder_becomes_a_native_one(whole_lora, lora_folder, tmp_path):
+    model, theirs = whole_lora
+    plain("llama_gqa").save_pretrained(tmp_path / "base")
+    with pytest.raises(AlignerProbeError, match="--model M"):
+        export_adapter(theirs, "native", tmp_path / "out")
+    done = export_adapter(theirs, "native", tmp_path / "out", model=tmp_path / "base")
+    expected, found = load_adapter(theirs, model), load_adapter(done.path, model)
+    assert found.config == expected.config
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
+    written = json.loads((done.path / "provenance.json").read_text())
+    assert written["loaded_from"] == {"source": str(theirs), "sha256": sha256(theirs / "adapter_model.safetensors")}
+    torch.save(load_file(theirs / "adapter_model.safetensors"), lora_folder / "adapter_model.bin")
+    (lora_folder / "adapter_model.safetensors").unlink()
+    export_adapter(lora_folder, "native", tmp_path / "bin", model=tmp_path / "base")
+    # in memory it has its base, of any family, and a native folder is copied with what it knows
+    export_adapter(LoRA(bridge("gpt2")), "native", tmp_path / "fused")
+    save_adapter(expected, tmp_path / "saved", run={"recipe": "none"})
+    export_adapter(tmp_path / "saved", "native", tmp_path / "again", model=tmp_path / "base")
+    assert load_adapter(tmp_path / "again", model).provenance == {"recipe": "none"}
+    export_adapter(expected, "native", tmp_path / "memory")
+    assert load_adapter(tmp_path / "memory", model).config == expected.config
 
 
 def test_a_lora_of_another_architecture_is_refused_by_name():

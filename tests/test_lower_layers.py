@@ -1,5 +1,7 @@
 """Layers below the adapter, computed once: the same logits, gradients and training, no layer run, no wrong file."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from learning import Letters, model, quick, task
@@ -8,7 +10,7 @@ from tiny import MODELS
 from aligner_probe.adapters import Aligner, FullFineTune, LoRA, OutputBias, PrefixTuning, PromptTuning
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks import encode
-from aligner_probe.training import fit
+from aligner_probe.training import fit, lower_layers
 from aligner_probe.training.lower_layers import SUFFIX, LowerLayers, plan
 from aligner_probe.training.objective import Forward
 from aligner_probe.training.sequences import Sequences
@@ -122,6 +124,21 @@ def test_when_keeping_is_off_and_why():
     with base.hooks(fwd_hooks=[("blocks.2.hook_in", lambda tensor, hook: None)]):
         assert plan(adapter, 1000, 9.0, "auto").kept
     assert plan(adapter, 1000, 9.0, "auto").kept
+
+
+def test_a_disk_without_room_is_seen_before_anything_is_written(tmp_path, monkeypatch):
+    base = model()
+    adapter = Aligner(base, 1, START)
+    monkeypatch.setattr(lower_layers, "free_bytes", lambda place: 1000 * 48 * 4)
+    assert plan(adapter, 1000, 9.0, "auto", place=tmp_path).kept
+    assert "bytes, and out has 192,000 left" in plan(adapter, 1001, 9.0, "auto", place=Path("out")).reason
+    assert plan(adapter, 1001, 9.0, "auto").kept  # a file that may be there already
+    monkeypatch.setattr(lower_layers, "free_bytes", lambda place: 0)
+    run = fit(base, adapter, task(), recipe=quick(), out=tmp_path / "out", show_progress=False)
+    assert "out has 0 left" in run.lower_layers
+    with pytest.raises(AlignerProbeError, match=r"has 0 left; .* or make room"):
+        fit(base, adapter, task(), recipe=quick(), out=tmp_path / "on", cache=True, show_progress=False)
+    assert not (tmp_path / "on").exists()
 
 
 def test_a_file_is_shared_by_runs_and_never_taken_for_another(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import json
 import sys
 import types
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -13,15 +13,16 @@ from aligner_probe import train as command
 from aligner_probe.adapters import Aligner, LoRA
 from aligner_probe.checkpoints.adapters import METHODS, load_adapter, save_adapter
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import sha256
 from aligner_probe.models import fingerprint
-from aligner_probe.training import Recipe, fit
+from aligner_probe.training import Recipe, fit, recipe
 from aligner_probe.training.callbacks import Callback
 from aligner_probe.training.provenance import provenance, tokenizer_hash, tokens_hash
 from aligner_probe.training.wandb import WeightsAndBiases
 
 KEYS = {
     "": {"method", "options", "n_parameters", "recipe", "seeds", "base", "tokenizer", "task", "validation"}
-    | {"execution", "versions", "git", "result"},
+    | {"began_from", "beside", "execution", "versions", "git", "result"},
     "base": {"name", "architecture", "fingerprint", "dtype"},
     "seeds": {"start", "order"},
     "tokenizer": {"class", "sha256"},
@@ -59,6 +60,47 @@ def test_a_saved_adapter_says_all_of_what_made_it(tmp_path):
     assert all(torch.equal(again.start[name], start[name]) for name in start)
 
 
+def test_a_training_that_begins_from_another_says_so(tmp_path):
+    base = model()
+    first = fit(base, Aligner(base, 1, 1), task(), recipe=quick(), show_progress=False)
+    assert (first.provenance["began_from"], first.provenance["beside"]) == (None, [])
+    save_adapter(first.adapter, tmp_path / "sft")
+
+    class Stops(Callback):
+        def stepped(self, row):
+            if row["step"] == 3:
+                raise KeyboardInterrupt
+
+    how = {"recipe": quick(steps=5), "out": tmp_path / "dpo", "save_every": 1, "show_progress": False}
+    loaded = load_adapter(tmp_path / "sft", base)
+    with pytest.raises(KeyboardInterrupt):
+        fit(base, loaded, task(kind="preference"), callbacks=[Stops()], **how)
+    loaded.provenance = {"of": "a run that was made meanwhile"}
+    second = fit(base, loaded, task(kind="preference"), resume=True, **how)
+    digest = sha256(tmp_path / "sft" / "adapter_model.safetensors")
+    file = {"source": str(tmp_path / "sft"), "sha256": digest}
+    assert second.provenance["began_from"] == {"file": file, "run": json.loads(json.dumps(first.provenance))}
+    # The reference of DPO is what SFT left.
+    assert all(torch.equal(second.adapter.start[name], p) for name, p in first.adapter.named_parameters())
+    save_adapter(second.adapter, tmp_path / "second")
+    written = json.loads((tmp_path / "second" / "provenance.json").read_text())
+    assert written["loaded_from"] == file
+    assert written["run"]["began_from"]["run"]["task"]["sha256"] == task().sha256
+    with pytest.raises(AlignerProbeError, match=f"begun with loaded_from '{digest}' .now None"):
+        fit(base, Aligner(base, 1, 1), task(kind="preference"), resume=True, **how)
+
+
+def test_other_adapters_that_are_attached_meanwhile_are_recorded(tmp_path):
+    base = model()
+    how = {"recipe": quick(), "out": tmp_path / "run", "show_progress": False}
+    other = LoRA(base, 2, seed=3)
+    with other.attached():
+        [beside] = fit(base, Aligner(base, 1, 1), task(), **how).provenance["beside"]
+    assert (beside["method"], beside["options"]["seed"], len(beside["sha256"])) == ("lora", 3, 64)
+    with pytest.raises(AlignerProbeError, match=r"begun with .*beside .*'lora'.* .now"):
+        fit(base, Aligner(base, 1, 1), task(), resume=True, **how)
+
+
 def test_hashes_tell_what_differs():
     class Vocabulary:
         def __init__(self, **ids):
@@ -80,6 +122,68 @@ def test_hashes_tell_what_differs():
     assert len(hashes) == 4
     whole = encode(one, base.tokenizer, max_length=64)
     assert provenance(Aligner(base, 1, 1), quick(), (one, whole), None, {})["validation"] is None
+
+
+@pytest.mark.parametrize(("steps", "every", "seen"), [(5, 1000, [0, 5]), (5, 2, [0, 2, 4, 5]), (4, 2, [0, 2, 4])])
+def test_the_last_step_is_always_validated(steps, every, seen):
+    base = model()
+    train, validation = task(40).split(0.25, seed=0)
+    how = quick(steps=steps, evaluate_every=every)
+    run = fit(base, Aligner(base, 1, 1), train, validation=validation, recipe=how, show_progress=False)
+    assert run.validation_loss.index.tolist() == seen
+    assert run.best_step == run.validation_loss.idxmin() > 0
+
+
+def test_lora_as_published_is_not_the_aligner_s_recipe():
+    lora = recipe("as-published", method="lora")
+    assert (lora.lr, lora.warmup_steps, lora.batch_size, lora.precision) == (3e-4, 100, 128, "bf16-true")
+    # A hundred optimiser steps, however many examples and micro-batches there are.
+    for n in (50, 50_000):
+        assert lora.lr_at(50, n) == pytest.approx(1.5e-4)
+        assert lora.lr_at(100, n) == lora.lr_at(101, n) == 3e-4
+    aligner = recipe("as-published", method="aligner")
+    assert aligner == recipe("as-published")
+    assert (aligner.lr, aligner.warmup, aligner.warmup_steps) == (9e-3, 2.0, None)
+    assert recipe("as-published", "preference", method="lora") == recipe("as-published", "preference")
+    assert recipe("as-published", method="lora", warmup=0.25).warmup_steps is None
+    assert recipe("as-published", warmup_steps=7).warmup is None
+    assert recipe().warmup == Recipe().warmup == 0.1
+
+
+def test_corrected_stops_early_unless_its_length_is_given_in_steps():
+    assert [recipe(kind=kind).patience for kind in ("sft", "preference")] == [2, 2]
+    assert recipe(steps=9).patience is recipe(patience=None).patience is recipe("as-published").patience is None
+    assert recipe(steps=9, patience=4).patience == 4
+    base = model()
+    train, validation = task(40).split(0.25, seed=0)
+    how = recipe(lr=0.3, clip=None, epochs=20.0, batch_size=8)
+    run = fit(base, LoRA(base, 4), train, validation=validation, recipe=how, show_progress=False)
+    assert run.stopped_early
+    whole = fit(base, LoRA(base, 4), train, recipe=replace(how, epochs=5.0), show_progress=False)
+    assert not whole.stopped_early
+
+
+def test_lost_updates_are_told_of_the_last_part_of_an_epoch_too(tmp_path):
+    class Stops(Callback):
+        def stepped(self, row):
+            if row["step"] == 5:
+                raise KeyboardInterrupt
+
+    def trained(out, **options):
+        base = model()
+        how = quick(steps=5, precision="bf16-true", lr=1e-3)
+        shared = {"recipe": how, "out": tmp_path / out, "save_every": 1, "show_progress": False}
+        return fit(base, Aligner(base, 10, 1), task(), **shared, **options).metrics.drop(columns="tokens_per_second")
+
+    whole = trained("whole")
+    told = whole.dropna(subset=["lost_updates"])
+    assert told["step"].tolist() == [3, 5]
+    assert told["monitored_epochs"].tolist() == pytest.approx([1, 2 / 3])
+    assert told["lost_updates"].between(0, 1, inclusive="neither").all()
+    # Taken up in the middle of an epoch, it reports all of it.
+    with pytest.raises(KeyboardInterrupt):
+        trained("broken", callbacks=[Stops()])
+    assert trained("broken", resume=True).equals(whole)
 
 
 class Recorder(Callback):
@@ -135,6 +239,7 @@ def test_weights_and_biases_is_asked_for_and_told(monkeypatch):
     )
     asked = {}
     fake = types.ModuleType("wandb")
+    fake.login = lambda: asked.update(logged_in=True)
     fake.init = lambda **options: asked.update(options) or handle
     monkeypatch.setitem(sys.modules, "wandb", fake)
     base = model()
@@ -146,7 +251,7 @@ def test_weights_and_biases_is_asked_for_and_told(monkeypatch):
         callbacks=[WeightsAndBiases("mine", name="first")],
         show_progress=False,
     )
-    assert (asked["project"], asked["name"]) == ("mine", "first")
+    assert (asked["project"], asked["name"], asked["logged_in"]) == ("mine", "first", True)
     assert asked["config"]["recipe"]["steps"] == 3
     assert [step for step, _ in log[:-1]] == [1, 2, 3]
     assert [row["loss"] for _, row in log[:-1]] == run.loss.tolist()
@@ -160,6 +265,22 @@ def test_weights_and_biases_that_is_not_there_is_one_line(monkeypatch):
         WeightsAndBiases("mine")
 
 
+def test_weights_and_biases_without_login_or_network_leave_no_folder(monkeypatch, tmp_path):
+    def refuse(**_):
+        raise ValueError("No API key configured\nsee there")
+
+    fake = types.ModuleType("wandb")
+    fake.login = fake.init = refuse
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with pytest.raises(AlignerProbeError, match=r"does not start \(No API key configured\); log in"):
+        WeightsAndBiases("mine")
+    base, callback = model(), WeightsAndBiases("mine", mode="offline")
+    with pytest.raises(AlignerProbeError, match="does not start"):
+        fit(base, LoRA(base, 2), task(), out=tmp_path / "run", callbacks=[callback], show_progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_option_of_every_recipe_and_method_is_on_the_command_line():
     shared = ["--model", "M", "--task", "T", "--out", "O"]
     given = (
@@ -169,10 +290,13 @@ def test_every_option_of_every_recipe_and_method_is_on_the_command_line():
         "--order-seed 12"
     )
     changes = command._recipe_changes(command.parser().parse_args(shared + given.split()))
-    assert changes.keys() == {field.name for field in fields(Recipe)}
-    recipe = Recipe(**changes)
-    assert all(getattr(recipe, field.name) != field.default for field in fields(Recipe) if field.name != "clip")
-    assert recipe.clip is None
+    assert changes.keys() | {"warmup_steps"} == {field.name for field in fields(Recipe)}
+    made = Recipe(**changes)
+    none = {"clip", "warmup_steps"}
+    assert all(getattr(made, field.name) != field.default for field in fields(Recipe) if field.name not in none)
+    assert made.clip is None
+    more = command._recipe_changes(command.parser().parse_args([*shared, "--warmup-steps", "3", "--patience", "none"]))
+    assert more == {"warmup_steps": 3, "patience": None}
     assert not command._recipe_changes(command.parser().parse_args(shared))
     assert command._recipe_changes(command.parser().parse_args([*shared, "--clip", "0.5"])) == {"clip": 0.5}
     base = model()

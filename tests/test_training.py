@@ -201,6 +201,12 @@ def test_a_loss_that_is_not_finite_stops_with_good_numbers(tmp_path):
     [
         ({"lr": 0.0}, "lr 0.0"),
         ({"batch_size": 8, "micro_batch_size": 3}, "a divisor of batch_size 8"),
+        ({"batch_size": 8, "micro_batch_size": -4}, "micro_batch_size -4"),
+        ({"micro_batch_size": 0}, "micro_batch_size 0"),
+        ({"max_length": 0}, "max_length 0"),
+        ({"betas": (2.0, 3.0)}, "betas"),
+        ({"lr": math.inf}, "lr inf"),
+        ({"warmup": 1.0, "warmup_steps": 3}, "both warmup 1.0 and warmup_steps 3"),
         ({"patience": 0}, "patience 0"),
         ({"min_improvement": -1.0}, "min_improvement -1.0"),
         ({"learning_rate": 1.0}, "no option 'learning_rate'"),
@@ -219,6 +225,18 @@ def test_other_refusals():
         fit(base, LoRA(base, 2), task(), recipe=quick(max_length=100), show_progress=False)
     with pytest.raises(AlignerProbeError, match="10 of them the adapter's own; expected at most 54"):
         fit(base, PromptTuning(base, 10), task(), recipe=quick(max_length=60), show_progress=False)
+    with pytest.raises(
+        AlignerProbeError, match=r"70 tokens of prompt_tuning in a context of 64 leave no room.*at most 62"
+    ):
+        fit(base, PromptTuning(base, 70), task(), recipe=quick(), show_progress=False)
+    for options in ({"save_every": 0}, {"save_every": -3}, {"cache_budget": -1}):
+        with pytest.raises(AlignerProbeError, match=next(iter(options))):
+            fit(base, LoRA(base, 2), task(), show_progress=False, **options)
+    with pytest.raises(AlignerProbeError, match="gates of this aligner has numbers that are not finite"):
+        fit(base, Aligner(base, 1, 1, initial_gate=math.nan), task(), show_progress=False)
+    for alpha in (0, math.nan):
+        with pytest.raises(AlignerProbeError, match=f"alpha {alpha}"):
+            LoRA(base, 2, alpha)
     base.tokenizer = None
     with pytest.raises(AlignerProbeError, match="no tokenizer"):
         fit(base, LoRA(base, 2), task(), show_progress=False)

@@ -90,6 +90,8 @@ class Adapter(nn.Module, ABC):
         self.start: dict[str, Tensor] | None = None
         #: What made the numbers, as the last training recorded it; `save_adapter` writes it down.
         self.provenance: dict[str, Any] | None = None
+        #: The file that the numbers were loaded from, and its SHA-256; None where they were drawn.
+        self.loaded_from: dict[str, str] | None = None
         require(
             self.layers.start < self.shape.n_layers,
             f"start_layer {self.layers.start} on a base of {self.shape.n_layers} layers adapts nothing; "
@@ -193,9 +195,14 @@ class Adapter(nn.Module, ABC):
         return f"{options}, n_parameters={self.n_parameters}"
 
 
+def attached_to(model: TransformerBridge) -> tuple[Adapter, ...]:
+    """Adapters that are attached to a model, the first one first."""
+    return tuple(model.__dict__.get("_aligner_probe_attached", ()))
+
+
 def attached_positions(model: TransformerBridge) -> int:
     """Positions of a model's context that the adapters attached to it take up."""
-    return sum(adapter.n_positions for adapter in model.__dict__.get("_aligner_probe_attached", []))
+    return sum(adapter.n_positions for adapter in attached_to(model))
 
 
 def hook_point(model: TransformerBridge, name: str) -> HookPoint:

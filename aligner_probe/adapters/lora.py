@@ -31,6 +31,7 @@ class LoRAConfig(LayeredConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.r >= 1, f"r {self.r}; expected 1 or more")
+        require(self.alpha != 0 and math.isfinite(self.alpha), f"alpha {self.alpha}; expected a number other than 0")
         unknown = [target for target in self.targets if target not in TARGETS]
         require(bool(self.targets) and not unknown, f"targets {self.targets}; expected some of {', '.join(TARGETS)}")
         require(len(set(self.targets)) == len(self.targets), f"targets {self.targets} name one twice")

@@ -24,8 +24,9 @@ from aligner_probe.adapters import (
 from aligner_probe.checkpoints import lora, native, peft_lora
 from aligner_probe.checkpoints.containers import read_tensors
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint, dtype_name
-from aligner_probe.checkpoints.reading import load_checkpoint
+from aligner_probe.checkpoints.reading import PUBLISHED, load_checkpoint
 from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.files import sha256
 from aligner_probe.models import architecture_of, fingerprint
 
 METHODS = {c.method: c for c in (Aligner, LLaMAAdapter, LoRA, OutputBias, PrefixTuning, PromptTuning, FullFineTune)}
@@ -53,6 +54,7 @@ def save_adapter(
         {
             "base": {"architecture": architecture_of(adapter.model), "fingerprint": fingerprint(adapter.model)},
             "metadata": {"base_model": adapter.model.cfg.model_name},
+            "loaded_from": adapter.loaded_from,
             "run": run or adapter.provenance or {},
         },
         overwrite=overwrite,
@@ -65,11 +67,12 @@ def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = Fa
     Raises AlignerProbeError where its shapes do not fit the model, or where it was trained on another base (another
     fingerprint) unless `force`. Foreign files do not say what base they are for. `reading` goes to `load_checkpoint`.
     """
-    path = Path(path) if not str(path).startswith("published:") else path
+    path = Path(path) if not str(path).startswith(PUBLISHED) else path
     config = native.read_config(path) if isinstance(path, Path) else None
     if peft_lora.recognises(config):
         adapter, tensors = lora.unfilled(peft_lora.load_lora(path), model)
         _fill(adapter, tensors, path)
+        adapter.loaded_from = _file(path, sha256(peft_lora.weights_of(path)))
         return adapter
     if config is None or "options" not in config:
         return _from_checkpoint(load_checkpoint(path, **reading), model)
@@ -92,6 +95,7 @@ def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = Fa
     _fill(adapter, {n: t for n, t in tensors.items() if not n.startswith("initial.")}, path)
     adapter.start = {n.removeprefix("initial."): t for n, t in tensors.items() if n.startswith("initial.")} or None
     adapter.provenance = recorded.get("run") or None
+    adapter.loaded_from = _file(path, sha256(path / native.WEIGHTS))
     return adapter
 
 
@@ -108,7 +112,12 @@ def _from_checkpoint(checkpoint: PrefixCheckpoint, model: TransformerBridge) -> 
     _fill(adapter, {"prefix": checkpoint.prefix, "gates": checkpoint.gates}, checkpoint.source)
     if checkpoint.initial_prefix is not None and checkpoint.initial_gates is not None:
         adapter.start = {"prefix": checkpoint.initial_prefix, "gates": checkpoint.initial_gates}
+    adapter.loaded_from = _file(checkpoint.source, checkpoint.sha256)
     return adapter
+
+
+def _file(source: str | Path, digest: str) -> dict[str, str]:
+    return {"source": str(source), "sha256": digest}
 
 
 def _fill(adapter: Adapter, tensors: dict[str, torch.Tensor], path: object) -> None:

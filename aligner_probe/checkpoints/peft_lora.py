@@ -85,6 +85,14 @@ def recognises(config: dict[str, Any] | None) -> bool:
     return config is not None and config.get("peft_type") == "LORA"
 
 
+def weights_of(folder: Path) -> Path:
+    """The file of the tensors. Raises CheckpointError where there is none."""
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise CheckpointError(folder, f"has no {WEIGHTS[0]}; expected it beside {native.CONFIG}")
+    return weights
+
+
 def load_lora(folder: str | Path) -> LoRACheckpoint:
     """A PEFT LoRA folder, of any base.
 
@@ -105,9 +113,7 @@ def load_lora(folder: str | Path) -> LoRACheckpoint:
             f"has init_lora_weights {config['init_lora_weights']!r}, which changes the base's own weights; save it in "
             "PEFT with path_initial_model_for_weight_conversion",
         )
-    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if weights is None:
-        raise CheckpointError(folder, f"has no {WEIGHTS[0]}; expected it beside {native.CONFIG}")
+    weights = weights_of(folder)
     r, alpha = rank_and_scale(config.get("r"), config.get("lora_alpha"), folder)
     halves, stack = _halves(read_tensors(weights), folder)
     base = config.get("base_model_name_or_path")

@@ -116,6 +116,8 @@ def recipe_of(run: Planned, stage: Stage, config: Config) -> Recipe:
         return _as_published(run, config)
     dpo = stage.name == "dpo"
     steps = config.dpo_steps if dpo else config.safety_steps if run.experiment == "safety" else config.steps
+    # To the last whole interval: the committed runs took no validation loss of the steps beyond it, so none was kept.
+    steps = steps - steps % config.evaluate_every or steps
     return recipe(
         "corrected",
         stage.train.kind,

@@ -105,6 +105,7 @@ def try_out(bench: Bench, trial: Trial) -> float:
         how = recipe_of(run, stage, bench.config)
         how = replace(how, steps=min(how.total_steps(len(stage.train)), bench.config.sweep_steps), evaluate_every=0)
         how = replace(how, evaluate_every=max(1, how.steps // 4))
+        how = replace(how, steps=how.steps - how.steps % how.evaluate_every)  # as in recipe_of
         try:
             done = fit(model, adapter, stage.train, validation=stage.validation, recipe=how, show_progress=False)
         except AlignerProbeError as error:

@@ -10,6 +10,7 @@ first, second = fit_together(model, [Training(adapter=a, task=task), Training(ad
 """
 
 import math
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -92,9 +93,16 @@ def fit_together(
     fine-tuning are trained alone), the base has no tokenizer, options do not fit, the memory surely does not suffice,
     or the folder is taken.
     """
+    if save_every < 1 or not cache_budget >= 0:
+        raise AlignerProbeError(
+            f"save_every {save_every} steps and cache_budget {cache_budget} bytes; expected 1 or more, and 0 or more"
+        )
     loop = _Loop(model, [Member(model, one) for one in trainings], save_every, show_progress)
-    loop.plan(cache, cache_budget, cache_folder, checkpoint_activations)
-    folder = RunFolder(None if out is None else Path(out), loop.identity, resume=resume)
+    out = None if out is None else Path(out)
+    # A file in `cache_folder` may be there already.
+    scratch = None if cache_folder else out or Path(tempfile.gettempdir())
+    loop.plan(cache, cache_budget, cache_folder, scratch, checkpoint_activations)
+    folder = RunFolder(out, loop.identity, resume=resume)
     with folder.locked():
         try:
             found = loop.run(folder)
@@ -122,7 +130,9 @@ class _Loop:
         self.attached = (self.beside or members[0].adapter).attached
         self.start_layer = min(member.adapter.layers.start for member in members)
 
-    def plan(self, cache: Cache, budget: int, folder: str | Path | None, checkpoint: bool) -> None:
+    def plan(
+        self, cache: Cache, budget: int, folder: str | Path | None, scratch: Path | None, checkpoint: bool
+    ) -> None:
         """Settle how the runs are carried out, before anything is written or computed."""
         self.cache_folder, self.checkpoint = folder, checkpoint
         #: What all that is trained on, and all that is validated on, encodes to: once each, by its hash.
@@ -133,7 +143,7 @@ class _Loop:
         lengths = [len(row) for known in self.encoded.values() for one in known.values() for row in sequences_of(one)]
         lowest = min(self.members, key=lambda member: member.adapter.layers.start)
         passes = max(member.passes for member in self.members)
-        self.lower = plan(lowest.adapter, sum(lengths), passes, cache, budget)
+        self.lower = plan(lowest.adapter, sum(lengths), passes, cache, budget, scratch)
         estimates = [member.memory(max(lengths), checkpoint) for member in self.members]
         self.memory = estimates[0]
         for other in estimates[1:]:

@@ -26,9 +26,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.adapter import Adapter
+from aligner_probe.adapters.adapter import Adapter, attached_to
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.files import staging_folder, writing_to
+from aligner_probe.files import free_bytes, staging_folder, writing_to
 from aligner_probe.models import device_of, dtype_of, fingerprint
 from aligner_probe.training.sequences import Sequences
 from aligner_probe.versions import versions
@@ -51,20 +51,25 @@ class Plan:
     reason: str
 
 
-def plan(adapter: Adapter, n_tokens: int, passes: float, cache: Cache, budget: int = BUDGET_BYTES) -> Plan:
-    """Decide on what does not change from one run of the same options to the next.
+def plan(
+    adapter: Adapter, n_tokens: int, passes: float, cache: Cache, budget: int = BUDGET_BYTES, place: Path | None = None
+) -> Plan:
+    """Decide on what does not change from one run of the same options to the next, but for a disk that is full.
 
-    `passes` is how often an example is trained on. Raises AlignerProbeError where `cache` is True and it cannot be.
+    `passes` is how often an example is trained on, `place` where a new file would lie. Raises AlignerProbeError where
+    `cache` is True and it cannot be.
     """
     start = adapter.layers.start
     n_bytes = n_tokens * adapter.shape.d_model * dtype_of(adapter.model).itemsize
     obstacle = _obstacle(adapter, start)
     if obstacle is None and n_bytes > budget:
         obstacle = f"keeping {n_tokens:,} tokens takes {n_bytes:,} bytes, over the budget of {budget:,}"
+    if obstacle is None and place is not None and n_bytes > (free := free_bytes(place)):
+        obstacle = f"keeping {n_tokens:,} tokens takes {n_bytes:,} bytes, and {place} has {free:,} left"
     if cache is True and obstacle is not None:
         raise AlignerProbeError(
-            f"lower layers cannot be kept: {obstacle}; leave it to cache='auto' (--cache auto), or name a greater "
-            "cache_budget"
+            f"lower layers cannot be kept: {obstacle}; leave it to cache='auto' (--cache auto), name a greater "
+            "cache_budget, or make room"
         )
     if cache is False:
         return Plan(False, n_bytes, "switched off")
@@ -78,7 +83,7 @@ def plan(adapter: Adapter, n_tokens: int, passes: float, cache: Cache, budget: i
 def _obstacle(adapter: Adapter, start: int) -> str | None:
     if start == 0:
         return f"this {adapter.method} works from layer 0 on, so no layer stays as it was"
-    if adapter.model.__dict__.get("_aligner_probe_attached"):
+    if attached_to(adapter.model):
         return "another adapter is attached, which may change lower layers"
     for layer, block in enumerate(list(adapter.model.blocks)[:start]):
         for name, point in block.named_modules():

@@ -1,5 +1,6 @@
 """One run of those that share a batch: its adapter, data and optimiser, where it is, and what it has found."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from aligner_probe.training.run import Progress, Run, metrics_frame
 
 #: Above this many trained numbers (full fine-tuning) the lost-update monitor's copies cost too much.
 MAX_MONITORED = 50_000_000
+#: Of a prompt and its completion.
+FEWEST_TOKENS = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +63,12 @@ class Member:
         self.encoded = {which: data[1] for which, data in both.items() if data is not None}
         self.hashes = {which: tokens_hash(encoded) for which, encoded in self.encoded.items()}
         self.trained = {name: p for name, p in self.adapter.named_parameters() if p.requires_grad}
+        for name, p in self.adapter.named_parameters():
+            if not torch.isfinite(p).all():
+                raise AlignerProbeError(
+                    f"{name} of this {self.adapter.method} has numbers that are not finite before training; expected "
+                    "finite ones: make the adapter with other options, or load another"
+                )
         self.optimizer = torch.optim.AdamW(
             self.trained.values(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
@@ -69,6 +78,7 @@ class Member:
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.monitor: LostUpdateMonitor | None = None
+        self._monitored: dict[str, Tensor] | None = None
         self.error: AlignerProbeError | None = None
 
     def _encode(self, task: Task) -> Encoded:
@@ -76,6 +86,12 @@ class Member:
             raise AlignerProbeError("this base has no tokenizer, so there are no tokens to train on; load it with one")
         recipe = self.recipe
         room = self.model.cfg.n_ctx - self.adapter.n_positions
+        if self.adapter.n_positions and room < FEWEST_TOKENS:
+            raise AlignerProbeError(
+                f"{self.adapter.n_positions} tokens of {self.adapter.method} in a context of {self.model.cfg.n_ctx} "
+                f"leave no room for a prompt and a completion; expected at most {self.model.cfg.n_ctx - FEWEST_TOKENS} "
+                "(n_tokens=, --n-tokens)"
+            )
         longest = recipe.max_length or room
         if longest > room:
             taken = f", {self.adapter.n_positions} of them the adapter's own" * bool(self.adapter.n_positions)
@@ -119,6 +135,8 @@ class Member:
             "base": known["base"]["fingerprint"],
             "dtype": known["base"]["dtype"],
             "execution": execution,  # to the last bits, a step may depend on it
+            "loaded_from": self.adapter.loaded_from and self.adapter.loaded_from["sha256"],
+            "beside": known["beside"],
         }
 
     def restore(self, state: dict[str, Any] | None) -> dict[str, Tensor]:
@@ -132,6 +150,9 @@ class Member:
             self.progress = Progress(**state["progress"])
             self.error = AlignerProbeError(state["error"]) if state.get("error") else None
             self.adapter.start = state["start"]
+            self._monitored = state.get("monitor")
+            # An adapter that is handed in again may have been trained by this very run meanwhile.
+            self.provenance["began_from"] = json.loads(state.get("began_from", "null"))
         return self.adapter.start
 
     def state(self) -> dict[str, Any]:
@@ -142,13 +163,18 @@ class Member:
             "best": self.best or {},
             "start": self.adapter.start,
             "optimizer": self.optimizer.state_dict(),
+            "began_from": json.dumps(self.provenance["began_from"]),
         }
+        if self.monitor:
+            state["monitor"] = self.monitor.state()
         return state if self.error is None else state | {"error": str(self.error)}
 
     def watch(self) -> None:
         """Begin to count lost updates, where the trained numbers are not too many."""
         monitored = sum(p.numel() for p in self.trained.values()) <= MAX_MONITORED
         self.monitor = LostUpdateMonitor(self.optimizer) if monitored else None
+        if self.monitor and self._monitored:
+            self.monitor.restore(self._monitored)
 
     def next_batch(self) -> list[int]:
         """The examples of the next step, with its learning rate set and no gradients yet."""
@@ -179,8 +205,8 @@ class Member:
     def is_due(self) -> bool:
         """Whether the validation loss is to be taken now."""
         every, step = self.recipe.evaluate_every, self.progress.step
-        due = step % every == 0 if every else self.at_epochs_end or step == self.n_steps
-        return self.validation is not None and due
+        due = step % every == 0 if every else self.at_epochs_end
+        return self.validation is not None and (due or step == self.n_steps)
 
     def evaluated(self, loss: float) -> None:
         """Remember the best numbers and how long there was no better validation loss."""
@@ -195,11 +221,13 @@ class Member:
             self.progress.stopped = patience is not None and self.progress.waited >= patience
 
     def lost_updates(self) -> dict[str, Any]:
-        """The monitor's shares, at the end of an epoch."""
-        if not self.monitor or not self.at_epochs_end:
+        """The monitor's shares, at the end of an epoch and of the run; `monitored_epochs` tells part of an epoch."""
+        if not self.monitor or (self.goes_on and not self.at_epochs_end):
             return {}
+        epochs = self.monitor.n_steps / self.order.per_epoch
         lost = self.monitor.epoch()
         return {
+            "monitored_epochs": epochs,
             "lost_updates": lost.updates,
             "numbers_that_never_moved": lost.numbers,
             "lost_second_moments": lost.second_moments,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LostUpdates:
-    """Shares over an epoch. None where nothing was due.
+    """Shares over an epoch, or what there was of it. None where nothing was due.
 
     `updates`: updates that were due (a gradient other than zero) and left the number as it was. `numbers`: numbers
     that never changed though an update was due. `second_moments`: due changes of AdamW's second moments that were lost.
@@ -42,6 +42,8 @@ class LostUpdateMonitor:
         self._ever_due, self._changed = (torch.zeros_like(like, dtype=torch.bool) for _ in range(2))
         # Due, lost; moments due, lost. Counted where the numbers are, so that a step waits for nothing.
         self._counts = torch.zeros(4, dtype=torch.int64, device=like.device)
+        #: Since the last report.
+        self.n_steps = 0
 
     def before(self) -> None:
         self._numbers = self._row(lambda p: p)
@@ -60,6 +62,7 @@ class LostUpdateMonitor:
             moment_due = (then != 0) & (then.double() != gradients.double().square())
             counted += [moment_due, moment_due & (now == then)]
         self._counts[: len(counted)] += torch.stack([which.sum() for which in counted])
+        self.n_steps += 1
 
     def last_numbers(self) -> list[Tensor]:
         """Each parameter as it was before the last step."""
@@ -75,6 +78,16 @@ class LostUpdateMonitor:
             never / ever if ever else None,
             moments_lost / moments_due if moments_due else None,
         )
+
+    def state(self) -> dict[str, Tensor]:
+        """What `restore` takes, so that a run which goes on in the middle of an epoch reports all of it."""
+        steps = torch.tensor(self.n_steps)
+        return {"ever_due": self._ever_due, "changed": self._changed, "counts": self._counts, "n_steps": steps}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        device = self._counts.device
+        self._ever_due, self._changed = state["ever_due"].to(device), state["changed"].to(device)
+        self._counts, self.n_steps = state["counts"].to(device), int(state["n_steps"])
 
     def _row(self, of: Callable[[Tensor], Tensor]) -> Shaped[Tensor, " numbers"]:
         return torch.cat([of(p).detach().reshape(-1) for p in self.parameters])

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from aligner_probe.adapters.adapter import Adapter
+from aligner_probe.adapters.adapter import Adapter, attached_to
 from aligner_probe.models import architecture_of, device_of, dtype_of, fingerprint
 from aligner_probe.tasks.encoding import Encoded
 from aligner_probe.tasks.task import Task
@@ -24,15 +24,22 @@ def provenance(
     validation: tuple[Task, Encoded] | None,
     execution: dict[str, Any],
 ) -> dict[str, Any]:
-    """What is known before the first step; `execution` is how the run is carried out (`lower_layers`, ...)."""
+    """What is known before the first step; `execution` is how the run is carried out (`lower_layers`, ...).
+
+    `began_from` is None where the adapter's own seed drew the numbers, else the file they are from and the training
+    that made them; `beside` are other adapters that are attached.
+    """
     model = adapter.model
     device = device_of(model)
+    loaded, trained = adapter.loaded_from, adapter.provenance
     return {
         "method": adapter.method,
         "options": adapter.config.to_dict(),
         "n_parameters": adapter.n_parameters,
         "recipe": recipe.to_dict(),
         "seeds": {"start": adapter.config.seed, "order": recipe.seed},
+        "began_from": {"file": loaded, "run": trained} if loaded or trained else None,
+        "beside": [_beside(other) for other in attached_to(model)],
         "base": {
             "name": model.cfg.model_name,
             "architecture": architecture_of(model),
@@ -50,6 +57,13 @@ def provenance(
         "versions": versions(PACKAGES),
         "git": git_state(),
     }
+
+
+def _beside(adapter: Adapter) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for name, tensor in adapter.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return {"method": adapter.method, "options": adapter.config.to_dict(), "sha256": digest.hexdigest()}
 
 
 def tokenizer_hash(tokenizer: Any) -> str | None:

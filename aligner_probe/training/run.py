@@ -15,7 +15,8 @@ class Run:
     """What a training left behind; the adapter holds the best numbers where there was a validation part, else the last.
 
     `metrics` has one row a step: loss (before the step), lr, tokens_per_second; validation_loss where it was taken, and
-    at the end of an epoch the shares of the lost-update monitor. `rule` says how examples were encoded, `lower_layers`
+    at the end of an epoch and of the run the shares of the lost-update monitor, with how much of an epoch they are over
+    (monitored_epochs; LostUpdates says the rest). `rule` says how examples were encoded, `lower_layers`
     whether layers below the adapter were computed once. `provenance` is what `save_adapter` records.
     """
 

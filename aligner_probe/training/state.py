@@ -7,7 +7,7 @@ whole; `lock` keeps a second run out, and is let go by the system however the fi
 import io
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class RunFolder:
         self.loaded: dict[str, Any] | None = None
         if folder is None:
             return
+        self._is_new = not folder.exists()
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
         if (folder / STATE).exists() and not resume:
@@ -38,31 +39,36 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator["RunFolder"]:
-        """Hold the folder; what an earlier run left is read inside.
+        """Hold the folder; what an earlier run left is read inside. A new one goes again where nothing is recorded.
 
-        Raises AlignerProbeError where another run holds it, or where it was begun with other options.
+        Raises AlignerProbeError where another run holds it, where it was begun with other options, or where its state
+        is damaged.
         """
         if self.folder is None:
             yield self
             return
         taken = f"another run is writing to {self.folder}; wait for it, or name another folder"
         with held(self.folder / LOCK, taken):
-            self._load()
-            yield self
+            try:
+                self._load()
+                yield self
+            except BaseException:
+                if self._is_new and not self.metrics:
+                    self._remove()
+                raise
 
     def _load(self) -> None:
         path = self.folder / STATE
         if not path.exists():
             self._write_metrics()
             return
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        before = json.loads(state["identity"])
-        for key in self.identity:
-            if before.get(key) != self.identity[key]:
-                raise AlignerProbeError(
-                    f"{self.folder} was begun with {key} {before.get(key)!r}, not {self.identity[key]!r}; resume with "
-                    "the same options, or name another folder"
-                )
+        state, before = _read(path)
+        differ = [said for key in self.identity for said in _differences(key, before.get(key), self.identity[key])]
+        if differ:
+            raise AlignerProbeError(
+                f"{self.folder} was begun with {', '.join(differ)}; resume with the same options, or name another "
+                "folder"
+            )
         self.loaded = state
         # A line written after the last state belongs to steps that are about to be made again.
         lines = (
@@ -89,15 +95,47 @@ class RunFolder:
             (stage / STATE).write_bytes(content.getbuffer())
             (stage / STATE).replace(self.folder / STATE)
 
+    def _remove(self) -> None:
+        """Leave no folder behind of a run that never began."""
+        for name in (METRICS, LOCK):
+            (self.folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # something else is in it
+            self.folder.rmdir()
+
     def _write_metrics(self) -> None:
         with writing_to(self.folder), staging_folder(self.folder) as stage:
             (stage / METRICS).write_text("".join(json.dumps(row) + "\n" for row in self.metrics), encoding="utf-8")
             (stage / METRICS).replace(self.folder / METRICS)
 
 
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A saved state and its identity."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        int(state["step"])
+        return state, dict(json.loads(state["identity"]))
+    except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, ... on damaged files
+        raise AlignerProbeError(
+            f"{path} is damaged, or no saved state of a run ({type(error).__name__}); put a copy of it back, or remove "
+            "it to begin anew, or name another folder"
+        ) from error
+
+
+def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
+    """What is not as it was, each by its name; an option that an older version did not write down was None."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = (dict(enumerate(one, start=1)) for one in (before, now))
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before | now:
+            yield from _differences(f"{name} {key}", before.get(key), now.get(key))
+    elif before != now:
+        yield f"{name} {before!r} (now {now!r})"
+
+
 def _parsed(line: str) -> dict[str, Any] | None:
     """A metrics line; None for one that a kill cut short."""
     try:
-        return json.loads(line)
+        row = json.loads(line)
     except ValueError:
         return None
+    return row if isinstance(row, dict) and "step" in row else None
