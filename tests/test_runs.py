@@ -90,6 +90,16 @@ def test_a_training_that_begins_from_another_says_so(tmp_path):
         fit(base, Aligner(base, 1, 1), task(kind="preference"), resume=True, **how)
 
 
+def test_an_adapter_that_was_saved_in_bfloat16_is_trained_in_the_recipe_s_precision(tmp_path):
+    base = model()
+    save_adapter(Aligner(base, 1, 1, dtype=torch.bfloat16), tmp_path / "a")
+    loaded = load_adapter(tmp_path / "a", base)
+    assert loaded.gates.dtype == torch.bfloat16
+    fit(base, loaded, task(), recipe=quick(), show_progress=False)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert not torch.equal(loaded.gates, loaded.gates.bfloat16().float())
+
+
 def test_other_adapters_that_are_attached_meanwhile_are_recorded(tmp_path):
     base = model()
     how = {"recipe": quick(), "out": tmp_path / "run", "show_progress": False}

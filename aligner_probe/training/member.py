@@ -11,6 +11,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter
+from aligner_probe.adapters.full import FullFineTune
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks.encoding import Encoded, encode
 from aligner_probe.tasks.task import Task
@@ -58,6 +59,8 @@ class Member:
         self.validation_data = None if held_out is None else (held_out, self._encode(held_out))
         if recipe.precision == "bf16-true":
             self.adapter.to(torch.bfloat16)
+        elif not isinstance(self.adapter, FullFineTune):  # which has the base's precision
+            self.adapter.to(torch.promote_types(torch.float32, next(self.adapter.parameters()).dtype))
         #: What it trains on and, where it has that, what it is validated on; and their hashes.
         both = {"train": self.data, "validation": self.validation_data}
         self.encoded = {which: data[1] for which, data in both.items() if data is not None}
