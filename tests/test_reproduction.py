@@ -164,7 +164,8 @@ def test_a_finished_run_has_its_adapter_and_its_scores(quick):
     assert [run.id for run in results.runs] == [name for name in micro.runs() if name in QUICK]
     run = results.one("safety", "aligner-10")
     assert (run.seeds, run.n_tokens, run.precision) == ({"start": 1, "order": 1}, 10, "float32")
-    assert run.steps == {"sft": micro.CONFIG.safety_steps, "dpo": micro.CONFIG.dpo_steps}
+    assert (micro.CONFIG.safety_steps, micro.CONFIG.dpo_steps, micro.CONFIG.evaluate_every) == (3, 4, 2)
+    assert run.steps == {"sft": 2, "dpo": 4}  # whole intervals
     assert [step for step, _ in run.validation_loss["dpo"]] == [0, 2, 4]
     assert set(run.scores) == {"test", "after_sft"}
     assert run.lr["dpo"] == micro.RATES["safety"]["aligner-10"]

@@ -65,7 +65,7 @@ FREEZING = ("gates", "tokens")
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Sizes of everything; steps are optimiser steps of `batch_size` examples.
+    """Sizes of everything; steps are optimiser steps of `batch_size` examples, whole intervals of `evaluate_every`.
 
     `published_epochs` with `published_warmup` are the authors' eight epochs with a warm-up of two, which is counted in
     micro-batches and so lasts sixteen; `n_train` decides how many steps that are. `lora_published` is their LoRA's own

@@ -116,7 +116,7 @@ def recipe_of(run: Planned, stage: Stage, config: Config) -> Recipe:
         return _as_published(run, config)
     dpo = stage.name == "dpo"
     steps = config.dpo_steps if dpo else config.safety_steps if run.experiment == "safety" else config.steps
-    # To the last whole interval: the committed runs took no validation loss of the steps beyond it, so none was kept.
+    # The committed runs went on without a validation loss, so nothing after the last whole interval was kept.
     steps = steps - steps % config.evaluate_every or steps
     return recipe(
         "corrected",

@@ -28,7 +28,8 @@ class Recipe:
     either `warmup` epochs, of which `warmup_counts` says what is counted, or `warmup_steps` optimiser steps; without
     either a tenth of an epoch. `precision` is the adapter's and the optimiser's, also of an adapter that was loaded in
     another (full fine-tuning is in the base's); the base has its own from `load_model`, so the authors' "bf16-true",
-    bfloat16 throughout, is this on a base loaded with `dtype=torch.bfloat16`. `max_length` tokens are a sequence at most (None: the base's context). `beta` is DPO's.
+    bfloat16 throughout, is this on a base loaded with `dtype=torch.bfloat16`. `max_length` tokens are a sequence at most
+    (None: the base's context). `beta` is DPO's.
 
     `evaluate_every` steps the validation loss is taken (0: at each epoch's end), and after the last one; after
     `patience` evaluations without one that is better by more than `min_improvement`, training stops (None: never), and
