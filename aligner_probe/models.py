@@ -4,6 +4,7 @@ Raw, because a prefix token passes through no norm: with norms folded into the p
 one and the same token would mean something else in every layer.
 """
 
+import gc
 import hashlib
 import logging
 import math
@@ -27,7 +28,7 @@ FINGERPRINT_NUMBERS = 4096
 LONG_STEP = 256
 #: A folder that holds any of these has a tokenizer; of which kind, transformers finds out. (Asked without looking, it
 #: makes an empty GPT-2 tokenizer of no file at all.)
-TOKENIZERS = ("tokenizer*", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+TOKENIZERS = ("tokenizer*", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
 #: Modules whose weights a bridge keeps but no longer reads: GPT-2's, NeoX's and Phi-3's fused projections.
 FUSED = (".qkv", ".gate_up_proj")
 
@@ -187,8 +188,8 @@ def load_tokenizer(name: str | Path) -> Any:
         return AutoTokenizer.from_pretrained(place, local_files_only=local)
     except Exception as error:  # the tokenizers library raises bare Exceptions; KeyError, ValueError, ...
         raise AlignerProbeError(
-            f"cannot read the tokenizer of {place!r} ({said_by(error)}); copy or download its files again, or take "
-            "them away to go without one"
+            f"cannot read the tokenizer of {place!r} ({said_by(error)}); copy or download its files again"
+            + ", or take them away to go without one" * local
         ) from error
 
 
@@ -201,7 +202,9 @@ def _fingerprint_as_stored(name: str, config: Any, dtype: torch.dtype) -> str | 
     stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     if dtype != torch.float16 or stored == torch.float16:
         return None
-    return fingerprint(load_model(name, dtype=stored))
+    found = fingerprint(load_model(name, dtype=stored))
+    gc.collect()  # a bridge holds itself, and another copy of the base is about to be read
+    return found
 
 
 def _bridge(model: nn.Module, architecture: str, tokenizer: object, name: str, fast: bool) -> TransformerBridge:
@@ -277,7 +280,8 @@ def fingerprint(model: TransformerBridge) -> str:
     """SHA-256 over evenly drawn numbers of every weight, rounded to bfloat16: one for a base in any precision.
 
     A base that `load_model` read in float16 keeps the one of its numbers as stored, as long as they are the ones it
-    read. Kept on the bridge while no weight is replaced or written into.
+    read; a model handed over in float16 has one of its own. Kept on the bridge while no weight is replaced or written
+    into.
     """
     weights = _weights(model)
     now = [(name, tensor.data_ptr(), tensor._version) for name, tensor in weights]

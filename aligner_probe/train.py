@@ -50,7 +50,7 @@ def _bytes(text: str) -> int:
 
 def _seed(text: str) -> int:
     """A whole number that torch's generators take."""
-    value = int(text)
+    value = int(text) if text.strip().lstrip("+-").isdecimal() else math.inf
     if not -(2**63) <= value < 2**64:
         raise argparse.ArgumentTypeError(f"{text}; expected a whole number from {-(2**63)} to {2**64 - 1}")
     return value
@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from aligner_probe.checkpoints.adapters import METHODS as CLASSES
-    from aligner_probe.checkpoints.adapters import load_adapter, save_adapter
+    from aligner_probe.checkpoints.adapters import load_adapter, method_of, save_adapter
     from aligner_probe.models import load_model
     from aligner_probe.tasks.loading import load_splits
     from aligner_probe.tasks.templates import unescape
@@ -218,7 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A folder's test.jsonl is for the end; validation is held out of the training part.
         task, validation = task.split(0.1, seed=0)
         made_by["split"] = {"validation": 0.1, "seed": 0}
-    how = recipe(options.recipe, task.kind, method=options.method or DEFAULT_METHOD, **changes)
+    method = options.method or DEFAULT_METHOD if options.adapter is None else method_of(options.adapter)
+    how = recipe(options.recipe, task.kind, method=method, **changes)
     dtype = options.dtype or ("bfloat16" if how.precision == "bf16-true" else "float32")
     callbacks: list[Callback] = []
     if options.wandb is not None:
@@ -226,20 +227,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         callbacks.append(WeightsAndBiases(options.wandb))
     model = load_model(options.model, dtype=getattr(torch, dtype), device=options.device)
-    if options.adapter:
+    if options.adapter is not None:
         adapter = load_adapter(options.adapter, model)
-        how = recipe(options.recipe, task.kind, method=adapter.method, **changes)
     else:
-        method, seed = CLASSES[options.method or DEFAULT_METHOD], options.seed or 0
+        seed = options.seed or 0
         if chosen.get("train") == "tokens" and "initial_gate" not in chosen:
-            opened = open_gate(model, task, method, max_length=how.max_length, seed=seed, **chosen)
+            opened = open_gate(model, task, CLASSES[method], max_length=how.max_length, seed=seed, **chosen)
             chosen["initial_gate"], made_by["open_gate"] = opened.initial_gate, asdict(opened)
             print(f"gates are left at {opened.initial_gate:.4g}: tokens add {opened.measured:.1%} of the residual norm")
-        adapter = method(model, seed=seed, **chosen)
+        adapter = CLASSES[method](model, seed=seed, **chosen)
     held_out = "" if options.validation else f" (10 % of {options.task}, held out by group)"
     print(f"{adapter.method}: {adapter.n_parameters:,} trained numbers on {options.model} in {dtype}; "
           f"{len(task)} examples, {len(validation)} for validation{held_out}. {task.dropped_note}")  # fmt: skip
-    for note in _unlike_published(options.recipe, adapter.method, how, dtype):
+    for note in _unlike_published(options.recipe, method, task.kind, how, dtype):
         print(f"not as published: {note}")
 
     class Announce(Callback):
@@ -278,7 +278,7 @@ def _method_options(options: argparse.Namespace) -> dict[str, Any]:
     given["train"] = TRAINS.get(options.freeze)
     given = {name: value for name, value in given.items() if value is not None}
     flags = {name: "--freeze" if name == "train" else f"--{name.replace('_', '-')}" for name in given}
-    if options.adapter:
+    if options.adapter is not None:
         flags |= {name: f"--{name}" for name in ("method", "seed") if getattr(options, name) is not None}
         if flags:
             raise AlignerProbeError(f"--adapter has its own {', '.join(flags.values())}; leave these out")
@@ -304,13 +304,15 @@ def _recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
     return {name: None if value == "none" else value for name, value in given.items()}
 
 
-def _unlike_published(recipe: str, method: str, how: Any, dtype: str) -> Iterator[str]:
+def _unlike_published(recipe: str, method: str, kind: str, how: Any, dtype: str) -> Iterator[str]:
     """What differs from the authors' runs though the recipe is theirs."""
     if recipe != "as-published":
         return
     if how.precision == "bf16-true" and dtype != "bfloat16":
         yield f"the base is in {dtype}, theirs in bfloat16 as the adapter (leave out --dtype)"
-    if method == "lora":
+    if method == "lora" and kind == "preference":
+        yield "they trained no LoRA by DPO, so the recipe is their Aligner's"
+    elif method == "lora":
         yield "their LoRA's dropout of .05 is not applied"
 
 

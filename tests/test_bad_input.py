@@ -108,6 +108,7 @@ SHORT = ("--steps", 2, "--batch-size", 4)
         (rows(), ("--initial-gate", "nan"), "--initial-gate: nan"),
         (rows(), ("--betas", 2, 3), "betas (2.0, 3.0)"),
         (rows(), ("--seed", 10**23), "--seed: 1"),
+        (rows(), ("--seed", "x"), "--seed: x; expected a whole number"),
         (rows(), ("--device", "foo"), "foo"),
     ],
 )
@@ -174,6 +175,7 @@ def test_dpo_begins_from_what_sft_left(train, tmp_path, base):
     for options, says in (
         (("--start-layer", 1, "--seed", 1), "--adapter has its own --start-layer, --seed; leave these out"),
         (("--method", "aligner"), "its own --method"),
+        (("--adapter", ""), "error: "),
         (("--only-safe-chosen",), "expected Beaver's fields with only_safe_chosen or prefer"),
         (("--adapter", tmp_path / "none"), "none"),
     ):

@@ -146,7 +146,12 @@ def test_a_lora_folder_becomes_a_native_one(whole_lora, lora_folder, tmp_path):
     assert found.config == expected.config
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
     written = json.loads((done.path / "provenance.json").read_text())
-    assert written["loaded_from"] == {"source": str(theirs), "sha256": sha256(theirs / "adapter_model.safetensors")}
+    digest = sha256(theirs / "adapter_model.safetensors")
+    named = json.loads((theirs / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert written["loaded_from"] == {"source": str(theirs), "sha256": digest, "base_model": named}
+    plain("gpt2").save_pretrained(tmp_path / "other")
+    with pytest.raises(AlignerProbeError, match="not the base that this adapter is on"):
+        export_adapter(expected, "native", tmp_path / "wrong", model=tmp_path / "other")
     torch.save(load_file(theirs / "adapter_model.safetensors"), lora_folder / "adapter_model.bin")
     (lora_folder / "adapter_model.safetensors").unlink()
     export_adapter(lora_folder, "native", tmp_path / "bin", model=tmp_path / "base")

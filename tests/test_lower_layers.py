@@ -136,6 +136,10 @@ def test_a_disk_without_room_is_seen_before_anything_is_written(tmp_path, monkey
     monkeypatch.setattr(lower_layers, "free_bytes", lambda place: 0)
     run = fit(base, adapter, task(), recipe=quick(), out=tmp_path / "out", show_progress=False)
     assert "out has 0 left" in run.lower_layers
+    monkeypatch.setattr(lower_layers, "free_bytes", lambda place: 2**40)
+    again = fit(base, adapter, task(), recipe=quick(), out=tmp_path / "out", resume=True, show_progress=False)
+    assert again.lower_layers == "switched off"  # as it was begun
+    monkeypatch.setattr(lower_layers, "free_bytes", lambda place: 0)
     with pytest.raises(AlignerProbeError, match=r"has 0 left; .* or make room"):
         fit(base, adapter, task(), recipe=quick(), out=tmp_path / "on", cache=True, show_progress=False)
     assert not (tmp_path / "on").exists()

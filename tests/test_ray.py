@@ -56,10 +56,13 @@ def cluster_of(*cpus, scratch):
         patch.setenv("TMPDIR", str(scratch))
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the jobs of these tests
         head, *others = ({"num_cpus": n, "object_store_memory": STORE, "include_dashboard": False} for n in cpus)
+        # As where it is started in the background: its workers then ignore interrupts.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         made = Cluster(initialize_head=True, head_node_args=head)
         try:
             for other in others:
                 made.add_node(**other)
+            signal.signal(signal.SIGINT, before)
             yield made.address
         finally:
             ray.shutdown()

@@ -18,6 +18,7 @@ from aligner_probe.models import fingerprint
 from aligner_probe.training import Recipe, fit, recipe
 from aligner_probe.training.callbacks import Callback
 from aligner_probe.training.provenance import provenance, tokenizer_hash, tokens_hash
+from aligner_probe.training.state import STATE
 from aligner_probe.training.wandb import WeightsAndBiases
 
 KEYS = {
@@ -75,7 +76,6 @@ def test_a_training_that_begins_from_another_says_so(tmp_path):
     loaded = load_adapter(tmp_path / "sft", base)
     with pytest.raises(KeyboardInterrupt):
         fit(base, loaded, task(kind="preference"), callbacks=[Stops()], **how)
-    loaded.provenance = {"of": "a run that was made meanwhile"}
     second = fit(base, loaded, task(kind="preference"), resume=True, **how)
     digest = sha256(tmp_path / "sft" / "adapter_model.safetensors")
     file = {"source": str(tmp_path / "sft"), "sha256": digest}
@@ -84,10 +84,41 @@ def test_a_training_that_begins_from_another_says_so(tmp_path):
     assert all(torch.equal(second.adapter.start[name], p) for name, p in first.adapter.named_parameters())
     save_adapter(second.adapter, tmp_path / "second")
     written = json.loads((tmp_path / "second" / "provenance.json").read_text())
-    assert written["loaded_from"] == file
+    assert written["loaded_from"] is None
     assert written["run"]["began_from"]["run"]["task"]["sha256"] == task().sha256
-    with pytest.raises(AlignerProbeError, match=f"begun with loaded_from '{digest}' .now None"):
+    assert fit(base, loaded, task(kind="preference"), resume=True, **how).provenance == second.provenance
+    with pytest.raises(AlignerProbeError, match=r"began from \S*sft, not from numbers that were drawn; resume with"):
         fit(base, Aligner(base, 1, 1), task(kind="preference"), resume=True, **how)
+    # What it was trained on since is no longer what was in that file.
+    third = fit(base, loaded, task(), recipe=quick(), show_progress=False)
+    assert third.provenance["began_from"] == {"file": None, "run": second.provenance}
+
+
+def test_what_a_broken_off_training_left_is_not_called_drawn():
+    class Stops(Callback):
+        def stepped(self, row):
+            if row["step"] == 2:
+                raise KeyboardInterrupt
+
+    base = model()
+    adapter = Aligner(base, 1, 1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(base, adapter, task(), recipe=quick(steps=4), callbacks=[Stops()], show_progress=False)
+    assert adapter.provenance["result"] == {"steps": 2, "unfinished": True}
+    again = fit(base, adapter, task(), recipe=quick(steps=4), show_progress=False)
+    assert again.provenance["began_from"]["run"]["result"] == {"steps": 2, "unfinished": True}
+
+
+def test_a_run_that_an_older_version_began_is_resumed(tmp_path):
+    base = model()
+    how = {"recipe": quick(steps=4), "out": tmp_path / "run", "show_progress": False}
+    done = fit(base, Aligner(base, 1, 1), task(), **how)
+    state = torch.load(tmp_path / "run" / STATE, weights_only=True)
+    identity = json.loads(state["identity"])
+    del identity["beside"], identity["recipe"]["warmup_steps"], state["began_from"]
+    torch.save(state | {"identity": json.dumps(identity)}, tmp_path / "run" / STATE)
+    again = fit(base, Aligner(base, 1, 1), task(), resume=True, **how)
+    assert torch.equal(again.adapter.gates, done.adapter.gates)
 
 
 def test_an_adapter_that_was_saved_in_bfloat16_is_trained_in_the_recipe_s_precision(tmp_path):
@@ -157,6 +188,8 @@ def test_lora_as_published_is_not_the_aligner_s_recipe():
     assert recipe("as-published", "preference", method="lora") == recipe("as-published", "preference")
     assert recipe("as-published", method="lora", warmup=0.25).warmup_steps is None
     assert recipe("as-published", warmup_steps=7).warmup is None
+    with pytest.raises(AlignerProbeError, match="warmup_steps 7 with warmup_counts 'micro_batches'"):
+        recipe(warmup_steps=7, warmup_counts="micro_batches")
     assert recipe().warmup == Recipe().warmup == 0.1
 
 
@@ -169,6 +202,11 @@ def test_corrected_stops_early_unless_its_length_is_given_in_steps():
     how = recipe(lr=0.3, clip=None, epochs=20.0, batch_size=8)
     run = fit(base, LoRA(base, 4), train, validation=validation, recipe=how, show_progress=False)
     assert run.stopped_early
+    to_the_end = fit(
+        base, LoRA(base, 4), train, validation=validation, recipe=replace(how, epochs=run.metrics.step.max() / 4),
+        show_progress=False,
+    )  # fmt: skip
+    assert (len(to_the_end.loss), to_the_end.stopped_early) == (len(run.loss), False)
     whole = fit(base, LoRA(base, 4), train, recipe=replace(how, epochs=5.0), show_progress=False)
     assert not whole.stopped_early
 

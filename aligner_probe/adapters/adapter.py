@@ -90,8 +90,8 @@ class Adapter(nn.Module, ABC):
         self.start: dict[str, Tensor] | None = None
         #: What made the numbers, as the last training recorded it; `save_adapter` writes it down.
         self.provenance: dict[str, Any] | None = None
-        #: The file that the numbers were loaded from, and its SHA-256; None where they were drawn.
-        self.loaded_from: dict[str, str] | None = None
+        #: The file that the numbers were loaded from, and its SHA-256; None where they were drawn, or trained since.
+        self.loaded_from: dict[str, Any] | None = None
         require(
             self.layers.start < self.shape.n_layers,
             f"start_layer {self.layers.start} on a base of {self.shape.n_layers} layers adapts nothing; "

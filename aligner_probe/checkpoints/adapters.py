@@ -70,9 +70,10 @@ def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = Fa
     path = Path(path) if not str(path).startswith(PUBLISHED) else path
     config = native.read_config(path) if isinstance(path, Path) else None
     if peft_lora.recognises(config):
-        adapter, tensors = lora.unfilled(peft_lora.load_lora(path), model)
+        checkpoint = peft_lora.load_lora(path)
+        adapter, tensors = lora.unfilled(checkpoint, model)
         _fill(adapter, tensors, path)
-        adapter.loaded_from = _file(path, sha256(peft_lora.weights_of(path)))
+        adapter.loaded_from = _file(path, sha256(peft_lora.weights_of(path))) | {"base_model": checkpoint.base_model}
         return adapter
     if config is None or "options" not in config:
         return _from_checkpoint(load_checkpoint(path, **reading), model)
@@ -84,9 +85,7 @@ def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = Fa
             f"{str(base.get('fingerprint'))[:12]}) than this {architecture_of(model)} ({fingerprint(model)[:12]}); "
             "load that base, or pass force=True to attach it all the same"
         )
-    method = METHODS.get(config["method"]) if isinstance(config["method"], str) else None
-    if method is None:
-        raise CheckpointError(path, f"has method {config['method']!r}; expected one of {', '.join(METHODS)}")
+    method = METHODS[method_of(path)]
     tensors = read_tensors(path / native.WEIGHTS)
     try:
         adapter = method(model, **config["options"], dtype=getattr(torch, config["dtype"]))
@@ -97,6 +96,17 @@ def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = Fa
     adapter.provenance = recorded.get("run") or None
     adapter.loaded_from = _file(path, sha256(path / native.WEIGHTS))
     return adapter
+
+
+def method_of(path: str | Path, **reading: Any) -> str:
+    """Which of `METHODS` a saved adapter is, before any model is there. Raises CheckpointError as `load_adapter`."""
+    config = None if str(path).startswith(PUBLISHED) else native.read_config(Path(path))
+    if peft_lora.recognises(config):
+        return LoRA.method
+    method = config["method"] if config and "options" in config else load_checkpoint(path, **reading).method
+    if not isinstance(method, str) or method not in METHODS:
+        raise CheckpointError(path, f"has method {method!r}; expected one of {', '.join(METHODS)}")
+    return method
 
 
 def _from_checkpoint(checkpoint: PrefixCheckpoint, model: TransformerBridge) -> Adapter:

@@ -25,7 +25,7 @@ from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint, dty
 from aligner_probe.checkpoints.reading import PUBLISHED, load_checkpoint
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import sha256
-from aligner_probe.models import architecture_of, fingerprint, load_model, read_config
+from aligner_probe.models import architecture_of, fingerprint, load_model, place_of, read_config
 
 FORMATS = ("merged", "steering", "peft", "lit-llama", "native")
 NEEDS_BASE = ("merged", "steering")
@@ -76,7 +76,7 @@ def export_adapter(
         if to == "native":
             return _native_lora(source, out, model, dtype, force)
         if to != "peft":
-            raise AlignerProbeError(f"LoRA has no prefix, so no form in {to}; export it to peft")
+            raise AlignerProbeError(f"LoRA has no prefix, so no form in {to}; export it to peft or native")
         return _lora(source, out, model)
     checkpoint = _checkpoint(source, reading)
     notes = _notes(checkpoint, to)
@@ -111,7 +111,7 @@ def _checkpoint(source: str | Path | Adapter, reading: dict[str, Any]) -> Prefix
     if isinstance(method, str) and method not in METHOD_NAMES:
         raise AlignerProbeError(
             f"{method} has no prefix that lit-llama, PEFT or the native format could hold; output_bias can be exported "
-            "to merged and steering, lora to peft"
+            "to merged and steering, lora to peft and native"
         )
     if not isinstance(source, Adapter):
         return load_checkpoint(source, **reading)
@@ -158,6 +158,8 @@ def _native_lora(
 ) -> Export:
     """The native format records the base, which PEFT's folder only names: so it is attached to one first."""
     if isinstance(source, LoRA):
+        if model is not None:
+            _check_sizes(read_config(model), source.model, model)
         return Export("native", save_adapter(source, out), (_said_of(source),))
     if model is None:
         raise AlignerProbeError(
@@ -166,7 +168,10 @@ def _native_lora(
     base = load_model(model, dtype=_precision(dtype, read_config(model)))
     adapter = load_adapter(source, base, force=force)
     path = save_adapter(adapter, out)
-    return Export("native", path, (_said_of(adapter), f"its sizes fit {model}, which is recorded as its base"))
+    named = (adapter.loaded_from or {}).get("base_model")
+    theirs = f", where PEFT's folder names {named}" if named and named != str(model) else ""
+    said = f"its sizes fit {model}, which is recorded as its base{theirs}"
+    return Export("native", path, (_said_of(adapter), said))
 
 
 def _said_of(adapter: LoRA) -> str:
@@ -184,7 +189,7 @@ def _adaption_prompt(
     base = None
     if model is not None:
         peft.check_base(read_config(model), checkpoint)
-        base = str(model)
+        base = place_of(model)
     elif isinstance(source, Adapter):
         peft.check_base(source.model.original_model.config, checkpoint)
         base = lora.base_name(source.model)

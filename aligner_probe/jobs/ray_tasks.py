@@ -192,13 +192,14 @@ def _on_node(
         )
     torch.set_num_threads(1)
     folder = Path(tempfile.gettempdir()) / scratch
+    # Workers of a cluster that was started in the background ignore interrupts, by which Ray asks a task to stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return tried(_made, _fetched(*where), (make, job, given, folder))
     finally:
         # A killed worker does not get here: the next try finds its state. To be asked again must not break this off.
-        asked = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         shutil.rmtree(folder, ignore_errors=True)
-        signal.signal(signal.SIGINT, asked)
 
 
 @functools.lru_cache(maxsize=1)

@@ -133,7 +133,7 @@ def recipe_of(run: Planned, stage: Stage, config: Config) -> Recipe:
 def _as_published(run: Planned, config: Config) -> Recipe:
     changes: dict[str, Any] = {"epochs": config.published_epochs, "warmup": config.published_warmup}
     if run.method == "lora-8":
-        # Their LoRA script counts its warm-up as it says.
+        # Their LoRA script counts its warm-up as it says. All else is as in the other arms here, which are compared.
         changes |= {"warmup": config.lora_published[1], "warmup_counts": "steps"}
     precision = {} if run.precision == "bf16-true" else {"precision": run.precision}
     return recipe("as-published", "sft", lr=run.lr["sft"], seed=run.seed, **changes, **precision)

@@ -35,7 +35,7 @@ from aligner_probe.training.objective import DPO, Forward, chunks, objective, sc
 from aligner_probe.training.recipe import Recipe
 from aligner_probe.training.run import Run
 from aligner_probe.training.sequences import Sequences
-from aligner_probe.training.state import RunFolder
+from aligner_probe.training.state import RunFolder, lower_layers_kept
 
 #: Whose row of metrics it is, in the folder of runs that share a batch.
 RUN = "run"
@@ -99,6 +99,9 @@ def fit_together(
         )
     loop = _Loop(model, [Member(model, one) for one in trainings], save_every, show_progress)
     out = None if out is None else Path(out)
+    begun = lower_layers_kept(out) if out and resume else None
+    if begun is not None and cache == "auto":
+        cache = begun  # by the disk as it was then
     # A file in `cache_folder` may be there already.
     scratch = None if cache_folder else out or Path(tempfile.gettempdir())
     loop.plan(cache, cache_budget, cache_folder, scratch, checkpoint_activations)
@@ -331,6 +334,8 @@ class _Loop:
 
 
 def _tell_failed(member: Member, error: BaseException) -> None:
+    if member.progress.step:
+        member.ended({"steps": member.progress.step, "unfinished": True})
     for callback in member.callbacks:
         callback.failed(error)
 

@@ -138,8 +138,7 @@ class Member:
             "base": known["base"]["fingerprint"],
             "dtype": known["base"]["dtype"],
             "execution": execution,  # to the last bits, a step may depend on it
-            "loaded_from": self.adapter.loaded_from and self.adapter.loaded_from["sha256"],
-            "beside": known["beside"],
+            "beside": known["beside"] or None,
         }
 
     def restore(self, state: dict[str, Any] | None) -> dict[str, Tensor]:
@@ -147,6 +146,7 @@ class Member:
         if state is None:
             self.adapter.start = copied(dict(self.adapter.named_parameters()))
         else:
+            self._go_on_from(json.loads(state.get("began_from", "null")))
             load(self.trained, state["numbers"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.best = state["best"] or None
@@ -154,9 +154,27 @@ class Member:
             self.error = AlignerProbeError(state["error"]) if state.get("error") else None
             self.adapter.start = state["start"]
             self._monitored = state.get("monitor")
-            # An adapter that is handed in again may have been trained by this very run meanwhile.
-            self.provenance["began_from"] = json.loads(state.get("began_from", "null"))
         return self.adapter.start
+
+    def _go_on_from(self, began: dict[str, Any] | None) -> None:
+        """Keep where the run began. Raises AlignerProbeError where the adapter is from another file than then.
+
+        One that has been trained since it was drawn or loaded may have been so by this very run.
+        """
+        given = self.provenance["began_from"]
+        if given is None or given["file"]:
+            then, now = ((one and one["file"]) or {"source": "numbers that were drawn"} for one in (began, given))
+            if then.get("sha256") != now.get("sha256"):
+                raise AlignerProbeError(
+                    f"the run that is to be resumed began from {then['source']}, not from {now['source']}; resume with "
+                    "the same adapter (--adapter), or name another folder"
+                )
+        self.provenance["began_from"] = began
+
+    def ended(self, result: dict[str, Any]) -> None:
+        """From here on the adapter's numbers are those that this run made."""
+        self.adapter.provenance = self.provenance | {"result": result}
+        self.adapter.loaded_from = None
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes."""
@@ -221,7 +239,8 @@ class Member:
         else:
             self.progress.waited += 1
             patience = self.recipe.patience
-            self.progress.stopped = patience is not None and self.progress.waited >= patience
+            tired = patience is not None and self.progress.waited >= patience
+            self.progress.stopped = tired and self.progress.step < self.n_steps
 
     def lost_updates(self) -> dict[str, Any]:
         """The monitor's shares, at the end of an epoch and of the run; `monitored_epochs` tells part of an epoch."""
@@ -256,7 +275,7 @@ class Member:
         loss = self.progress.best_loss if best else None
         result = {"steps": self.progress.step, "stopped_early": self.progress.stopped}
         result |= {"best_step": self.progress.best_step if best else self.progress.step, "best_validation_loss": loss}
-        self.adapter.provenance = self.provenance | {"result": result}
+        self.ended(result)
         return Run(
             self.adapter,
             self.recipe,

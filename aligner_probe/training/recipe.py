@@ -28,8 +28,8 @@ class Recipe:
     either `warmup` epochs, of which `warmup_counts` says what is counted, or `warmup_steps` optimiser steps; without
     either a tenth of an epoch. `precision` is the adapter's and the optimiser's, also of an adapter that was loaded in
     another (full fine-tuning is in the base's); the base has its own from `load_model`, so the authors' "bf16-true",
-    bfloat16 throughout, is this on a base loaded with `dtype=torch.bfloat16`. `max_length` tokens are a sequence at most
-    (None: the base's context). `beta` is DPO's.
+    bfloat16 throughout, is this on a base loaded with `dtype=torch.bfloat16`. A sequence has at most `max_length`
+    tokens (None: the base's context). `beta` is DPO's.
 
     `evaluate_every` steps the validation loss is taken (0: at each epoch's end), and after the last one; after
     `patience` evaluations without one that is better by more than `min_improvement`, training stops (None: never), and
@@ -91,6 +91,8 @@ class Recipe:
             )
             if not good
         ]
+        if self.warmup_steps is not None and self.warmup_counts == "micro_batches":
+            wrong.append(f"warmup_steps {self.warmup_steps} with warmup_counts 'micro_batches' (expected 'steps')")
         if None not in (self.warmup, self.warmup_steps):
             wrong.append(
                 f"both warmup {self.warmup!r} and warmup_steps {self.warmup_steps!r} (expected None for one of them)"
@@ -179,7 +181,9 @@ def recipe(
     options = dict(RECIPES[name][kind])
     if (name, kind, method) == ("as-published", "sft", "lora"):
         options = dict(LORA_AS_PUBLISHED)
-    for given, replaced in (("warmup", "warmup_steps"), ("warmup_steps", "warmup"), ("steps", "patience")):
+    replaced = {"warmup": ("warmup_steps",), "warmup_steps": ("warmup", "warmup_counts"), "steps": ("patience",)}
+    for given, others in replaced.items():
         if changes.get(given) is not None:
-            options.pop(replaced, None)
+            for other in others:
+                options.pop(other, None)
     return Recipe(**(options | changes))

@@ -108,6 +108,17 @@ class RunFolder:
             (stage / METRICS).replace(self.folder / METRICS)
 
 
+def lower_layers_kept(folder: Path) -> bool | None:
+    """Whether the run in a folder, or the runs of its batch, keep lower layers; None where none was begun.
+
+    Raises AlignerProbeError where the state is damaged.
+    """
+    if not (folder / STATE).exists():
+        return None
+    identity = _read(folder / STATE)[1]
+    return identity.get("runs", [identity])[0].get("execution", {}).get("lower_layers")
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A saved state and its identity."""
     try:
