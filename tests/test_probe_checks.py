@@ -14,7 +14,7 @@ from aligner_probe.probing import cells, gathering, run
 from aligner_probe.probing.arms import REFERENCE_SHUFFLED
 from aligner_probe.probing.checks import check_tokens
 from aligner_probe.probing.methods import FULL, FULL_SHUFFLED, LORA_8
-from aligner_probe.probing.plan import BUDGETS
+from aligner_probe.probing.plan import BUDGETS, tune_id
 from aligner_probe.probing.probe import carry_out_probe, new_probe, with_batches
 from aligner_probe.tasks.task import Example, Task
 
@@ -156,3 +156,9 @@ def test_a_run_that_diverged_is_left_out_and_named(tmp_path, monkeypatch):
     failing = {LORA_8}
     with pytest.raises(AlignerProbeError, match=r"no run of the reference came to an end: .*loss is.*standard"):
         carry_out_probe(tiny(), tmp_path / "other", show_progress=False)
+    failing = {"lora-1"}
+    arms = ("aligner-1", LORA_8, "aligner-1-shuffled", REFERENCE_SHUFFLED, "lora-1")
+    result = carry_out_probe(tiny(arms=arms, tuned=True), tmp_path / "tuned", show_progress=False)
+    tried = cells.read_result(tmp_path / "tuned", tune_id("lora-1"))
+    assert tried["lr"] == min(trial["rate"] for trial in tried["trials"])
+    assert list(result.report["failed"]) == ["lora-1_start0_order1"]

@@ -179,7 +179,10 @@ def _longest_answer(bench: Bench) -> int:
 
 
 def _tuned(bench: Bench, cell: Cell, out: Path) -> dict[str, Any]:
-    """Successive halving: all rates for a few steps, the better half of them for more."""
+    """Successive halving: all rates for a few steps, the better half of them for more.
+
+    Where all diverge it is the lowest, whose runs then say that they came to nothing.
+    """
     left, losses = list(METHODS[cell.arm].rates_on(bench.model.cfg.d_model)), []
     kept = out / WORK / LOWER_LAYERS
     for n, steps in bench.budget.tried(len(left)):
@@ -189,9 +192,8 @@ def _tuned(bench: Bench, cell: Cell, out: Path) -> dict[str, Any]:
         found = dict(zip(left, tried, strict=True))
         losses += [{"rate": rate, "steps": steps, "validation_loss": loss} for rate, loss in found.items()]
         left = sorted(left, key=lambda rate: found[rate])
-    if not math.isfinite(found[left[0]]):
-        raise AlignerProbeError(f"no learning rate trains {cell.arm}; tried {', '.join(map(str, found))}")
-    return {"lr": left[0], "trials": losses}
+    lowest = min(one["rate"] for one in losses)
+    return {"lr": left[0] if math.isfinite(found[left[0]]) else lowest, "trials": losses}
 
 
 def _losses(bench: Bench, cell: Cell, rates: Sequence[float], steps: int, kept: Path) -> list[float]:

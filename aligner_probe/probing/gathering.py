@@ -60,7 +60,7 @@ def gather(probe: Plan, parts: Parts, out: Path) -> Gathered:
     if reference not in made:
         raise AlignerProbeError(
             f"no run of the reference came to an end: {'; '.join(failed.values()) or 'none was made'}. The standard "
-            "budget finds learning rates by itself: --budget standard, in another folder"
+            "budget finds learning rates by itself and tries full fine-tuning too: --budget standard, in another folder"
         )
     kinds = ("strict", "content", "format", "likelihood")
     tables = {which: _table(which, prompts, made, reference, parts) for which in kinds}
