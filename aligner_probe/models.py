@@ -107,6 +107,11 @@ def read_config(name: str | Path) -> Any:
         raise _not_a_model(place, error) from error
 
 
+def stored_dtype(config: Any) -> torch.dtype:
+    """The precision that a model's weights are stored in, by its config.json; float32 where that does not tell."""
+    return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+
+
 def load_plain(name: str | Path, dtype: torch.dtype) -> nn.Module:
     """A Hugging Face model of which every number was read from its weights.
 
@@ -199,7 +204,7 @@ def _fingerprint_as_stored(name: str, config: Any, dtype: torch.dtype) -> str | 
     A number rounded to float16 and from there to bfloat16 is not the number rounded to bfloat16 at once. None where
     the base in `dtype` has its fingerprint still.
     """
-    stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    stored = stored_dtype(config)
     if dtype != torch.float16 or stored == torch.float16:
         return None
     found = fingerprint(load_model(name, dtype=stored))

@@ -50,7 +50,10 @@ def _bytes(text: str) -> int:
 
 def _seed(text: str) -> int:
     """A whole number that torch's generators take."""
-    value = int(text) if text.strip().lstrip("+-").isdecimal() else math.inf
+    try:
+        value = int(text)
+    except ValueError:
+        value = math.inf
     if not -(2**63) <= value < 2**64:
         raise argparse.ArgumentTypeError(f"{text}; expected a whole number from {-(2**63)} to {2**64 - 1}")
     return value

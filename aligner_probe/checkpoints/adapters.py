@@ -67,16 +67,18 @@ def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = Fa
     Raises AlignerProbeError where its shapes do not fit the model, or where it was trained on another base (another
     fingerprint) unless `force`. Foreign files do not say what base they are for. `reading` goes to `load_checkpoint`.
     """
-    path = Path(path) if not str(path).startswith(PUBLISHED) else path
-    config = native.read_config(path) if isinstance(path, Path) else None
+    config = config_of(path)
     if peft_lora.recognises(config):
         checkpoint = peft_lora.load_lora(path)
         adapter, tensors = lora.unfilled(checkpoint, model)
         _fill(adapter, tensors, path)
-        adapter.loaded_from = _file(path, sha256(peft_lora.weights_of(path))) | {"base_model": checkpoint.base_model}
+        adapter.loaded_from = _file(path, sha256(peft_lora.weights_of(Path(path)))) | {
+            "base_model": checkpoint.base_model
+        }
         return adapter
-    if config is None or "options" not in config:
+    if "options" not in config:
         return _from_checkpoint(load_checkpoint(path, **reading), model)
+    path = Path(path)
     recorded = native.read_provenance(path)
     base = recorded.get("base", {})
     if base.get("fingerprint") != fingerprint(model) and not force:
@@ -85,7 +87,7 @@ def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = Fa
             f"{str(base.get('fingerprint'))[:12]}) than this {architecture_of(model)} ({fingerprint(model)[:12]}); "
             "load that base, or pass force=True to attach it all the same"
         )
-    method = METHODS[method_of(path)]
+    method = METHODS[_known(config["method"], path)]
     tensors = read_tensors(path / native.WEIGHTS)
     try:
         adapter = method(model, **config["options"], dtype=getattr(torch, config["dtype"]))
@@ -100,10 +102,18 @@ def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = Fa
 
 def method_of(path: str | Path, **reading: Any) -> str:
     """Which of `METHODS` a saved adapter is, before any model is there. Raises CheckpointError as `load_adapter`."""
-    config = None if str(path).startswith(PUBLISHED) else native.read_config(Path(path))
+    config = config_of(path)
     if peft_lora.recognises(config):
         return LoRA.method
-    method = config["method"] if config and "options" in config else load_checkpoint(path, **reading).method
+    return _known(config["method"], path) if "options" in config else load_checkpoint(path, **reading).method
+
+
+def config_of(path: str | Path) -> dict[str, Any]:
+    """A folder's adapter_config.json; empty for other sources."""
+    return {} if str(path).startswith(PUBLISHED) else native.read_config(Path(path)) or {}
+
+
+def _known(method: Any, path: str | Path) -> str:
     if not isinstance(method, str) or method not in METHODS:
         raise CheckpointError(path, f"has method {method!r}; expected one of {', '.join(METHODS)}")
     return method

@@ -20,12 +20,11 @@ from aligner_probe.adapters import Adapter, LoRA, OutputBias
 from aligner_probe.adapters.constant import check_constant, constant_shifts
 from aligner_probe.adapters.prefix import PrefixAdapter
 from aligner_probe.checkpoints import lit_llama, lora, merged, native, peft, peft_lora, steering
-from aligner_probe.checkpoints.adapters import load_adapter, save_adapter
+from aligner_probe.checkpoints.adapters import config_of, load_adapter, save_adapter
 from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint, dtype_name
-from aligner_probe.checkpoints.reading import PUBLISHED, load_checkpoint
+from aligner_probe.checkpoints.reading import load_checkpoint
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.files import sha256
-from aligner_probe.models import architecture_of, fingerprint, load_model, place_of, read_config
+from aligner_probe.models import architecture_of, fingerprint, load_model, place_of, read_config, stored_dtype
 
 FORMATS = ("merged", "steering", "peft", "lit-llama", "native")
 NEEDS_BASE = ("merged", "steering")
@@ -87,27 +86,14 @@ def export_adapter(
     return _adaption_prompt(source, checkpoint, out, model, notes)
 
 
-def _config(source: str | Path) -> dict[str, Any]:
-    """A folder's adapter_config.json; empty for other sources."""
-    if str(source).startswith(PUBLISHED):
-        return {}
-    return native.read_config(Path(source)) or {}
-
-
-def _digest(source: str | Path, reading: dict[str, Any]) -> str:
-    """SHA-256 of the file that holds an adapter's tensors."""
-    weights = Path(source) / native.WEIGHTS
-    return sha256(weights) if weights.is_file() else load_checkpoint(source, **reading).sha256
-
-
 def _lora_config(source: str | Path) -> bool:
-    config = _config(source)
+    config = config_of(source)
     return config.get("method") == LoRA.method or peft_lora.recognises(config)
 
 
 def _checkpoint(source: str | Path | Adapter, reading: dict[str, Any]) -> PrefixCheckpoint:
     """A prefix adapter's numbers; raises AlignerProbeError for any other method."""
-    method = source.method if isinstance(source, Adapter) else _config(source).get("method")
+    method = source.method if isinstance(source, Adapter) else config_of(source).get("method")
     if isinstance(method, str) and method not in METHOD_NAMES:
         raise AlignerProbeError(
             f"{method} has no prefix that lit-llama, PEFT or the native format could hold; output_bias can be exported "
@@ -145,7 +131,7 @@ def _notes(checkpoint: PrefixCheckpoint, to: str) -> tuple[str, ...]:
 def _lora(source: str | Path | LoRA, out: Path, model: str | Path | None) -> Export:
     if isinstance(source, LoRA):
         checkpoint = lora.from_adapter(source)
-    elif peft_lora.recognises(config := _config(source)):
+    elif peft_lora.recognises(config := config_of(source)):
         checkpoint = peft_lora.load_lora(source)
     else:
         checkpoint = lora.from_folder(Path(source), config)
@@ -165,7 +151,7 @@ def _native_lora(
         raise AlignerProbeError(
             "a native LoRA records the base that it fits, which PEFT's does not: --model M, a hub id or a folder"
         )
-    base = load_model(model, dtype=_precision(dtype, read_config(model)))
+    base = load_model(model, dtype=dtype or stored_dtype(read_config(model)))
     adapter = load_adapter(source, base, force=force)
     path = save_adapter(adapter, out)
     named = (adapter.loaded_from or {}).get("base_model")
@@ -206,7 +192,7 @@ def _check_constant(source: str | Path | Adapter, reading: dict[str, Any]) -> No
     """Raises AlignerProbeError unless a source adds a constant; told without its base."""
     if isinstance(source, Adapter):
         check_constant(source.method, getattr(source.config, "n_tokens", None))
-    elif _config(source).get("method") == OutputBias.method:
+    elif config_of(source).get("method") == OutputBias.method:
         return
     elif _lora_config(source):
         check_constant(LoRA.method)
@@ -237,7 +223,7 @@ def _constant(
         adapter = source
         dtype = dtype or next(adapter.model.original_model.parameters()).dtype
     else:
-        dtype = _precision(dtype, config)
+        dtype = dtype or stored_dtype(config)
         adapter = load_adapter(source, load_model(model, dtype=dtype), force=force, **reading)
     shifts = constant_shifts(adapter)
     norms = [float(shift.norm()) for shift in shifts.values()]
@@ -247,7 +233,7 @@ def _constant(
     origin = {
         "method": adapter.method,
         "source": "in memory" if in_memory else str(source),
-        "source_sha256": None if in_memory else _digest(source, reading),
+        "source_sha256": None if in_memory else adapter.loaded_from["sha256"],
         "base_model": adapter.model.cfg.model_name,
         "base_fingerprint": fingerprint(adapter.model),
     }
@@ -272,11 +258,6 @@ def _steering(bridge: TransformerBridge, shifts: dict, out: Path, origin: dict[s
     architecture = architecture_of(bridge)
     parallel = architecture == "GPTNeoXForCausalLM" and bool(config.use_parallel_residual)
     return steering.write(out, shifts, architecture=architecture, parallel=parallel, origin=origin)
-
-
-def _precision(asked: torch.dtype | None, config: Any) -> torch.dtype:
-    """What a base is read in: as asked for, or else as it is stored."""
-    return asked or (config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32)
 
 
 def _check_sizes(config: Any, bridge: TransformerBridge, model: str | Path) -> None:

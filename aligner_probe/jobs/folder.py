@@ -1,4 +1,4 @@
-"""Jobs into a folder: OUT/runs/ID is there, whole, when a job is finished; OUT/work/ID is where it goes on from.
+"""Jobs into a folder: its runs/ID is there, whole, when a job is finished; its work/ID is where it goes on from.
 
 What is finished is never made again, and one process at a time makes what is not.
 """

@@ -116,18 +116,21 @@ def recipe_of(run: Planned, stage: Stage, config: Config) -> Recipe:
         return _as_published(run, config)
     dpo = stage.name == "dpo"
     steps = config.dpo_steps if dpo else config.safety_steps if run.experiment == "safety" else config.steps
-    # The committed runs went on without a validation loss, so nothing after the last whole interval was kept.
-    steps = steps - steps % config.evaluate_every or steps
     return recipe(
         "corrected",
         stage.train.kind,
         lr=run.lr[stage.name],
         batch_size=config.batch_size,
-        steps=steps,
+        steps=whole_intervals(steps, config.evaluate_every),
         evaluate_every=config.evaluate_every,
         beta=config.dpo_beta,
         seed=run.seed,
     )
+
+
+def whole_intervals(steps: int, evaluate_every: int) -> int:
+    """The committed runs went on beyond these, but without a validation loss, so nothing of that was kept."""
+    return steps - steps % evaluate_every or steps
 
 
 def _as_published(run: Planned, config: Config) -> Recipe:

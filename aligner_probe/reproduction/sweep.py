@@ -19,7 +19,7 @@ from aligner_probe.files import write_text
 from aligner_probe.jobs.pool import each
 from aligner_probe.models import fingerprint
 from aligner_probe.reproduction.plan import FREEZING, METHODS, Config, Planned, rate_key
-from aligner_probe.reproduction.run import Bench, new_adapter, recipe_of
+from aligner_probe.reproduction.run import Bench, new_adapter, recipe_of, whole_intervals
 from aligner_probe.training import fit
 
 #: Tried by SFT; DPO's are a hundredth of them (the authors' are a ninetieth). They lie about what was best among
@@ -105,7 +105,7 @@ def try_out(bench: Bench, trial: Trial) -> float:
         how = recipe_of(run, stage, bench.config)
         how = replace(how, steps=min(how.total_steps(len(stage.train)), bench.config.sweep_steps), evaluate_every=0)
         how = replace(how, evaluate_every=max(1, how.steps // 4))
-        how = replace(how, steps=how.steps - how.steps % how.evaluate_every)  # as in recipe_of
+        how = replace(how, steps=whole_intervals(how.steps, how.evaluate_every))
         try:
             done = fit(model, adapter, stage.train, validation=stage.validation, recipe=how, show_progress=False)
         except AlignerProbeError as error:

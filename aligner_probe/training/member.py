@@ -22,14 +22,12 @@ from aligner_probe.training.monitor import LostUpdateMonitor
 from aligner_probe.training.objective import Objective
 from aligner_probe.training.order import Order
 from aligner_probe.training.provenance import provenance, tokens_hash
-from aligner_probe.training.recipe import Recipe
+from aligner_probe.training.recipe import FEWEST_TOKENS, Recipe
 from aligner_probe.training.recipe import recipe as named_recipe
 from aligner_probe.training.run import Progress, Run, metrics_frame
 
 #: Above this many trained numbers (full fine-tuning) the lost-update monitor's copies cost too much.
 MAX_MONITORED = 50_000_000
-#: Of a prompt and its completion.
-FEWEST_TOKENS = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

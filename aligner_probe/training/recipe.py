@@ -16,6 +16,8 @@ Precision = Literal["float32", "bf16-true"]
 WarmupCounts = Literal["steps", "micro_batches"]
 Overlong = Literal["truncate", "drop", "refuse"]
 RecipeName = Literal["as-published", "corrected"]
+#: Of a sequence: a prompt's and its completion's.
+FEWEST_TOKENS = 2
 #: Epochs until the learning rate is reached, where neither these nor steps are given.
 WARMUP = 0.1
 
@@ -80,7 +82,11 @@ class Recipe:
                 ("warmup", self.warmup is None or 0 <= self.warmup < math.inf, "0 or more"),
                 ("warmup_steps", self.warmup_steps is None or self.warmup_steps >= 0, "0 or more"),
                 ("clip", self.clip is None or self.clip > 0, "more than 0, or None"),
-                ("max_length", self.max_length is None or self.max_length >= 2, "2 or more, or None"),
+                (
+                    "max_length",
+                    self.max_length is None or self.max_length >= FEWEST_TOKENS,
+                    f"{FEWEST_TOKENS} or more, or None",
+                ),
                 ("beta", 0 < self.beta < math.inf, "more than 0"),
                 ("evaluate_every", self.evaluate_every >= 0, "0 or more"),
                 ("patience", self.patience is None or self.patience >= 1, "1 or more, or None"),

@@ -115,14 +115,14 @@ def lower_layers_kept(folder: Path) -> bool | None:
     """
     if not (folder / STATE).exists():
         return None
-    identity = _read(folder / STATE)[1]
+    identity = _read(folder / STATE, mmap=True)[1]  # without its tensors
     return identity.get("runs", [identity])[0].get("execution", {}).get("lower_layers")
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read(path: Path, **how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """A saved state and its identity."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, **how)
         int(state["step"])
         return state, dict(json.loads(state["identity"]))
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, ... on damaged files
