@@ -9,11 +9,11 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: figures test test-all lint lock clean help
+.PHONY: figures test test-all lint docs lock clean help
 
 help:
 	@sed -n '2,4p' Makefile | cut -c3-
-	@echo "  make test-all  also the slow tests; make lint: style; make lock: new versions; make clean: remove $(VENV)"
+	@echo "  make test-all  also the slow tests; make lint: style; make docs: the documentation; make lock: new versions; make clean: remove $(VENV)"
 
 # Of the micro-world's own runs; of the authors' weights as long as there are none.
 SET := $(if $(wildcard artifacts/reproduction),,--published)
@@ -35,6 +35,12 @@ lint: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
+# Notebooks are executed for it, which takes some minutes the first time; warnings are errors.
+docs: $(READY)
+	@echo "== docs: building the documentation into docs/_build/html"
+	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html $(ARGS)
+	@echo "open docs/_build/html/index.html"
+
 $(READY): requirements.lock pyproject.toml
 	@echo "== set-up 1/3: a virtual environment in $(VENV)"
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, found %d.%d; name one: make PYTHON=/path/to/python3.11" % v[:2])'
@@ -50,7 +56,7 @@ $(READY): requirements.lock pyproject.toml
 lock:
 	@echo "== lock: resolving pyproject.toml in a new environment"
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet "torch==$(TORCH)" ".[notebooks,ray,dev]"
+	$(VENV)-lock/bin/python -m pip install --quiet "torch==$(TORCH)" ".[notebooks,ray,docs,dev]"
 	$(VENV)-lock/bin/python -m pip freeze --exclude aligner-probe | sed 's/+[a-z0-9.]*$$//' > requirements.lock
 	rm -rf $(VENV)-lock
 
