@@ -21,6 +21,7 @@ from aligner_probe.artifacts import MICROWORLD, microworld_folder
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.hooks import family_of
 from aligner_probe.overlay import overlay
+from aligner_probe.tokenizers import attach_tokenizer, own_tokenizer
 
 #: Numbers of each tensor that enter the fingerprint: enough to tell models apart, quick on seven billion.
 FINGERPRINT_NUMBERS = 4096
@@ -44,8 +45,10 @@ def load_model(
 
     Takes "microworld" (the base that comes along), a Hugging Face hub id, a local folder (offline; a tokenizer is
     attached where the folder has one), a Hugging Face model (wrapped in place, in its own precision and on its own
-    device unless `device` is given) or a bridge. `fast` computes attention and norms with Hugging Face's kernels in
-    the families of `overlay.FAST`; False leaves all of it to TransformerLens (a bridge stays as it is either way).
+    device unless `device` is given) or a bridge. The tokenizer is the one that `AutoTokenizer` gives: where
+    TransformerLens made a copy of it that puts a BOS before every text, the tokenizer itself is put back, with a
+    warning. `fast` computes attention and norms with Hugging Face's kernels in the families of `overlay.FAST`; False
+    leaves all of it to TransformerLens (a bridge stays as it is either way).
     Raises AlignerProbeError for a device that is not there, a damaged or missing micro-world, a bridge whose weights
     were processed, an architecture outside `hooks.FAMILIES`, or a model that cannot be found, is damaged, or lacks
     weights; before any weight is read where that is possible.
@@ -53,7 +56,8 @@ def load_model(
     if device is not None:
         _check_device(device)
     if isinstance(name_or_path, TransformerBridge):
-        return freeze(check_raw(name_or_path))
+        own_tokenizer(check_raw(name_or_path))
+        return freeze(name_or_path)
     if isinstance(name_or_path, nn.Module):
         model, tokenizer, name = name_or_path, None, type(name_or_path).__name__
         architecture = type(model).__name__
@@ -221,13 +225,13 @@ def _bridge(model: nn.Module, architecture: str, tokenizer: object, name: str, f
         model,
         architecture,
         hf_config=model.config,
-        tokenizer=tokenizer,
+        tokenizer=None,  # it would be rebuilt, with a BOS before every text
         dtype=first.dtype,
         device=first.device,
         model_name=name,
         post_adapter_hook=overlay if fast else None,
     )
-    return freeze(bridge)
+    return freeze(attach_tokenizer(bridge, tokenizer))
 
 
 def freeze(model: TransformerBridge) -> TransformerBridge:
@@ -274,6 +278,11 @@ def base_parameters(model: TransformerBridge) -> Iterator[tuple[nn.Module, str, 
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 yield module, name, parameter
+
+
+def embedding_rows(model: TransformerBridge) -> int:
+    """Number of rows of the base's embedding: its token ids are those from 0 to one below."""
+    return model.W_E.shape[0]
 
 
 def n_base_parameters(model: TransformerBridge) -> int:

@@ -54,3 +54,11 @@ def real_tokenizer(request: pytest.FixtureRequest):
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(small_model(request.param))
+
+
+def real_model() -> Path:
+    """The folder of a real chat model (SmolLM2-135M-Instruct); the test is skipped where there is none."""
+    named = os.environ.get("ALIGNER_PROBE_REAL_MODEL")
+    if not named or not (Path(named) / "config.json").is_file():
+        pytest.skip("set ALIGNER_PROBE_REAL_MODEL to a folder with SmolLM2-135M-Instruct in it")
+    return Path(named)

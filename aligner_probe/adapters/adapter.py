@@ -24,6 +24,7 @@ from aligner_probe.errors import AlignerProbeError
 from aligner_probe.hooks import AttentionShape, Family, family_of
 from aligner_probe.models import architecture_of, check_raw, n_base_parameters
 from aligner_probe.sizes import adapters_per_gpu_as_published
+from aligner_probe.tokenizers import own_tokenizer
 
 HookFunction = Callable[..., Tensor | None]
 #: Below this many layers the paper's start layer 2 would leave half the model out; the user must choose.
@@ -83,6 +84,7 @@ class Adapter(nn.Module, ABC):
         self.config = config
         # Kept out of nn.Module's registry: the base's numbers are not the adapter's.
         self.__dict__["model"] = check_raw(model)
+        own_tokenizer(model)
         self.family: Family = family_of(architecture_of(model))
         self.shape = AttentionShape.of(model)
         self._fired: dict[str, int] | None = None

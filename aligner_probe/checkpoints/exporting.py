@@ -25,6 +25,7 @@ from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint, dty
 from aligner_probe.checkpoints.reading import load_checkpoint
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import architecture_of, fingerprint, load_model, place_of, read_config, stored_dtype
+from aligner_probe.tasks.encoding import prompt_ids
 
 FORMATS = ("merged", "steering", "peft", "lit-llama", "native")
 NEEDS_BASE = ("merged", "steering")
@@ -240,14 +241,18 @@ def _constant(
     if to == "steering":
         return Export(to, _steering(adapter.model, shifts, out, origin), (said, steering.WHAT))
     with adapter.attached():
-        hooked = merged.observe(adapter.model.original_model, SEED)
+        # As this project tokenises a prompt. Here the tokenizer is not mended: what was trained on is looked at.
+        tokenizer = adapter.model.tokenizer
+        text_ids = None if tokenizer is None else prompt_ids(tokenizer, [merged.TEXT])[0]
+        hooked = merged.observe(adapter.model.original_model, SEED, text_ids)
     # Where nobody else holds it, the bridge goes before the plain model comes.
     del adapter
     report = merged.write(out, str(model), shifts, hooked, dtype=dtype, origin=origin, seed=SEED)
+    text = f", and {report.n_text_tokens} tokens of a text by AutoTokenizer" if report.n_text_tokens else ""
     notes = (
         f"{said}; written as a plain {report.architecture} in {report.dtype}",
         f"maximum logit difference, hooks against merged: {report.max_logit_difference:.3g} "
-        f"(logits up to {report.max_logit:.3g}, {report.n_tokens} random tokens, seed {report.seed})",
+        f"(logits up to {report.max_logit:.3g}, {report.n_tokens} random tokens, seed {report.seed}{text})",
         f"greedy continuation: the first {report.same_greedy_tokens} of {report.greedy_tokens} tokens are the same",
     )
     return Export(to, out, notes, report)

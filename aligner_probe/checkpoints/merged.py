@@ -40,6 +40,8 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 BESIDE = (*TOKENIZER_FILES, "generation_config.json")
+#: The text that goes through the tokenizers of both sides.
+TEXT = "Once upon a time, 12 + 34 = 46.\n\tNaïve “quotes”, UPPER lower."
 #: Largest logit difference, relative to the largest logit, that rounding alone explains.
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 
@@ -63,17 +65,23 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a model does with fixed tokens: logits, and what it goes on with, greedily."""
+    """What a model does with fixed tokens: logits, and what it goes on with, greedily.
+
+    `text_ids` are the ids of `TEXT`, and `text_logits` the logits at them; None for a model without a tokenizer.
+    """
 
     logits: Float[Tensor, "batch pos d_vocab"]
     continuation: Int[Tensor, " new_pos"]
+    text_ids: list[int] | None = None
+    text_logits: Float[Tensor, "text_pos d_vocab"] | None = None
 
 
 @dataclass(frozen=True)
 class MergeReport:
     """How far the merged model, loaded from its folder, is from the adapter on its hooks.
 
-    `max_logit_difference` is over `n_tokens` tokens drawn with `seed`; the largest logit there is `max_logit`.
+    `max_logit_difference` is over `n_tokens` tokens drawn with `seed` and the `n_text_tokens` tokens of a text, which
+    `AutoTokenizer` made of it for the merged model; the largest logit there is `max_logit`.
     """
 
     architecture: str
@@ -84,6 +92,7 @@ class MergeReport:
     max_logit: float
     same_greedy_tokens: int
     greedy_tokens: int
+    n_text_tokens: int = 0
 
 
 def target_config(config: Any) -> Any:
@@ -154,8 +163,12 @@ def merge(base: nn.Module, shifts: dict[int, Float[Tensor, " d_model"]]) -> nn.M
     return merged.eval()
 
 
-def observe(model: Any, seed: int = 0) -> Behaviour:
-    """Logits over two rows of random tokens, and a greedy continuation of the first, in a Hugging Face model."""
+def observe(model: Any, seed: int = 0, text_ids: list[int] | None = None) -> Behaviour:
+    """Logits over two rows of random tokens, and a greedy continuation of the first, in a Hugging Face model.
+
+    Also the logits at `text_ids`, the ids of `TEXT` by the model's own tokenizer, as far as the context reaches and if
+    the model has a row for each of them.
+    """
     context = model.config.max_position_embeddings
     length = max(1, min(24, context // 2))
     draw = torch.Generator().manual_seed(seed)
@@ -170,13 +183,21 @@ def observe(model: Any, seed: int = 0) -> Behaviour:
             eos_token_id=-1,
             pad_token_id=0,
         )
-    return Behaviour(logits.float().cpu(), done[0, length:].cpu())
+        read = None
+        if text_ids and max(text_ids) < model.config.vocab_size:
+            row = torch.tensor([text_ids[:context]], device=tokens.device)
+            read = model(input_ids=row, use_cache=False).logits[0].float().cpu()
+    return Behaviour(logits.float().cpu(), done[0, length:].cpu(), text_ids, read)
 
 
 def compare(hooked: Behaviour, merged: Behaviour, *, architecture: str, dtype: torch.dtype, seed: int) -> MergeReport:
     """Raises AlignerProbeError where the two differ by more than rounding, which would be a wrong merge."""
-    difference = float((hooked.logits - merged.logits).abs().max())
-    largest = float(hooked.logits.abs().max())
+    pairs = [(hooked.logits, merged.logits)]
+    if hooked.text_logits is not None and merged.text_logits is not None:
+        pairs.append((hooked.text_logits, merged.text_logits))
+    # max() over a list would lose a difference that is not a number.
+    difference = float(torch.stack([(ours - theirs).abs().max() for ours, theirs in pairs]).max())
+    largest = float(torch.stack([ours.abs().max() for ours, _ in pairs]).max())
     precision = dtype_name(dtype)
     same = (hooked.continuation == merged.continuation).long().cumprod(0).sum()
     if not difference <= TOLERANCE[dtype] * max(1.0, largest):
@@ -194,6 +215,7 @@ def compare(hooked: Behaviour, merged: Behaviour, *, architecture: str, dtype: t
         max_logit=largest,
         same_greedy_tokens=int(same),
         greedy_tokens=len(hooked.continuation),
+        n_text_tokens=0 if merged.text_logits is None else len(merged.text_logits),
     )
 
 
@@ -209,9 +231,9 @@ def write(
 ) -> MergeReport:
     """Write the merged model of the plain model at `base` (hub id or folder), load it, hold it against `hooked`.
 
-    `hooked` is what the adapter does on its hooks with the same seed. The folder appears only where both agree.
-    Raises AlignerProbeError as `target_config`, `compare` and `load_plain`, or where the folder exists or cannot be
-    written.
+    `hooked` is what the adapter does on its hooks with the same seed. The folder appears only where both agree, also in
+    the token ids of a text. Raises AlignerProbeError as `target_config`, `compare` and `load_plain`, or where the
+    folder exists or cannot be written.
     """
     from safetensors import SafetensorError
 
@@ -226,9 +248,10 @@ def write(
             raise AlignerProbeError(f"cannot write to {folder}: {error}; make room, or name another place") from error
         _copy_beside(base, new, local)
         del merged
+        text_ids = _check_tokenizer(base, new, hooked.text_ids)
         plain = load_plain(new, dtype).eval()
-        report = compare(hooked, observe(plain, seed), architecture=type(plain).__name__, dtype=dtype, seed=seed)
-        _check_tokenizer(base, new)
+        found = observe(plain, seed, text_ids)
+        report = compare(hooked, found, architecture=type(plain).__name__, dtype=dtype, seed=seed)
         content = origin | {"base": base, "merge": asdict(report), "versions": versions(["torch", "transformers"])}
         (new / PROVENANCE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return report
@@ -252,16 +275,35 @@ def _copy_beside(base: str, new: Path, local: bool) -> None:
             shutil.copyfile(found, new / name)
 
 
-def _check_tokenizer(base: str, new: Path) -> None:
-    """Another architecture's name in config.json may choose another tokenizer class: it must still cut alike."""
-    if not any((new / name).is_file() for name in TOKENIZER_FILES):
-        return
-    text = "Once upon a time, 12 + 34 = 46.\n\tNaïve “quotes”, UPPER lower."
-    before, after = (
-        None if tokenizer is None else tokenizer(text)["input_ids"] for tokenizer in map(load_tokenizer, (base, new))
-    )
-    if before != after:
+def _check_tokenizer(base: str, new: Path, hooked: list[int] | None) -> list[int] | None:
+    """The ids of `TEXT` in plain transformers: `AutoTokenizer` reads the tokenizer from the new folder.
+
+    `hooked` are the ids that the adapter sees, None where its base has no tokenizer in memory. Raises AlignerProbeError
+    where the two differ, or where the tokenizer of `base` gives others: an architecture's name in config.json may
+    choose another tokenizer class, and a tokenizer in memory may put a BOS that the one in the folder does not put.
+    """
+    tokenizer = load_tokenizer(new) if any((new / name).is_file() for name in TOKENIZER_FILES) else None
+    if tokenizer is None:
+        return None
+    found = _without_end(tokenizer)
+    if found != _without_end(load_tokenizer(base)):
         raise AlignerProbeError(
             f"the tokenizer of {base} cuts text otherwise beside the merged model's config.json; its "
             "tokenizer_config.json must name a tokenizer_class"
         )
+    if hooked is not None and hooked != found:
+        place = next((i for i, (a, b) in enumerate(zip(hooked, found, strict=False)) if a != b), 0)
+        raise AlignerProbeError(
+            f"the merged model and the adapter get other token ids for the same text: AutoTokenizer gives "
+            f"{found[place : place + 4]} from position {place} on, and the tokenizer of the adapter's base "
+            f"{hooked[place : place + 4]}; nothing was written. Load the base with load_model({base!r}) and train there"
+        )
+    return found
+
+
+def _without_end(tokenizer: Any) -> list[int] | None:
+    """What a user's `tokenizer(TEXT)` gives, without an end token: that would end the prompt."""
+    if tokenizer is None:
+        return None
+    ids = tokenizer(TEXT)["input_ids"]
+    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids

@@ -7,7 +7,7 @@ Prompts are taken in order of length, so that rows of a batch need little or no 
 rows that are finished leave the batch.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,10 @@ from transformers import DynamicCache
 
 from aligner_probe.adapters.adapter import attached_positions
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.tasks.encoding import decoded, prompt_ids
+from aligner_probe.models import embedding_rows
+from aligner_probe.tasks.encoding import check_ids, decoded, prompt_ids
+from aligner_probe.tasks.task import fault_of_text
+from aligner_probe.tokenizers import own_tokenizer
 
 #: Told the new tokens of a row, says whether it is finished.
 Ending = Callable[[list[int]], bool]
@@ -27,39 +30,52 @@ Ending = Callable[[list[int]], bool]
 
 def generate(
     model: TransformerBridge,
-    prompts: Sequence[str],
+    prompts: Sequence[str] | Any,
     *,
     max_new_tokens: int = 32,
-    stop: Sequence[str] = (),
+    stop: Sequence[str] | Any = (),
     batch_size: int = 128,
     show_progress: bool = False,
 ) -> list[str]:
     """The greedy completion of each prompt, under whatever adapters are attached.
 
     A completion ends before the base's end token, before the first of the `stop` strings, or after `max_new_tokens`.
-    Prompts are tokenised as in training (`tasks.encoding`). Raises AlignerProbeError, before any compute, where the
-    base has no tokenizer, an option does not fit, or a prompt leaves no room for `max_new_tokens` in the context.
+    Prompts are tokenised as in training (`tasks.encoding`), which is how `AutoTokenizer` does it. Raises
+    AlignerProbeError, before any compute, where the base has no tokenizer, a prompt is no text or has a token that the
+    base's embedding lacks, an option does not fit, or a prompt leaves no room for `max_new_tokens` in the context.
     """
-    tokenizer = model.tokenizer
+    tokenizer = own_tokenizer(model)
     if tokenizer is None:
         raise AlignerProbeError(
             "this base has no tokenizer, so prompts cannot be turned into tokens; load it with one, or give token ids "
             "to generate_ids"
         )
-    if isinstance(prompts, str) or isinstance(stop, str) or not all(stop):
-        raise AlignerProbeError(
-            "prompts and stop are lists of texts, no stop string empty; got one text or an empty string"
-        )
+    prompts, stop = _listed(prompts, "prompts"), _listed(stop, "stop")
+    for index, text in enumerate(stop):
+        if fault := fault_of_text(text) or ("" if text else "is empty"):
+            raise AlignerProbeError(f"stop string {index}, from zero, {fault}; stop is a list of texts, none empty")
+    rows = prompt_ids(tokenizer, prompts)
+    for index, row in enumerate(rows):
+        check_ids(tokenizer, row, embedding_rows(model), f"prompt {index}, from zero")
     ending = _Ending(tokenizer, end_tokens(model), stop)
-    rows = generate_ids(
+    found = generate_ids(
         model,
-        prompt_ids(tokenizer, prompts),
+        rows,
         max_new_tokens=max_new_tokens,
         ending=ending,
         batch_size=batch_size,
         show_progress=show_progress,
     )
-    return [ending.text(row) for row in rows]
+    return [ending.text(new) for new in found]
+
+
+def _listed(texts: Any, name: str) -> list[Any]:
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise AlignerProbeError(
+            f"{name} {texts!r:.40} ({type(texts).__name__}); prompts and stop are lists of texts: put one text into a "
+            "list of its own"
+        )
+    return list(texts)
 
 
 def generate_ids(
@@ -106,10 +122,16 @@ def _check(model: TransformerBridge, prompts: Sequence[Sequence[int]], max_new_t
         raise AlignerProbeError(
             f"max_new_tokens {max_new_tokens} and batch_size {batch_size} generate nothing; expected 1 or more of each"
         )
-    room = model.cfg.n_ctx - attached_positions(model) - max_new_tokens
+    room, n_rows = model.cfg.n_ctx - attached_positions(model) - max_new_tokens, embedding_rows(model)
     for index, prompt in enumerate(prompts):
         if not len(prompt):
             raise AlignerProbeError(f"prompt {index}, from zero, has no tokens; expected at least one")
+        if not 0 <= min(prompt) <= max(prompt) < n_rows:
+            wrong = next(token_id for token_id in prompt if not 0 <= token_id < n_rows)
+            raise AlignerProbeError(
+                f"prompt {index}, from zero, has the token id {wrong}, but the base's embedding has {n_rows} rows; "
+                f"expected ids from 0 to {n_rows - 1}"
+            )
         if len(prompt) > room:
             n_long = sum(len(other) > room for other in prompts)
             raise AlignerProbeError(

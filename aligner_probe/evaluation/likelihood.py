@@ -15,8 +15,10 @@ from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.content import content_of
 from aligner_probe.evaluation.scorers import listed
 from aligner_probe.evaluation.scores import Scores
-from aligner_probe.tasks.encoding import IGNORED, after_prompts, collate, encode
+from aligner_probe.models import embedding_rows
+from aligner_probe.tasks.encoding import IGNORED, after_prompts, collate, encode, pad_id
 from aligner_probe.tasks.task import Example, Task
+from aligner_probe.tokenizers import own_tokenizer
 
 
 def log_likelihoods(
@@ -24,23 +26,26 @@ def log_likelihoods(
 ) -> list[Float[np.ndarray, " _completion"]]:
     """Log-probability of each token of each completion after its prompt (and of the end token), in nats.
 
-    Raises AlignerProbeError where the base has no tokenizer, or prompt and completion do not fit into the context.
+    Raises AlignerProbeError where the base has no tokenizer, prompt and completion do not fit into the context, or one
+    of them has a token that the base's embedding lacks.
     """
-    if model.tokenizer is None:
+    tokenizer, d_vocab = own_tokenizer(model), embedding_rows(model)
+    if tokenizer is None:
         raise AlignerProbeError("this base has no tokenizer, so there are no tokens to score; load it with one")
     encoded = encode(
         Task("scored", "sft", tuple(examples)),
-        model.tokenizer,
+        tokenizer,
         max_length=model.cfg.n_ctx - attached_positions(model),
         overlong="refuse",
         append_eos=append_eos,
+        d_vocab=d_vocab,
     )
     device = next(model.original_model.parameters()).device
     found: list[Float[np.ndarray, " _completion"]] = [np.empty(0)] * len(examples)
     order = sorted(range(len(examples)), key=lambda index: len(encoded.sequences[index]))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = collate([encoded.sequences[index] for index in chosen], model.tokenizer.pad_token_id or 0)
+        batch = collate([encoded.sequences[index] for index in chosen], pad_id(tokenizer, d_vocab))
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         with torch.no_grad():
             logits = model(batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)

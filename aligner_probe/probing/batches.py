@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aligner_probe.checkpoints.adapters import METHODS as CLASSES
 from aligner_probe.jobs.folder import unfinished
-from aligner_probe.models import device_of
+from aligner_probe.models import device_of, embedding_rows
 from aligner_probe.probing.bench import Bench
 from aligner_probe.probing.methods import METHODS
 from aligner_probe.probing.plan import Cell, Plan
@@ -45,7 +45,10 @@ def share_batches(probe: Plan, bench: Bench) -> Plan:
     As many as have at most `MOST_TOKENS` together: a run's batch size times the longest sequence that is trained on.
     """
     train, longest = bench.as_trained(bench.parts.train), bench.model.cfg.n_ctx
-    encoded = encode(train, bench.model.tokenizer, max_length=longest, append_eos=not bench.ending)
+    model = bench.model
+    encoded = encode(
+        train, model.tokenizer, max_length=longest, append_eos=not bench.ending, d_vocab=embedding_rows(model)
+    )
     own = min(bench.budget.batch_size, len(encoded)) * max(map(len, encoded.sequences))
     most = max(1, MOST_TOKENS.get(device_of(bench.model).type, MOST_TOKENS["cpu"]) // own)
 

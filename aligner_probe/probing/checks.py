@@ -8,12 +8,13 @@ import numpy as np
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import Scorer
 from aligner_probe.evaluation.scorers import TextScorer
+from aligner_probe.models import embedding_rows
 from aligner_probe.probing.arms import PROMPT_TUNING
 from aligner_probe.probing.bench import Bench
 from aligner_probe.probing.methods import METHODS
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.thresholds import THRESHOLDS
-from aligner_probe.tasks.encoding import decoded, prompt_ids
+from aligner_probe.tasks.encoding import check_ids, decoded, prompt_ids
 from aligner_probe.tasks.task import Task
 
 
@@ -30,7 +31,8 @@ def check_scorer(scorer: Scorer, parts: Parts) -> None:
 
 
 def check_tokens(bench: Bench) -> None:
-    """Raise AlignerProbeError where the base's tokenizer cannot write the references, or its context is too short."""
+    """Raise AlignerProbeError where the base's tokenizer cannot write the references, its embedding lacks one of their
+    tokens, or its context is too short."""
     positions = METHODS[PROMPT_TUNING].options["n_tokens"] if PROMPT_TUNING in bench.budget.arms else 0
     tokenizer = bench.model.tokenizer
     for part in (bench.parts.validation, bench.parts.test):
@@ -47,12 +49,11 @@ def check_tokens(bench: Bench) -> None:
                 f"of a model that has learned it; characters it loses: {signs or 'none but white space'}. Take a base "
                 "that knows them, or leave them out"
             )
+        prompts = prompt_ids(tokenizer, part.prompts)
+        for example, prompt, answer in zip(part.examples, prompts, ids, strict=True):
+            check_ids(tokenizer, prompt + answer, embedding_rows(bench.model), f"{part.name}, line {example.line}")
         room = bench.room(part, positions)
-        long = [
-            (example, len(row))
-            for example, row in zip(part.examples, prompt_ids(tokenizer, part.prompts), strict=True)
-            if len(row) > room
-        ]
+        long = [(example, len(row)) for example, row in zip(part.examples, prompts, strict=True) if len(row) > room]
         if long:
             example, n = long[0]
             raise AlignerProbeError(

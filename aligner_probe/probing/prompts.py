@@ -14,7 +14,7 @@ import numpy as np
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval, mean_interval
-from aligner_probe.tasks.encoding import decoded
+from aligner_probe.tasks.encoding import decoded, prompt_ids
 from aligner_probe.tasks.task import Example
 
 SLOT = "{prompt}"
@@ -82,7 +82,7 @@ def that_fit(found: Sequence[Prompting], items: Sequence[Example], tokenizer: An
     """Those whose longest prompt has at most `room` tokens."""
     kept = []
     for prompting in found:
-        ids = tokenizer([prompting(item) for item in items])["input_ids"]
+        ids = prompt_ids(tokenizer, [prompting(item) for item in items])
         if max(map(len, ids)) <= room:
             kept.append(prompting)
     return kept

@@ -5,6 +5,7 @@ those that the model sees when it is asked. A tokenizer that puts a space before
 puts one before the completion; a space that the completion begins with is then that one, and not a second.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from jaxtyping import Int, Int64
 from torch import Tensor
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.tasks.task import Example, Kind, Preference, Task
+from aligner_probe.tasks.task import Example, Kind, Preference, Task, fault_of_text
 
 Overlong = Literal["truncate", "drop", "refuse"]
 
 #: What torch's cross-entropy leaves out unless told otherwise.
 IGNORED = -100
+#: Texts that tell what a tokenizer puts around every text.
+TRIALS = ("a", "1", "the")
 
 FULL = "a prompt that leaves no room for a completion"
 LONG = "more tokens than fit"
@@ -97,6 +100,7 @@ def encode(
     mask_prompt: bool = True,
     overlong: Overlong = "truncate",
     append_eos: bool = True,
+    d_vocab: int | None = None,
 ) -> Encoded:
     """Token ids of every example, at most `max_length` a sequence.
 
@@ -106,14 +110,15 @@ def encode(
     prompt never is, and an example whose prompt leaves no room is dropped), the example is left out ("drop"), or the
     task is refused ("refuse"). A preference goes as a whole, also where both answers have the same tokens.
 
-    `tokenizer` is called as those of transformers are. Raises AlignerProbeError, naming the line, for a completion
-    without tokens and for what is refused; also where nothing is left.
+    `tokenizer` is called as those of transformers are. `d_vocab` is the number of rows of the base's embedding. Raises
+    AlignerProbeError, naming the line, for a completion without tokens, for a token whose id is `d_vocab` or more, and
+    for what is refused; also where nothing is left.
     """
     if isinstance(max_length, bool) or max_length < 2:
         raise AlignerProbeError(
             f"a context of {max_length!r} tokens holds no prompt and completion; expected 2 or more"
         )
-    bos, eos = _start(tokenizer), _end(tokenizer) if append_eos else []
+    bos, eos = _put_around(tokenizer)[0], _end(tokenizer) if append_eos else []
     prompts = prompt_ids(tokenizer, task.prompts)
     fields = ("completion",) if task.kind == "sft" else ("chosen", "rejected")
     answers = [
@@ -133,6 +138,8 @@ def encode(
                     "tokenizer of a model that knows its characters"
                 )
         ended = [_with_end(completion, eos) for completion in completions]
+        if d_vocab is not None:
+            check_ids(tokenizer, [*prompt, *itertools.chain(*ended)], d_vocab, _place(task, example, index))
         length = len(prompt) + max(map(len, ended))
         cut = [completion[: max(0, max_length - len(prompt))] for completion in ended]
         reason = _reason_to_drop(len(prompt), length, cut, max_length, overlong)
@@ -168,10 +175,47 @@ def encode(
     )
 
 
-def prompt_ids(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
-    """Ids of prompts, with the start token before them where the tokenizer puts one by itself."""
-    bos = _start(tokenizer)
-    return [_once(bos, ids) for ids in _ids(tokenizer, prompts)] if prompts else []
+def prompt_ids(tokenizer: Any, prompts: Sequence[str] | Any) -> list[list[int]]:
+    """Ids of prompts: those that `tokenizer(prompt)` gives, except for two things that the tokenizer puts by itself.
+
+    An end token behind the prompt is left out, because it would end the prompt before it is answered. Start tokens that
+    stand in the prompt already, as in one that a chat template made, are not put a second time. Raises
+    AlignerProbeError for a prompt that is no text, naming its index.
+    """
+    prompts = list(prompts)
+    for index, prompt in enumerate(prompts):
+        if fault := fault_of_text(prompt):
+            raise AlignerProbeError(f"prompt {index}, from zero, {fault}; expected a text of whole characters")
+    if not prompts:
+        return []
+    start, end = _put_around(tokenizer)
+    eos, n = _end(tokenizer), len(start)
+    found = []
+    for ids in tokenizer(prompts, verbose=False)["input_ids"]:
+        if end and end[-1:] == eos:
+            ids = ids[:-1]
+        found.append(ids[n:] if n and ids[:n] == start == ids[n : 2 * n] else ids)
+    return found
+
+
+def pad_id(tokenizer: Any, d_vocab: int) -> int:
+    """A token id for masked positions: the tokenizer's pad token if the embedding's `d_vocab` rows have it, else 0."""
+    found = getattr(tokenizer, "pad_token_id", None)
+    return found if isinstance(found, int) and 0 <= found < d_vocab else 0
+
+
+def check_ids(tokenizer: Any, ids: Sequence[int], d_vocab: int, place: str) -> None:
+    """Raises AlignerProbeError for a token whose id the embedding, of `d_vocab` rows, has not; `place` says where."""
+    beyond = next((token_id for token_id in ids if token_id >= d_vocab), None)
+    if beyond is None:
+        return
+    names = [name for name in ("bos", "eos") if getattr(tokenizer, f"{name}_token_id", None) == beyond]
+    role = f", the tokenizer's {names[0].upper()}," if names else ""
+    raise AlignerProbeError(
+        f"{place}: token {tokenizer.decode([beyond])!r}{role} has the id {beyond}, but the base's embedding has only "
+        f"{d_vocab} rows; expected ids from 0 to {d_vocab - 1}. Take the token out of the texts, or give the base a "
+        "row for it (resize_token_embeddings) and save it"
+    )
 
 
 def after_prompts(tokenizer: Any, completions: Sequence[str]) -> list[str]:
@@ -215,11 +259,24 @@ def decoded(tokenizer: Any, ids: list[int]) -> str:
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-def _start(tokenizer: Any) -> list[int]:
-    """The start token, where the tokenizer puts one by itself. Its attributes do not always say; a trial does."""
+def _put_around(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The ids that a tokenizer by itself puts before every text, and those that it puts behind it.
+
+    The tokenizer's attributes do not always tell, so texts are tokenised with and without them. Where the ids of the
+    texts leave more than one answer (all are the unknown token, for instance), BOS is taken to stand before them.
+    """
+    plain = _ids(tokenizer, TRIALS)
+    usual = tokenizer(list(TRIALS), verbose=False)["input_ids"]
+    possible: set[tuple[tuple[int, ...], tuple[int, ...]]] | None = None
+    for bare, whole in zip(plain, usual, strict=True):
+        places = range(len(whole) - len(bare) + 1)
+        cuts = {(tuple(whole[:i]), tuple(whole[i + len(bare) :])) for i in places if whole[i : i + len(bare)] == bare}
+        possible = cuts if possible is None else possible & cuts
+    if not possible:
+        return [], []
     bos = getattr(tokenizer, "bos_token_id", None)
-    plain, usual = _ids(tokenizer, ["a"])[0], tokenizer("a")["input_ids"]
-    return [bos] if bos is not None and len(usual) > len(plain) and usual[0] == bos else []
+    before, behind = max(possible, key=lambda cut: (cut[0][:1] == (bos,)) - len(cut[0]) / 1000)
+    return list(before), list(behind)
 
 
 def _end(tokenizer: Any) -> list[int]:
@@ -259,11 +316,6 @@ def _lost_note(lost: dict[str, float]) -> str:
         f" The tokenizer loses {100 * sum(lost.values()):.2g} % of the characters, {len(lost)} different ones "
         f"({shown}): the model never sees them."
     )
-
-
-def _once(bos: list[int], ids: list[int]) -> list[int]:
-    """Templates may have the start token in them already."""
-    return ids if bos and ids[:1] == bos else bos + ids
 
 
 def _with_end(ids: list[int], eos: list[int]) -> list[int]:

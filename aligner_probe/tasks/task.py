@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -61,7 +61,8 @@ class Task:
 
     `template` is the prompt template that was applied, None where prompts stood in the file as they are. Alpaca's has
     a variant for rows with an input, which `format` "Alpaca" implies. `sha256` is that of the file's bytes, and of the
-    examples where there was no file; parts of a split keep it. Raises AlignerProbeError without examples.
+    examples where there was no file; parts of a split keep it. Raises AlignerProbeError without examples, and for a
+    prompt, a completion or a content that is no text.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Task:
                     f"task {self.name!r} is of kind {self.kind!r} but holds a {type(example).__name__}; "
                     f"expected {wanted.__name__} only"
                 )
+        _check_texts(self)
         if not self.sha256:
             object.__setattr__(self, "sha256", _hash_of(self.examples))
 
@@ -163,6 +165,30 @@ class Task:
             f"Task({self.name!r}, {len(self)} examples, kind={self.kind!r}, format={self.format!r}, "
             f"{len(self.dropped)} rows dropped, source={self.source!r})"
         )
+
+
+def fault_of_text(value: Any) -> str | None:
+    """What keeps a value from being a text that can be tokenised, as the end of a sentence; None where nothing does."""
+    if not isinstance(value, str):
+        return f"is no text but {value!r:.40} ({type(value).__name__})"
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        return f"has half a character at position {error.start} (the lone surrogate {value[error.start]!r})"
+    return None
+
+
+def _check_texts(task: Task) -> None:
+    names = ("prompt", "completion", "content") if task.kind == "sft" else ("prompt", "chosen", "rejected")
+    for index, example in enumerate(task.examples):
+        for name in names:
+            value = getattr(example, name)
+            fault = None if name == "content" and value is None else fault_of_text(value)
+            if fault:
+                place = f"line {example.line}" if example.line else f"example {index}, from zero"
+                raise AlignerProbeError(
+                    f"task {task.name!r}, {place}: the {name} {fault}; expected a text of whole characters"
+                )
 
 
 def as_read(text: str) -> str:

@@ -25,7 +25,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.adapters.side_by_side import SideBySide
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.tasks.encoding import Encoded, Tokens
+from aligner_probe.models import embedding_rows
+from aligner_probe.tasks.encoding import Encoded, Tokens, pad_id
 from aligner_probe.tasks.task import Task
 from aligner_probe.training.callbacks import Callback, Start
 from aligner_probe.training.lower_layers import BUDGET_BYTES, Cache, LowerLayers, plan
@@ -208,7 +209,7 @@ class _Loop:
                 setattr(member, which, made)
 
     def _forward(self, rows: Sequence[Tokens]) -> Forward:
-        sequences = Sequences(rows, self.model.tokenizer.pad_token_id or 0)
+        sequences = Sequences(rows, pad_id(self.model.tokenizer, embedding_rows(self.model)))
         lower = None
         if self.lower.kept:
             lower = LowerLayers(

@@ -13,8 +13,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.adapters.full import FullFineTune
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.models import embedding_rows
 from aligner_probe.tasks.encoding import Encoded, encode
 from aligner_probe.tasks.task import Task
+from aligner_probe.tokenizers import own_tokenizer
 from aligner_probe.training.callbacks import Callback
 from aligner_probe.training.lower_layers import Plan
 from aligner_probe.training.memory import MemoryEstimate, estimate_memory
@@ -83,7 +85,8 @@ class Member:
         self.error: AlignerProbeError | None = None
 
     def _encode(self, task: Task) -> Encoded:
-        if self.model.tokenizer is None:
+        tokenizer = own_tokenizer(self.model)
+        if tokenizer is None:
             raise AlignerProbeError("this base has no tokenizer, so there are no tokens to train on; load it with one")
         recipe = self.recipe
         room = self.model.cfg.n_ctx - self.adapter.n_positions
@@ -102,11 +105,12 @@ class Member:
             )
         return encode(
             task,
-            self.model.tokenizer,
+            tokenizer,
             max_length=longest,
             mask_prompt=recipe.mask_prompt,
             overlong=recipe.overlong,
             append_eos=recipe.append_eos,
+            d_vocab=embedding_rows(self.model),
         )
 
     @property

@@ -22,9 +22,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.models import device_of
-from aligner_probe.tasks.encoding import encode
+from aligner_probe.models import device_of, embedding_rows
+from aligner_probe.tasks.encoding import encode, pad_id
 from aligner_probe.tasks.task import Task
+from aligner_probe.tokenizers import own_tokenizer
 from aligner_probe.training.sequences import Sequences
 
 SHARE = 0.05
@@ -58,9 +59,10 @@ def open_gate(
     """
     if not 0 < share < 1:
         raise AlignerProbeError(f"share {share}; expected between 0 and 1, for instance {SHARE}")
-    encoded = encode(task, model.tokenizer, max_length=max_length or model.cfg.n_ctx)
+    tokenizer, d_vocab = own_tokenizer(model), embedding_rows(model)
+    encoded = encode(task, tokenizer, max_length=max_length or model.cfg.n_ctx, d_vocab=d_vocab)
     step = max(1, len(encoded) // N_EXAMPLES)
-    sequences = Sequences(encoded.sequences[::step][:N_EXAMPLES], model.tokenizer.pad_token_id or 0)
+    sequences = Sequences(encoded.sequences[::step][:N_EXAMPLES], pad_id(tokenizer, d_vocab))
     batch = {k: t.to(device_of(model)) for k, t in sequences.batch(range(len(sequences))).items()}
     adapter = method(model, **(options | {"train": "all", "initial_gate": 0.0}))
     tanh = adapter.config.gate_function == "tanh"
