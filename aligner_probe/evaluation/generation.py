@@ -53,7 +53,9 @@ def generate(
     prompts, stop = _listed(prompts, "prompts"), _listed(stop, "stop")
     for index, text in enumerate(stop):
         if fault := fault_of_text(text) or ("" if text else "is empty"):
-            raise AlignerProbeError(f"stop string {index}, from zero, {fault}; stop is a list of texts, none empty")
+            raise AlignerProbeError(
+                f"stop string {index}, from zero, {fault}; prompts and stop are lists of texts, no stop string empty"
+            )
     rows = prompt_ids(tokenizer, prompts)
     for index, row in enumerate(rows):
         check_ids(tokenizer, row, embedding_rows(model), f"prompt {index}, from zero")
