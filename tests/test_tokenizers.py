@@ -1,6 +1,8 @@
 """A base's tokenizer is the one of AutoTokenizer: no BOS of TransformerLens' own, no id that the embedding lacks."""
 
 import functools
+import hashlib
+import json
 import warnings
 
 import pytest
@@ -19,6 +21,7 @@ from aligner_probe.checkpoints.exporting import export_adapter
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import generate, generate_ids, log_likelihoods, score_task
 from aligner_probe.models import load_model
+from aligner_probe.probing.run import _vocabulary
 from aligner_probe.tasks import Example, Preference, Task, encode
 from aligner_probe.tasks.encoding import pad_id, prompt_ids
 from aligner_probe.tokenizers import own_tokenizer
@@ -262,6 +265,13 @@ def test_answers_of_a_merged_model_are_those_of_the_adapter(bpe_base, tmp_path):
     assert texts != generate(model, PROMPTS, max_new_tokens=10)
 
 
+def test_a_probe_begun_with_another_bos_is_another_probe():
+    tokenizers = [bpe(put) for put in ("a BOS that is not put", "BOS put", "no special tokens")]
+    silent, put, without = map(_vocabulary, tokenizers)
+    assert silent != put == without
+    assert put == hashlib.sha256(json.dumps(sorted(tokenizers[1].get_vocab().items())).encode()).hexdigest()
+
+
 # Token ids beyond the embedding.
 
 
@@ -354,6 +364,7 @@ NO_TEXTS = [
     (float("nan"), r"is no text but nan \(float\)"),
     (b"x", r"is no text but b'x' \(bytes\)"),
     (["a"], r"is no text but \['a'\] \(list\)"),
+    (torch.zeros(2, 2), r"is no text but tensor\(\[\[0\., 0\.\], \[0\., 0\.\]\]\) \(Tensor\)"),
     ("a\ud83d", r"has half a character at position 1 \(the lone surrogate '\\ud83d'\)"),
 ]
 

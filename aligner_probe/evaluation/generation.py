@@ -21,7 +21,7 @@ from aligner_probe.adapters.adapter import attached_positions
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import embedding_rows
 from aligner_probe.tasks.encoding import check_ids, decoded, prompt_ids
-from aligner_probe.tasks.task import fault_of_text
+from aligner_probe.tasks.task import fault_of_text, shown
 from aligner_probe.tokenizers import own_tokenizer
 
 #: Told the new tokens of a row, says whether it is finished.
@@ -57,8 +57,9 @@ def generate(
                 f"stop string {index}, from zero, {fault}; prompts and stop are lists of texts, no stop string empty"
             )
     rows = prompt_ids(tokenizer, prompts)
+    d_vocab = embedding_rows(model)
     for index, row in enumerate(rows):
-        check_ids(tokenizer, row, embedding_rows(model), f"prompt {index}, from zero")
+        check_ids(tokenizer, row, d_vocab, f"prompt {index}, from zero")
     ending = _Ending(tokenizer, end_tokens(model), stop)
     found = generate_ids(
         model,
@@ -74,8 +75,7 @@ def generate(
 def _listed(texts: Any, name: str) -> list[Any]:
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
         raise AlignerProbeError(
-            f"{name} {texts!r:.40} ({type(texts).__name__}); prompts and stop are lists of texts: put one text into a "
-            "list of its own"
+            f"{name} is {shown(texts)}; prompts and stop are lists of texts: put one text into a list of its own"
         )
     return list(texts)
 

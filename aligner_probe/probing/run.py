@@ -23,6 +23,7 @@ from aligner_probe.probing.methods import LORA_8, METHODS
 from aligner_probe.probing.plan import Budget, Cell, Plan, plan
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.thresholds import THRESHOLDS
+from aligner_probe.tasks.encoding import put_around
 from aligner_probe.tasks.task import Task
 
 PLAN = "plan.json"
@@ -85,9 +86,18 @@ def left(probe: Plan, out: Path) -> list[Cell]:
 
 
 def _vocabulary(tokenizer: Any) -> str | None:
-    """A hash of what texts become: the same for the same pieces, whatever else a tokenizer's files say."""
-    pieces = None if tokenizer is None else json.dumps(sorted(tokenizer.get_vocab().items()))
-    return None if pieces is None else hashlib.sha256(pieces.encode()).hexdigest()
+    """A hash of what texts become: the same for the same pieces, whatever else a tokenizer's files say.
+
+    A BOS that the tokenizer has and does not put enters it, so that a probe that was begun when such bases got a BOS
+    before every prompt is not gone on with.
+    """
+    if tokenizer is None:
+        return None
+    pieces = json.dumps(sorted(tokenizer.get_vocab().items()))
+    bos = getattr(tokenizer, "bos_token_id", None)
+    if bos is not None and bos not in put_around(tokenizer)[0]:
+        pieces += " without its BOS"
+    return hashlib.sha256(pieces.encode()).hexdigest()
 
 
 def _hashed(task: Task) -> dict[str, str | int]:

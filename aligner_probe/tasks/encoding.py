@@ -118,7 +118,7 @@ def encode(
         raise AlignerProbeError(
             f"a context of {max_length!r} tokens holds no prompt and completion; expected 2 or more"
         )
-    bos, eos = _put_around(tokenizer)[0], _end(tokenizer) if append_eos else []
+    bos, eos = put_around(tokenizer)[0], _end(tokenizer) if append_eos else []
     prompts = prompt_ids(tokenizer, task.prompts)
     fields = ("completion",) if task.kind == "sft" else ("chosen", "rejected")
     answers = [
@@ -188,7 +188,7 @@ def prompt_ids(tokenizer: Any, prompts: Sequence[str] | Any) -> list[list[int]]:
             raise AlignerProbeError(f"prompt {index}, from zero, {fault}; expected a text of whole characters")
     if not prompts:
         return []
-    start, end = _put_around(tokenizer)
+    start, end = put_around(tokenizer)
     eos, n = _end(tokenizer), len(start)
     found = []
     for ids in tokenizer(prompts, verbose=False)["input_ids"]:
@@ -259,7 +259,7 @@ def decoded(tokenizer: Any, ids: list[int]) -> str:
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-def _put_around(tokenizer: Any) -> tuple[list[int], list[int]]:
+def put_around(tokenizer: Any) -> tuple[list[int], list[int]]:
     """The ids that a tokenizer by itself puts before every text, and those that it puts behind it.
 
     The tokenizer's attributes do not always tell, so texts are tokenised with and without them. Where the ids of the

@@ -170,12 +170,17 @@ class Task:
 def fault_of_text(value: Any) -> str | None:
     """What keeps a value from being a text that can be tokenised, as the end of a sentence; None where nothing does."""
     if not isinstance(value, str):
-        return f"is no text but {value!r:.40} ({type(value).__name__})"
+        return f"is no text but {shown(value)}"
     try:
         value.encode()
     except UnicodeEncodeError as error:
         return f"has half a character at position {error.start} (the lone surrogate {value[error.start]!r})"
     return None
+
+
+def shown(value: Any) -> str:
+    """A value and its type, in part of a line."""
+    return f"{' '.join(repr(value).split()):.40} ({type(value).__name__})"
 
 
 def _check_texts(task: Task) -> None:
