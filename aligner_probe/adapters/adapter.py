@@ -190,6 +190,7 @@ class Adapter(nn.Module, ABC):
             self._fired[name] += 1
             return function(tensor, hook=hook)
 
+        counted.of_adapter = True  # which tells it from a user's hook
         return counted
 
     def extra_repr(self) -> str:

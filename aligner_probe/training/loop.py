@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import embedding_rows
 from aligner_probe.tasks.encoding import Encoded, Tokens, pad_id
 from aligner_probe.tasks.task import Task
+from aligner_probe.training import below
 from aligner_probe.training.callbacks import Callback, Start
 from aligner_probe.training.lower_layers import BUDGET_BYTES, Cache, LowerLayers, plan
 from aligner_probe.training.member import Member, Training, copied, load
@@ -88,7 +90,10 @@ def fit_together(
     With `out`, metrics and state of all are kept there; `resume` goes on with what is there, to the same numbers.
     `cache`: keep the outcome of the layers below the adapters' first one for all examples, at most `cache_budget` bytes
     of it ("auto": where that is possible and pays), in a temporary file, or for other runs in `cache_folder`.
-    `checkpoint_activations` computes layers again in the backward pass rather than keep what they need.
+    Nothing is kept where a hook, dropout or a parametrization may make the lower layers differ between steps; what a
+    callback changes in them during the training counts from then on (`Run.lower_layers` says so).
+    `checkpoint_activations` computes layers again in the backward pass rather than keep what they need, but for layers
+    in which a user has hooked something: these run once.
 
     Raises AlignerProbeError where an adapter is of another model or does not work row by row (prompt tuning and full
     fine-tuning are trained alone), the base has no tokenizer, options do not fit, the memory surely does not suffice,
@@ -192,10 +197,20 @@ class _Loop:
                 if member.error is None and not all(torch.isfinite(p).all() for p in member.trained.values()):
                     self._good(member, math.nan, member.progress.step)
             self._save()
+        self._say_what_was_set_aside()
         return [member.error or member.finished(self._metrics(member)) for member in self.members]
+
+    def _say_what_was_set_aside(self) -> None:
+        """Where kept layers were not used in all of the training, the runs say so, and why."""
+        said = next((forward.set_aside for forward in self.forwards if forward.set_aside), None)
+        if said is not None:
+            for member in self.members:
+                reason = f"{member.lower.reason}, but not used in all of the training: {said}"
+                member.lower = replace(member.lower, reason=reason)
 
     def _prepare(self) -> None:
         """The forward passes over all that is trained on and all that is validated on, and each run's part of them."""
+        self.forwards: list[Forward] = []
         for which, known in self.encoded.items():
             rows: list[Tokens] = []
             first = {}
@@ -203,6 +218,7 @@ class _Loop:
                 first[name] = len(rows)
                 rows += sequences_of(encoded)
             forward = self._forward(rows) if rows else None
+            self.forwards += [forward] if forward else []
             for member in self.members:
                 its = member.encoded.get(which)
                 made = its and objective(its, member.recipe, forward, first[member.hashes[which]])
@@ -211,7 +227,9 @@ class _Loop:
     def _forward(self, rows: Sequence[Tokens]) -> Forward:
         sequences = Sequences(rows, pad_id(self.model.tokenizer, embedding_rows(self.model)))
         lower = None
-        if self.lower.kept:
+        # What a callback has changed since it was planned is no part of the base.
+        changed = below.obstacle(self.model, self.start_layer) if self.lower.kept else None
+        if self.lower.kept and changed is None:
             lower = LowerLayers(
                 self.model,
                 sequences,
@@ -220,7 +238,9 @@ class _Loop:
                 scratch=self.folder.folder,
                 show_progress=self.show_progress,
             )
-        return Forward(self.model, sequences, lower, self.start_layer if self.checkpoint else None)
+        forward = Forward(self.model, sequences, lower, self.start_layer if self.checkpoint else None)
+        forward.set_aside = changed
+        return forward
 
     def _step(self, members: list[Member]) -> list[tuple[Member, dict[str, Any]]]:
         """One step of all these; rows of metrics of those whose loss is a number."""

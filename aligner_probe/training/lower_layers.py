@@ -30,6 +30,8 @@ from aligner_probe.adapters.adapter import Adapter, attached_to
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import free_bytes, staging_folder, writing_to
 from aligner_probe.models import device_of, dtype_of, fingerprint
+from aligner_probe.training import below
+from aligner_probe.training.blocks import entrance_of
 from aligner_probe.training.sequences import Sequences
 from aligner_probe.versions import versions
 
@@ -85,11 +87,7 @@ def _obstacle(adapter: Adapter, start: int) -> str | None:
         return f"this {adapter.method} works from layer 0 on, so no layer stays as it was"
     if attached_to(adapter.model):
         return "another adapter is attached, which may change lower layers"
-    for layer, block in enumerate(list(adapter.model.blocks)[:start]):
-        for name, point in block.named_modules():
-            if getattr(point, "fwd_hooks", None) or getattr(point, "bwd_hooks", None):
-                return f"something is hooked to blocks.{layer}.{name}, which would not fire"
-    return None
+    return below.obstacle(adapter.model, start)
 
 
 class LowerLayers:
@@ -108,8 +106,9 @@ class LowerLayers:
         scratch: Path | None = None,
         show_progress: bool = False,
     ):
-        self.sequences, self.layer = sequences, layer
+        self.model, self.sequences, self.layer = model, sequences, layer
         self.device = device_of(model)
+        self._weights = below.weights(model, layer)
         self.key = _key(model, sequences, layer)
         self._shape = (len(sequences.ids), model.cfg.d_model)
         self._dtype = dtype_of(model)
@@ -133,6 +132,14 @@ class LowerLayers:
     def n_bytes(self) -> int:
         return self._shape[0] * self._shape[1] * self._dtype.itemsize
 
+    def outdated(self) -> str | None:
+        """Why the lower layers may give something else now than what is kept, in words; None where they give the same.
+
+        A callback may hook something to them, or change their weights, in the middle of a training.
+        """
+        changed = below.weights(self.model, self.layer) != self._weights
+        return f"weights below layer {self.layer} were changed" if changed else below.obstacle(self.model, self.layer)
+
     def residual(self, indices: Sequence[int]) -> Float[Tensor, "batch pos d_model"]:
         """What enters block `layer` for a batch of these sequences, zeros on its padding; on the model's device."""
         return self.sequences.gather(self._packed, indices).to(self.device)
@@ -144,12 +151,8 @@ class LowerLayers:
         with path.open("wb") as file, torch.no_grad():
             for picked in tqdm(batches, desc="lower layers", disable=not show_progress, leave=False):
                 batch = {name: tensor.to(self.device) for name, tensor in self.sequences.batch(picked).items()}
-                found = model(
-                    batch["input_ids"],
-                    attention_mask=batch["attention_mask"],
-                    use_cache=False,
-                    stop_at_layer=self.layer,
-                ).cpu()
+                ids, mask = batch["input_ids"], batch["attention_mask"]
+                found = entrance_of(model, self.layer, ids, attention_mask=mask, use_cache=False).cpu()
                 for row, index in zip(found, picked, strict=True):
                     # Written, not mapped: a full disk is then an error, and no signal.
                     file.seek(int(self.sequences.offsets[index]) * row_bytes)
@@ -181,6 +184,8 @@ def _key(model: TransformerBridge, sequences: Sequences, layer: int) -> str:
         "threads": torch.get_num_threads(),
         "versions": versions(["torch", "transformers", "transformer-lens"]),
         "pad": sequences.pad_id,
+        "taken": "where the layer below ends",  # and not after hooks at the entrance, as older versions' files
+        "autocast": torch.is_autocast_enabled(device_of(model).type),
     }
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
     for tensor in (sequences.lengths, sequences.ids):

@@ -26,7 +26,9 @@ class Forward:
     """Logits and labels of sequences by number, padded on the right, from where a label is first predicted.
 
     What comes before that in all rows, mostly prompts, is not unembedded. Blocks below `lower.layer` do not run where
-    `lower` is given. With `checkpoint_from`, blocks from there on keep only their input for the backward pass.
+    `lower` is given, unless something has changed them since they were computed (`LowerLayers.outdated`): then all
+    blocks run, and `set_aside` says why. With `checkpoint_from`, blocks from there on keep only their input for the
+    backward pass.
     """
 
     def __init__(
@@ -38,12 +40,14 @@ class Forward:
     ):
         self.model, self.sequences, self.lower, self.checkpoint_from = model, sequences, lower, checkpoint_from
         self.device = device_of(model)
+        #: Why the kept layers were not used in some forward pass; None as long as they always were.
+        self.set_aside: str | None = None
 
     def __call__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         batch = self.sequences.batch(indices)
         labels = from_first(batch["labels"]).to(self.device)
         with ExitStack() as ways:
-            if self.lower is not None:
+            if self.lower is not None and self._is_current(self.lower):
                 ways.enter_context(entering_at(self.model, self.lower.layer, self.lower.residual(indices)))
             if self.checkpoint_from is not None and torch.is_grad_enabled():
                 ways.enter_context(checkpointing(self.model, self.checkpoint_from))
@@ -54,6 +58,11 @@ class Forward:
                 logits_to_keep=labels.shape[1],
             )
         return logits, labels
+
+    def _is_current(self, lower: LowerLayers) -> bool:
+        outdated = lower.outdated()
+        self.set_aside = self.set_aside or outdated
+        return outdated is None
 
 
 @runtime_checkable
