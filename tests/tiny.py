@@ -27,11 +27,21 @@ MODELS = {
     "neox": ("GPTNeoX", SIZES | {"rotary_pct": 0.5}),
     "phi3": ("Phi3", SIZES | GROUPED | {"pad_token_id": 0}),
 }
+#: The same with a sliding window of four positions in all layers, or in some of them.
+WINDOWED = {
+    "mistral_window": ("Mistral", SIZES | GROUPED | {"sliding_window": 4}),
+    "gemma2_window": ("Gemma2", MODELS["gemma2"][1] | {"sliding_window": 4}),
+    "qwen2_window": (
+        "Qwen2",
+        SIZES | GROUPED | {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2},
+    ),
+    "phi3_window": ("Phi3", MODELS["phi3"][1] | {"sliding_window": 4}),
+}
 
 
 @functools.cache
 def _made(name: str):
-    family, sizes = MODELS[name]
+    family, sizes = (MODELS | WINDOWED)[name]
     module = importlib.import_module("transformers")
     head = "LMHeadModel" if family == "GPT2" else "ForCausalLM"
     config = getattr(module, f"{family}Config")(**sizes)

@@ -1,7 +1,9 @@
 """Prompt tuning (arXiv 2104.08691): trained embeddings before the user's tokens. The paper's negative result.
 
 The model sees n_tokens more positions; the user gets logits for the user's positions only. Positions shift by n_tokens.
-Names in a cache do not change, but what is cached has the prompt's positions in front.
+In a batch that is padded on the left, each row's trained embeddings stand right before the first token of the row, after
+its padding, as they do where the row is alone: a sliding window counts padding too, and would hide what is before it.
+Names in a cache do not change, but what is cached has the prompt's positions in it, in front of each row's tokens.
 """
 
 from collections.abc import Iterator
@@ -10,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Int, Shaped
+from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter, AdapterConfig, HookFunction, require
@@ -71,8 +74,9 @@ class PromptTuning(Adapter):
         require(ids is not None, "prompt tuning needs token ids; got embeddings")
         n = self.config.n_tokens
         mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
+        first = _first_tokens(mask, len(ids))
         if mask is not None:
-            kwargs["attention_mask"] = torch.cat([mask.new_ones(len(mask), n), mask], dim=1)
+            kwargs["attention_mask"] = _inserted(mask.new_ones(n), mask.expand(len(ids), -1), first)
         if _cached(kwargs) > 0:
             # The prompt is in the cache already.
             kwargs["input_ids"] = ids
@@ -80,19 +84,48 @@ class PromptTuning(Adapter):
                 kwargs["position_ids"] = positions + n
             return args, kwargs
         embedded = module.get_input_embeddings()(ids)
-        prompt = self.prompt.to(embedded.dtype).expand(len(ids), -1, -1)
-        kwargs["inputs_embeds"] = torch.cat([prompt, embedded], dim=1)
+        kwargs["inputs_embeds"] = _inserted(self.prompt.to(embedded.dtype), embedded, first)
         if positions is not None:
-            first = torch.arange(n, device=positions.device).expand(len(positions), -1)
-            kwargs["position_ids"] = torch.cat([first, positions + n], dim=1)
+            own = torch.arange(n, device=positions.device)
+            kwargs["position_ids"] = _inserted(own, positions.expand(len(ids), -1) + n, first)
         return args, kwargs
 
     def _cut(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
         embedded = kwargs.get("inputs_embeds")
         if embedded is not None:
-            # Counted from the end, since the caller may have asked for the last logits only (logits_to_keep).
+            # Counted from the end, since the caller may have asked for the last logits only (logits_to_keep). All of a
+            # row's tokens have its trained embeddings before them; what is cut off wrongly is padding.
             output.logits = output.logits[:, -(embedded.shape[1] - self.config.n_tokens) :]
         return output
+
+
+def _first_tokens(mask: Any, n_rows: int) -> Int[Tensor, "batch 1"] | None:
+    """Where in each row the first token stands that the mask does not hide; None where this is at 0 in all rows."""
+    if mask is None:
+        return None
+    shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+    require(
+        isinstance(mask, Tensor) and mask.ndim == 2 and len(mask) in (1, n_rows),
+        f"prompt tuning was given an attention mask of shape {shape} for {n_rows} rows; expected (batch, pos), with 1 "
+        "for tokens and 0 for padding",
+    )
+    first = (mask != 0).long().argmax(1, keepdim=True).expand(n_rows, 1)
+    return first if bool(first.any()) else None
+
+
+def _inserted(
+    prompt: Shaped[Tensor, "n_tokens ..."], rows: Shaped[Tensor, "batch pos ..."], first: Int[Tensor, "batch 1"] | None
+) -> Shaped[Tensor, "batch n_tokens+pos ..."]:
+    """Each row with the prompt before its position `first`, or in front of all where `first` is None."""
+    n, length = len(prompt), rows.shape[1]
+    if first is None:
+        return torch.cat([prompt.expand(len(rows), *prompt.shape), rows], dim=1)
+    pos = torch.arange(n + length, device=rows.device).expand(len(rows), -1)
+    own = pos - torch.where(pos < first, 0, n)
+    found = rows[torch.arange(len(rows), device=rows.device).unsqueeze(1), own.clamp(min=0)]
+    of_prompt = prompt[(pos - first).clamp(0, n - 1)]
+    is_prompt = (pos >= first) & (pos < first + n)
+    return torch.where(is_prompt.view(*is_prompt.shape, *[1] * (rows.ndim - 2)), of_prompt, found)
 
 
 def _cached(kwargs: dict[str, Any]) -> int:
