@@ -1,4 +1,4 @@
-"""Adapters under a sliding attention window: a row of a padded batch gives what it gives alone, with a cache and without.
+"""Adapters under a sliding attention window: a row of a padded batch gives what it gives alone, cached or not.
 
 The window counts positions of the batch, padding included, so whatever stands before the padding is out of its reach.
 """

@@ -10,8 +10,8 @@ others of the points they touch. Adapters add up when several are attached.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -134,6 +134,20 @@ class Adapter(nn.Module, ABC):
     def is_attached(self) -> bool:
         return self._fired is not None
 
+    @property
+    def n_rows(self) -> int | None:
+        """How many rows a batch must have, where it has been said what is done to each; None where any will do."""
+        return None
+
+    @contextmanager
+    def selected(self, rows: Sequence[int]) -> Iterator[None]:
+        """Inside, a batch has only these of the rows that `n_rows` counts, in this order.
+
+        For those who sort, split or drop rows, as generation does. A method that treats all rows alike has nothing to
+        do here.
+        """
+        yield
+
     @contextmanager
     def attached(self) -> Iterator["Adapter"]:
         """Adapt the model inside the block.
@@ -206,6 +220,15 @@ def attached_to(model: TransformerBridge) -> tuple[Adapter, ...]:
 def attached_positions(model: TransformerBridge) -> int:
     """Positions of a model's context that the adapters attached to it take up."""
     return sum(adapter.n_positions for adapter in attached_to(model))
+
+
+@contextmanager
+def selected_rows(model: TransformerBridge, rows: Sequence[int]) -> Iterator[None]:
+    """Inside, a batch has only these of its rows, in this order, for all adapters that are attached to a model."""
+    with ExitStack() as stack:
+        for adapter in attached_to(model):
+            stack.enter_context(adapter.selected(rows))
+        yield
 
 
 def hook_point(model: TransformerBridge, name: str) -> HookPoint:

@@ -1,8 +1,8 @@
 """Prompt tuning (arXiv 2104.08691): trained embeddings before the user's tokens. The paper's negative result.
 
 The model sees n_tokens more positions; the user gets logits for the user's positions only. Positions shift by n_tokens.
-In a batch that is padded on the left, each row's trained embeddings stand right before the first token of the row, after
-its padding, as they do where the row is alone: a sliding window counts padding too, and would hide what is before it.
+In a batch that is padded on the left, the trained embeddings stand right before the first token of each row, after its
+padding, as they do where the row is alone: a sliding window counts padding too, and would hide what is before it.
 Names in a cache do not change, but what is cached has the prompt's positions in it, in front of each row's tokens.
 """
 

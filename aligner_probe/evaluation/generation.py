@@ -4,7 +4,8 @@
         texts = generate(model, task.prompts, max_new_tokens=40, stop=["\\n"])
 
 Prompts are taken in order of length, so that rows of a batch need little or no padding; keys and values are cached, and
-rows that are finished leave the batch.
+rows that are finished leave the batch. Where each row has an adapter of its own (adapters/side_by_side.py), the adapter
+goes along with its row.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -17,7 +18,7 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
-from aligner_probe.adapters.adapter import attached_positions
+from aligner_probe.adapters.adapter import attached_positions, attached_to, selected_rows
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import embedding_rows
 from aligner_probe.tasks.encoding import check_ids, decoded, prompt_ids
@@ -99,10 +100,10 @@ def generate_ids(
     with torch.no_grad(), tqdm(total=len(prompts), desc="prompts", disable=not show_progress) as bar:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            for index, new in zip(
-                chosen, _batch(model, [prompts[i] for i in chosen], max_new_tokens, ending), strict=True
-            ):
-                completions[index] = new
+            with selected_rows(model, chosen):
+                new = _batch(model, [prompts[i] for i in chosen], max_new_tokens, ending)
+            for index, row in zip(chosen, new, strict=True):
+                completions[index] = row
             bar.update(len(chosen))
     return completions
 
@@ -124,6 +125,12 @@ def _check(model: TransformerBridge, prompts: Sequence[Sequence[int]], max_new_t
         raise AlignerProbeError(
             f"max_new_tokens {max_new_tokens} and batch_size {batch_size} generate nothing; expected 1 or more of each"
         )
+    for adapter in attached_to(model):
+        if adapter.n_rows not in (None, len(prompts)):
+            raise AlignerProbeError(
+                f"{len(prompts)} prompts, and {adapter.method} was told whose rows they are for {adapter.n_rows}; "
+                "expected one row for each prompt"
+            )
     room, n_rows = model.cfg.n_ctx - attached_positions(model) - max_new_tokens, embedding_rows(model)
     for index, prompt in enumerate(prompts):
         if not len(prompt):
@@ -154,7 +161,8 @@ def _batch(
     present, finished = list(range(len(rows))), [False] * len(rows)
     cache = DynamicCache(config=model.original_model.config)
     for step in range(max_new_tokens):
-        picked = _last_logits(model, inputs, mask, cache).argmax(-1)
+        with selected_rows(model, present):
+            picked = _last_logits(model, inputs, mask, cache).argmax(-1)
         for row, token in zip(present, picked.tolist(), strict=True):
             if not finished[row]:
                 new[row].append(token)
