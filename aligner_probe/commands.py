@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from aligner_probe.errors import AlignerProbeError
 
@@ -38,6 +38,38 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}; expected 1 or more")
     return value
+
+
+def add_rows(parser: Any) -> None:
+    """Options that say how the rows of a task are read; `rows_options` are what `load_splits` takes of them."""
+    parser.add_argument(
+        "--flawed",
+        choices=("refuse", "drop"),
+        default="refuse",
+        help="rows that teach nothing, or are marked as bad examples: refuse the file, or drop and count them",
+    )
+    parser.add_argument(
+        "--ignore-field",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="leave this field out of every row, though it may change what the row means (may be given several times)",
+    )
+    parser.add_argument(
+        "--repeated-prompt",
+        choices=("auto", "strip", "keep"),
+        default="auto",
+        help="answers that begin with their whole prompt: take it off, or keep it (default: as the file shows)",
+    )
+
+
+def rows_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_rows` as keyword arguments of `load_splits`."""
+    return {
+        "flawed": options.flawed,
+        "ignore_fields": tuple(options.ignore_field),
+        "repeated_prompt": options.repeated_prompt,
+    }
 
 
 def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:

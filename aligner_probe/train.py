@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aligner_probe.commands import Parser, positive, run
+from aligner_probe.commands import Parser, add_rows, positive, rows_options, run
 from aligner_probe.errors import AlignerProbeError
 
 #: Methods, and which of the options below each takes.
@@ -125,7 +125,7 @@ def parser() -> Parser:
     )
     data.add_argument("--prompt-template", metavar="TEXT", help="with {field}s; \\n is a new line")
     data.add_argument("--completion-field", metavar="FIELD")
-    data.add_argument("--flawed", choices=("refuse", "drop"), default="refuse", help="rows that teach nothing")
+    add_rows(data)
     data.add_argument("--prefer", choices=("safer", "better"), help="Beaver: whose answer is the chosen one")
     data.add_argument(
         "--only-safe-chosen", action="store_true", help="Beaver: train only on pairs whose chosen answer is safe"
@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from aligner_probe.training.opening import open_gate
 
     template = None if options.prompt_template is None else unescape(options.prompt_template)
-    reading = {"prompt_template": template, "completion_field": options.completion_field, "flawed": options.flawed}
+    reading = {"prompt_template": template, "completion_field": options.completion_field, **rows_options(options)}
     reading |= {"prefer": options.prefer, "only_safe_chosen": options.only_safe_chosen}
     task, validation = load_splits(options.task, options.validation, **reading)
     made_by: dict[str, Any] = {"command": list(sys.argv[1:] if argv is None else argv)}
@@ -242,6 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     held_out = "" if options.validation else f" (10 % of {options.task}, held out by group)"
     print(f"{adapter.method}: {adapter.n_parameters:,} trained numbers on {options.model} in {dtype}; "
           f"{len(task)} examples, {len(validation)} for validation{held_out}. {task.dropped_note}")  # fmt: skip
+    print(f"data: {task.reading_note}")
     for note in _unlike_published(options.recipe, method, task.kind, how, dtype):
         print(f"not as published: {note}")
 

@@ -39,6 +39,7 @@ def log_likelihoods(
         overlong="refuse",
         append_eos=append_eos,
         d_vocab=d_vocab,
+        find_lost=False,
     )
     device = next(model.original_model.parameters()).device
     found: list[Float[np.ndarray, " _completion"]] = [np.empty(0)] * len(examples)

@@ -16,6 +16,7 @@ from jaxtyping import Int, Int64
 from torch import Tensor
 
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.tasks.characters import lost_characters
 from aligner_probe.tasks.task import Example, Kind, Preference, Task, fault_of_text
 
 Overlong = Literal["truncate", "drop", "refuse"]
@@ -101,6 +102,7 @@ def encode(
     overlong: Overlong = "truncate",
     append_eos: bool = True,
     d_vocab: int | None = None,
+    find_lost: bool = True,
 ) -> Encoded:
     """Token ids of every example, at most `max_length` a sequence.
 
@@ -108,7 +110,8 @@ def encode(
     tokenizer's end token (where it has one, unless `append_eos` is off). The prompt carries no labels unless
     `mask_prompt` is off. `overlong` says what happens to longer ones: the completion's end is cut off ("truncate"; the
     prompt never is, and an example whose prompt leaves no room is dropped), the example is left out ("drop"), or the
-    task is refused ("refuse"). A preference goes as a whole, also where both answers have the same tokens.
+    task is refused ("refuse"). A preference goes as a whole, also where both answers have the same tokens. Unless
+    `find_lost`, the characters that the tokenizer loses are not looked for and not said.
 
     `tokenizer` is called as those of transformers are. `d_vocab` is the number of rows of the base's embedding. Raises
     AlignerProbeError, naming the line, for a completion without tokens, for a token whose id is `d_vocab` or more, and
@@ -161,7 +164,7 @@ def encode(
             f"task {task.name!r}: none of its {len(task)} examples is left with {max_length} tokens: {reasons}; "
             "expected at least one. Give a greater --max-length, a model with a longer context, or shorter examples"
         )
-    lost = _lost(tokenizer, [*task.prompts, *(getattr(e, field) for e in task.examples for field in fields)])
+    lost = lost_characters(tokenizer, task, _known(task, prompts, fields, answers)) if find_lost else None
     return Encoded(
         kind=task.kind,
         sequences=tuple(pair[0] for pair in sequences),
@@ -169,9 +172,10 @@ def encode(
         kept=tuple(kept),
         n_truncated=n_truncated,
         dropped=dict(dropped),
-        lost=lost,
+        lost={} if lost is None else lost.characters,
         rule=_rule(bool(bos), bool(eos), mask_prompt, overlong, max_length, len(task), n_truncated, dropped)
-        + _lost_note(lost),
+        + ("" if lost is None else f" {lost.said}")
+        + (f" {lost.way_on}" if lost is not None and lost.template is not None else ""),
     )
 
 
@@ -284,38 +288,14 @@ def _end(tokenizer: Any) -> list[int]:
     return [] if eos is None else [eos]
 
 
-def _lost(tokenizer: Any, texts: Sequence[str]) -> dict[str, float]:
-    """Characters that do not come back from their ids, the most frequent first, as shares of all characters."""
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(text)
-    found = list(counts)
-    # Between letters, since decoding may strip spaces at the ends.
-    ids = _ids(tokenizer, [f"a{character}a" for character in found])
-    back = [decoded(tokenizer, row) for row in ids]
-    suspects = {c for c, text in zip(found, back, strict=True) if c not in text}
-    lost = _missing_from_texts(tokenizer, texts, suspects) if suspects else suspects
-    return {c: n / counts.total() for c, n in counts.most_common() if c in lost}
-
-
-def _missing_from_texts(tokenizer: Any, texts: Sequence[str], suspects: set[str]) -> set[str]:
-    """Those of some characters that a whole text loses: where words are tokens, letters by themselves tell nothing."""
-    with_them = [text for text in texts if not suspects.isdisjoint(text)]
-    lost: set[str] = set()
-    for text, ids in zip(with_them, _ids(tokenizer, with_them), strict=True):
-        back = Counter(decoded(tokenizer, ids))
-        lost |= {c for c, n in (Counter(text) - back).items() if c in suspects and n}
-    return lost
-
-
-def _lost_note(lost: dict[str, float]) -> str:
-    if not lost:
-        return ""
-    shown = " ".join(repr(character) for character in list(lost)[:8]) + " …" * (len(lost) > 8)
-    return (
-        f" The tokenizer loses {100 * sum(lost.values()):.2g} % of the characters, {len(lost)} different ones "
-        f"({shown}): the model never sees them."
-    )
+def _known(
+    task: Task, prompts: list[list[int]], fields: Sequence[str], answers: Sequence[list[list[int]]]
+) -> dict[str, list[int]]:
+    """Token ids by text, of all prompts and answers of a task."""
+    found = dict(zip(task.prompts, prompts, strict=True))
+    for name, rows in zip(fields, answers, strict=True):
+        found |= zip((getattr(example, name) for example in task.examples), rows, strict=True)
+    return found
 
 
 def _with_end(ids: list[int], eos: list[int]) -> list[int]:

@@ -5,11 +5,13 @@ format joins prompt and completion with nothing between (Alpaca's "### Response:
 bring their own leading space.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.tasks import fields
 from aligner_probe.tasks.task import Example, Kind, Preference
 from aligner_probe.tasks.templates import ALPACA, ALPACA_WITH_INPUT, QUESTION, fields_of, render
 
@@ -17,6 +19,15 @@ Row = Mapping[str, Any]
 Preferred = Literal["safer", "better"]
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+#: Fields of whole conversations, and what to do with those.
+CHATS = frozenset(("messages", "conversation", "conversations", "chat", "dialog", "dialogue"))
+CHAT = (
+    "Chat messages are not read yet; write each conversation out as the text of a prompt and a completion, with the "
+    "chat template of the model's tokenizer (apply_chat_template)"
+)
+#: Known by what stands before the number that its answers end on.
+GSM8K, GSM8K_MARK = "GSM8K", "####"
+QUESTION_ANSWER = "question/answer"
 WAY_ON = "give --prompt-template and --completion-field (prompt_template=, completion_field= in Python)"
 
 
@@ -42,8 +53,11 @@ class Options:
 class Format:
     """How rows with some fields become examples.
 
-    A row is of this format where it has all `required` fields, one of `one_of` if there are any, and none of `without`;
-    where `alone`, it has no others at all.
+    A row is of this format where it has all `required` fields, one of `one_of` if there are any, and none of `without`.
+    Where `alone`, it has no others but those whose meaning is known by their name (`fields.is_known`).
+
+    `also` are fields that are read where a row has them. `asks` are those that only the prompt is made of: a template
+    from the user may leave them out.
     """
 
     name: str
@@ -54,12 +68,19 @@ class Format:
     one_of: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     alone: bool = False
+    also: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
+
+    def used(self, template: str | None) -> frozenset[str]:
+        """The fields that are read, with this prompt template from the user or without one."""
+        names = {*self.required, *self.one_of, *self.also, "group"}
+        return frozenset(names if template is None else (names - {*self.asks}) | {*fields_of(template)})
 
     def fits(self, row: Row) -> bool:
         return (
             not self.missing(row)
             and not any(name in row for name in self.without)
-            and not (self.alone and set(row) - {*self.required, "group", "id"})
+            and not (self.alone and any(not fields.is_known(name) for name in set(row) - self.used(None)))
         )
 
     def missing(self, row: Row) -> list[str]:
@@ -81,7 +102,8 @@ def recognise(row: Row, template: str | None, completion_field: str | None) -> F
     fields fit no format or several, or lack a field that the options name.
     """
     if template is not None and completion_field is not None:
-        chosen = Format("template", "sft", tuple(dict.fromkeys([*fields_of(template), completion_field])), _by_template)
+        names = tuple(dict.fromkeys([*fields_of(template), completion_field]))
+        chosen = Format("template", "sft", names, _by_template, also=("content",))
     elif completion_field is not None:
         raise AlignerProbeError(
             "has no prompt template to go with --completion-field; give --prompt-template (prompt_template=) too"
@@ -92,7 +114,7 @@ def recognise(row: Row, template: str | None, completion_field: str | None) -> F
             what = "fit " + " and ".join(known.name for known in found) if found else "fit none of the known formats"
             raise AlignerProbeError(
                 f"has the fields {_names(row)}, which {what}; expected one of {'; '.join(map(str, FORMATS))}; or "
-                f"{WAY_ON}"
+                f"{WAY_ON}{_hint(row)}"
             )
         chosen = found[0]
     if template is not None:
@@ -107,6 +129,16 @@ def recognise(row: Row, template: str | None, completion_field: str | None) -> F
             f"has no field {completion_field!r} for --completion-field; found {_names(row)}; expected one of those"
         )
     return chosen
+
+
+def _hint(row: Row) -> str:
+    """What else to do with a row of a known kind that is none of the formats."""
+    known = {fields.normalised(name) for name in row}
+    if known & CHATS:
+        return f". {CHAT}"
+    if "text" in known:
+        return ". To learn whole texts: --prompt-template '' --completion-field text"
+    return ""
 
 
 def read_row(row: Row, chosen: Format, options: Options) -> Example | Preference:
@@ -134,7 +166,11 @@ def _names(row: Row) -> str:
 def _text(row: Row, name: str, *, numbers: bool = False) -> str:
     value = row.get(name)
     if numbers and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise BadRow(f"its {name} is {value}, which is no number; expected text or a finite number")
         return str(value)
+    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
+        raise BadRow(f"its {name} is a JSON list of objects; expected text. {CHAT}")
     if not isinstance(value, str):
         raise BadRow(f"its {name} is a JSON {json_type(value)}; expected text")
     try:
@@ -202,12 +238,17 @@ def _trl(row: Row, options: Options) -> Example:
 
 
 def _trl_preference(row: Row, options: Options) -> Preference:
+    _refuse_contradiction(row)
     return _preference(row, _checked_prompt(row, options), _text(row, "chosen"), _text(row, "rejected"))
 
 
+def _refuse_contradiction(row: Row) -> None:
+    """Scores of the two answers are honoured: the chosen one must not be worse than the rejected one."""
+    if (why := fields.contradiction(row)) is not None:
+        raise Unusable(why)
+
+
 def _checked_prompt(row: Row, options: Options) -> str:
-    if isinstance(row["prompt"], list):
-        raise BadRow("its prompt is a JSON list; expected text. Write chat messages out with a chat template")
     _text(row, "prompt")
     return _prompt(row, options, None)
 
@@ -218,8 +259,26 @@ def _alpaca(row: Row, options: Options) -> Example:
     return _example(row, _prompt(row, options, own, {"instruction": instruction, "input": given}), _text(row, "output"))
 
 
-def _gsm8k(row: Row, options: Options) -> Example:
-    return _example(row, _prompt(row, options, QUESTION, {"question": _text(row, "question")}), _text(row, "answer"))
+def _question_answer(row: Row, options: Options) -> Example:
+    """GSM8K's fields; `named` says whether the file is that data set."""
+    prompt = _prompt(row, options, QUESTION, {"question": _text(row, "question")})
+    return _example(row, prompt, _text(row, "answer"), _content(row, options))
+
+
+def named(chosen: Format, completions: Sequence[str], template: str | None) -> tuple[str, str]:
+    """The name of a file's format, and what is to be said of how it was read (empty where nothing is).
+
+    Rows of question and answer are GSM8K where every answer has its mark before the number. Others are wrapped in the
+    same template, and that is said: the field names alone do not say how a base is to be asked.
+    """
+    if chosen.name != GSM8K or all(GSM8K_MARK in completion for completion in completions):
+        return chosen.name, ""
+    if template is not None:
+        return QUESTION_ANSWER, ""
+    return QUESTION_ANSWER, (
+        f"Questions were wrapped in {QUESTION!r}, which the rows do not ask for; give --prompt-template "
+        "(prompt_template=) to ask otherwise, for instance '{question}' to ask them as they stand."
+    )
 
 
 def _metamath(row: Row, options: Options) -> Example:
@@ -233,6 +292,7 @@ def _metamath(row: Row, options: Options) -> Example:
 
 def _hh(row: Row, options: Options) -> Preference:
     """The prompt is the transcript up to and including the last "Assistant:", which both must share."""
+    _refuse_contradiction(row)
     chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
     cut = chosen.rfind(ASSISTANT)
     if cut < 0 or HUMAN not in chosen[:cut]:
@@ -276,12 +336,18 @@ def _beaver(row: Row, options: Options) -> Preference:
 NOT_SAFE = "the chosen answer is not safe"
 
 FORMATS = (
-    Format("TRL", "sft", ("prompt", "completion"), _trl),
-    Format("TRL preference", "preference", ("prompt", "chosen", "rejected"), _trl_preference),
-    Format("Alpaca", "sft", ("instruction", "output"), _alpaca, ALPACA),
+    Format("TRL", "sft", ("prompt", "completion"), _trl, also=("content",), asks=("prompt",)),
+    Format("TRL preference", "preference", ("prompt", "chosen", "rejected"), _trl_preference, asks=("prompt",)),
+    Format("Alpaca", "sft", ("instruction", "output"), _alpaca, ALPACA, also=("input",), asks=("instruction", "input")),
     # Names so general that other sets have them too, with more fields that matter (MMLU: its choices).
-    Format("GSM8K", "sft", ("question", "answer"), _gsm8k, QUESTION, alone=True),
-    Format("MetaMathQA", "sft", ("query", "response"), _metamath, ALPACA.replace("{instruction}", "{query}")),
+    Format(
+        GSM8K, "sft", ("question", "answer"), _question_answer, QUESTION, alone=True, also=("content",),
+        asks=("question",),
+    ),
+    Format(
+        "MetaMathQA", "sft", ("query", "response"), _metamath, ALPACA.replace("{instruction}", "{query}"),
+        asks=("query",),
+    ),
     Format("HH-RLHF", "preference", ("chosen", "rejected"), _hh, without=("prompt",)),
     Format(
         "Beaver",
@@ -290,5 +356,7 @@ FORMATS = (
         _beaver,
         ALPACA.replace("{instruction}", "{prompt}"),
         one_of=("safer_response_id", "better_response_id"),
+        also=("is_response_0_safe", "is_response_1_safe"),
+        asks=("prompt",),
     ),
-)
+)  # fmt: skip

@@ -2,14 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks import formats
+from aligner_probe.tasks.fields import BadExamples, Others, Refused
+from aligner_probe.tasks.filetypes import HEAD_BYTES, refuse_other_folders, refuse_other_types
 from aligner_probe.tasks.formats import BadRow, Options, Preferred, Unusable
 from aligner_probe.tasks.panel import panel_task
+from aligner_probe.tasks.repeats import Repeated, Unclear, without_repeats
 from aligner_probe.tasks.task import Dropped, Example, Preference, Task, as_read
 from aligner_probe.tasks.templates import fields_of
 
@@ -30,14 +34,23 @@ def load_task(
     flawed: Flawed = "refuse",
     only_safe_chosen: bool = False,
     prefer: Preferred | None = None,
+    ignore_fields: Sequence[str] = (),
+    repeated_prompt: Repeated = "auto",
 ) -> Task:
     """Read a JSONL file, the train.jsonl of a folder or "panel:NAME"; the first row's fields tell the format.
 
-    Recognised are TRL (prompt + completion; prompt + chosen + rejected), Alpaca, GSM8K, MetaMathQA, HH-RLHF and Beaver
-    (PKU-SafeRLHF), each in its usual prompt template unless `prompt_template` gives another; any other file by
-    `prompt_template` and `completion_field`. A template holds plain `{field}`s. Completions are kept exactly as given.
-    An optional `group` (text or whole number) is what `Task.split` keeps together; an optional `content` (in TRL's rows
-    and by template) is what the completion says without its form, for scores of content alone.
+    Recognised are TRL (prompt + completion; prompt + chosen + rejected), Alpaca, GSM8K and other rows of question +
+    answer, MetaMathQA, HH-RLHF and Beaver (PKU-SafeRLHF), each in its usual prompt template unless `prompt_template`
+    gives another; any other file by `prompt_template` and `completion_field`. A template holds plain `{field}`s.
+    Completions are kept exactly as given. An optional `group` (text or whole number) is what `Task.split` keeps
+    together; an optional `content` (in rows of TRL and of question + answer, and by template) is what the completion
+    says without its form, for scores of content alone.
+
+    Other fields are listed in `Task.ignored_fields`. Those that are known to change what a row means (`fields.py`:
+    `system`, `label`, `weight`, ...) are refused by name unless they are honoured or stand in `ignore_fields`, which
+    leaves them out of every row. Rows that a field marks as bad examples (`label: false`) are flawed rows.
+    `repeated_prompt` says what happens to answers that begin with their whole prompt: it is taken off ("strip"), left
+    in ("keep"), or taken off where the file shows that it is meant so ("auto", see `repeats.py`).
 
     `flawed` says what happens to rows of the right form that teach nothing (an empty completion, equal answers, a pair
     without a common prompt): "refuse" the file, or "drop" and count them in `Task.dropped`. For Beaver,
@@ -51,14 +64,12 @@ def load_task(
     if prompt_template is not None:
         fields_of(prompt_template)
     content = _read(file)
-    examples: list[Any] = []
-    dropped: list[Dropped] = []
-    chosen = None
+    read = _Read()
     for line, row in _rows(file, content):
+        read.ignored |= {name: None for name in row if name in ignore_fields}
+        kept = {name: value for name, value in row.items() if name not in ignore_fields} if ignore_fields else row
         try:
-            if chosen is None:
-                chosen = _recognise(row, options)
-            examples.append(_with_line(formats.read_row(row, chosen, options), line))
+            read.take(line, kept, options)
         except Unusable as reason:
             if flawed == "refuse" and str(reason) != formats.NOT_SAFE:
                 raise _at(
@@ -67,26 +78,85 @@ def load_task(
                     f"{reason}; expected rows to learn from. Mend it, or drop and count such rows with "
                     '--flawed drop (flawed="drop" in Python)',
                 ) from reason
-            dropped.append(Dropped(line, str(reason)))
-        except (BadRow, AlignerProbeError) as reason:
+            read.dropped.append(Dropped(line, str(reason)))
+        except (BadRow, Refused, AlignerProbeError) as reason:
             raise _at(file, line, str(reason)) from reason
-    if chosen is None:
+    chosen = read.format
+    if chosen is None or read.others is None:
         raise AlignerProbeError(f"{file}: is empty; expected one JSON object a line")
-    if not examples:
+    try:
+        read.drop_bad_examples(flawed)
+        n_repeated = read.take_prompts_off(repeated_prompt)
+    except Refused as reason:
+        raise AlignerProbeError(f"{file}: {reason}") from reason
+    except (BadExamples, Unclear) as reason:
+        raise _at(file, reason.line, str(reason)) from reason
+    if not read.examples:
         raise AlignerProbeError(
-            f"{file}: none of its {len(dropped)} rows is left to learn from, the first (line {dropped[0].line}) "
-            f"because {dropped[0].reason}; expected at least one example"
+            f"{file}: none of its {len(read.dropped)} rows is left to learn from, the first (line "
+            f"{read.dropped[0].line}) because {read.dropped[0].reason}; expected at least one example"
         )
+    completions = [example.completion for example in read.examples if isinstance(example, Example)]
+    known_as, said = formats.named(chosen, completions, prompt_template)
+    notes = [said] if said else []
+    if n_repeated:
+        notes.append(f"{n_repeated} rows had answers that repeated the prompt, which was taken off.")
     return Task(
         name=name or _name(file),
         kind=chosen.kind,
-        examples=tuple(examples),
+        examples=tuple(read.examples),
         template=prompt_template if prompt_template is not None else chosen.template,
-        format=chosen.name,
+        format=known_as,
         source=str(file),
         sha256=hashlib.sha256(content).hexdigest(),
-        dropped=tuple(dropped),
+        dropped=tuple(read.dropped),
+        ignored_fields=tuple({**read.others.names, **read.ignored}),
+        notes=tuple(notes),
     )
+
+
+@dataclass
+class _Read:
+    """What has been read of a file so far; `asked` are the prompts as they stand in the rows of `examples`."""
+
+    format: formats.Format | None = None
+    others: Others | None = None
+    examples: list[Any] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    ignored: dict[str, None] = field(default_factory=dict)
+
+    def take(self, line: int, row: dict[str, Any], options: Options) -> None:
+        """Read one row, the first of which tells the format. Raises as `Others.see` and `formats.read_row` do."""
+        if self.format is None or self.others is None:
+            self.format = _recognise(row, options)
+            used = self.format.used(options.template)
+            self.others = Others(used, options.template is not None, self.format.kind)
+        self.others.see(line, row)
+        example = formats.read_row(row, self.format, options)
+        prompt = row.get("prompt")
+        self.examples.append(_with_line(example, line))
+        self.asked.append(prompt if isinstance(prompt, str) else example.prompt)
+
+    def drop_bad_examples(self, flawed: Flawed) -> None:
+        """Drop the rows that a field marks as bad examples, or raise BadExamples, as asked for."""
+        marks = self.others.bad_examples() if self.others is not None else []
+        if marks and flawed == "refuse":
+            raise BadExamples(marks[0], len(self.examples) + len(self.dropped))
+        bad = {line: mark.reason for mark in reversed(marks) for line in mark.lines}
+        pairs = zip(self.examples, self.asked, strict=True)
+        left = [(example, prompt) for example, prompt in pairs if example.line not in bad]
+        known = {row.line for row in self.dropped}
+        self.dropped += [Dropped(line, reason) for line, reason in bad.items() if line not in known]
+        self.dropped.sort(key=lambda row: row.line)
+        self.examples, self.asked = [example for example, _ in left], [prompt for _, prompt in left]
+
+    def take_prompts_off(self, how: Repeated) -> int:
+        """Take repeated prompts off the answers; returns in how many rows."""
+        if not self.examples:
+            return 0
+        self.examples, n = without_repeats(self.examples, self.asked, how)
+        return n
 
 
 def load_splits(
@@ -99,6 +169,8 @@ def load_splits(
     flawed: Flawed = "refuse",
     only_safe_chosen: bool = False,
     prefer: Preferred | None = None,
+    ignore_fields: Sequence[str] = (),
+    repeated_prompt: Repeated = "auto",
 ) -> tuple[Task, Task | None]:
     """Training and test examples: the folder's train.jsonl and test.jsonl (if it has one), or two files.
 
@@ -112,6 +184,8 @@ def load_splits(
         "name": name,
         "flawed": flawed,
         "prefer": prefer,
+        "ignore_fields": ignore_fields,
+        "repeated_prompt": repeated_prompt,
     }
     train = load_task(path, only_safe_chosen=only_safe_chosen, **options)
     if test is None and path.is_dir() and (path / TEST).exists():
@@ -165,6 +239,7 @@ def _find(path: Path) -> Path:
     """The file that a path to a file or folder means."""
     if path.is_dir():
         if not (path / TRAIN).exists():
+            refuse_other_folders(path)
             inside = sorted(entry.name for entry in path.iterdir())
             found = f"holds {', '.join(inside[:4])}{', …' * (len(inside) > 4)}" if inside else "is empty"
             raise AlignerProbeError(f"{path}: {found}; expected a {TRAIN} in it. Name a JSONL file instead")
@@ -183,13 +258,16 @@ def _name(file: Path) -> str:
 def _read(file: Path) -> bytes:
     try:
         size = file.stat().st_size
-        if size <= MAX_FILE_BYTES:
-            with file.open("rb") as opened:
+        with file.open("rb") as opened:
+            # Before the size, since a model is no data however large it is.
+            refuse_other_types(file, opened.read(HEAD_BYTES))
+            if size <= MAX_FILE_BYTES:
+                opened.seek(0)
                 # One more than allowed, in case it grew since.
                 content = opened.read(MAX_FILE_BYTES + 1)
-            if len(content) <= MAX_FILE_BYTES:
-                return content
-            size = len(content)
+                if len(content) <= MAX_FILE_BYTES:
+                    return content
+                size = len(content)
     except OSError as error:
         raise AlignerProbeError(f"{file}: cannot be read ({error.strerror}); expected a JSONL file") from error
     raise AlignerProbeError(
@@ -220,7 +298,14 @@ def _rows(file: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
 def _parse(file: Path, line: int, raw: bytes) -> dict[str, Any]:
     hint = ". Turn a JSON list into JSONL with `jq -c '.[]'`" if line == 1 and raw[:1] == b"[" else ""
     try:
-        row = json.loads(raw.decode("utf-8"))
+        row = json.loads(raw.decode("utf-8"), object_pairs_hook=_once_each)
+    except _Twice as error:
+        raise _at(
+            file,
+            line,
+            f"names the field {_short(error.name)} twice in one object, so that one of its values would be lost; "
+            "expected each name once. Mend it",
+        ) from error
     except UnicodeDecodeError as error:
         raise _at(
             file, line, f"is no UTF-8 (byte {raw[error.start]:#04x}); expected UTF-8. Convert it with `iconv`"
@@ -233,11 +318,32 @@ def _parse(file: Path, line: int, raw: bytes) -> dict[str, Any]:
     return row
 
 
+class _Twice(Exception):
+    """A JSON object that names a field twice."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dictionary. Raises _Twice where a name stands twice, of which json keeps the last silently."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 40 else f"{name[:37]}...")
+
+
 def _with_line(example: Example | Preference, line: int) -> Example | Preference:
     # Frozen for everyone else; replace() would build every example twice.
     object.__setattr__(example, "line", line)
     return example
 
 
-def _at(file: Path, line: int, what: str) -> AlignerProbeError:
+def _at(file: Path, line: int | None, what: str) -> AlignerProbeError:
     return AlignerProbeError(f"{file}, line {line}: {what}")

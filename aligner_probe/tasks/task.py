@@ -18,6 +18,8 @@ from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks.templates import fields_of
 
 Kind = Literal["sft", "preference"]
+#: Characters of a prompt template, and fields that were not read, that a line of output shows.
+TEMPLATE_SHOWN, FIELDS_SHOWN = 90, 12
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class Task:
 
     `template` is the prompt template that was applied, None where prompts stood in the file as they are. Alpaca's has
     a variant for rows with an input, which `format` "Alpaca" implies. `sha256` is that of the file's bytes, and of the
-    examples where there was no file; parts of a split keep it. Raises AlignerProbeError without examples, and for a
-    prompt, a completion or a content that is no text.
+    examples where there was no file; parts of a split keep it. `ignored_fields` are the fields of the rows that were
+    not read, and `notes` are sentences about how the rows were read. Raises AlignerProbeError without examples, and for
+    a prompt, a completion or a content that is no text.
     """
 
     name: str
@@ -73,6 +76,8 @@ class Task:
     source: str = ""
     sha256: str = ""
     dropped: tuple[Dropped, ...] = ()
+    ignored_fields: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         wanted = Example if self.kind == "sft" else Preference
@@ -111,6 +116,21 @@ class Task:
         counts = Counter(row.reason for row in self.dropped)
         parts = [f"{count} because {why} (the first on line {first[why]})" for why, count in counts.items()]
         return f"{len(self.dropped)} rows were dropped: {'; '.join(parts)}"
+
+    @property
+    def template_said(self) -> str:
+        """The prompt template on one line (`one_line`), or that there is none."""
+        if self.template is None:
+            return "none, prompts are asked as they stand"
+        return one_line(self.template)
+
+    @property
+    def reading_note(self) -> str:
+        """How the rows were read, on one line: format, template, fields that were not read, and the notes."""
+        names = [repr(name)[1:-1] if len(name) <= 40 else f"{name[:37]!r}..." for name in self.ignored_fields]
+        more = f", and {len(names) - FIELDS_SHOWN} more" if len(names) > FIELDS_SHOWN else ""
+        unread = f"; fields not read: {', '.join(names[:FIELDS_SHOWN])}{more}" if names else ""
+        return " ".join([f"rows of format {self.format}; prompt template: {self.template_said}{unread}.", *self.notes])
 
     def split(self, validation: float | int, seed: int) -> "tuple[Task, Task]":
         """A training and a validation part, drawn by `seed`; each keeps the order of the file.
@@ -194,6 +214,12 @@ def _check_texts(task: Task) -> None:
                 raise AlignerProbeError(
                     f"task {task.name!r}, {place}: the {name} {fault}; expected a text of whole characters"
                 )
+
+
+def one_line(template: str) -> str:
+    """A template on one line, its new lines visible and its middle left out where it is long."""
+    text = repr(template)
+    return text if len(text) <= TEMPLATE_SHOWN else f"{text[: TEMPLATE_SHOWN - 25]}…{text[-24:]}"
 
 
 def as_read(text: str) -> str:

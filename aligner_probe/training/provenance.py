@@ -98,4 +98,7 @@ def _data(task: Task, encoded: Encoded) -> dict[str, Any]:
         "n_examples": len(encoded),
         "encoding": encoded.rule,
         "dropped": task.dropped_note,
+        "ignored_fields": list(task.ignored_fields),
+        "notes": list(task.notes),
+        "lost": encoded.lost,
     }

@@ -1,0 +1,258 @@
+"""Fields beside those that a format reads: which of them change what a row means, and what then happens.
+
+One table per way in which a field can change a row's meaning. A row whose field changes its meaning is refused by name,
+or it is honoured: a row that is marked as a bad example is dropped and counted where flawed rows are to be dropped. The
+user can leave a field out on purpose (`ignore_fields`). Every other field is only listed, once for the whole file.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["sft", "preference"]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+#: What belongs to the prompt, or may be the whole prompt or answer in another form. It is left out where the user
+#: gives a prompt template that does not name it: then the user has said what the prompt is.
+CONTEXT = _words("""
+    system system_prompt system_message sys_prompt context contexts background passage document documents
+    instruction instructions input inputs history chat_history messages conversation conversations dialog dialogue
+    turns tools functions choices options completions few_shot_examples
+""")
+#: What a model of texts cannot read.
+MEDIA = _words("image images audio audios video videos image_path audio_path video_path pixel_values")
+#: What says which tokens of the row are trained.
+MASKS = _words("""
+    mask masks loss_mask train_mask completion_mask assistant_mask labels token_labels
+    train_on_prompt train_on_input train_on_inputs masked
+""")
+#: How much the row counts, which is once here.
+WEIGHTS = _words("""
+    weight weights sample_weight example_weight loss_weight importance importance_weight repeat repeats multiplicity
+""")
+#: By how much a pair's answers are to differ, which DPO here does not use.
+MARGINS = _words("margin margins")
+#: A row is a good example where these are true, and a bad one where they are false.
+GOOD = _words("""
+    label is_correct correct is_good good accepted is_accepted approved is_approved desirable is_desirable valid
+    is_valid passed is_positive thumbs_up safe is_safe is_chosen is_preferred train is_train trainable use keep include
+    included
+""")
+#: A row is a bad example where these are true.
+BAD = _words("""
+    incorrect is_incorrect wrong is_wrong bad is_bad is_rejected toxic is_toxic unsafe is_unsafe harmful is_harmful
+    hallucinated is_hallucination exclude excluded is_excluded skip ignore ignored deleted is_deleted flagged
+    is_flagged spam is_spam thumbs_down
+""")
+#: How good the answer is. Rows whose numbers differ would all be trained alike.
+RANKINGS = _words("""
+    score rating rank ranking reward quality quality_score stars upvotes votes preference_score human_score helpfulness
+    correctness
+""")
+#: Names that say nothing about how a row is to be learned. They are listed as any other field is.
+HARMLESS = _words("""
+    id idx index uid uuid num row source category subject topic split subset language lang type task task_type dataset
+    domain difficulty level tag tags license url timestamp date created_at author model name title prompt_id question_id
+    meta metadata
+""")
+KNOWN = CONTEXT | MEDIA | MASKS | WEIGHTS | MARGINS | GOOD | BAD | RANKINGS | HARMLESS
+
+FALSE_TEXTS = _words("false 0 bad wrong incorrect rejected undesirable")
+TRUE_TEXTS = _words("true 1")
+
+
+class Refused(Exception):
+    """A row whose field changes its meaning in a way that is not honoured: the file is refused."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A field that says of some rows that they are no good examples: the lines of those, and one of the values."""
+
+    name: str
+    lines: tuple[int, ...]
+    value: str
+
+    @property
+    def reason(self) -> str:
+        return f"its {_shown(self.name)} is {self.value}, which marks a bad example"
+
+
+class BadExamples(Exception):
+    """A file with rows that a field marks as bad examples; `line` is the first of them."""
+
+    def __init__(self, mark: Mark, n_rows: int) -> None:
+        super().__init__(
+            f"{mark.reason}, as that of {len(mark.lines)} of {n_rows} rows does; it would be trained as a good one. "
+            'Drop and count such rows with --flawed drop (flawed="drop" in Python), or give pairs of chosen and '
+            f"rejected answers; or {consent(mark.name)}"
+        )
+        self.line = mark.lines[0]
+
+
+@dataclass
+class Others:
+    """The fields of a file's rows that its format does not read, gathered row by row.
+
+    `used` are the fields that are read; `asked_for` says whether the user gave the prompt template; `kind` is that of
+    the task. `names` are all other fields, in the order in which they first appear.
+    """
+
+    used: frozenset[str]
+    asked_for: bool
+    kind: Kind
+    names: dict[str, None] = field(default_factory=dict)
+    _marks: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
+    _rankings: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+
+    def see(self, line: int, row: Mapping[str, Any]) -> None:
+        """Take in one row. Raises Refused where one of its fields changes its meaning and is not honoured."""
+        for name in row:
+            if name in self.used:
+                continue
+            self.names.setdefault(name)
+            known, value = normalised(name), row[name]
+            if known in MEDIA and not _empty(value):
+                raise Refused(_refusal(name, "which a model of texts cannot read"))
+            if known in CONTEXT and not self.asked_for and not _empty(value):
+                what = "which belongs to what is asked or answered and would be left out"
+                raise Refused(_refusal(name, what, f"name it in --prompt-template, for instance {{{name}}}"))
+            if _is_mask(known, value):
+                raise Refused(_refusal(name, "which says what of the row is trained; that is --loss-on here"))
+            if known in WEIGHTS and _changes(value, 1.0):
+                raise Refused(_refusal(name, f"{_json(value)}, and every row counts once here"))
+            if known in MARGINS and _changes(value, 0.0):
+                raise Refused(_refusal(name, f"{_json(value)}, and DPO has no margin here"))
+            if known in GOOD | BAD:
+                self._marks.setdefault(name, []).append((line, value))
+            if known in RANKINGS and self.kind == "sft" and (number := _number(value)) is not None:
+                self._rankings.setdefault(name, []).append((line, number))
+
+    def bad_examples(self) -> list[Mark]:
+        """The rows that a field marks as bad examples, by field. Raises Refused where rows are ranked."""
+        for name, seen in self._rankings.items():
+            values = [value for _, value in seen]
+            if min(values) < max(values):
+                raise Refused(
+                    f"the field {_shown(name)} ranks the rows, from {min(values):g} to {max(values):g}, and all rows "
+                    f"would be trained alike; keep only the rows to learn from, or {consent(name)}"
+                )
+        found = []
+        for name, seen in self._marks.items():
+            if _is_class_index(value for _, value in seen):
+                continue
+            wanted = _says_false if normalised(name) in GOOD else _says_true
+            bad = [(line, value) for line, value in seen if wanted(value)]
+            if bad:
+                found.append(Mark(name, tuple(line for line, _ in bad), _json(bad[0][1])))
+        return found
+
+
+def normalised(name: str) -> str:
+    """A field's name as the tables have it: "systemPrompt", "System Prompt" and "system-prompt" are "system_prompt"."""
+    return re.sub(r"[\W_]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)).strip("_").lower()
+
+
+def is_known(name: str) -> bool:
+    """Whether a field of this name needs no guessing: it is harmless, or it is refused or honoured by its name."""
+    return normalised(name) in KNOWN
+
+
+def consent(name: str) -> str:
+    """How a user leaves a field out on purpose."""
+    return f"leave it out with --ignore-field {_shown(name)} (ignore_fields=[{name!r}] in Python)"
+
+
+def contradiction(row: Mapping[str, Any]) -> str | None:
+    """Why the scores of a pair speak against its order, for instance a score_chosen below the score_rejected."""
+    numbers: dict[tuple[str, str], tuple[str, float]] = {}
+    for name, value in row.items():
+        parts = normalised(name).split("_")
+        for which in ("chosen", "rejected"):
+            rest = "_".join(part for part in parts if part != which)
+            if which in parts and rest in RANKINGS and (number := _number(value)) is not None:
+                numbers[rest, which] = (name, number)
+    for (what, which), (name, number) in numbers.items():
+        if which == "rejected" or (what, "rejected") not in numbers:
+            continue
+        other, against = numbers[what, "rejected"]
+        worse = number > against if what in ("rank", "ranking") else number < against
+        if worse:
+            side = "above" if what in ("rank", "ranking") else "below"
+            return f"its {_shown(name)} is {side} its {_shown(other)}, so the rejected answer is the better one"
+    return None
+
+
+def _refusal(name: str, what: str, way_on: str = "") -> str:
+    return f"has the field {_shown(name)}, {what}; {f'{way_on}; or ' if way_on else ''}{consent(name)}"
+
+
+def _shown(name: str) -> str:
+    # As repr shows it: names from strangers may hold control characters.
+    return repr(name)[1:-1] if len(name) <= 40 else f"{name[:37]!r}..."
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _empty(value: Any) -> bool:
+    """Whether a field holds nothing: null, false, not a number, blank text, or lists and objects of nothing else."""
+    if isinstance(value, str):
+        return not value.strip()
+    if isinstance(value, list):
+        return all(map(_empty, value))
+    if isinstance(value, dict):
+        return all(map(_empty, value.values()))
+    return value is None or value is False or (isinstance(value, float) and math.isnan(value))
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, also one written as text; None for anything else, true and false among it."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _is_mask(known: str, value: Any) -> bool:
+    """Whether a field says which tokens are trained; labels that are no list are those of classes."""
+    if known not in MASKS or (known.endswith("labels") and not isinstance(value, list)):
+        return False
+    return not (_empty(value) or _number(value) == 0)
+
+
+def _changes(value: Any, neutral: float) -> bool:
+    """Whether a weight or a margin is another than the neutral one. An absent one is not; true is 1, and false 0."""
+    if isinstance(value, bool):
+        return value != neutral
+    return not _empty(value) and _number(value) != neutral
+
+
+def _is_class_index(values: Iterable[Any]) -> bool:
+    """Whether the numbers of a mark are those of classes (0 to 3, say): then they judge nothing."""
+    numbers = [number for value in values if (number := _number(value)) is not None]
+    return any(number not in (-1, 0, 1) for number in numbers)
+
+
+def _says_false(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() in FALSE_TEXTS or _number(value) in (0, -1)
+    return value is False or _number(value) in (0, -1)
+
+
+def _says_true(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() in TRUE_TEXTS or _number(value) == 1
+    return value is True or _number(value) == 1
