@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligner_probe.commands import Parser, positive, run
+from aligner_probe.commands import Parser, add_rows, positive, rows_options, run
 
 if TYPE_CHECKING:
     from aligner_probe.jobs.backend import Backend
@@ -51,6 +51,7 @@ def parser() -> Parser:
     probe.add_argument("--off-domain", type=Path, metavar="FILE", help="JSONL of another domain, for K")
     probe.add_argument("--prompt-template", metavar="TEXT", help="with {field}s; \\n is a new line")
     probe.add_argument("--completion-field", metavar="FIELD")
+    add_rows(probe)
     probe.add_argument("--out", type=Path, metavar="DIR", help="where to (default: probe-TASK-BUDGET)")
     probe.add_argument("--json", type=Path, metavar="FILE", help="the report's JSON here, too")
     probe.add_argument("--resume", action="store_true", help="go on with what is in DIR")
@@ -104,6 +105,7 @@ def _run(options: argparse.Namespace) -> int:
     from aligner_probe.errors import AlignerProbeError
     from aligner_probe.figures.probe import write_page
     from aligner_probe.files import write_text
+    from aligner_probe.probing.checks import lost_note, lost_of_task
     from aligner_probe.probing.inputs import load_parts
     from aligner_probe.probing.plan import described
     from aligner_probe.probing.probe import (
@@ -120,7 +122,7 @@ def _run(options: argparse.Namespace) -> int:
 
     backend = _backend(options)
     template = None if options.prompt_template is None else unescape(options.prompt_template)
-    reading = {"prompt_template": template, "completion_field": options.completion_field}
+    reading = {"prompt_template": template, "completion_field": options.completion_field, **rows_options(options)}
     given = load_parts(options.task, options.test, options.validation, options.kind, **reading)
     out = options.out or Path(f"probe-{given.train.name}-{options.budget}")
     if not options.dry_run:
@@ -145,8 +147,13 @@ def _run(options: argparse.Namespace) -> int:
         dtype=options.dtype,
         device=options.device,
     )
+    print(f"{given.train.name}: {given.train.reading_note}")
+    for part in (given.train, given.validation, given.test):
+        if part is not None and part.dropped:
+            print(f"{part.source}: {part.dropped_note}")
     print(f"{given.train.name}: {given.kind}, scored by {probe.bench.scorer!r}, because {probe.why_scorer}")
     probe = with_batches(with_off_domain(probe))
+    print(lost_note(lost_of_task(probe.bench)))
     print(f"answers end with {probe.ending.said}, because {probe.ending.because}")
     if options.dry_run or not options.resume:
         seconds, memory = seconds_and_memory(probe.plan, probe.bench)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.probing.measures import Capacity, Kept, Kind, Measures
+from aligner_probe.tasks.characters import LostCharacters
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,4 @@ class Evidence:
     prompting: Interval | None = None
     kept: Kept | None = None
     capacity: Capacity | None = None
+    lost: LostCharacters | None = None

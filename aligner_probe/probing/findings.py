@@ -21,6 +21,7 @@ from aligner_probe.probing.arms import (
 from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.measures import Measures, Which
 from aligner_probe.probing.thresholds import Thresholds
+from aligner_probe.tasks.characters import LostCharacters
 
 Name = Literal["form", "latent", "new", "known", "constant answer", "undetermined"]
 Side = Literal["above", "below", "across"]
@@ -60,6 +61,7 @@ def find(which: Which, measures: Measures, evidence: Evidence, thresholds: Thres
     """The first rule that has something to say."""
     case = Case(which, measures, evidence, thresholds)
     rules: tuple[Callable[[Case], Finding | None], ...] = (
+        _characters_lost,
         _missing,
         _known,
         _constant,
@@ -92,6 +94,22 @@ def said(interval: Interval) -> str:
 
 def _undetermined(reason: str) -> Finding:
     return Finding("undetermined", reason)
+
+
+def _characters_lost(case: Case) -> Finding | None:
+    """A base that never sees what is asked or wanted says nothing about the task."""
+    lost = case.evidence.lost
+    if lost is None or not forbids_a_verdict(lost, case.thresholds):
+        return None
+    return _undetermined(
+        f"The base never sees the whole task. {lost.said} No verdict is given where more than "
+        f"{case.thresholds.lost_examples:.0%} of the examples lose characters. {lost.way_on}"
+    )
+
+
+def forbids_a_verdict(lost: LostCharacters, thresholds: Thresholds) -> bool:
+    """Whether so many examples lose characters, or the prompt template does, that there is no verdict."""
+    return lost.template is not None or len(lost.affected) > thresholds.lost_examples * lost.n
 
 
 def _missing(case: Case) -> Finding | None:

@@ -19,6 +19,7 @@ from aligner_probe.probing.plan import PROMPTS, Plan
 from aligner_probe.probing.run import left
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.thresholds import THRESHOLDS
+from aligner_probe.tasks.characters import LostCharacters
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +40,11 @@ class Gathered:
         return [run for run in self.runs.values() if run["arm"] == arm]
 
 
-def gather(probe: Plan, parts: Parts, out: Path) -> Gathered:
-    """Read all cells. Raises AlignerProbeError, with the way on, where some are not finished."""
+def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = None) -> Gathered:
+    """Read all cells. `lost` are the characters that the base's tokenizer loses of the task.
+
+    Raises AlignerProbeError, with the way on, where some are not finished.
+    """
     missing = left(probe, out)
     if missing:
         raise AlignerProbeError(
@@ -89,6 +93,7 @@ def gather(probe: Plan, parts: Parts, out: Path) -> Gathered:
         prompting=_control(prompts["control"]),
         kept=kept.get(ALIGNER_1),
         capacity=capacity(tables["strict"], np.array(marks)) if counts else None,
+        lost=lost,
     )
     return Gathered(evidence, kept, reference, prompts, runs, failed)
 

@@ -19,6 +19,8 @@ from aligner_probe.probing.plan import Plan
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
 from aligner_probe.probing.verdict import Verdict
+from aligner_probe.tasks.characters import LostCharacters
+from aligner_probe.tasks.task import one_line
 
 FORMAT = "aligner_probe probe report 2"
 REPORT = "report.json"
@@ -59,6 +61,7 @@ def report(
             "name": parts.test.name, "kind": parts.kind, "independent_test_items": parts.n_units,
             "n": {name: len(getattr(parts, name)) for name in ("train", "validation", "test")},
             "sha256": {name: getattr(parts, name).sha256 for name in ("train", "validation", "test")},
+            **_reading(parts, found.evidence.lost),
         },
         "base": base,
         "scorer": {"is": scorer, "because": why_scorer},
@@ -80,6 +83,16 @@ def report(
         "provenance": found.prompts["provenance"],
     }  # fmt: skip
     return _plain(content)
+
+
+def _read_as(task: dict[str, Any]) -> dict[str, Any]:
+    """Format, prompt template and lost characters for a comparison; None each in reports that do not have them."""
+    lost = task.get("lost")
+    return {
+        "format": task.get("format"),
+        "template": None if task.get("template") is None else one_line(task["template"]),
+        "characters lost": None if lost is None else lost["share"],
+    }
 
 
 def write_report(content: dict[str, Any], out: Path) -> Path:
@@ -110,10 +123,24 @@ def comparison(reports: Sequence[dict[str, Any]]) -> pd.DataFrame:
         [
             {"task": one["task"]["name"], "base": one["base"], "budget": one["budget"], "verdict": one["verdict"]}
             | {name: one[name]["value"] for name in measures}
+            | _read_as(one["task"])
             | {f"{family} k50": dose["k50_said"] for family, dose in one["measures"]["strict"]["doses"].items()}
             for one in reports
         ]
     )
+
+
+def _reading(parts: Parts, lost: LostCharacters | None) -> dict[str, Any]:
+    """How the task's rows were read, and what of them the base's tokenizer loses."""
+    task = parts.train
+    return {
+        "format": task.format,
+        "template": task.template,
+        "ignored_fields": task.ignored_fields,
+        "reading": task.reading_note,
+        "dropped": {name: getattr(parts, name).dropped_note for name in ("train", "validation", "test")},
+        "lost": None if lost is None else lost.to_dict() | {"said": lost.said},
+    }
 
 
 def _measures(found: Measures) -> dict[str, Any]:

@@ -26,6 +26,8 @@ class Thresholds:
     kept: K under which knowledge is called damaged; known_before: content right before, under which K
     says nothing.
     run_on: share of the reference's answers that begin right and do not end, from which that is said.
+    lost_examples: share of the task's examples above which there is no verdict where the tokenizer loses characters of
+    them, white space aside. A prompt template that it loses leaves no verdict either.
     memorised: score on trained items from which a reference that fails in the test has memorised.
     """
 
@@ -45,6 +47,7 @@ class Thresholds:
     known_before: float = 0.5
     run_on: float = 0.3
     memorised: float = 0.8
+    lost_examples: float = 0.01
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -10,7 +10,7 @@ from typing import Literal
 
 from aligner_probe.probing.arms import ALIGNER_1_SHUFFLED, PROMPT_TUNING
 from aligner_probe.probing.evidence import Evidence
-from aligner_probe.probing.findings import Finding, find, said, side
+from aligner_probe.probing.findings import Finding, find, forbids_a_verdict, said, side
 from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
 
 Outcome = Literal["form", "latent", "new", "mixed", "constant answer", "undetermined"]
@@ -66,6 +66,8 @@ def _with_reason(finding: Finding) -> str:
 
 def _notes(evidence: Evidence, outcome: Outcome, t: Thresholds) -> list[str]:
     strict, notes = evidence.strict, []
+    if evidence.lost is not None and evidence.lost.affected and not forbids_a_verdict(evidence.lost, t):
+        notes.append(evidence.lost.said)
     if strict.B is None:
         notes.append("B was not run: whether constant shifts could do more than one token is open.")
     elif strict.R1 is not None and side(strict.B, t.R1_cut) == "above" and side(strict.R1, t.R1_cut) == "below":
