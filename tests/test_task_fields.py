@@ -257,6 +257,12 @@ def test_a_pair_of_which_one_answer_repeats_the_prompt_is_refused(jsonl):
     assert "line 1: only the chosen answer begins with the whole prompt" in said
 
 
+def test_a_published_question_may_be_said_again_in_an_answer(jsonl):
+    answers = {"response_0": "Why is it so? I do not know.", "response_1": "Because.", "safer_response_id": 0}
+    row = {"prompt": "Why is it so?"} | answers
+    assert load_task(jsonl(row)).examples[0].chosen == answers["response_0"]
+
+
 def test_short_prompts_may_stand_at_the_start_of_an_answer(jsonl):
     """An echo is an answer, and so is a word that begins like the prompt."""
     echo = [{"prompt": "cat", "completion": "cat cat"}, {"prompt": "dog", "completion": "dog dog"}]

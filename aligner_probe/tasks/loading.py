@@ -134,7 +134,8 @@ class _Read:
             self.others = Others(used, options.template is not None, self.format.kind)
         self.others.see(line, row)
         example = formats.read_row(row, self.format, options)
-        prompt = row.get("prompt")
+        # Published questions (Beaver's) may well be said again in an answer; they are no beginning of it.
+        prompt = None if self.format.name == "Beaver" else row.get("prompt")
         self.examples.append(_with_line(example, line))
         self.asked.append(prompt if isinstance(prompt, str) else example.prompt)
 
