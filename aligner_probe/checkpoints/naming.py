@@ -1,4 +1,4 @@
-"""What the authors' file and folder names tell of a run.
+"""What figures call a checkpoint: by the record of its training, or by the authors' file and folder names.
 
 For instance `MetaMath_Supervised_Finetuning/aligner100token-llama2-7B-lr0.009bs64-wu1-epoch-3.0-valloss0.6433.pth`.
 Names are hints for labels and nothing else: what a file holds is told from its content.
@@ -14,9 +14,39 @@ LLAMA_2 = re.compile(r"llama-?2-(\d+)b")
 
 
 def base_label(name: str) -> str:
-    """One label for one base, whether a file name or the hub names it."""
+    """One label for one base, whether a file name, the hub or a path of a local folder names it.
+
+    A hub id stays as it is. Of a path only the last part is kept.
+    """
     found = LLAMA_2.search(name.lower())
-    return f"LLaMA-2 {found[1]}B" if found else name
+    if found:
+        return f"LLaMA-2 {found[1]}B"
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    return (PurePath(name).name if is_path else "") or name
+
+
+def trained_on(provenance: dict[str, Any]) -> dict[str, Any]:
+    """The labels that a native folder's provenance.json gives: `data_set`, `stage` and `base_model`.
+
+    `data_sha256` and `base_fingerprint` come with them, because two data sets or two bases may have the same name.
+    What is not recorded is left out. `data_set` is the name of the task of the last training.
+    """
+    task, base = _dictionary(provenance, "run", "task"), _dictionary(provenance, "base")
+    found = {
+        "data_set": task.get("name"),
+        "data_sha256": task.get("sha256"),
+        "stage": "DPO" if task.get("kind") == "preference" else None,
+        "base_model": _dictionary(provenance, "run", "base").get("name"),
+        "base_fingerprint": base.get("fingerprint"),
+    }
+    return {key: value for key, value in found.items() if isinstance(value, str) and value}
+
+
+def _dictionary(content: Any, *keys: str) -> dict[str, Any]:
+    """The dictionary under these keys; empty where there is none."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
 
 
 def describe(path: PurePath | str) -> dict[str, Any]:

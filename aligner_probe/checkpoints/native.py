@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from aligner_probe.checkpoints import naming
 from aligner_probe.checkpoints.containers import StateDict
 from aligner_probe.checkpoints.parts import MAX_LAYER, PrefixParts, UnfitTensors
 from aligner_probe.checkpoints.prefix import METHOD_NAMES, GateFunction, PrefixCheckpoint, dtype_name
@@ -141,10 +142,12 @@ def read(tensors: StateDict, config: dict[str, Any], provenance: dict[str, Any])
     if not isinstance(start_layer, int) or isinstance(start_layer, bool) or start_layer > MAX_LAYER:
         raise UnfitTensors(f"{CONFIG} has start_layer {start_layer!r}; expected a whole number")
     metadata = provenance.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
+    metadata = naming.trained_on(provenance) | (metadata if isinstance(metadata, dict) else {})
     for key in ("data_set", "base_model", "stage"):
         if not isinstance(metadata.get(key, ""), str):
             raise UnfitTensors(f"{PROVENANCE} has {key} {metadata[key]!r}; expected a name")
+    if "base_model" in metadata:
+        metadata["base_model"] = naming.base_label(metadata["base_model"])
     return PrefixParts(
         config["method"],
         prefix,

@@ -11,6 +11,8 @@ from aligner_probe.figures.experiments import Experiments
 
 #: What the paper's figures show, left and right.
 PAPER_DATA_SETS = ("Alpaca", "MetaMath")
+#: Digits of a hash that tell two data sets, or two bases, of one name apart.
+DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Collection:
         ordered = sorted(
             checkpoints, key=lambda c: (c.method != "aligner", c.n_tokens, c.metadata.get("stage", "") == "DPO")
         )
+        ordered = _data_sets_told_apart(_bases_named_once(ordered))
         self.checkpoints = tuple(_told_apart(ordered))
         self._experiments = experiments
 
@@ -91,8 +94,8 @@ class Collection:
             return needs
         groups = "; ".join(f"{group.title}: {', '.join(map(group.legend, group.checkpoints))}" for group in self.groups)
         return (
-            f"{needs}; as named here they are apart ({groups}). Names of files and folders tell the data set and the "
-            "base, for instance alpaca/adapter-llama2-7B.pth"
+            f"{needs}; as named here they are apart ({groups}). A folder of ap.save_adapter records its data set and "
+            "its base; of other files the names tell them, for instance alpaca/adapter-llama2-7B.pth"
         )
 
     @property
@@ -117,6 +120,45 @@ class Collection:
         is_papers = method == "llama_adapter" and self.expected_data_sets == PAPER_DATA_SETS
         why = " (the authors published none)" if is_papers else ""
         return [f"{METHOD_NAMES[method]}{size} trained on {' and on '.join(lacking)}{why}"]
+
+
+def _bases_named_once(checkpoints: list[PrefixCheckpoint]) -> list[PrefixCheckpoint]:
+    """One name for one base and one base for one name, where fingerprints are recorded.
+
+    One base may be named by its hub id and by a folder: the first name in alphabetical order stands for it. Two bases
+    of one name get the first digits of their fingerprints behind it.
+    """
+    names: dict[str, str] = {}
+    for c in checkpoints:
+        if c.metadata.get("base_fingerprint") and "base_model" in c.metadata:
+            found = c.metadata["base_fingerprint"]
+            names[found] = min(names.get(found, c.base_model), c.base_model)
+    named = [_relabelled(c, "base_model", names.get(c.metadata.get("base_fingerprint", ""))) for c in checkpoints]
+    return _one_each(named, "base_model", "base_fingerprint")
+
+
+def _data_sets_told_apart(checkpoints: list[PrefixCheckpoint]) -> list[PrefixCheckpoint]:
+    """Two data sets of one name get the first digits of their SHA-256 behind it."""
+    return _one_each(checkpoints, "data_set", "data_sha256")
+
+
+def _one_each(checkpoints: list[PrefixCheckpoint], label: str, identity: str) -> list[PrefixCheckpoint]:
+    found: dict[str, set[str]] = {}
+    for c in checkpoints:
+        if label in c.metadata and c.metadata.get(identity):
+            found.setdefault(c.metadata[label], set()).add(c.metadata[identity])
+    return [
+        _relabelled(c, label, f"{c.metadata[label]} ({c.metadata[identity][:DIGITS]})")
+        if c.metadata.get(identity) and len(found.get(c.metadata.get(label, ""), ())) > 1
+        else c
+        for c in checkpoints
+    ]
+
+
+def _relabelled(checkpoint: PrefixCheckpoint, label: str, value: str | None) -> PrefixCheckpoint:
+    if value is None or checkpoint.metadata.get(label) == value:
+        return checkpoint
+    return replace(checkpoint, metadata=checkpoint.metadata | {label: value})
 
 
 def _told_apart(checkpoints: list[PrefixCheckpoint]) -> Iterator[PrefixCheckpoint]:
