@@ -4,6 +4,14 @@ Each message is one line that says what was found, what was expected and the cal
 there. Commands print it and leave with exit code 2; anything else that escapes is a bug and keeps its traceback.
 """
 
+import difflib
+from collections.abc import Iterable
+from typing import TypeVar
+
+Choice = TypeVar("Choice")
+#: How alike two names must be for one to be suggested for the other (difflib's ratio).
+ALIKE = 0.6
+
 
 class AlignerProbeError(Exception):
     """Something the user can mend: bad input, a missing file, an option that does not fit."""
@@ -19,3 +27,30 @@ class CheckpointError(AlignerProbeError):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = " ".join(reason.split())
+
+
+def nearest(name: object, names: Iterable[object]) -> str | None:
+    """The one of `names` that is most like `name`, upper and lower case alike; None where none is like it."""
+    by_letters = {str(one).lower(): str(one) for one in names}
+    found = difflib.get_close_matches(str(name).lower(), by_letters, n=1, cutoff=ALIKE)
+    return by_letters[found[0]] if found else None
+
+
+def did_you_mean(name: object, names: Iterable[object]) -> str:
+    """ "did you mean NAME? ", to be put before the list of all names; empty where no name is like the given one."""
+    near = nearest(name, names)
+    return f"did you mean {near}? " if near is not None else ""
+
+
+def one_of(value: Choice, choices: Iterable[object], what: str) -> Choice:
+    """The value, where it is one of the choices of an option that is called `what`.
+
+    Raises AlignerProbeError otherwise, with all choices and the nearest.
+    """
+    choices = tuple(choices)
+    # By identity or equality of the same type: 1 is not True, and an array is compared with nothing.
+    if any(value is one or (type(value) is type(one) and value == one) for one in choices):
+        return value
+    raise AlignerProbeError(
+        f"{what} {value!r}; {did_you_mean(value, choices)}expected one of {', '.join(map(str, choices))}"
+    )

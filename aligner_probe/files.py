@@ -1,15 +1,22 @@
-"""Writing without leaving halves behind, and the hash that names a file's content."""
+"""Writing without leaving halves behind, reading JSON from strangers, and the hash that names a file's content."""
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, CheckpointError
+
+#: A configuration or a record is far smaller; a larger file is not read.
+MAX_JSON_BYTES = 2**26
+#: How files begin that an editor saved in UTF-16 or UTF-32.
+OTHER_UNICODE = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
 def sha256(path: Path) -> str:
@@ -22,6 +29,41 @@ def free_bytes(place: Path) -> int:
     """What the disk has left where `place` is, or would be."""
     there = next(one for one in (place.absolute(), *place.absolute().parents) if one.exists())
     return shutil.disk_usage(there).free
+
+
+def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """The content of a JSON file in UTF-8, with or without a byte order mark.
+
+    Raises CheckpointError, one line that names the file, where it is missing, cannot be read, is larger than
+    `max_bytes`, is in another encoding, is no JSON, or names a key of an object twice.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read ({error.strerror}); expected a JSON file") from error
+    if len(content) > max_bytes:
+        raise CheckpointError(path, f"is larger than {max_bytes:,} bytes; expected a small JSON file")
+    if content.startswith(OTHER_UNICODE):
+        raise CheckpointError(path, "is in UTF-16 or UTF-32; expected UTF-8: convert it with `iconv -t UTF-8`")
+    try:
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_named_once)
+    except UnicodeDecodeError as error:
+        raise CheckpointError(
+            path, f"is no UTF-8 (byte {content[error.start]:#04x} at {error.start}); convert it with `iconv -t UTF-8`"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(path, f"is no JSON ({error}); copy it again, or mend it there") from error
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
 
 
 @contextmanager

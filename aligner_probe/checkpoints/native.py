@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from aligner_probe import files
 from aligner_probe.checkpoints import naming
 from aligner_probe.checkpoints.containers import StateDict
 from aligner_probe.checkpoints.parts import MAX_LAYER, PrefixParts, UnfitTensors
@@ -171,15 +172,10 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a small JSON file; None where there is no such file."""
+    """The object in a small JSON file; None where there is no such file. Raises CheckpointError for any other file."""
     if not path.is_file():
         return None
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise CheckpointError(path, f"is larger than {MAX_CONFIG_BYTES:,} bytes; expected a small configuration")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(path, f"is no JSON ({error}); expected a configuration object") from error
+    content = files.read_json(path, max_bytes=MAX_CONFIG_BYTES)
     if not isinstance(content, dict):
         raise CheckpointError(path, f"holds a JSON {type(content).__name__}; expected an object")
     return content

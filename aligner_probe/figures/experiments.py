@@ -1,6 +1,5 @@
 """The micro-world's runs as figures need them: scores, answers, prefix adapters, and the base model's sizes."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from aligner_probe.checkpoints.prefix import METHOD_NAMES
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.evaluation.intervals import Interval, difference_interval, mean_interval
 from aligner_probe.figures.drawing import BLUES, GREY, YELLOWS, Input, MissingInputs
-from aligner_probe.files import sha256
+from aligner_probe.files import read_json, sha256
 from aligner_probe.reproduction.plan import BASE, METHODS
 from aligner_probe.reproduction.results import RESULT, RUNS, Results, Run, load_results
 from aligner_probe.sizes import BaseShape
@@ -112,11 +111,11 @@ def base_shape(folder: Path) -> BaseShape:
     from safetensors import SafetensorError, safe_open
 
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
         with safe_open(folder / "model.safetensors", framework="numpy") as file:
             n_parameters = sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
         sizes = (config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (CheckpointError, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise AlignerProbeError(
             f"{folder}: config.json or model.safetensors is damaged ({error}); rebuild them: "
             "python -m aligner_probe.microworld pretrain"

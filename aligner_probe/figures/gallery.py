@@ -19,11 +19,11 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from aligner_probe.checkpoints import PrefixCheckpoint, Skipped
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.figures.catalogue import CATALOGUE, FORMATS, Entry, find
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Drawing, Input, MissingInputs, style
-from aligner_probe.files import new_folder, sha256, staging_folder, writing_to
+from aligner_probe.files import new_folder, read_json, sha256, staging_folder, writing_to
 from aligner_probe.versions import versions
 
 MANIFEST, INDEX = "manifest.json", "index.html"
@@ -202,9 +202,9 @@ def _refuse_missing(records: Sequence[dict[str, Any]]) -> None:
 def _earlier_records(folder: Path) -> list[dict[str, Any]]:
     """Records of the folder's last run whose files are all there; none where its manifest is not ours to read."""
     try:
-        records = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["figures"]
+        records = read_json(folder / MANIFEST)["figures"]
         return [record for record in records if _is_ours(record, folder)]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (CheckpointError, KeyError, TypeError):
         return []
 
 
@@ -220,10 +220,10 @@ def _write_manifest(path: Path, records: Sequence[dict[str, Any]], skipped: Sequ
     content = {"figures": list(records), "skipped": [asdict(file) for file in skipped]}
     written = {"written": datetime.now(UTC).isoformat(timespec="seconds")}
     try:
-        old = json.loads(before.read_text(encoding="utf-8"))
+        old = read_json(before)
         if old == json.loads(json.dumps(content)) | {"written": old["written"]}:
             written = {"written": old["written"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (CheckpointError, KeyError, TypeError):
         pass
     path.write_text(json.dumps(written | content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -4,7 +4,6 @@ content = json.loads((out / "panel.json").read_text())  # of `python -m aligner_
 plot_panel(content, ax)
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -20,7 +19,7 @@ from aligner_probe.figures.claims import above, not_worse
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import BLACK, BLUES, GREY, RED, Comparison, Drawing, Input
 from aligner_probe.figures.experiments import GREEN, LABELS, LOOKS, PURPLE, in_brackets
-from aligner_probe.files import sha256
+from aligner_probe.files import read_json, sha256
 from aligner_probe.probing.arms import KEPT_ARMS
 
 #: Colour and marker of each nature; memory tasks are hollow.
@@ -44,7 +43,7 @@ def known_tasks(collection: Collection) -> Drawing:
     Raises AlignerProbeError, with the command that rebuilds them, where the results are missing.
     """
     file = artifact(FOLDER, (RESULTS,)) / RESULTS
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file)
     figure = Figure(figsize=(8.6, 9.6), layout="constrained")
     upper, lower = figure.subplots(2, 1)
     plot_panel(content, upper)

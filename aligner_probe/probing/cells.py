@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from aligner_probe.checkpoints.adapters import save_adapter
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.evaluation import generate
-from aligner_probe.files import whole, write_text
+from aligner_probe.files import read_json, whole, write_text
 from aligner_probe.jobs.folder import RESULT, RUNS, WORK
 from aligner_probe.models import fingerprint
 from aligner_probe.probing.arms import BASE, CONSTANT, PROMPT
@@ -76,10 +76,10 @@ def read_result(out: Path, cell_id: str) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return read_json(file)
+    except CheckpointError as error:
         raise AlignerProbeError(
-            f"{file} is damaged ({error}); remove its folder and go on: --resume makes it again"
+            f"{file} is damaged (it {error.reason}); remove its folder and go on: --resume makes it again"
         ) from error
 
 
@@ -220,7 +220,7 @@ class _Follow(Callback):
 
     @property
     def score(self) -> float | None:
-        return json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else None
+        return read_json(self.file) if self.file.is_file() else None
 
     def stepped(self, row: dict[str, Any]) -> None:
         if row["step"] == self.at:

@@ -1,11 +1,11 @@
 """A probe's files: training, validation and test examples, and the kind that a panel says its task has."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.files import read_json
 from aligner_probe.probing.measures import Kind
 from aligner_probe.tasks.loading import load_splits, load_task
 from aligner_probe.tasks.task import Task
@@ -46,9 +46,10 @@ def _kind_said(folder: Path) -> Kind | None:
     if not file.is_file():
         return None
     try:
-        found = json.loads(file.read_text(encoding="utf-8")).get(folder.name, {}).get("kind")
-    except (ValueError, AttributeError) as error:
-        raise AlignerProbeError(f"{file}: {error}; expected a panel's list of tasks, or give --kind") from error
+        found = read_json(file).get(folder.name, {}).get("kind")
+    except (CheckpointError, AttributeError) as error:
+        said = error.reason if isinstance(error, CheckpointError) else "lists no tasks"
+        raise AlignerProbeError(f"{file}: {said}; expected a panel's list of tasks, or give --kind") from error
     if found is not None and found not in get_args(Kind):
         raise AlignerProbeError(f"{file}: kind {found!r}; expected {' or '.join(get_args(Kind))}, or give --kind")
     return found

@@ -7,7 +7,6 @@ nothing about the cut of R1: what was trained is tested there, and a token may j
 other facts, codes and splits, and no part in the thresholds that it is judged by.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -20,6 +19,7 @@ from jaxtyping import Bool, Float
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval
+from aligner_probe.files import read_json
 from aligner_probe.jobs.backend import Backend
 from aligner_probe.microworld.panel import panel, write_panel
 from aligner_probe.microworld.world import World
@@ -86,7 +86,7 @@ def known_tasks(
     only: Sequence[str] = ("*",), natures: Sequence[str] = tuple(RIGHT), folder: Path = FOLDER
 ) -> list[Known]:
     """A panel's tasks of these natures whose names fit a pattern. Raises AlignerProbeError where there is none."""
-    content = json.loads((folder / PANEL).read_text(encoding="utf-8"))
+    content = read_json(folder / PANEL)
     fields = ("nature", "kind", "why", "counted")
     found = [Known(name, **{field: row[field] for field in fields}) for name, row in content.items()]
     chosen = [one for one in found if any(fnmatch(one.name, each) for each in only) and one.nature in natures]

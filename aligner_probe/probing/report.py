@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.evaluation.intervals import Interval
-from aligner_probe.files import write_text
+from aligner_probe.files import read_json, write_text
 from aligner_probe.probing.endings import Ending
 from aligner_probe.probing.gathering import Gathered
 from aligner_probe.probing.measures import Measures
@@ -106,10 +106,10 @@ def read_report(path: str | Path) -> dict[str, Any]:
     """A report by its file or its probe's folder. Raises AlignerProbeError for anything else."""
     file = Path(path) / REPORT if Path(path).is_dir() else Path(path)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = read_json(file)
+    except CheckpointError as error:
         raise AlignerProbeError(
-            f"{file}: no report there ({error}); expected one that python -m aligner_probe.probe run has written"
+            f"{file}: no report there (it {error.reason}); expected one that python -m aligner_probe.probe run wrote"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise AlignerProbeError(f"{file}: expected {FORMAT!r} as its format; make it again with this version")

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.files import read_json
 
 Experiment = Literal["instructions", "math", "safety"]
 Arm = Literal["main", "gates", "tokens", "other-seed", "float32", "tenth-rate"]
@@ -137,8 +138,8 @@ def plan_json(config: Config, runs: tuple[Planned, ...], base: str, world_seed: 
 def learning_rates(path: Path = LEARNING_RATES) -> dict[str, dict[str, float]]:
     """Chosen learning rates: by stage ("instructions", "math", "safety" for its DPO), then by method or arm."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["chosen"]
-    except (OSError, ValueError, KeyError) as error:
+        return read_json(path)["chosen"]
+    except (CheckpointError, KeyError, TypeError) as error:
         raise AlignerProbeError(
             f"{path}: no learning rates there ({error!r}); choose them: python -m aligner_probe.reproduce --sweep"
         ) from error

@@ -8,7 +8,6 @@
 A folder holds plan.json, items.json (what was asked) and runs/ID/ with result.json and adapter/.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.files import read_json
 from aligner_probe.reproduction.items import KINDS, Item
 
 PLAN, ITEMS, RUNS, RESULT, ADAPTER = "plan.json", "items.json", "runs", "result.json", "adapter"
@@ -177,15 +177,15 @@ def _run(folder: Path, items: dict[str, dict[str, tuple[Item, ...]]], n_question
 
 
 def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not path.is_file():
         raise AlignerProbeError(
             f"{path} is missing; expected the results of the paper's experiments. Make them: "
             "python -m aligner_probe.reproduce"
-        ) from error
-    except ValueError as error:
-        raise _damaged(path, error) from error
+        )
+    try:
+        return read_json(path)
+    except CheckpointError as error:
+        raise _damaged(path, f"it {error.reason}") from error
 
 
 def _damaged(path: Path, why: object) -> AlignerProbeError:
