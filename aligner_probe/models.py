@@ -20,7 +20,14 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.artifacts import MICROWORLD, microworld_folder
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.hooks import family_of
+from aligner_probe.model_names import check_model_name
 from aligner_probe.overlay import overlay
+from aligner_probe.quantised import (
+    precision,
+    refuse_quantised_config,
+    refuse_quantised_model,
+    refuse_quantised_tensors,
+)
 from aligner_probe.tokenizers import attach_tokenizer, own_tokenizer
 
 #: Numbers of each tensor that enter the fingerprint: enough to tell models apart, quick on seven billion.
@@ -37,7 +44,7 @@ FUSED = (".qkv", ".gate_up_proj")
 def load_model(
     name_or_path: str | Path | nn.Module,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     device: str | torch.device | None = None,
     fast: bool = True,
 ) -> TransformerBridge:
@@ -50,9 +57,10 @@ def load_model(
     warning. `fast` computes attention and norms with Hugging Face's kernels in the families of `overlay.FAST`; False
     leaves all of it to TransformerLens (a bridge stays as it is either way).
     Raises AlignerProbeError for a device that is not there, a damaged or missing micro-world, a bridge whose weights
-    were processed, an architecture outside `hooks.FAMILIES`, or a model that cannot be found, is damaged, or lacks
-    weights; before any weight is read where that is possible.
+    were processed, an architecture outside `hooks.FAMILIES`, a quantised base, or a model that cannot be found, is
+    damaged, or lacks weights; before any weight is read where that is possible.
     """
+    dtype = precision(dtype)
     if device is not None:
         _check_device(device)
     if isinstance(name_or_path, TransformerBridge):
@@ -62,12 +70,14 @@ def load_model(
         model, tokenizer, name = name_or_path, None, type(name_or_path).__name__
         architecture = type(model).__name__
         family_of(architecture)
+        refuse_quantised_model(model)
         as_stored = None
     else:
         name = str(name_or_path)
         config = read_config(name)
         architecture = (config.architectures or ["none named in config.json"])[0]
         family_of(architecture)
+        refuse_quantised_config(config, place_of(name))
         as_stored = _fingerprint_as_stored(name, config, dtype)
         model, tokenizer = load_plain(name, dtype), load_tokenizer(name)
     if device is not None:
@@ -105,6 +115,7 @@ def read_config(name: str | Path) -> Any:
     from transformers import AutoConfig
 
     place = place_of(name)
+    check_model_name(place)
     try:
         return AutoConfig.from_pretrained(place, local_files_only=Path(place).is_dir())
     except Exception as error:  # OSError, ValueError, errors of huggingface_hub's own for a value of the wrong type
@@ -144,10 +155,12 @@ def load_plain(name: str | Path, dtype: torch.dtype) -> nn.Module:
                 "model: copy or download it again"
             )
         if found["missing_keys"]:
+            refuse_quantised_tensors(found["unexpected_keys"], place)
             raise AlignerProbeError(
                 f"{place} has no numbers for {_few(found['missing_keys'])}, and random ones would be no base; expected "
                 f"all weights of a {type(model).__name__}: copy or download them again"
             )
+        refuse_quantised_tensors(found["unexpected_keys"], place)
     return model
 
 

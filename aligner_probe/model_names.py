@@ -1,0 +1,52 @@
+"""Is a text the name of a base? Slips of the pen and paths to nothing are told before anything asks the network."""
+
+import codecs
+from pathlib import Path
+
+from aligner_probe.artifacts import MICROWORLD
+from aligner_probe.errors import AlignerProbeError, did_you_mean, nearest
+
+
+def check_model_name(place: str) -> None:
+    """Raises AlignerProbeError for a path where there is no folder, and for a name that is nearly a known one.
+
+    Known names are "microworld", the folders beside the one that is named, and models of the hub's cache. Any other
+    name without a slash, such as gpt2, may be one of the hub, and so may OWNER/NAME.
+    """
+    path = Path(place)
+    if path.is_dir():
+        config = path / "config.json"
+        if config.is_file() and config.open("rb").read(3) == codecs.BOM_UTF8:
+            raise _refused(
+                place,
+                "its config.json begins with a byte order mark, which transformers does not read; save it as "
+                "UTF-8 without one",
+            )
+        return
+    if path.is_file():
+        raise _refused(place, "it is a file; expected a folder with config.json and weights, or a hub id")
+    folder = path.expanduser()
+    beside = [str(path.parent / one.name) for one in _folders(folder.parent)]
+    if place.startswith((".", "/", "~")) or place.count("/") > 1 or "\\" in place:
+        hint = f"did you mean {folder}? " if folder.is_dir() else did_you_mean(place, beside)
+        raise _refused(place, f"there is no such folder; {hint}expected one with config.json and weights, or a hub id")
+    near = nearest(place, [MICROWORLD, *beside])
+    if near is not None and "/" not in place and not _in_cache(place):
+        raise _refused(place, f"did you mean {near}? Expected {MICROWORLD}, a local folder, or a hub id (OWNER/NAME)")
+
+
+def _refused(place: str, why: str) -> AlignerProbeError:
+    return AlignerProbeError(f"cannot load a model from {place!r}: {why}")
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        return [one for one in parent.iterdir() if (one / "config.json").is_file()]
+    except OSError:
+        return []
+
+
+def _in_cache(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, "config.json"), str)
