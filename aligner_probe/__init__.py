@@ -37,6 +37,7 @@ _HOMES = {
     "generate": "evaluation.generation",
     "guess_scorer": "evaluation.guessing",
     "list_published": "checkpoints.published",
+    "list_tasks": "tasks.panel",
     "open_gate": "training.opening",
     "load_adapter": "checkpoints.adapters",
     "load_checkpoint": "checkpoints.reading",
@@ -57,7 +58,10 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; there are {', '.join(__all__)}")
+        from aligner_probe.errors import did_you_mean
+
+        hint = did_you_mean(name, __all__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; {hint}there are {', '.join(__all__)}")
     import importlib
 
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -3,6 +3,7 @@
 python -m aligner_probe.probe run --task mytask.jsonl --out DIR
 python -m aligner_probe.probe compare DIR DIR ... --out FILE.html
 python -m aligner_probe.probe panel --out DIR
+python -m aligner_probe.probe tasks
 """
 
 import argparse
@@ -30,7 +31,12 @@ def parser() -> Parser:
     parser = Parser(prog="python -m aligner_probe.probe", description=__doc__.splitlines()[0], epilog=EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     probe = commands.add_parser("run", help="probe a task", epilog=EPILOG)
-    probe.add_argument("--task", required=True, metavar="T", help='JSONL, a folder with train.jsonl, or "panel:NAME"')
+    probe.add_argument(
+        "--task",
+        required=True,
+        metavar="T",
+        help='JSONL, a folder with train.jsonl, or "panel:NAME", a name that `tasks` lists',
+    )
     probe.add_argument("--test", type=Path, metavar="FILE", help="JSONL (default: a folder's test.jsonl, else a split)")
     probe.add_argument("--validation", type=Path, metavar="FILE", help="JSONL (default: a split)")
     probe.add_argument(
@@ -75,6 +81,7 @@ def parser() -> Parser:
     panel.add_argument("--json", type=Path, metavar="FILE", help="all results (default: DIR/panel.json)")
     _add_where(panel)
     panel.set_defaults(model="microworld")
+    commands.add_parser("tasks", help="list the tasks of known nature: --task panel:NAME")
     compare = commands.add_parser("compare", help="several reports on one chart and table")
     compare.add_argument("reports", nargs="+", type=Path, metavar="DIR", help="folders of probes, or their report.json")
     compare.add_argument("--out", type=Path, default=Path("comparison.html"), metavar="FILE", help="the page")
@@ -96,7 +103,7 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
-    return {"run": _run, "panel": _panel, "compare": _compare}[options.command](options)
+    return {"run": _run, "panel": _panel, "tasks": _tasks, "compare": _compare}[options.command](options)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -221,6 +228,16 @@ def _panel(options: argparse.Namespace) -> int:
     content = panel_report(judged, options.budget, cuts, options.draw)
     write_text(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
     print(f"made {file}")
+    return 0
+
+
+def _tasks(options: argparse.Namespace) -> int:
+    from aligner_probe.tasks.panel import list_tasks
+
+    print(f"{'NAME':24}{'NATURE':9}{'KIND':9}{'ROWS':>5}  WHY")
+    for task in list_tasks():
+        print(f"{task.name:24}{task.nature:9}{task.kind:9}{task.n_train:5}  {task.why}")
+    print("probe one: python -m aligner_probe.probe run --task panel:NAME. ROWS: training examples")
     return 0
 
 

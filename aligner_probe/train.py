@@ -106,7 +106,11 @@ def parser() -> Parser:
     parser = Parser(prog="python -m aligner_probe.train", description=__doc__.splitlines()[0], epilog=EPILOG)
     parser.add_argument("--model", required=True, metavar="M", help="a hub id, or a local folder")
     parser.add_argument(
-        "--task", required=True, type=Path, metavar="T", help="a JSONL file, or a folder with train.jsonl"
+        "--task",
+        required=True,
+        type=Path,
+        metavar="T",
+        help="a JSONL file, a folder with train.jsonl, or panel:NAME (list: python -m aligner_probe.probe tasks)",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to")
     parser.add_argument("--resume", action="store_true", help="go on with what is in DIR")

@@ -10,20 +10,21 @@ points not even those: n, seed, perplexity and trustworthiness come with every m
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, one_of
 
 #: Under this many points a map's neighbourhoods say next to nothing.
 FEW_POINTS = 30
 PERPLEXITY = 30.0
 UMAP_NEIGHBOURS = 15
 TRUST_NEIGHBOURS = 5
+Method = Literal["tsne", "umap"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class TokenMap:
     between the tokens themselves, in d_model dimensions.
     """
 
-    method: Literal["tsne", "umap"]
+    method: Method
     coordinates: Float[np.ndarray, "n 2"]
     members: pd.DataFrame
     seed: int
@@ -70,7 +71,7 @@ class TokenMap:
 def embed_tokens(
     checkpoints: Sequence[PrefixCheckpoint],
     *,
-    method: Literal["tsne", "umap"] = "tsne",
+    method: Method | str = "tsne",
     perplexity: float | int | None = None,
     n_neighbors: int | None = None,
     seed: int = 0,
@@ -79,8 +80,14 @@ def embed_tokens(
 
     `perplexity` (t-SNE) is 30 unless given, and less where there are fewer than about a hundred tokens; it must stay
     below their number. `n_neighbors` is UMAP's, 15 unless given. The same seed gives the same map on one machine.
-    Raises AlignerProbeError for mixed d_model, fewer than four tokens, or a perplexity that is too large.
+    Raises AlignerProbeError for an unknown method, an option of the other method, mixed d_model, fewer than four
+    tokens, or a perplexity that is too large.
     """
+    one_of(method, get_args(Method), "method")
+    theirs = {"tsne": ("n_neighbors", n_neighbors), "umap": ("perplexity", perplexity)}
+    option, value = theirs[method]
+    if value is not None:
+        raise AlignerProbeError(f"method {method!r} takes no {option}; leave {option} out, or choose the other method")
     tokens, members = _gather(checkpoints)
     n = len(tokens)
     if n < 4:

@@ -25,7 +25,7 @@ from aligner_probe.checkpoints import lora, native, peft_lora
 from aligner_probe.checkpoints.containers import read_tensors
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import PUBLISHED, load_checkpoint
-from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.errors import AlignerProbeError, CheckpointError, did_you_mean
 from aligner_probe.files import sha256
 from aligner_probe.models import architecture_of, fingerprint
 
@@ -115,7 +115,9 @@ def config_of(path: str | Path) -> dict[str, Any]:
 
 def _known(method: Any, path: str | Path) -> str:
     if not isinstance(method, str) or method not in METHODS:
-        raise CheckpointError(path, f"has method {method!r}; expected one of {', '.join(METHODS)}")
+        raise CheckpointError(
+            path, f"has method {method!r}; {did_you_mean(method, METHODS)}expected one of {', '.join(METHODS)}"
+        )
     return method
 
 

@@ -23,7 +23,7 @@ from aligner_probe.checkpoints import lit_llama, lora, merged, native, peft, pef
 from aligner_probe.checkpoints.adapters import config_of, load_adapter, save_adapter
 from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import load_checkpoint
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.models import architecture_of, fingerprint, load_model, place_of, read_config, stored_dtype
 from aligner_probe.tasks.encoding import prompt_ids
 
@@ -66,7 +66,9 @@ def export_adapter(
     where `model` has other sizes than the base that an adapter is on, before any weights of the base are read.
     """
     if to not in FORMATS:
-        raise AlignerProbeError(f"no export is named {to!r}; expected one of {', '.join(FORMATS)}")
+        raise AlignerProbeError(
+            f"no export is named {to!r}; {did_you_mean(to, FORMATS)}expected one of {', '.join(FORMATS)}"
+        )
     out = Path(out)
     if out.exists():
         raise AlignerProbeError(f"{out} exists already; name another place, or remove it first")

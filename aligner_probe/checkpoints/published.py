@@ -15,7 +15,7 @@ from typing import Any
 
 from aligner_probe.checkpoints import naming
 from aligner_probe.data import VARIABLE, data_folder
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.files import sha256
 
 SOURCE = "https://raw.githubusercontent.com/mytemporalaccount/Aligner"
@@ -85,7 +85,8 @@ def download_published(
     wanted = list(by_name) if names is None else list(names)
     for name in wanted:
         if name not in by_name:
-            raise AlignerProbeError(f"no published checkpoint is named {name!r}; there are {', '.join(by_name)}")
+            hint = did_you_mean(name, by_name)
+            raise AlignerProbeError(f"no published checkpoint is named {name!r}; {hint}there are {', '.join(by_name)}")
     pooch.get_logger().setLevel("WARNING")
     paths = []
     for name in wanted:

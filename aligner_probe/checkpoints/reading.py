@@ -3,13 +3,13 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from aligner_probe.checkpoints import lit_llama, llama_adapter, naming, native, peft, published
 from aligner_probe.checkpoints.containers import looks_like_weights, read_tensors
 from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, check
 from aligner_probe.checkpoints.prefix import GateFunction, PrefixCheckpoint
-from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.errors import AlignerProbeError, CheckpointError, one_of
 from aligner_probe.files import sha256
 
 FORMATS = (lit_llama.NAME, llama_adapter.NAME, peft.NAME, native.NAME)
@@ -27,7 +27,7 @@ class Skipped:
 
 
 def load_checkpoint(
-    path: str | Path, *, gate: GateFunction | None = None, adapter_length: int | None = None
+    path: str | Path, *, gate: GateFunction | str | None = None, adapter_length: int | None = None
 ) -> PrefixCheckpoint:
     """Read an Aligner or LLaMA-Adapter from a file or folder of any known format.
 
@@ -35,6 +35,7 @@ def load_checkpoint(
     `gate` and `adapter_length` say what OpenGVLab files leave out: the gate function (tanh unless given) and the
     tokens a layer. Raises CheckpointError, with the way on, for anything else.
     """
+    one_of(gate, (None, *get_args(GateFunction)), "gate")
     if str(path).startswith(PUBLISHED):
         path = published.find_published(str(path).removeprefix(PUBLISHED))
     path = Path(path)
@@ -111,7 +112,7 @@ def _import(
 
 
 def scan_checkpoints(
-    folder: str | Path, *, gate: GateFunction | None = None, adapter_length: int | None = None
+    folder: str | Path, *, gate: GateFunction | str | None = None, adapter_length: int | None = None
 ) -> tuple[list[PrefixCheckpoint], list[Skipped]]:
     """Every checkpoint below a folder, in the order of their paths, and what had to be passed over.
 

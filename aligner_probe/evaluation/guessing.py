@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.evaluation.content import NUMBER, is_number
 from aligner_probe.evaluation.likelihood import MeanLogLikelihood, MultipleChoice
 from aligner_probe.evaluation.scorers import (
@@ -88,8 +88,9 @@ def scorer_named(name: str, task: Task) -> Scorer:
     }
     takes_option = {"regex", "last_number", "python"}
     if kind not in made or (option and kind not in takes_option) or (not option and kind in ("regex", "python")):
+        hint = did_you_mean(kind, set(made) - {kind})
         raise AlignerProbeError(
-            f"no scorer is named {name!r}; expected one of exact, contains, regex:PATTERN, last_number[:MARKER], "
+            f"no scorer is named {name!r}; {hint}expected one of exact, contains, regex:PATTERN, last_number[:MARKER], "
             "balanced_accuracy, multiple_choice, log_likelihood, python:package.module:function"
         )
     return made[kind]()

@@ -7,13 +7,13 @@ nothing in common but the number on them. After Miller (arXiv 2411.00640).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, one_of
 
 Method = Literal["percentile", "bca"]
 #: Scores of one arm: one number an item, or one a seed and item.
@@ -65,7 +65,7 @@ def bootstrap(
     statistic: Statistic,
     *arms: Arm,
     confidence: float = 0.95,
-    method: Method = "percentile",
+    method: Method | str = "percentile",
     n_resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
@@ -75,6 +75,7 @@ def bootstrap(
     bias and skewness (Efron 1987), over items alone. A resample in which the statistic is not a number (a gap of 0) is
     left out. Raises AlignerProbeError for arms of different items, no items, or options that do not fit.
     """
+    one_of(method, get_args(Method), "method")
     rows = _checked(arms, confidence, n_resamples)
     generator = np.random.default_rng(seed)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -7,12 +7,12 @@ judges what it was told to and nothing else.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.evaluation.content import words
 from aligner_probe.evaluation.intervals import Interval, bootstrap
 
@@ -85,7 +85,7 @@ def match(ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]], judge:
     """Judge every question in both orders; what does not come out the same both times is a tie.
 
     `ours` and `theirs` hold the answers of each seed; seeds are paired in their order. Raises AlignerProbeError where
-    seeds or questions differ in number.
+    seeds or questions differ in number, or the judge gives another outcome.
     """
     shapes = [[len(row) for row in rows] for rows in (ours, theirs)]
     if shapes[0] != shapes[1] or len(set(shapes[0])) != 1 or shapes[0][0] == 0:
@@ -94,6 +94,9 @@ def match(ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]], judge:
         [(judge(place, a, b), judge(place, b, a)) for place, (a, b) in enumerate(zip(mine, other, strict=True))]
         for mine, other in zip(ours, theirs, strict=True)
     ]
+    for pair in (pair for row in verdicts for pair in row):
+        for outcome in pair:
+            one_of(outcome, get_args(Outcome), "the judge's outcome")
     outcomes = np.array([[_VALUES.get(pair, 0.5) for pair in row] for row in verdicts])
     return Match(outcomes, sum(pair not in _VALUES for row in verdicts for pair in row))
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+
+from aligner_probe.errors import one_of
 
 Which = Literal["strict", "content"]
 
@@ -30,11 +32,11 @@ class Scores:
     def __len__(self) -> int:
         return len(self.strict)
 
-    def values(self, which: Which = "strict") -> Float[np.ndarray, " items"]:
-        """One number an item whose plain average is the score."""
-        return getattr(self, which) * self.weights
+    def values(self, which: Which | str = "strict") -> Float[np.ndarray, " items"]:
+        """One number an item whose plain average is the score. Raises AlignerProbeError for another kind of score."""
+        return getattr(self, one_of(which, get_args(Which), "kind of score")) * self.weights
 
-    def mean(self, which: Which = "strict") -> float:
+    def mean(self, which: Which | str = "strict") -> float:
         """The score of all items."""
         return float(self.values(which).mean())
 

@@ -4,11 +4,10 @@ Figures of weights are drawn from checkpoints, anybody's; figures of scores and 
 `python -m aligner_probe.reproduce`.
 """
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -165,8 +164,7 @@ def find(names: Iterable[str]) -> list[Entry]:
     chosen = set()
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}? " if near else ""
+            hint = did_you_mean(name, known)
             raise AlignerProbeError(f"no figure is named {name!r}; {hint}there are {', '.join(known)}")
         chosen.add(known[name].id)
     return [entry for entry in CATALOGUE if entry.id in chosen]

@@ -19,7 +19,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from aligner_probe.checkpoints import PrefixCheckpoint, Skipped
-from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.errors import AlignerProbeError, CheckpointError, one_of
 from aligner_probe.figures.catalogue import CATALOGUE, FORMATS, Entry, find
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Drawing, Input, MissingInputs, style
@@ -71,6 +71,8 @@ def draw_gallery(
     old figures go. With `jobs` over 1, that many processes draw. Raises AlignerProbeError where the folder cannot be
     written, and with `strict` where anything is missing or was skipped; then nothing in the folder changes.
     """
+    for ending in formats:
+        one_of(ending, FORMATS, "format")
     if strict and skipped:
         raise AlignerProbeError(
             f"--strict: {len(skipped)} files could not be read, the first {skipped[0].path}: {skipped[0].reason}"

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from aligner_probe.analysis.gates import GateStatistics, RankCorrelation, gate_statistics
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.errors import one_of
 from aligner_probe.evaluation.intervals import Interval, bootstrap, proportion_interval
 from aligner_probe.figures.claims import above, below
 from aligner_probe.figures.collection import Collection, Group
@@ -37,6 +38,7 @@ def plot_by_layer(
     label: str | None = None,
 ) -> Axes:
     """Spread ("std") or mean ("mean") of the gates of each layer, with its interval."""
+    one_of(what, ("std", "mean"), "what")
     values, interval = {
         "std": (statistics.std_by_layer, statistics.std_by_layer_interval),
         "mean": (statistics.mean_by_layer, statistics.mean_by_layer_interval),
@@ -59,6 +61,7 @@ def plot_by_head(
     label: str | None = None,
 ) -> Axes:
     """Spread or mean of the gates at each head position, over layers; positions have no order, so no line."""
+    one_of(what, ("std", "mean"), "what")
     values = {"std": statistics.std_by_head, "mean": statistics.mean_by_head}[what]
     ax.plot(range(len(values)), values, color=color, marker=marker, markersize=4.5, linestyle="none", label=label)
     ax.set(xlabel=f"head position, n = {len(statistics.layers)} layers each", ylabel=f"{_noun(what)} over layers")

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aligner_probe.errors import one_of
 from aligner_probe.figures.drawing import BLACK, BLUES, GREY, MARKERS, RED, YELLOWS
 from aligner_probe.files import write_text
 from aligner_probe.probing.arms import BASE, CONSTANT, PROMPT, REFERENCE, REFERENCE_SHUFFLED
@@ -38,6 +39,7 @@ MEASURES = (
 
 def plot_doses(report: dict[str, Any], ax: Axes, which: str = "strict") -> Axes:
     """Scores of each family against trained numbers, log axis, 95 % intervals; base, prompt and floors as lines."""
+    one_of(which, report["measures"], "kind of score")
     found = report["measures"][which]
     sizes = {run["arm"]: run["n_parameters"] for run in report["runs"]}
     for marker, (family, dose) in zip(MARKERS, found["doses"].items(), strict=False):

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.evaluation import MeanLogLikelihood, Scores, score_task
@@ -52,7 +51,7 @@ class Bench:
     def model(self) -> TransformerBridge:
         if self.loaded is not None:
             return self.loaded
-        return load_model(self.base, dtype=getattr(torch, self.dtype), device=self.device)
+        return load_model(self.base, dtype=self.dtype, device=self.device)
 
     @cached_property
     def has_formats(self) -> bool:

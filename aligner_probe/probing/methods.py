@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.adapters import Adapter
 from aligner_probe.adapters.adapter import DEFAULT_START_LAYER, FEWEST_LAYERS_FOR_DEFAULT
 from aligner_probe.checkpoints.adapters import METHODS as CLASSES
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.probing.arms import (
     ALIGNER_1,
     ALIGNER_1_SHUFFLED,
@@ -119,7 +119,8 @@ def start_layer_of(model: TransformerBridge) -> int:
 def new_adapter(name: str, model: TransformerBridge, seed: int) -> Adapter:
     """The adapter of an arm, as it starts. Raises AlignerProbeError for an arm that trains nothing."""
     if name not in METHODS:
-        raise AlignerProbeError(f"no arm that trains is named {name!r}; there are {', '.join(METHODS)}")
+        hint = did_you_mean(name, METHODS)
+        raise AlignerProbeError(f"no arm that trains is named {name!r}; {hint}there are {', '.join(METHODS)}")
     method = METHODS[name]
     options = method.options | {"seed": seed}
     if method.adapter in PREFIXED:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.probing.arms import ALIGNER_1, ALIGNER_1_SHUFFLED, REFERENCE_SHUFFLED
 from aligner_probe.probing.methods import CONDITIONAL, FULL, LORA_8, METHODS, rates_from
 
@@ -63,7 +63,8 @@ class Budget:
             )
         unknown = [arm for arm in self.arms if arm not in METHODS]
         if unknown:
-            raise AlignerProbeError(f"no arm that trains is named {unknown[0]!r}; there are {', '.join(METHODS)}")
+            hint = did_you_mean(unknown[0], METHODS)
+            raise AlignerProbeError(f"no arm that trains is named {unknown[0]!r}; {hint}there are {', '.join(METHODS)}")
 
     def tried(self, rates: int) -> list[tuple[int, int]]:
         """How many learning rates are tried on each rung, and for how many steps."""
@@ -159,12 +160,15 @@ def plan(budget: Budget | BudgetName | str, **changes: Any) -> Plan:
     """The plan of a budget, by name or made; `changes` are fields of it. Raises AlignerProbeError for others."""
     if not isinstance(budget, Budget):
         if budget not in BUDGETS:
-            raise AlignerProbeError(f"no budget is named {budget!r}; there are {', '.join(BUDGETS)}")
+            raise AlignerProbeError(
+                f"no budget is named {budget!r}; {did_you_mean(budget, BUDGETS)}there are {', '.join(BUDGETS)}"
+            )
         budget = BUDGETS[budget]
     unknown = set(changes) - set(Budget.__dataclass_fields__)
     if unknown:
+        first, fields = sorted(unknown)[0], Budget.__dataclass_fields__
         raise AlignerProbeError(
-            f"a budget has no {sorted(unknown)[0]!r}; there are {', '.join(Budget.__dataclass_fields__)}"
+            f"a budget has no {first!r}; {did_you_mean(first, fields)}there are {', '.join(fields)}"
         )
     budget = replace(budget, **changes)
     return Plan(budget, tuple(_cells(budget)))

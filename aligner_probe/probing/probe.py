@@ -11,7 +11,7 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named
 from aligner_probe.evaluation.likelihood import MultipleChoice
 from aligner_probe.evaluation.scorers import BalancedAccuracy
@@ -29,6 +29,7 @@ from aligner_probe.probing.run import PLAN, make, plan_for
 from aligner_probe.probing.splitting import Parts, split_task
 from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
 from aligner_probe.probing.verdict import Verdict, judge
+from aligner_probe.quantised import precision
 from aligner_probe.tasks.task import Task
 
 
@@ -69,7 +70,7 @@ def new_probe(
     *,
     test: Task | None = None,
     validation: Task | None = None,
-    kind: Kind = "general",
+    kind: Kind | str = "general",
     scorer: Scorer | str | None = None,
     budget: Budget | str = "standard",
     off_domain: Task | None = None,
@@ -86,8 +87,11 @@ def new_probe(
     """
     if not isinstance(budget, Budget):
         if budget not in BUDGETS:
-            raise AlignerProbeError(f"no budget is named {budget!r}; there are {', '.join(BUDGETS)}")
+            raise AlignerProbeError(
+                f"no budget is named {budget!r}; {did_you_mean(budget, BUDGETS)}there are {', '.join(BUDGETS)}"
+            )
         budget = BUDGETS[budget]
+    precision(dtype)
     parts = split_task(task, kind, test=test, validation=validation)
     if ending:
         each = {name: without(getattr(parts, name), ending) for name in ("train", "validation", "test")}

@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import get_args
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.evaluation.intervals import power
 from aligner_probe.probing.measures import Kind
 from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
@@ -60,7 +61,7 @@ class Parts:
 
 def split_task(
     task: Task,
-    kind: Kind = "general",
+    kind: Kind | str = "general",
     *,
     test: Task | None = None,
     validation: Task | None = None,
@@ -78,6 +79,7 @@ def split_task(
                 f"task {part.name!r} holds preferences; a probe expects prompts with completions, so give it the "
                 "chosen answers as completions"
             )
+    one_of(kind, get_args(Kind), "kind")
     cut = _memory if kind == "memory" else _general
     parts = Parts(kind, *cut(task, test, validation, seed))
     _check(parts)

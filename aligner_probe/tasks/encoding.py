@@ -9,13 +9,13 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Int, Int64
 from torch import Tensor
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.tasks.characters import lost_characters
 from aligner_probe.tasks.task import Example, Kind, Preference, Task, fault_of_text
 
@@ -99,7 +99,7 @@ def encode(
     *,
     max_length: int,
     mask_prompt: bool = True,
-    overlong: Overlong = "truncate",
+    overlong: Overlong | str = "truncate",
     append_eos: bool = True,
     d_vocab: int | None = None,
     find_lost: bool = True,
@@ -121,6 +121,7 @@ def encode(
         raise AlignerProbeError(
             f"a context of {max_length!r} tokens holds no prompt and completion; expected 2 or more"
         )
+    one_of(overlong, get_args(Overlong), "overlong")
     bos, eos = put_around(tokenizer)[0], _end(tokenizer) if append_eos else []
     prompts = prompt_ids(tokenizer, task.prompts)
     fields = ("completion",) if task.kind == "sft" else ("chosen", "rejected")

@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.tasks import formats
 from aligner_probe.tasks.fields import BadExamples, Others, Refused
 from aligner_probe.tasks.filetypes import HEAD_BYTES, refuse_other_folders, refuse_other_types
@@ -31,11 +31,11 @@ def load_task(
     prompt_template: str | None = None,
     completion_field: str | None = None,
     name: str | None = None,
-    flawed: Flawed = "refuse",
+    flawed: Flawed | str = "refuse",
     only_safe_chosen: bool = False,
-    prefer: Preferred | None = None,
+    prefer: Preferred | str | None = None,
     ignore_fields: Sequence[str] = (),
-    repeated_prompt: Repeated = "auto",
+    repeated_prompt: Repeated | str = "auto",
 ) -> Task:
     """Read a JSONL file, the train.jsonl of a folder or "panel:NAME"; the first row's fields tell the format.
 
@@ -59,6 +59,8 @@ def load_task(
 
     Raises AlignerProbeError, naming the line, for anything else.
     """
+    one_of(flawed, get_args(Flawed), "flawed")
+    one_of(prefer, (None, *get_args(Preferred)), "prefer")
     file = _find(_named(path))
     options = Options(prompt_template, completion_field, only_safe_chosen, prefer)
     if prompt_template is not None:
@@ -167,11 +169,11 @@ def load_splits(
     prompt_template: str | None = None,
     completion_field: str | None = None,
     name: str | None = None,
-    flawed: Flawed = "refuse",
+    flawed: Flawed | str = "refuse",
     only_safe_chosen: bool = False,
-    prefer: Preferred | None = None,
+    prefer: Preferred | str | None = None,
     ignore_fields: Sequence[str] = (),
-    repeated_prompt: Repeated = "auto",
+    repeated_prompt: Repeated | str = "auto",
 ) -> tuple[Task, Task | None]:
     """Training and test examples: the folder's train.jsonl and test.jsonl (if it has one), or two files.
 

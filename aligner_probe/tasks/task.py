@@ -10,11 +10,11 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.tasks.templates import fields_of
 
 Kind = Literal["sft", "preference"]
@@ -80,6 +80,7 @@ class Task:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        one_of(self.kind, get_args(Kind), f"task {self.name!r}: kind")
         wanted = Example if self.kind == "sft" else Preference
         if not self.examples:
             raise AlignerProbeError(f"task {self.name!r} has no examples; expected at least one")

@@ -25,7 +25,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.adapters.side_by_side import SideBySide
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.models import embedding_rows
 from aligner_probe.tasks.encoding import Encoded, Tokens, pad_id
 from aligner_probe.tasks.task import Task
@@ -75,7 +75,7 @@ def fit_together(
     out: str | Path | None = None,
     resume: bool = False,
     save_every: int = 50,
-    cache: Cache = "auto",
+    cache: Cache | str = "auto",
     cache_budget: int = BUDGET_BYTES,
     cache_folder: str | Path | None = None,
     checkpoint_activations: bool = False,
@@ -103,6 +103,7 @@ def fit_together(
         raise AlignerProbeError(
             f"save_every {save_every} steps and cache_budget {cache_budget} bytes; expected 1 or more, and 0 or more"
         )
+    one_of(cache, ("auto", True, False), "cache")
     loop = _Loop(model, [Member(model, one) for one in trainings], save_every, show_progress)
     out = None if out is None else Path(out)
     begun = lower_layers_kept(out) if out and resume else None

@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, did_you_mean, one_of
 
 Precision = Literal["float32", "bf16-true"]
 WarmupCounts = Literal["steps", "micro_batches"]
@@ -164,8 +164,8 @@ LORA_AS_PUBLISHED = _PUBLISHED | {
 
 
 def recipe(
-    name: RecipeName = "corrected",
-    kind: Literal["sft", "preference"] = "sft",
+    name: RecipeName | str = "corrected",
+    kind: Literal["sft", "preference"] | str = "sft",
     *,
     method: str | None = None,
     **changes: Any,
@@ -178,11 +178,15 @@ def recipe(
     `patience` is given, too.
     """
     if name not in RECIPES:
-        raise AlignerProbeError(f"no recipe is named {name!r}; there are {', '.join(RECIPES)}")
+        raise AlignerProbeError(
+            f"no recipe is named {name!r}; {did_you_mean(name, RECIPES)}there are {', '.join(RECIPES)}"
+        )
+    one_of(kind, RECIPES[name], "kind of task")
     unknown = set(changes) - set(Recipe.__dataclass_fields__)
     if unknown:
+        first, fields = sorted(unknown)[0], Recipe.__dataclass_fields__
         raise AlignerProbeError(
-            f"a recipe has no option {sorted(unknown)[0]!r}; there are {', '.join(Recipe.__dataclass_fields__)}"
+            f"a recipe has no option {first!r}; {did_you_mean(first, fields)}there are {', '.join(fields)}"
         )
     options = dict(RECIPES[name][kind])
     if (name, kind, method) == ("as-published", "sft", "lora"):
