@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Aligner": "adapters.prefix",
     "AlignerProbeError": "errors",
+    "AlignerProbeWarning": "errors",
     "Collection": "figures.collection",
     "FullFineTune": "adapters.full",
     "LLaMAAdapter": "adapters.prefix",

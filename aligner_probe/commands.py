@@ -8,10 +8,11 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from aligner_probe.errors import AlignerProbeError, did_you_mean
+from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,6 +84,7 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
     """Call a command; a problem the user can mend is one line on standard error and exit code 2."""
     # As Ctrl-C: `with` and `finally` clean up, which the default would skip.
     signal.signal(signal.SIGTERM, _interrupt)
+    before, warnings.formatwarning = warnings.formatwarning, _formatted
     try:
         return command(argv)
     except AlignerProbeError as error:
@@ -95,6 +97,15 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
         # The reader (`| head`) went away; that is no error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        warnings.formatwarning = before
+
+
+def _formatted(message: Warning | str, category: type[Warning], *place: object, **_: object) -> str:
+    """This project's own warnings in one line; others as Python writes them."""
+    if issubclass(category, AlignerProbeWarning):
+        return f"warning: {message}\n"
+    return f"{place[0]}:{place[1]}: {category.__name__}: {message}\n"
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

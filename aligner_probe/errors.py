@@ -29,6 +29,10 @@ class CheckpointError(AlignerProbeError):
         self.reason = " ".join(reason.split())
 
 
+class AlignerProbeWarning(UserWarning):
+    """Something that a user should know of a result, though nothing is certain to be wrong. Commands print it."""
+
+
 def nearest(name: object, names: Iterable[object]) -> str | None:
     """The one of `names` that is most like `name`, upper and lower case alike; None where none is like it."""
     by_letters = {str(one).lower(): str(one) for one in names}

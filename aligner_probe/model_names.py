@@ -16,7 +16,7 @@ def check_model_name(place: str) -> None:
     path = Path(place)
     if path.is_dir():
         config = path / "config.json"
-        if config.is_file() and config.open("rb").read(3) == codecs.BOM_UTF8:
+        if config.is_file() and _begins_with_a_mark(config):
             raise _refused(
                 place,
                 "its config.json begins with a byte order mark, which transformers does not read; save it as "
@@ -37,6 +37,11 @@ def check_model_name(place: str) -> None:
 
 def _refused(place: str, why: str) -> AlignerProbeError:
     return AlignerProbeError(f"cannot load a model from {place!r}: {why}")
+
+
+def _begins_with_a_mark(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(3) == codecs.BOM_UTF8
 
 
 def _folders(parent: Path) -> list[Path]:

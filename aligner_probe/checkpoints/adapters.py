@@ -21,8 +21,9 @@ from aligner_probe.adapters import (
     PrefixTuning,
     PromptTuning,
 )
-from aligner_probe.checkpoints import lora, native, peft_lora
+from aligner_probe.checkpoints import lora, native, peft_lora, peft_prompts
 from aligner_probe.checkpoints.containers import read_tensors
+from aligner_probe.checkpoints.peft_base import check_named_base
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import PUBLISHED, load_checkpoint
 from aligner_probe.errors import AlignerProbeError, CheckpointError, did_you_mean
@@ -62,31 +63,28 @@ def save_adapter(
 
 
 def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = False, **reading: Any) -> Adapter:
-    """An adapter from a folder of `save_adapter`, a PEFT LoRA folder, or any format `load_checkpoint` reads.
+    """An adapter from a folder of `save_adapter`, a PEFT folder of LoRA, prefix tuning, prompt tuning or P-tuning, or
+    any format that `load_checkpoint` reads.
 
     Raises AlignerProbeError where its shapes do not fit the model, or where it was trained on another base (another
-    fingerprint) unless `force`. Foreign files do not say what base they are for. `reading` goes to `load_checkpoint`.
+    fingerprint) unless `force`. A PEFT folder only names its base: where that base is on this machine, its fingerprint
+    is compared; else a name that differs from the model's is an AlignerProbeWarning, which `loaded_from` keeps. Other
+    foreign files do not say what base they are for. `reading` goes to `load_checkpoint`.
     """
     config = config_of(path)
-    if peft_lora.recognises(config):
-        checkpoint = peft_lora.load_lora(path)
-        adapter, tensors = lora.unfilled(checkpoint, model)
-        _fill(adapter, tensors, path)
-        adapter.loaded_from = _file(path, sha256(peft_lora.weights_of(Path(path)))) | {
-            "base_model": checkpoint.base_model
-        }
+    if "peft_type" in config:
+        note = check_named_base(path, config, model, force=force)
+        adapter = _from_peft(path, config, model, reading)
+        adapter.loaded_from |= {"base_note": note} if note else {}
         return adapter
     if "options" not in config:
-        return _from_checkpoint(load_checkpoint(path, **reading), model)
+        checkpoint = load_checkpoint(path, **reading)
+        _check_fingerprint(path, checkpoint.metadata.get("base_fingerprint"), None, model, force)
+        return _from_checkpoint(checkpoint, model)
     path = Path(path)
     recorded = native.read_provenance(path)
     base = recorded.get("base", {})
-    if base.get("fingerprint") != fingerprint(model) and not force:
-        raise AlignerProbeError(
-            f"{path} was trained on another base ({base.get('architecture')}, fingerprint "
-            f"{str(base.get('fingerprint'))[:12]}) than this {architecture_of(model)} ({fingerprint(model)[:12]}); "
-            "load that base, or pass force=True to attach it all the same"
-        )
+    _check_fingerprint(path, str(base.get("fingerprint")), base.get("architecture"), model, force)
     method = METHODS[_known(config["method"], path)]
     tensors = read_tensors(path / native.WEIGHTS)
     try:
@@ -105,6 +103,8 @@ def method_of(path: str | Path, **reading: Any) -> str:
     config = config_of(path)
     if peft_lora.recognises(config):
         return LoRA.method
+    if peft_prompts.recognises(config):
+        return peft_prompts.METHODS[config["peft_type"]].method
     return _known(config["method"], path) if "options" in config else load_checkpoint(path, **reading).method
 
 
@@ -119,6 +119,32 @@ def _known(method: Any, path: str | Path) -> str:
             path, f"has method {method!r}; {did_you_mean(method, METHODS)}expected one of {', '.join(METHODS)}"
         )
     return method
+
+
+def _check_fingerprint(
+    path: str | Path, recorded: str | None, architecture: Any, model: TransformerBridge, force: bool
+) -> None:
+    """Raises AlignerProbeError, unless `force`, where an adapter records another base than the model."""
+    if recorded is None or force or recorded == fingerprint(model):
+        return
+    named = f"{architecture}, fingerprint" if architecture else "fingerprint"
+    raise AlignerProbeError(
+        f"{path} was trained on another base ({named} {recorded[:12]}) than this {architecture_of(model)} "
+        f"({fingerprint(model)[:12]}); load that base, or pass force=True to attach it all the same"
+    )
+
+
+def _from_peft(path: str | Path, config: dict[str, Any], model: TransformerBridge, reading: dict[str, Any]) -> Adapter:
+    if peft_prompts.recognises(config):
+        adapter = peft_prompts.load(Path(path), config, model)
+    elif peft_lora.recognises(config):
+        adapter, tensors = lora.unfilled(peft_lora.load_lora(path), model)
+        _fill(adapter, tensors, path)
+    else:
+        return _from_checkpoint(load_checkpoint(path, **reading), model)
+    digest = sha256(peft_lora.weights_of(Path(path)))
+    adapter.loaded_from = _file(path, digest) | {"base_model": config.get("base_model_name_or_path") or None}
+    return adapter
 
 
 def _from_checkpoint(checkpoint: PrefixCheckpoint, model: TransformerBridge) -> Adapter:

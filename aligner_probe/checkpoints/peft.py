@@ -68,6 +68,26 @@ def read(tensors: StateDict, config: dict[str, Any] | None = None) -> PrefixPart
     )
 
 
+#: What a folder of another peft_type is, and what can be done with it here.
+OTHERS = {
+    "LORA": "low-rank additions to projections: ap.load_lora reads it, ap.load_adapter attaches it",
+    "PREFIX_TUNING": "keys and values of a prefix for every layer: ap.load_adapter attaches it to its base",
+    "PROMPT_TUNING": "embeddings before the user's tokens: ap.load_adapter attaches it to its base",
+    "P_TUNING": "embeddings before the user's tokens: ap.load_adapter attaches it to its base",
+    "MULTITASK_PROMPT_TUNING": "embeddings for several tasks, one of which is chosen: it has no equal here",
+    "IA3": "factors on activations, with no equal here: merge it into its base in PEFT (merge_and_unload)",
+    "ADALORA": "LoRA of ranks that training chose, with no equal here: merge it into its base in PEFT",
+}
+
+
+def not_an_adaption_prompt(config: dict[str, Any]) -> str:
+    """What a PEFT folder is that is no AdaptionPrompt, for an error message."""
+    kind = config["peft_type"]
+    known = OTHERS.get(kind) if isinstance(kind, str) else None
+    said = known or "a method with no equal here: merge it into its base in PEFT, where that method can be merged"
+    return f"is PEFT {kind}, {said}. Expected ADAPTION_PROMPT, PEFT's name for LLaMA-Adapter"
+
+
 def check_base(config: Any, checkpoint: PrefixCheckpoint) -> None:
     """Raises AlignerProbeError for a base (its Hugging Face configuration) where PEFT would compute something else."""
     kind, n_layers = config.model_type, config.num_hidden_layers

@@ -38,6 +38,24 @@ FREE = {
 STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
+#: What a folder is where one of these is set.
+VARIANTS = {
+    "use_dora": "a DoRA",
+    "use_qalora": "a QALoRA",
+    "use_bdlora": "a BD-LoRA",
+    "bias": "a LoRA with trained biases of the base",
+    "lora_bias": "a LoRA with biases of its own",
+    "modules_to_save": "a LoRA with whole modules of the base trained beside it",
+    "trainable_token_indices": "a LoRA with trained embeddings of tokens",
+    "target_parameters": "a LoRA on parameters that are no modules",
+    "layer_replication": "a LoRA on repeated layers of the base",
+    "rank_pattern": "a LoRA of several ranks",
+    "alpha_pattern": "a LoRA of several scales",
+    "alora_invocation_tokens": "an activated LoRA, which works from certain tokens on",
+    "arrow_config": "a mixture of LoRAs",
+}
+
+
 @dataclass(frozen=True, eq=False)
 class LoRACheckpoint:
     """Low-rank additions to projections, A (r, d_in) and B (d_out, r) by (layer, module); no base model needed.
@@ -102,11 +120,18 @@ def load_lora(folder: str | Path) -> LoRACheckpoint:
     folder = Path(folder)
     config = native.read_config(folder) if folder.is_dir() else None
     if config is None or not recognises(config):
-        found = f"PEFT {config['peft_type']}" if config and "peft_type" in config else "no PEFT folder"
-        raise CheckpointError(folder, f"is {found}; expected {native.CONFIG} with peft_type LORA")
+        if config is not None and "peft_type" in config:
+            said = peft.not_an_adaption_prompt(config).split(". Expected")[0]
+            raise CheckpointError(folder, f"{said}. Expected peft_type LORA")
+        raise CheckpointError(folder, f"is no PEFT folder; expected {native.CONFIG} with peft_type LORA")
     for key, value in config.items():
         if key not in FREE and value not in (None, False, [], {}, "none"):
-            raise CheckpointError(folder, f"has {key} {json.dumps(value)[:80]}, which a plain LoRA does not represent")
+            variant = VARIANTS.get(key, "a variant of LoRA")
+            raise CheckpointError(
+                folder,
+                f"is {variant}: it has {key} {json.dumps(value)[:80]}, which a plain LoRA does not represent; merge it "
+                "into its base in PEFT (merge_and_unload)",
+            )
     if config.get("init_lora_weights", True) not in STARTS:
         raise CheckpointError(
             folder,

@@ -96,10 +96,7 @@ def _import(
     if peft.recognises(tensors):
         return peft.NAME, peft.read(tensors, config)
     if config is not None and "peft_type" in config:
-        raise UnfitTensors(
-            f"is a PEFT {config['peft_type']} adapter, which has no prefix tokens; expected ADAPTION_PROMPT (LORA: "
-            "ap.load_lora reads it, ap.load_adapter attaches it)"
-        )
+        raise UnfitTensors(peft.not_an_adaption_prompt(config))
     names = sorted(tensors)
     if set(tensors) >= native.TENSORS:
         raise UnfitTensors(
