@@ -61,6 +61,7 @@ def load_task(
     """
     one_of(flawed, get_args(Flawed), "flawed")
     one_of(prefer, (None, *get_args(Preferred)), "prefer")
+    one_of(repeated_prompt, get_args(Repeated), "repeated_prompt")
     file = _find(_named(path))
     options = Options(prompt_template, completion_field, only_safe_chosen, prefer)
     if prompt_template is not None:
