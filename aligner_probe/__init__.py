@@ -52,6 +52,7 @@ _HOMES = {
     "save_checkpoint": "checkpoints.native",
     "scan_checkpoints": "checkpoints.reading",
     "score_task": "evaluation.scoring",
+    "set_threads": "threads",
 }
 
 __all__ = sorted(_HOMES)

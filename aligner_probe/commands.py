@@ -14,6 +14,9 @@ from typing import Any, NoReturn
 
 from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning, did_you_mean
 
+#: What --threads is where it is not given; `aligner_probe.threads` has the rule and the reason.
+THREADS = "1 on a base below 20 million parameters, else torch's, unless OMP_NUM_THREADS is set"
+
 
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors (exit code 2)."""
@@ -38,6 +41,22 @@ class Parser(argparse.ArgumentParser):
             "--gate", choices=("tanh", "linear"), help="what the gates pass through (default: tanh, as V1 was trained)"
         )
         group.add_argument("--adapter-length", type=int, metavar="N", help="tokens a layer (default: from the gates)")
+
+
+def add_threads(parser: argparse.ArgumentParser | argparse._ArgumentGroup, default: str = THREADS) -> None:
+    """The option --threads of a command that computes; `use_threads` carries it out."""
+    parser.add_argument("--threads", type=positive, metavar="N", help=f"CPU threads of a process (default: {default})")
+
+
+def use_threads(n: int | None) -> None:
+    """Choose the number of threads that --threads gives; without one the rule of `aligner_probe.threads` holds.
+
+    Raises AlignerProbeError for more threads than there can be.
+    """
+    if n is not None:
+        from aligner_probe.threads import set_threads  # imports torch, so only after the options are parsed
+
+        set_threads(n)
 
 
 def positive(text: str) -> int:

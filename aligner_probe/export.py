@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aligner_probe.commands import Parser, run
+from aligner_probe.commands import Parser, add_threads, run, use_threads
 
 FORMATS = ("merged", "steering", "peft", "lit-llama", "native")
 EPILOG = """\
@@ -39,12 +39,14 @@ def parser() -> Parser:
         help="of the base and the merged model (default: as the base is stored)",
     )
     parser.add_argument("--force", action="store_true", help="although the adapter was trained on another base")
+    add_threads(parser)
     parser.add_reading_options()
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
+    use_threads(options.threads)
 
     import torch
 

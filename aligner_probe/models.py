@@ -28,6 +28,7 @@ from aligner_probe.quantised import (
     refuse_quantised_model,
     refuse_quantised_tensors,
 )
+from aligner_probe.threads import Threads, threads_of_size
 from aligner_probe.tokenizers import attach_tokenizer, own_tokenizer
 
 #: Numbers of each tensor that enter the fingerprint: enough to tell models apart, quick on seven billion.
@@ -301,6 +302,11 @@ def embedding_rows(model: TransformerBridge) -> int:
 def n_base_parameters(model: TransformerBridge) -> int:
     """Numbers of the base, tied ones once."""
     return sum({id(parameter): parameter.numel() for _, _, parameter in base_parameters(model)}.values())
+
+
+def threads_for(model: TransformerBridge) -> Threads:
+    """The number of CPU threads for work with this base, and why: the rule of `aligner_probe.threads` by its size."""
+    return threads_of_size(n_base_parameters(model), device_of(model).type)
 
 
 def fingerprint(model: TransformerBridge) -> str:

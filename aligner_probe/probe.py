@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligner_probe.commands import Parser, add_rows, positive, rows_options, run
+from aligner_probe.commands import Parser, add_rows, add_threads, positive, rows_options, run, use_threads
 
 if TYPE_CHECKING:
     from aligner_probe.jobs.backend import Backend
@@ -90,7 +90,8 @@ def parser() -> Parser:
 
 def _add_where(parser: argparse.ArgumentParser) -> None:
     """Options of where runs are made."""
-    parser.add_argument("--jobs", type=positive, metavar="N", help="processes, a thread each (default: 2)")
+    parser.add_argument("--jobs", type=positive, metavar="N", help="processes (default: 2)")
+    add_threads(parser, default="1")
     parser.add_argument(
         "--backend", choices=("processes", "ray"), default="processes", help="ray: a cluster makes the runs"
     )
@@ -112,6 +113,7 @@ def _run(options: argparse.Namespace) -> int:
     from aligner_probe.errors import AlignerProbeError
     from aligner_probe.figures.probe import write_page
     from aligner_probe.files import write_text
+    from aligner_probe.jobs.pool import threads_each
     from aligner_probe.probing.checks import lost_note, lost_of_task
     from aligner_probe.probing.inputs import load_parts
     from aligner_probe.probing.plan import described
@@ -165,6 +167,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run or not options.resume:
         seconds, memory = seconds_and_memory(probe.plan, probe.bench)
         print(described(probe.plan, seconds, backend.n_at_once(), memory))
+        print(f"threads: {threads_each()} in each process{'' if options.threads else ' (--threads N changes it)'}")
         cut, other = THRESHOLDS.R1_cut, THRESHOLDS.R1_cut + THRESHOLDS.resolution
         items = f"{probe.parts.n_units} independent items"
         print(f"power: {probe.parts.power():.2f} with {items}, R = {other:g} against {cut:g}")
@@ -245,6 +248,7 @@ def _backend(options: argparse.Namespace) -> "Backend":
     from aligner_probe.errors import AlignerProbeError
     from aligner_probe.jobs.backend import Processes
 
+    use_threads(options.threads)
     if options.backend == "processes":
         for option in ("ray_address", "gpus_per_run"):
             if getattr(options, option) is not None:
@@ -252,6 +256,8 @@ def _backend(options: argparse.Namespace) -> "Backend":
         return Processes(options.jobs or 2)
     if options.jobs is not None:
         raise AlignerProbeError("--jobs is for --backend processes; a cluster makes as many runs as it has room for")
+    if options.threads is not None:
+        raise AlignerProbeError("--threads is for --backend processes; a run on a cluster takes one CPU of it")
 
     from aligner_probe.jobs.ray_tasks import RayTasks
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aligner_probe.commands import Parser, positive, run
+from aligner_probe.commands import Parser, add_threads, positive, run, use_threads
 
 EPILOG = """\
 OUT gets plan.json, items.json (what is asked) and runs/ID/ with result.json and adapter/,
@@ -25,7 +25,8 @@ def parser() -> Parser:
     parser.add_argument("--model", type=Path, metavar="DIR", help="the base (default: artifacts/microworld)")
     parser.add_argument("--world", type=int, default=0, metavar="SEED", help="the base's world (default: 0)")
     parser.add_argument("--only", metavar="PATTERN", help="runs whose id fits, for instance 'math_*' or '*_lora-8_*'")
-    parser.add_argument("--jobs", type=positive, default=2, metavar="N", help="processes, a thread each (default: 2)")
+    parser.add_argument("--jobs", type=positive, default=2, metavar="N", help="processes (default: 2)")
+    add_threads(parser, default="1, with which the stored runs were made")
     parser.add_argument("--dry-run", action="store_true", help="say which runs there are and how long they take")
     parser.add_argument(
         "--sweep", action="store_true", help="choose the learning rates anew, by validation, instead of making runs"
@@ -35,6 +36,7 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
+    use_threads(options.threads)
 
     from aligner_probe.artifacts import artifacts_folder, microworld_folder
     from aligner_probe.reproduction.plan import LEARNING_RATES, Config, learning_rates, plan
@@ -58,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _make(options: argparse.Namespace, runs: Sequence, bench, out: Path) -> int:
     from aligner_probe.errors import AlignerProbeError
+    from aligner_probe.jobs.pool import threads_each
     from aligner_probe.reproduction.runner import carry_out_all, pending, prepare
     from aligner_probe.reproduction.timing import seconds_needed
 
@@ -73,7 +76,8 @@ def _make(options: argparse.Namespace, runs: Sequence, bench, out: Path) -> int:
             print(f"{one.id:60}{seconds[one.id]:8.0f} s" if one.id in seconds else f"{one.id:60}    done")
     print(
         f"{len(left)} of {len(chosen)} runs to make in {out}: about {sum(seconds.values()) / 60 / options.jobs:.0f} "
-        f"minutes by {options.jobs} processes, if each has a core (timed steps x their number)"
+        f"minutes by {options.jobs} processes, if each has a core (timed steps x their number)\n"
+        f"threads of each process: {threads_each()} (--threads N changes it)"
     )
     if options.dry_run or not left:
         return 0

@@ -21,6 +21,7 @@ from aligner_probe.checkpoints.prefix import dtype_name
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import whole
 from aligner_probe.models import load_plain, load_tokenizer, place_of
+from aligner_probe.threads import threads_of_size, using
 from aligner_probe.versions import versions
 
 PROVENANCE = "merged_from.json"
@@ -173,7 +174,8 @@ def observe(model: Any, seed: int = 0, text_ids: list[int] | None = None) -> Beh
     length = max(1, min(24, context // 2))
     draw = torch.Generator().manual_seed(seed)
     tokens = torch.randint(model.config.vocab_size, (2, length), generator=draw).to(next(model.parameters()).device)
-    with torch.no_grad():
+    size = sum(parameter.numel() for parameter in model.parameters())
+    with torch.no_grad(), using(threads_of_size(size, tokens.device.type)):
         logits = model(input_ids=tokens, use_cache=False).logits
         done = model.generate(
             tokens[:1],

@@ -20,9 +20,10 @@ from transformers import DynamicCache
 
 from aligner_probe.adapters.adapter import attached_positions, attached_to, selected_rows
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.models import embedding_rows
+from aligner_probe.models import embedding_rows, threads_for
 from aligner_probe.tasks.encoding import check_ids, decoded, prompt_ids
 from aligner_probe.tasks.task import fault_of_text, shown
+from aligner_probe.threads import using
 from aligner_probe.tokenizers import own_tokenizer
 
 #: Told the new tokens of a row, says whether it is finished.
@@ -97,7 +98,8 @@ def generate_ids(
     _check(model, prompts, max_new_tokens, batch_size)
     completions: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    with torch.no_grad(), tqdm(total=len(prompts), desc="prompts", disable=not show_progress) as bar:
+    bar = tqdm(total=len(prompts), desc="prompts", disable=not show_progress)
+    with torch.no_grad(), using(threads_for(model)), bar:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             with selected_rows(model, chosen):

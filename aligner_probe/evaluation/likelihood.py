@@ -15,9 +15,10 @@ from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.content import content_of
 from aligner_probe.evaluation.scorers import listed
 from aligner_probe.evaluation.scores import Scores
-from aligner_probe.models import embedding_rows
+from aligner_probe.models import embedding_rows, threads_for
 from aligner_probe.tasks.encoding import IGNORED, after_prompts, collate, encode, pad_id
 from aligner_probe.tasks.task import Example, Task
+from aligner_probe.threads import using
 from aligner_probe.tokenizers import own_tokenizer
 
 
@@ -48,10 +49,10 @@ def log_likelihoods(
         chosen = order[start : start + batch_size]
         batch = collate([encoded.sequences[index] for index in chosen], pad_id(tokenizer, d_vocab))
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        with torch.no_grad():
+        with torch.no_grad(), using(threads_for(model)):
             logits = model(batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        targets = batch["labels"][:, 1:]
-        each = -F.cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
+            logits, targets = logits[:, :-1].float().transpose(1, 2), batch["labels"][:, 1:]
+            each = -F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
         for index, row, labelled in zip(chosen, each.cpu(), (targets != IGNORED).cpu(), strict=True):
             found[index] = row[labelled].double().numpy()
     return found

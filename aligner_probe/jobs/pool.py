@@ -1,4 +1,4 @@
-"""Jobs on worker processes, a torch thread each; they end with their parent, however it ends."""
+"""Jobs on worker processes, by default one torch thread each; they end with their parent, however it ends."""
 
 import multiprocessing
 import os
@@ -10,9 +10,8 @@ from dataclasses import replace
 from multiprocessing.connection import wait
 from typing import Any
 
-import torch
-
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.threads import chosen_threads, exactly, set_threads
 
 #: What all jobs share: a dataclass that travels to each worker once, without what it has cached.
 Shared = Any
@@ -23,25 +22,28 @@ PATIENCE = 0.5
 _shared: Shared = None
 
 
+def threads_each() -> int:
+    """CPU threads of a process that makes jobs: one, whatever the base, or what --threads or `set_threads` says."""
+    return chosen_threads() or 1
+
+
 def each(work: Work, shared: Shared, jobs: Sequence[Any], n_processes: int) -> Iterator[tuple[Any, Any]]:
     """Jobs with what they gave, as they finish; an AlignerProbeError of one stands in place of its result.
 
-    With one process, in this one. A break out of the loop stops the workers; nothing of theirs is left half-written
-    but what it resumes from. Raises AlignerProbeError where a worker was killed.
+    Each process has `threads_each()` threads. With one process, the jobs are made in this one. A break out of the loop
+    stops the workers; nothing of theirs is left half-written but what it resumes from. Raises AlignerProbeError where a
+    worker was killed.
     """
     if n_processes == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            for job in jobs:
-                yield job, tried(work, shared, job)
-        finally:
-            torch.set_num_threads(threads)
+        for job in jobs:
+            with exactly(threads_each()):
+                made = tried(work, shared, job)
+            yield job, made
         return
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     # Without what was loaded: models do not travel, and each process has its own.
-    pool = ProcessPoolExecutor(min(n_processes, len(jobs)), context, _start, (replace(shared), stop))
+    pool = ProcessPoolExecutor(min(n_processes, len(jobs)), context, _start, (replace(shared), stop, threads_each()))
     try:
         futures = {pool.submit(_in_worker, work, job): job for job in jobs}
         for future in as_completed(futures):
@@ -58,10 +60,10 @@ def each(work: Work, shared: Shared, jobs: Sequence[Any], n_processes: int) -> I
         pool.shutdown(cancel_futures=True)
 
 
-def _start(shared: Shared, stop: Any) -> None:
+def _start(shared: Shared, stop: Any, threads: int) -> None:
     global _shared
     _shared = shared
-    torch.set_num_threads(1)
+    set_threads(threads)
     threading.Thread(target=_watch, args=(stop,), daemon=True).start()
 
 

@@ -21,13 +21,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import whole, writing_to
 from aligner_probe.jobs.backend import Make
 from aligner_probe.jobs.folder import RESULT, RUNS
 from aligner_probe.jobs.pool import Shared, tried
+from aligner_probe.threads import set_threads
 from aligner_probe.training.provenance import PACKAGES
 from aligner_probe.versions import versions
 
@@ -190,7 +189,7 @@ def _on_node(
         return AlignerProbeError(
             f"node {socket.gethostname()} has {differing}; the same numbers take the same packages on every node"
         )
-    torch.set_num_threads(1)
+    set_threads(1)
     folder = Path(tempfile.gettempdir()) / scratch
     # Workers of a cluster that was started in the background ignore interrupts, by which Ray asks a task to stop.
     signal.signal(signal.SIGINT, signal.default_int_handler)

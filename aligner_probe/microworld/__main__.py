@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aligner_probe.commands import Parser, run
+from aligner_probe.commands import Parser, add_threads, run, use_threads
 from aligner_probe.errors import AlignerProbeError
 
 WORK = Path("out/microworld")
@@ -27,11 +27,12 @@ def parser() -> Parser:
     pretrain.add_argument("--resume", action="store_true", help="go on with what is in the work folder")
     pretrain.add_argument("--steps", type=int, metavar="N", help="stop after step N, to go on later")
     pretrain.add_argument("--device", default="cpu", help="for instance cuda (default: cpu)")
-    pretrain.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's)")
+    add_threads(pretrain)
     exam = commands.add_parser("exam", help="ask the model everything; exit code 1 where it falls short")
     exam.add_argument("--model", default="microworld", metavar="M", help="a folder (default: the one shipped)")
     exam.add_argument("--items", type=int, default=200, metavar="N", help="questions a section (default: 200)")
     exam.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
+    add_threads(exam)
     corpus = commands.add_parser("corpus", help="write the corpus as text, a document a paragraph")
     corpus.add_argument("--out", type=Path, required=True, metavar="FILE")
     corpus.add_argument("--documents", type=int, metavar="N", help="the first N (default: all)")
@@ -48,15 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _pretrain(options: argparse.Namespace) -> int:
-    import torch
+    use_threads(options.threads)
 
     from aligner_probe.artifacts import MICROWORLD, artifacts_folder
     from aligner_probe.microworld.pretrain import Pretraining, pretrain
 
-    if options.threads is not None:
-        if options.threads < 1:
-            raise AlignerProbeError(f"--threads {options.threads}; expected 1 or more")
-        torch.set_num_threads(options.threads)
     out = options.out or artifacts_folder() / MICROWORLD
     finished = pretrain(
         out,
@@ -71,15 +68,18 @@ def _pretrain(options: argparse.Namespace) -> int:
 
 
 def _exam(options: argparse.Namespace) -> int:
+    use_threads(options.threads)
+
     from aligner_probe.evaluation.generation import generate
     from aligner_probe.files import write_text
     from aligner_probe.microworld.exam import MAX_NEW_TOKENS, examine
     from aligner_probe.microworld.world import World
-    from aligner_probe.models import fingerprint, load_model
+    from aligner_probe.models import fingerprint, load_model, threads_for
 
     if options.items < 1:
         raise AlignerProbeError(f"--items {options.items}; expected 1 or more")
     model = load_model(options.model)
+    print(f"threads: {threads_for(model)}")
 
     def answer(prompts: Sequence[str]) -> list[str]:
         return generate(model, prompts, max_new_tokens=MAX_NEW_TOKENS, stop=["\n"], batch_size=256, show_progress=True)

@@ -23,6 +23,7 @@ from aligner_probe.microworld import vocabulary
 from aligner_probe.microworld.batches import Batch, Encoded, epochs
 from aligner_probe.microworld.corpus import N_DOCUMENTS, Writer
 from aligner_probe.microworld.world import World
+from aligner_probe.threads import as_begun, threads_of_size, using
 from aligner_probe.training.state import RunFolder
 from aligner_probe.versions import versions
 
@@ -106,7 +107,12 @@ def pretrain(
     folder = RunFolder(work, identity, resume=resume)
     with folder.locked():
         trainer = _Trainer(world, config, device)
-        finished = trainer.run(folder, steps)
+        threads = threads_of_size(sum(p.numel() for p in trainer.model.parameters()), torch.device(device).type)
+        if folder.loaded is not None:
+            threads = as_begun(threads, folder.loaded.get("threads"))
+        tqdm.write(f"threads: {threads}")
+        with using(threads):
+            finished = trainer.run(folder, steps)
         if finished:
             save(trainer.model, world, out, config, folder.metrics)
     return finished
@@ -171,6 +177,7 @@ class _Trainer:
     def _state(self, step: int) -> dict[str, Any]:
         return {
             "step": step,
+            "threads": torch.get_num_threads(),
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }

@@ -3,12 +3,12 @@
 import time
 from dataclasses import replace
 
-import torch
-
+from aligner_probe.jobs.pool import threads_each
 from aligner_probe.probing.bench import Bench, first
 from aligner_probe.probing.cells import recipe_for, trained_on
 from aligner_probe.probing.methods import METHODS, new_adapter
 from aligner_probe.probing.plan import Cell, Plan
+from aligner_probe.threads import exactly
 from aligner_probe.training import Training, fit_together
 from aligner_probe.training.callbacks import Callback, Start
 
@@ -29,14 +29,13 @@ class _Clock(Callback):
 
 
 def seconds_and_memory(probe: Plan, bench: Bench) -> tuple[dict[str, float], list[str]]:
-    """Seconds of one core by cell's id, and the memory of the arm that takes most, in words.
+    """Seconds of one process by cell's id, and the memory of the arm that takes most, in words.
 
+    The process is timed with the number of threads that each of those has which will make the cells.
     Steps are taken at their most: early stopping makes a run shorter. An arm's own passes over prompts are counted as
     the base's.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with exactly(threads_each()):
         a_question = _seconds_a_question(bench)
         steps: dict[str, float] = {}
         memory: dict[str, str] = {}
@@ -51,8 +50,6 @@ def seconds_and_memory(probe: Plan, bench: Bench) -> tuple[dict[str, float], lis
             most = _tuning_steps(bench, cell) if cell.kind == "tune" else bench.budget.steps_of(cell.arm)
             asked = 0 if cell.kind == "tune" else _asked_of_run(bench)
             found[cell.id] = steps[timed] * most + a_question * asked
-    finally:
-        torch.set_num_threads(threads)
     return found, [f"{label}: {said}" for label, said in memory.items()]
 
 

@@ -4,11 +4,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
+from aligner_probe.jobs.pool import threads_each
 from aligner_probe.reproduction.plan import Planned
 from aligner_probe.reproduction.run import Bench, answers, new_adapter, recipe_of
 from aligner_probe.reproduction.tasks import Stage
+from aligner_probe.threads import exactly
 from aligner_probe.training import fit
 from aligner_probe.training.callbacks import Callback
 
@@ -25,12 +25,13 @@ class _Clock(Callback):
 
 
 def seconds_needed(runs: Sequence[Planned], bench: Bench) -> dict[str, float]:
-    """Seconds of one core by run's id: timed steps of its kind times its steps, and its questions."""
+    """Seconds of one process by run's id: timed steps of its kind times its steps, and its questions.
+
+    The process is timed with the number of threads that each of those has which will make the runs.
+    """
     kinds: dict[tuple, float] = {}
     found = {}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with exactly(threads_each()):
         a_question = _seconds_a_question(bench)
         for run in runs:
             material = bench.materials[run.experiment]
@@ -41,8 +42,6 @@ def seconds_needed(runs: Sequence[Planned], bench: Bench) -> dict[str, float]:
                 if kind not in kinds:
                     kinds[kind] = _seconds_a_step(run, bench, stage)
                 found[run.id] += kinds[kind] * recipe_of(run, stage, bench.config).total_steps(len(stage.train))
-    finally:
-        torch.set_num_threads(threads)
     return found
 
 

@@ -22,9 +22,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.models import device_of, embedding_rows
+from aligner_probe.models import device_of, embedding_rows, threads_for
 from aligner_probe.tasks.encoding import encode, pad_id
 from aligner_probe.tasks.task import Task
+from aligner_probe.threads import using
 from aligner_probe.tokenizers import own_tokenizer
 from aligner_probe.training.sequences import Sequences
 
@@ -120,6 +121,12 @@ def added_share(adapter: Aligner | LLaMAAdapter, ids: Tensor, there: Bool[Tensor
     first = at("hook_in", see_residual) + at("attn.hook_z", see_heads)
     # Hooked after the adapter, so called after it.
     last = at("attn.hook_z", compare)
-    with torch.no_grad(), model.hooks(fwd_hooks=first), adapter.attached(), model.hooks(fwd_hooks=last):
+    with (
+        torch.no_grad(),
+        using(threads_for(model)),
+        model.hooks(fwd_hooks=first),
+        adapter.attached(),
+        model.hooks(fwd_hooks=last),
+    ):
         model(ids, attention_mask=there.long(), use_cache=False)
     return torch.cat(shares).median().item()
