@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aligner_probe.commands import Parser, add_rows, positive, rows_options, run
+from aligner_probe.commands import Parser, add_rows, add_threads, positive, rows_options, run, use_threads
 from aligner_probe.errors import AlignerProbeError
 
 #: Methods, and which of the options below each takes.
@@ -75,15 +75,19 @@ def _names(text: str) -> tuple[str, ...]:
 
 #: The recipe's numbers that an option of the same name changes, and what each is.
 NUMBERS = {
-    "lr": (_finite, "learning rate, after warm-up"),
+    "lr": (_finite, "learning rate, after warm-up (default: by method and the base's width)"),
     "weight_decay": (_finite, "AdamW's"),
-    "batch_size": (int, "examples an optimiser step"),
+    "batch_size": (int, "examples an optimiser step (default: 32, or 16 for a task of few examples)"),
     "micro_batch_size": (int, "examples a forward pass; the rest of a batch is accumulated"),
-    "epochs": (_finite, "length of the training"),
+    "epochs": (_finite, "length of the training (default: 3, but 240 steps or more, at most 100 epochs)"),
     "steps": (int, "length in optimiser steps, instead of epochs"),
     "warmup": (_finite, "epochs until the learning rate is reached"),
     "warmup_steps": (int, "optimiser steps until then, instead of epochs"),
-    "evaluate_every": (int, "steps between validations (0: at each epoch's end); there is one after the last, too"),
+    "evaluate_every": (
+        int,
+        "steps between validations, 0: at each epoch's end; there is one after the last, too (default: an eighth of "
+        "the length, or 0 where a length is given)",
+    ),
     "patience": (
         _unless_none(int),
         "validations without a better one before it stops, or none (default: 2 for corrected, unless --steps is given)",
@@ -187,6 +191,7 @@ def _add_execution(group: Any) -> None:
         help="of the base (default: float32, but bfloat16 where the precision is bf16-true)",
     )
     group.add_argument("--device", help="for instance cuda (default: cpu)")
+    add_threads(group)
     group.add_argument(
         "--cache", choices=("auto", "on", "off"), default="auto", help="compute layers below the adapter's only once"
     )
@@ -203,6 +208,7 @@ def _add_execution(group: Any) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     chosen, changes = _method_options(options), _recipe_changes(options)
+    use_threads(options.threads)
 
     import torch
 
@@ -252,7 +258,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     class Announce(Callback):
         def started(self, start: Start) -> None:
-            print(f"{start.rule}\nmemory: {start.memory}\nlower layers: {start.lower_layers}")
+            print(f"{start.rule}\n{start.schedule}\nthreads: {start.threads}")
+            print(f"memory: {start.memory}\nlower layers: {start.lower_layers}")
 
     done = fit(
         model,

@@ -152,7 +152,8 @@ def test_a_second_run_in_a_folder_is_refused_and_the_first_one_goes_on(train, tm
     code, _, (line,) = train(rows(), *SHORT, "--resume", "--lr", 0.5)
     assert code == 2
     assert line.endswith(
-        "run was begun with recipe lr 0.01 (now 0.5); resume with the same options, or name another folder"
+        "run was begun with recipe lr 0.1 (now 0.5); resume with the same options, --lr 0.1 (recipe(lr=0.1)), or name "
+        "another folder"
     )
     before = (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes()
     assert train(rows(), *SHORT, "--resume")[0] == 0

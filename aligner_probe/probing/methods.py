@@ -1,7 +1,6 @@
 """The trained arms of a probe: which adapter each is, and what size of a family.
 
-Learning rates are given for a base of width 128, the micro-world's, and shrink with the width: at LLaMA-2 7B's 4096 the
-grid of the Aligner is .001 to .009, whose end is the published rate, and that of LoRA r=8 is .0001 to .0016.
+The learning rates that are tried are those of `aligner_probe.training.rates`.
 """
 
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from aligner_probe.probing.arms import (
     RANDOM_SUBSPACE,
     REFERENCE_SHUFFLED,
 )
+from aligner_probe.training.rates import at_width, rates_of
 
 #: The first candidate for the reference, and the second, tried only where the first has not learned.
 LORA_8, FULL = "lora-8", "full"
@@ -28,8 +28,6 @@ LORA_8, FULL = "lora-8", "full"
 FULL_SHUFFLED = "full-shuffled"
 #: Methods that are tried only where the first candidate has not learned.
 CONDITIONAL = (FULL, FULL_SHUFFLED)
-#: The width (d_model) that learning rates are given for; narrower bases take the same.
-WIDTH = 128
 #: Methods that work from the start layer on.
 PREFIXED = ("aligner", "llama_adapter", "output_bias")
 
@@ -38,7 +36,7 @@ PREFIXED = ("aligner", "llama_adapter", "output_bias")
 class Method:
     """`adapter` is its class's method name, `options` its keyword arguments but seed and start layer.
 
-    `rates` are the learning rates tried on a base of width `WIDTH`, the middle one stored. `family` is what its
+    `rates` are the learning rates tried on a base of width `rates.WIDTH`, the middle one stored. `family` is what its
     dose-response is drawn with. On `shuffled` answers every prompt has another one's completion.
     """
 
@@ -52,7 +50,7 @@ class Method:
 
     def rates_on(self, d_model: int) -> tuple[float, ...]:
         """The learning rates tried on a base of this width, with two digits."""
-        return tuple(float(f"{rate * min(1.0, WIDTH / d_model):.2g}") for rate in self.rates)
+        return at_width(self.rates, d_model)
 
     def stored_rate_on(self, d_model: int) -> float:
         """What is taken where none is tuned: the middle of those tried."""
@@ -65,19 +63,19 @@ def _aligner(n_tokens: int, name: str = "", label: str = "", **more: Any) -> Met
         name or f"aligner-{n_tokens}",
         label or f"Aligner-{n_tokens}",
         "aligner",
-        (0.03, 0.1, 0.3),
+        rates_of("aligner"),
         {"n_tokens": n_tokens} | more.pop("options", {}),
         **({"family": "Aligner"} | more),
     )
 
 
 def _lora(r: int, name: str = "", label: str = "", **more: Any) -> Method:
-    rates = (0.004, 0.015, 0.05)
-    return Method(name or f"lora-{r}", label or f"LoRA r={r}", "lora", rates, {"r": r}, **({"family": "LoRA"} | more))
+    name, label, rates = name or f"lora-{r}", label or f"LoRA r={r}", rates_of("lora")
+    return Method(name, label, "lora", rates, {"r": r}, **({"family": "LoRA"} | more))
 
 
 def _full(name: str, label: str, **more: Any) -> Method:
-    return Method(name, label, "full", (0.0003, 0.001, 0.003), **more)
+    return Method(name, label, "full", rates_of("full"), **more)
 
 
 METHODS: dict[str, Method] = {
@@ -87,13 +85,13 @@ METHODS: dict[str, Method] = {
         _aligner(10),
         _aligner(100),
         _aligner(1, "gates-only", "Aligner-1, gates only", options={"train": "gates"}, family=None),
-        Method(OUTPUT_BIAS, "free output bias", "output_bias", (0.01, 0.03, 0.1)),
-        Method(RANDOM_SUBSPACE, "random subspace", "output_bias", (0.03, 0.1, 0.3)),
+        Method(OUTPUT_BIAS, "free output bias", "output_bias", rates_of("output_bias")),
+        Method(RANDOM_SUBSPACE, "random subspace", "output_bias", rates_of("output_bias", subspace=1)),
         Method(
-            "llama-adapter-10", "LLaMA-Adapter-10", "llama_adapter", (0.03, 0.1, 0.3), {"n_tokens": 10},
+            "llama-adapter-10", "LLaMA-Adapter-10", "llama_adapter", rates_of("llama_adapter"), {"n_tokens": 10},
             family="LLaMA-Adapter",
         ),
-        Method(PROMPT_TUNING, "PromptTuning-10", "prompt_tuning", (0.015, 0.05, 0.15), {"n_tokens": 10}),
+        Method(PROMPT_TUNING, "PromptTuning-10", "prompt_tuning", rates_of("prompt_tuning"), {"n_tokens": 10}),
         _lora(1),
         _lora(8),
         _full(FULL, "full fine-tune"),

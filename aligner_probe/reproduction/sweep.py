@@ -21,6 +21,7 @@ from aligner_probe.models import fingerprint
 from aligner_probe.reproduction.plan import FREEZING, METHODS, Config, Planned, rate_key
 from aligner_probe.reproduction.run import Bench, new_adapter, recipe_of, whole_intervals
 from aligner_probe.training import fit
+from aligner_probe.training.rates import DPO_SHARE
 
 #: Tried by SFT; DPO's are a hundredth of them (the authors' are a ninetieth). They lie about what was best among
 #: lower ones: on a model this small, more than adapters of large ones are trained with.
@@ -30,7 +31,6 @@ GRIDS = {
     "lora": (4e-3, 1.5e-2, 6e-2),
     "prompt_tuning": (4e-2, 1.5e-1, 5e-1),
 }
-DPO_SHARE = 1 / 100
 
 
 @dataclass(frozen=True)

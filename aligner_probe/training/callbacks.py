@@ -8,6 +8,7 @@ class Print(Callback):
 from dataclasses import dataclass
 from typing import Any
 
+from aligner_probe.threads import Threads
 from aligner_probe.training.memory import MemoryEstimate
 from aligner_probe.training.run import Run
 
@@ -17,7 +18,8 @@ class Start:
     """What is known before the first step; `first_step` is above 1 in a resumed run.
 
     `lower_layers` says whether layers below the adapter are computed once, and why or why not; `rule` how examples
-    were encoded; `provenance` is what a saved adapter will record.
+    were encoded; `provenance` is what a saved adapter will record. `schedule` says the learning rate, the number of
+    steps and when the run is validated; `threads` how many CPU threads the run has, and why.
     """
 
     first_step: int
@@ -26,6 +28,8 @@ class Start:
     lower_layers: str
     rule: str
     provenance: dict[str, Any]
+    schedule: str
+    threads: Threads
 
 
 class Callback:

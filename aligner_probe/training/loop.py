@@ -26,9 +26,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.adapters.side_by_side import SideBySide
 from aligner_probe.errors import AlignerProbeError, one_of
-from aligner_probe.models import embedding_rows
+from aligner_probe.models import embedding_rows, threads_for
 from aligner_probe.tasks.encoding import Encoded, Tokens, pad_id
 from aligner_probe.tasks.task import Task
+from aligner_probe.threads import Threads, as_begun, using
 from aligner_probe.training import below
 from aligner_probe.training.callbacks import Callback, Start
 from aligner_probe.training.lower_layers import BUDGET_BYTES, Cache, LowerLayers, plan
@@ -38,7 +39,7 @@ from aligner_probe.training.objective import DPO, Forward, chunks, objective, sc
 from aligner_probe.training.recipe import Recipe
 from aligner_probe.training.run import Run
 from aligner_probe.training.sequences import Sequences
-from aligner_probe.training.state import RunFolder, lower_layers_kept
+from aligner_probe.training.state import STATE, RunFolder, lower_layers_kept, threads_recorded
 
 #: Whose row of metrics it is, in the folder of runs that share a batch.
 RUN = "run"
@@ -88,6 +89,9 @@ def fit_together(
     the error stands in place of its run.
 
     With `out`, metrics and state of all are kept there; `resume` goes on with what is there, to the same numbers.
+    While it works, torch has the number of threads that fits the base's size, unless the user chose one
+    (`aligner_probe.threads`); a run that goes on has the number that it began with. `show_progress` also prints
+    `Run.advice` at the end.
     `cache`: keep the outcome of the layers below the adapters' first one for all examples, at most `cache_budget` bytes
     of it ("auto": where that is possible and pays), in a temporary file, or for other runs in `cache_folder`.
     Nothing is kept where a hook, dropout or a parametrization may make the lower layers differ between steps; what a
@@ -104,14 +108,23 @@ def fit_together(
             f"save_every {save_every} steps and cache_budget {cache_budget} bytes; expected 1 or more, and 0 or more"
         )
     one_of(cache, ("auto", True, False), "cache")
-    loop = _Loop(model, [Member(model, one) for one in trainings], save_every, show_progress)
     out = None if out is None else Path(out)
+    threads = threads_for(model)
+    if out and resume and (out / STATE).exists():
+        threads = as_begun(threads, threads_recorded(out))
+    loop = _Loop(model, [Member(model, one) for one in trainings], save_every, show_progress, threads)
     begun = lower_layers_kept(out) if out and resume else None
     if begun is not None and cache == "auto":
         cache = begun  # by the disk as it was then
     # A file in `cache_folder` may be there already.
     scratch = None if cache_folder else out or Path(tempfile.gettempdir())
-    loop.plan(cache, cache_budget, cache_folder, scratch, checkpoint_activations)
+    with using(threads):
+        return _carried_out(loop, out, resume, (cache, cache_budget, cache_folder, scratch, checkpoint_activations))
+
+
+def _carried_out(loop: "_Loop", out: Path | None, resume: bool, how: tuple[Any, ...]) -> list[Run | AlignerProbeError]:
+    """Plan the runs, hold their folder, train, and tell the callbacks how each ended."""
+    loop.plan(*how)
     folder = RunFolder(out, loop.identity, resume=resume)
     with folder.locked():
         try:
@@ -129,12 +142,16 @@ def fit_together(
                 continue
             for callback in member.callbacks:
                 callback.ended(run)
+            if loop.show_progress:
+                tqdm.write(f"{member.adapter.method}: {run.advice}")
     return found
 
 
 class _Loop:
-    def __init__(self, model: TransformerBridge, members: list[Member], save_every: int, show_progress: bool):
-        self.model, self.members = model, members
+    def __init__(
+        self, model: TransformerBridge, members: list[Member], save_every: int, show_progress: bool, threads: Threads
+    ):
+        self.model, self.members, self.threads = model, members, threads
         self.save_every, self.show_progress = save_every, show_progress
         self.beside = SideBySide([member.adapter for member in members]) if len(members) != 1 else None
         self.attached = (self.beside or members[0].adapter).attached
@@ -172,7 +189,10 @@ class _Loop:
         self._restore()
         for member in self.members:
             first = member.progress.step + 1
-            start = Start(first, member.n_steps, self.memory, self.lower.reason, member.data[1].rule, member.provenance)
+            start = Start(
+                first, member.n_steps, self.memory, self.lower.reason, member.data[1].rule, member.provenance,
+                member.schedule, self.threads,
+            )  # fmt: skip
             for callback in member.callbacks:
                 callback.started(start)
         self._prepare()
@@ -352,7 +372,8 @@ class _Loop:
             return
         states = [member.state() for member in self.members]
         step = max(member.progress.step for member in self.members)
-        self.folder.save({"step": step} | ({"runs": states} if self.beside else states[0]))
+        saved = {"step": step, "threads": self.threads.n}
+        self.folder.save(saved | ({"runs": states} if self.beside else states[0]))
 
 
 def _tell_failed(member: Member, error: BaseException) -> None:

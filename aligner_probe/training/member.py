@@ -24,6 +24,7 @@ from aligner_probe.training.monitor import LostUpdateMonitor
 from aligner_probe.training.objective import Objective
 from aligner_probe.training.order import Order
 from aligner_probe.training.provenance import provenance, tokens_hash
+from aligner_probe.training.rates import default_rate
 from aligner_probe.training.recipe import FEWEST_TOKENS, Recipe
 from aligner_probe.training.recipe import recipe as named_recipe
 from aligner_probe.training.run import Progress, Run, metrics_frame
@@ -53,10 +54,13 @@ class Member:
         if training.adapter.model is not model:
             raise AlignerProbeError("this adapter was made for another model object; make it, or load it, for this one")
         self.model, self.adapter, self.callbacks = model, training.adapter, training.callbacks
-        self.recipe = recipe = training.recipe or named_recipe("corrected", training.task.kind)
+        self.recipe = training.recipe or named_recipe("corrected", training.task.kind)
         self.data = (training.task, self._encode(training.task))
         held_out = training.validation
         self.validation_data = None if held_out is None else (held_out, self._encode(held_out))
+        self.n_examples = len(self.data[1])
+        #: With the learning rate and the length that it leaves open, now that method and number of examples are known.
+        self.recipe = recipe = self.recipe.settled(self.n_examples, default_rate(self.adapter, training.task.kind))
         if recipe.precision == "bf16-true":
             self.adapter.to(torch.bfloat16)
         elif not isinstance(self.adapter, FullFineTune):  # which has the base's precision
@@ -75,7 +79,6 @@ class Member:
         self.optimizer = torch.optim.AdamW(
             self.trained.values(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
-        self.n_examples = len(self.data[1])
         self.order = Order(recipe, self.n_examples)
         self.n_steps = recipe.total_steps(self.n_examples)
         self.progress = Progress()
@@ -112,6 +115,11 @@ class Member:
             append_eos=recipe.append_eos,
             d_vocab=embedding_rows(self.model),
         )
+
+    @property
+    def schedule(self) -> str:
+        """Learning rate, length and validation in a sentence."""
+        return self.recipe.described(self.n_examples, validated=self.validation_data is not None)
 
     @property
     def passes(self) -> float:

@@ -173,7 +173,7 @@ def estimate_memory(
     }.get(method, 2 * heads if n_tokens > 1 and method != "prompt_tuning" else 0)
     return memory_of(
         base,
-        rows=(recipe.micro_batch_size or recipe.batch_size) * (2 if preference else 1),
+        rows=recipe.rows_at_once * (2 if preference else 1),
         pos=pos + (n_tokens if method == "prompt_tuning" else 0),
         n_parameters=adapter.n_parameters,
         start_layer=adapter.layers.start,

@@ -166,7 +166,7 @@ def objective(encoded: Encoded, recipe: Recipe, forward: Forward, first: int = 0
 
 def scoring_batch(recipe: Recipe) -> int:
     """Examples a batch where nothing is trained."""
-    return min(SCORING_BATCH, SCORING_TIMES * (recipe.micro_batch_size or recipe.batch_size))
+    return min(SCORING_BATCH, SCORING_TIMES * recipe.rows_at_once)
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from aligner_probe.adapters.adapter import Adapter
-from aligner_probe.training.recipe import Recipe
+from aligner_probe.training.recipe import FEWEST_STEPS, Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,41 @@ class Run:
     best_validation_loss: float | None
     stopped_early: bool
     provenance: dict[str, Any]
+
+    def __repr__(self) -> str:
+        rate, method = self.recipe.lr, self.adapter.method
+        return f"Run({method}, learning rate {rate:g}, {self.n_steps} steps of {self.recipe.batch_size}: {self.advice})"
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps that were made."""
+        return int(self.metrics["step"].max())
+
+    @property
+    def still_falling(self) -> bool | None:
+        """Whether the validation loss was lowest after the last step, so that more steps may lower it further.
+
+        None where there was no validation part.
+        """
+        return None if self.best_validation_loss is None else 0 < self.best_step == self.n_steps
+
+    @property
+    def advice(self) -> str:
+        """Whether the run was long enough, by its validation loss, and what to change if it was not."""
+        steps, size = max(2 * self.n_steps, FEWEST_STEPS), self.recipe.batch_size
+        if self.best_validation_loss is None:
+            return "without validation data it is not known whether more steps would help; give fit a validation= task"
+        if self.still_falling:
+            return (
+                f"the validation loss is best at the last step ({self.n_steps}) and still falling: train longer, for "
+                f"instance --steps {steps} --batch-size {size} (recipe(steps={steps}, batch_size={size}))"
+            )
+        if self.best_step == 0:
+            return (
+                "no step made the validation loss better than it was before training, so nothing was learned; lower "
+                f"the learning rate ({self.recipe.lr:g}): --lr, recipe(lr=)"
+            )
+        return f"the validation loss is best at step {self.best_step} of {self.n_steps} and no longer falling"
 
     @property
     def loss(self) -> pd.Series:

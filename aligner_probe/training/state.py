@@ -15,6 +15,7 @@ import torch
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import held, staging_folder, writing_to
+from aligner_probe.training.recipe import options_of
 
 STATE, METRICS, LOCK = "state.pt", "metrics.jsonl", "lock"
 
@@ -65,9 +66,11 @@ class RunFolder:
         state, before = _read(path)
         differ = [said for key in self.identity for said in _differences(key, before.get(key), self.identity[key])]
         if differ:
+            recipes = (before.get("recipe"), self.identity.get("recipe"))
+            again = options_of(*recipes) if all(isinstance(one, dict) for one in recipes) else ""
             raise AlignerProbeError(
-                f"{self.folder} was begun with {', '.join(differ)}; resume with the same options, or name another "
-                "folder"
+                f"{self.folder} was begun with {', '.join(differ)}; resume with the same options"
+                f"{again and ', ' + again}, or name another folder"
             )
         self.loaded = state
         # A line written after the last state belongs to steps that are about to be made again.
@@ -117,6 +120,14 @@ def lower_layers_kept(folder: Path) -> bool | None:
         return None
     identity = _read(folder / STATE, mmap=True)[1]  # without its tensors
     return identity.get("runs", [identity])[0].get("execution", {}).get("lower_layers")
+
+
+def threads_recorded(folder: Path) -> int | None:
+    """The number of CPU threads that the run in a folder was saved with; None where an older version did not record it.
+
+    Raises AlignerProbeError where the state is damaged.
+    """
+    return _read(folder / STATE, mmap=True)[0].get("threads")
 
 
 def _read(path: Path, **how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
