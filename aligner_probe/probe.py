@@ -167,7 +167,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run or not options.resume:
         seconds, memory = seconds_and_memory(probe.plan, probe.bench)
         print(described(probe.plan, seconds, backend.n_at_once(), memory))
-        print(f"threads: {threads_each()} in each process{'' if options.threads else ' (--threads N changes it)'}")
+        print(f"threads of each process: {threads_each()}")
         cut, other = THRESHOLDS.R1_cut, THRESHOLDS.R1_cut + THRESHOLDS.resolution
         items = f"{probe.parts.n_units} independent items"
         print(f"power: {probe.parts.power():.2f} with {items}, R = {other:g} against {cut:g}")

@@ -77,7 +77,7 @@ def _make(options: argparse.Namespace, runs: Sequence, bench, out: Path) -> int:
     print(
         f"{len(left)} of {len(chosen)} runs to make in {out}: about {sum(seconds.values()) / 60 / options.jobs:.0f} "
         f"minutes by {options.jobs} processes, if each has a core (timed steps x their number)\n"
-        f"threads of each process: {threads_each()} (--threads N changes it)"
+        f"threads of each process: {threads_each()}"
     )
     if options.dry_run or not left:
         return 0

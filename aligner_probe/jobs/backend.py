@@ -35,7 +35,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Processes:
-    """`n` worker processes of this machine, each with `pool.threads_each()` threads; one works in this process."""
+    """`n` worker processes of this machine, each with the threads of `pool.threads_each`; one works in this process."""
 
     n: int = 1
 

@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.threads import chosen_threads, exactly, set_threads
+from aligner_probe.threads import Threads, chosen_threads, exactly, set_threads
 
 #: What all jobs share: a dataclass that travels to each worker once, without what it has cached.
 Shared = Any
@@ -22,28 +22,31 @@ PATIENCE = 0.5
 _shared: Shared = None
 
 
-def threads_each() -> int:
+def threads_each() -> Threads:
     """CPU threads of a process that makes jobs: one, whatever the base, or what --threads or `set_threads` says."""
-    return chosen_threads() or 1
+    chosen = chosen_threads()
+    if chosen is not None:
+        return Threads(chosen, "chosen by --threads or ap.set_threads", given=True)
+    return Threads(1, "the default of processes that work side by side; --threads N, ap.set_threads(N)")
 
 
 def each(work: Work, shared: Shared, jobs: Sequence[Any], n_processes: int) -> Iterator[tuple[Any, Any]]:
     """Jobs with what they gave, as they finish; an AlignerProbeError of one stands in place of its result.
 
-    Each process has `threads_each()` threads. With one process, the jobs are made in this one. A break out of the loop
-    stops the workers; nothing of theirs is left half-written but what it resumes from. Raises AlignerProbeError where a
-    worker was killed.
+    Each process has the threads of `threads_each`. With one process, the jobs are made in this one. A break out of the
+    loop stops the workers; nothing of theirs is left half-written but what it resumes from. Raises AlignerProbeError
+    where a worker was killed.
     """
     if n_processes == 1:
         for job in jobs:
-            with exactly(threads_each()):
+            with exactly(threads_each().n):
                 made = tried(work, shared, job)
             yield job, made
         return
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     # Without what was loaded: models do not travel, and each process has its own.
-    pool = ProcessPoolExecutor(min(n_processes, len(jobs)), context, _start, (replace(shared), stop, threads_each()))
+    pool = ProcessPoolExecutor(min(n_processes, len(jobs)), context, _start, (replace(shared), stop, threads_each().n))
     try:
         futures = {pool.submit(_in_worker, work, job): job for job in jobs}
         for future in as_completed(futures):

@@ -35,7 +35,7 @@ def seconds_and_memory(probe: Plan, bench: Bench) -> tuple[dict[str, float], lis
     Steps are taken at their most: early stopping makes a run shorter. An arm's own passes over prompts are counted as
     the base's.
     """
-    with exactly(threads_each()):
+    with exactly(threads_each().n):
         a_question = _seconds_a_question(bench)
         steps: dict[str, float] = {}
         memory: dict[str, str] = {}

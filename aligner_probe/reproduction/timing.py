@@ -31,7 +31,7 @@ def seconds_needed(runs: Sequence[Planned], bench: Bench) -> dict[str, float]:
     """
     kinds: dict[tuple, float] = {}
     found = {}
-    with exactly(threads_each()):
+    with exactly(threads_each().n):
         a_question = _seconds_a_question(bench)
         for run in runs:
             material = bench.materials[run.experiment]

@@ -37,7 +37,7 @@ class Run:
     @property
     def n_steps(self) -> int:
         """Optimiser steps that were made."""
-        return int(self.metrics["step"].max())
+        return self.provenance["result"]["steps"]
 
     @property
     def still_falling(self) -> bool | None:
