@@ -9,13 +9,16 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning, did_you_mean
 
 #: What --threads is where it is not given; `aligner_probe.threads` has the rule and the reason.
 THREADS = "1 on a base below 20 million parameters, else torch's, unless OMP_NUM_THREADS is set"
+#: The exit code after Ctrl-C: 128 and the number of the signal.
+INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -109,15 +112,24 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
     except AlignerProbeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing half-written is left", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted; {str(interrupt) or 'nothing half-written is left'}", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) went away; that is no error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     finally:
         warnings.formatwarning = before
+
+
+@contextmanager
+def going_on(how: Callable[[], str]) -> Iterator[None]:
+    """Where the block is interrupted, `how` says what is kept and how to go on; `run` prints it."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(how()) from error
 
 
 def _formatted(message: Warning | str, category: type[Warning], *place: object, **_: object) -> str:

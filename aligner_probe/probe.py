@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligner_probe.commands import Parser, add_rows, add_threads, positive, rows_options, run, use_threads
+from aligner_probe.commands import Parser, add_rows, add_threads, going_on, positive, rows_options, run, use_threads
 
 if TYPE_CHECKING:
     from aligner_probe.jobs.backend import Backend
@@ -173,7 +173,8 @@ def _run(options: argparse.Namespace) -> int:
         print(f"power: {probe.parts.power():.2f} with {items}, R = {other:g} against {cut:g}")
     if options.dry_run:
         return 0
-    result = carry_out_probe(probe, out, backend=backend, resume=options.resume)
+    with going_on(lambda: f"what is finished in {out} is kept: go on with the same command and --resume"):
+        result = carry_out_probe(probe, out, backend=backend, resume=options.resume)
     write_page([result.report], out / "report.html")
     if options.json is not None:
         write_text(options.json, json.dumps(result.report, indent=1, allow_nan=False) + "\n")
@@ -212,9 +213,10 @@ def _panel(options: argparse.Namespace) -> int:
     found = probe_panel(
         options.model, tasks, out, folder=folder, budget=options.budget, backend=backend, device=options.device
     )
-    for place, (known, result) in enumerate(found, 1):
-        tried.append(Tried(known, result.gathered.evidence, result.verdict, result.report))
-        print(f"{place} of {len(tasks)}, {known.name}, {known.nature}: {result.verdict.outcome}", flush=True)
+    with going_on(lambda: f"what is finished in {out} is kept: the same command goes on (it needs no --resume)"):
+        for place, (known, result) in enumerate(found, 1):
+            tried.append(Tried(known, result.gathered.evidence, result.verdict, result.report))
+            print(f"{place} of {len(tasks)}, {known.name}, {known.nature}: {result.verdict.outcome}", flush=True)
     judged, cuts = as_judged(tried), None
     if options.draw:
         print("judged by the thresholds as they are, in which these tasks had no part")

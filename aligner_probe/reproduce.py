@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aligner_probe.commands import Parser, add_threads, positive, run, use_threads
+from aligner_probe.commands import Parser, add_threads, going_on, positive, run, use_threads
 
 EPILOG = """\
 OUT gets plan.json, items.json (what is asked) and runs/ID/ with result.json and adapter/,
@@ -81,7 +81,8 @@ def _make(options: argparse.Namespace, runs: Sequence, bench, out: Path) -> int:
     )
     if options.dry_run or not left:
         return 0
-    carry_out_all(chosen, bench, out, options.jobs)
+    with going_on(lambda: f"what is finished in {out} is kept: the same command goes on (it needs no --resume)"):
+        carry_out_all(chosen, bench, out, options.jobs)
     print(f"made {out}")
     return 0
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aligner_probe.commands import Parser, add_rows, add_threads, positive, rows_options, run, use_threads
+from aligner_probe.commands import Parser, add_rows, add_threads, going_on, positive, rows_options, run, use_threads
 from aligner_probe.errors import AlignerProbeError
 
 #: Methods, and which of the options below each takes.
@@ -261,20 +261,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{start.rule}\n{start.schedule}\nthreads: {start.threads}")
             print(f"memory: {start.memory}\nlower layers: {start.lower_layers}")
 
-    done = fit(
-        model,
-        adapter,
-        task,
-        validation=validation,
-        recipe=how,
-        out=options.out,
-        resume=options.resume,
-        save_every=options.save_every,
-        cache={"auto": "auto", "on": True, "off": False}[options.cache],
-        cache_budget=BUDGET_BYTES if options.cache_gb is None else options.cache_gb,
-        checkpoint_activations=options.checkpoint_activations,
-        callbacks=[Announce(), *callbacks],
-    )
+    with going_on(lambda: _way_on(options)):
+        done = fit(
+            model,
+            adapter,
+            task,
+            validation=validation,
+            recipe=how,
+            out=options.out,
+            resume=options.resume,
+            save_every=options.save_every,
+            cache={"auto": "auto", "on": True, "off": False}[options.cache],
+            cache_budget=BUDGET_BYTES if options.cache_gb is None else options.cache_gb,
+            checkpoint_activations=options.checkpoint_activations,
+            callbacks=[Announce(), *callbacks],
+        )
     save_adapter(adapter, options.out / "adapter", run=done.provenance | made_by, overwrite=True)
     losses = done.validation_loss
     print(
@@ -284,6 +285,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_lost(done.metrics))
     print(f"saved {options.out / 'adapter'}")
     return 0
+
+
+def _way_on(options: argparse.Namespace) -> str:
+    """What an interrupted training left, and how to go on."""
+    from aligner_probe.training.state import STATE
+
+    if (options.out / STATE).is_file():
+        return f"{options.out} keeps the last saved state: go on with the same command and --resume"
+    return (
+        f"no state was saved yet (the first comes after {options.save_every} steps, --save-every), so there is nothing "
+        "to --resume: the same command begins anew"
+    )
 
 
 def _method_options(options: argparse.Namespace) -> dict[str, Any]:

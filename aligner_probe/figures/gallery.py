@@ -6,10 +6,9 @@ Everything is made in a hidden folder first and renamed into place at the end, s
 import importlib
 import io
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from aligner_probe.figures.catalogue import CATALOGUE, FORMATS, Entry, find
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Drawing, Input, MissingInputs, style
 from aligner_probe.files import new_folder, read_json, sha256, staging_folder, writing_to
+from aligner_probe.jobs.pool import workers
 from aligner_probe.versions import versions
 
 MANIFEST, INDEX = "manifest.json", "index.html"
@@ -108,11 +108,8 @@ def _draw_all(
         return
     # Fresh processes: torch's threads do not survive a fork. UMAP, last in the catalogue, takes longest and goes first.
     # One thread each: processes that all use all cores get in each other's way.
-    with (
-        _environment(OMP_NUM_THREADS="1"),
-        ProcessPoolExecutor(min(jobs, len(entries)), multiprocessing.get_context("spawn")) as pool,
-    ):
-        running = [pool.submit(_draw_one, entry, collection, stage, formats) for entry in reversed(entries)]
+    with _environment(OMP_NUM_THREADS="1"), workers(min(jobs, len(entries))) as submit:
+        running = [submit(_draw_one, entry, collection, stage, formats) for entry in reversed(entries)]
         for future in as_completed(running):
             yield future.result()
             bar.update()

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aligner_probe.commands import Parser, add_threads, run, use_threads
+from aligner_probe.commands import Parser, add_threads, going_on, run, use_threads
 from aligner_probe.errors import AlignerProbeError
 
 WORK = Path("out/microworld")
@@ -55,14 +55,15 @@ def _pretrain(options: argparse.Namespace) -> int:
     from aligner_probe.microworld.pretrain import Pretraining, pretrain
 
     out = options.out or artifacts_folder() / MICROWORLD
-    finished = pretrain(
-        out,
-        Pretraining(seed=options.seed),
-        work=options.work,
-        device=options.device,
-        resume=options.resume,
-        steps=options.steps,
-    )
+    with going_on(lambda: f"{options.work} keeps what was saved: go on with the same command and --resume"):
+        finished = pretrain(
+            out,
+            Pretraining(seed=options.seed),
+            work=options.work,
+            device=options.device,
+            resume=options.resume,
+            steps=options.steps,
+        )
     print(f"saved {out}" if finished else f"stopped at step {options.steps}; go on with --resume")
     return 0
 
