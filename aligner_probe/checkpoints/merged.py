@@ -203,10 +203,17 @@ def compare(hooked: Behaviour, merged: Behaviour, *, architecture: str, dtype: t
     precision = dtype_name(dtype)
     same = (hooked.continuation == merged.continuation).long().cumprod(0).sum()
     if not difference <= TOLERANCE[dtype] * max(1.0, largest):
+        half = dtype in (torch.float16, torch.bfloat16)
+        way_on = (
+            f"In {precision} the rounding of every layer adds up, so try --dtype float32 (dtype=torch.float32); if it "
+            "differs there too, the plain model is not the adapter's base"
+            if half
+            else "Is the plain model the adapter's base?"
+        )
         raise AlignerProbeError(
             f"the merged {architecture} differs from the adapter by {difference:.3g} on logits of up to "
-            f"{largest:.3g}, more than rounding in {precision}; nothing was written. Is the plain model the adapter's "
-            "base?"
+            f"{largest:.3g}, more than the {TOLERANCE[dtype]:g} of them that rounding in {precision} is taken to "
+            f"explain; nothing was written. {way_on}"
         )
     return MergeReport(
         architecture=architecture,
