@@ -139,10 +139,11 @@ class _Trainer:
         """Whether the end of the schedule was reached."""
         done = 0
         if folder.loaded is not None:
-            done = folder.loaded["step"]
-            self.model.load_state_dict(folder.loaded["model"])
-            for optimizer, state in zip(self.optimizers, folder.loaded["optimizers"], strict=True):
-                optimizer.load_state_dict(state)
+            with folder.restoring():
+                done = folder.loaded["step"]
+                self.model.load_state_dict(folder.loaded["model"])
+                for optimizer, state in zip(self.optimizers, folder.loaded["optimizers"], strict=True):
+                    optimizer.load_state_dict(state)
         last = len(self.plan) if steps is None else min(steps, len(self.plan))
         bar = tqdm(total=len(self.plan), initial=done, desc="pretraining")
         with bar:

@@ -358,14 +358,15 @@ class _Loop:
         if self.beside is None:
             return self.folder.metrics
         mine = self.members.index(member)
-        return [{k: v for k, v in row.items() if k != RUN} for row in self.folder.metrics if row[RUN] == mine]
+        return [{k: v for k, v in row.items() if k != RUN} for row in self.folder.metrics if row.get(RUN) == mine]
 
     def _restore(self) -> None:
         """Take up the saved state of all, which are at one step."""
         loaded = self.folder.loaded
-        states = [None] * len(self.members) if loaded is None else loaded["runs"] if self.beside else [loaded]
-        for member, state in zip(self.members, states, strict=True):
-            member.restore(state)
+        with self.folder.restoring():
+            states = [None] * len(self.members) if loaded is None else loaded["runs"] if self.beside else [loaded]
+            for member, state in zip(self.members, states, strict=True):
+                member.restore(state)
 
     def _save(self) -> None:
         if self.folder.folder is None:

@@ -159,10 +159,10 @@ class Member:
             self._go_on_from(json.loads(state.get("began_from", "null")))
             load(self.trained, state["numbers"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.best = state["best"] or None
+            self.best = _shaped_as(self.trained, state["best"]) if state["best"] else None
             self.progress = Progress(**state["progress"])
             self.error = AlignerProbeError(state["error"]) if state.get("error") else None
-            self.adapter.start = state["start"]
+            self.adapter.start = _shaped_as(dict(self.adapter.named_parameters()), state["start"])
             self._monitored = state.get("monitor")
         return self.adapter.start
 
@@ -302,6 +302,11 @@ class Member:
 def copied(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
     """The numbers as they are now."""
     return {name: p.detach().clone() for name, p in parameters.items()}
+
+
+def _shaped_as(parameters: dict[str, Tensor], numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Saved numbers of parameters, by name; an error where one is missing or has another size."""
+    return {name: numbers[name].reshape(parameter.shape) for name, parameter in parameters.items()}
 
 
 def load(parameters: dict[str, Tensor], numbers: dict[str, Tensor]) -> None:

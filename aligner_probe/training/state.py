@@ -1,11 +1,18 @@
 """A run's folder: what is there at every moment, so that a run killed at any of them goes on where it was.
 
-`metrics.jsonl` has a line a step; `state.pt` the numbers, optimiser and progress of the last saved step, replaced as a
-whole; `lock` keeps a second run out, and is let go by the system however the first one ends.
+`metrics.jsonl` has a line a step; `state.pt` the numbers, optimiser, progress and metrics of the last saved step,
+replaced as a whole; `lock` keeps a second run out, and is let go by the system however the first one ends.
+
+A run goes on from `state.pt` alone: `metrics.jsonl` is written anew from it, so one that is lost or damaged does no
+harm. `state.pt` is what `torch.save` writes, and ends in the SHA-256 of all before, as the comment of its zip archive;
+one whose content does not fit it is refused. States that older versions wrote have neither checksum nor metrics: a
+warning says so, and there `metrics.jsonl` must be whole.
 """
 
+import hashlib
 import io
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +25,8 @@ from aligner_probe.files import held, staging_folder, writing_to
 from aligner_probe.training.recipe import options_of
 
 STATE, METRICS, LOCK = "state.pt", "metrics.jsonl", "lock"
+#: Bytes of a SHA-256 in hexadecimal, of the end record of a zip archive, and what such a record begins with.
+DIGEST, END, END_BEGINS = 64, 22, b"PK\x05\x06"
 
 
 class RunFolder:
@@ -43,7 +52,7 @@ class RunFolder:
         """Hold the folder; what an earlier run left is read inside. A new one goes again where nothing is recorded.
 
         Raises AlignerProbeError where another run holds it, where it was begun with other options, or where its state
-        is damaged.
+        is damaged or, written by an older version, without the metrics of all its steps.
         """
         if self.folder is None:
             yield self
@@ -64,6 +73,11 @@ class RunFolder:
             self._write_metrics()
             return
         state, before = _read(path)
+        if _checksum_fits(path) is None:
+            warnings.warn(
+                f"{path} was written by an older version and has no checksum, so damage in it may not be noticed",
+                stacklevel=2,
+            )
         differ = [said for key in self.identity for said in _differences(key, before.get(key), self.identity[key])]
         if differ:
             recipes = (before.get("recipe"), self.identity.get("recipe"))
@@ -73,12 +87,19 @@ class RunFolder:
                 f"{again and ', ' + again}, or name another folder"
             )
         self.loaded = state
-        # A line written after the last state belongs to steps that are about to be made again.
-        lines = (
-            (self.folder / METRICS).read_text(encoding="utf-8").splitlines() if (self.folder / METRICS).exists() else []
-        )
-        self.metrics = [row for row in map(_parsed, lines) if row is not None and row["step"] <= state["step"]]
+        self.metrics = state["metrics"] if "metrics" in state else _metrics_beside(path, state["step"])
         self._write_metrics()
+
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Around what reads `loaded`: an error there means a state that has not what a state has.
+
+        Raises AlignerProbeError in its place. Only states without a checksum can get here.
+        """
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise _damaged(self.folder / STATE, type(error).__name__) from error
 
     def record(self, row: dict[str, Any]) -> None:
         """Add a line to the metrics."""
@@ -93,7 +114,9 @@ class RunFolder:
             return
         # Into memory first: on a full disk torch's own writer fails with an error that does not say so.
         content = io.BytesIO()
-        torch.save(state | {"identity": json.dumps(self.identity)}, content)
+        more = {"identity": json.dumps(self.identity), "metrics": json.dumps(self.metrics)}
+        torch.save(state | more, content)
+        _add_checksum(content)
         with writing_to(self.folder), staging_folder(self.folder) as stage:
             (stage / STATE).write_bytes(content.getbuffer())
             (stage / STATE).replace(self.folder / STATE)
@@ -131,16 +154,71 @@ def threads_recorded(folder: Path) -> int | None:
 
 
 def _read(path: Path, **how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A saved state and its identity."""
+    """A saved state, its metrics as rows, and its identity. Raises AlignerProbeError where it is damaged."""
+    if _checksum_fits(path) is False:
+        raise _damaged(path, "its checksum is not that of its content")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, **how)
         int(state["step"])
+        if "metrics" in state:
+            state["metrics"] = [dict(row) for row in json.loads(state["metrics"])]
         return state, dict(json.loads(state["identity"]))
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, ... on damaged files
+        raise _damaged(path, type(error).__name__) from error
+
+
+def _damaged(path: Path, why: str) -> AlignerProbeError:
+    return AlignerProbeError(
+        f"{path} is damaged, or no saved state of a run ({why}); put a copy of it back, or remove it to begin anew, or "
+        "name another folder"
+    )
+
+
+def _add_checksum(content: io.BytesIO) -> None:
+    """Give a zip archive its own SHA-256 as its comment, which those who read such archives pass over."""
+    content.seek(-2, io.SEEK_END)  # the comment's length, which was 0
+    content.write(DIGEST.to_bytes(2, "little"))
+    content.write(hashlib.sha256(content.getbuffer()).hexdigest().encode())
+
+
+def _checksum_fits(path: Path) -> bool | None:
+    """Whether the checksum at the end of a file fits what is before it; None where there is none."""
+    with path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        if size < END + DIGEST:
+            return None
+        file.seek(size - END - DIGEST)
+        end, said = file.read(END), file.read(DIGEST)
+        if not end.startswith(END_BEGINS) or end[-2:] != DIGEST.to_bytes(2, "little"):
+            return None
+        file.seek(0)
+        found, left = hashlib.sha256(), size - DIGEST
+        while left:
+            part = file.read(min(left, 2**20))
+            found.update(part)
+            left -= len(part)
+    return found.hexdigest().encode() == said
+
+
+def _metrics_beside(path: Path, step: int) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl up to a step, for a state that has none.
+
+    Raises AlignerProbeError where there is a step without a row, since the run would tell less than it found.
+    """
+    try:
+        lines = (path.parent / METRICS).read_bytes().splitlines()
+    except OSError:
+        lines = []
+    # A line written after the last state belongs to steps that are about to be made again.
+    rows = [row for row in map(_parsed, lines) if row is not None and row["step"] <= step]
+    missing = sorted(set(range(1, step + 1)) - {row["step"] for row in rows})
+    if missing:
         raise AlignerProbeError(
-            f"{path} is damaged, or no saved state of a run ({type(error).__name__}); put a copy of it back, or remove "
-            "it to begin anew, or name another folder"
-        ) from error
+            f"{path.parent / METRICS} has no readable line for {len(missing)} of {step} steps, the first {missing[0]}, "
+            f"and {STATE}, which an older version wrote, has no metrics; put a copy of the file back, or name another "
+            "folder to begin anew"
+        )
+    return rows
 
 
 def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
@@ -154,10 +232,10 @@ def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
         yield f"{name} {before!r} (now {now!r})"
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
-    """A metrics line; None for one that a kill cut short."""
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A metrics line; None for one that a kill cut short, or that is no such line."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and "step" in row else None
+    return row if isinstance(row, dict) and type(row.get("step")) is int else None
