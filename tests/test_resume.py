@@ -13,6 +13,8 @@ from learning import model, quick, task
 
 from aligner_probe.adapters import Aligner
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.jobs.folder import RESULT, RUNS
+from aligner_probe.probing.cells import read_result
 from aligner_probe.training import Callback, Training, fit, fit_together
 from aligner_probe.training.state import METRICS, STATE, lower_layers_kept
 
@@ -180,6 +182,15 @@ def test_runs_that_share_a_batch_get_their_metrics_back(tmp_path):
     for again, first in zip(both(tmp_path / "run", resume=True), whole, strict=True):
         assert told(again) == told(first)
         assert len(again.loss) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff{}", b"{", b"[1]", b"3", b"null", b"[" * 100_000])
+def test_a_damaged_result_of_a_probe_names_the_way_on(tmp_path, content):
+    folder = tmp_path / RUNS / "cell"
+    folder.mkdir(parents=True)
+    (folder / RESULT).write_bytes(content)
+    with pytest.raises(AlignerProbeError, match="is damaged .* remove its folder and go on: --resume makes it again"):
+        read_result(tmp_path, "cell")
 
 
 def test_a_state_is_still_what_torch_load_reads(begun, copy):
