@@ -1,6 +1,8 @@
 """Fixtures. The package is imported inside them, so that jaxtyping's hook comes first."""
 
 import os
+import random
+import sys
 from pathlib import Path
 
 # Several test processes with a thread a core each would wait for one another; read when numerical libraries load.
@@ -11,6 +13,46 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("ALIGNER_PROBE_DATA", ROOT.parent / "shared"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--shuffle",
+        type=int,
+        metavar="SEED",
+        help="run the test files, and the tests in each file, in a random order that is drawn by SEED",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --shuffle: a file's tests stay together, so that its fixtures are made once."""
+    seed = config.getoption("--shuffle")
+    if seed is None:
+        return
+    draw = random.Random(seed)
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    names = list(files)
+    draw.shuffle(names)
+    for tests in files.values():
+        draw.shuffle(tests)
+    items[:] = [item for name in names for item in files[name]]
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    seed = config.getoption("--shuffle")
+    return None if seed is None else f"shuffled: --shuffle {seed}"
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """A test draws the same numbers whichever tests ran before it."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

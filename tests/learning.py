@@ -1,11 +1,18 @@
 """What training tests share: a tokenizer of letters, a small base with it, tasks and a quick recipe."""
 
+import math
 import random
 
+import pytest
+import torch
 from tiny import bridge
 
 from aligner_probe.tasks import Example, Preference, Task
 from aligner_probe.training import recipe
+from aligner_probe.training.member import Member
+
+#: A learning rate that means nothing by itself: `plant_divergence` lets the runs that have it diverge.
+DIVERGES = 0.0123
 
 
 class Letters:
@@ -37,3 +44,21 @@ def task(n=24, kind="sft"):
 
 def quick(**changes):
     return recipe(**({"lr": 0.02, "batch_size": 8, "epochs": 2.0} | changes))
+
+
+def plant_divergence(monkeypatch: pytest.MonkeyPatch, at: int = 1) -> None:
+    """From step `at` on, the trained parameters of the runs at the learning rate DIVERGES are NaN.
+
+    No learning rate does that on every processor: whether an enormous one ends in NaN depends on the order of sums.
+    """
+    step = Member.step
+
+    def planted(self: Member, loss: float, tokens_per_second: float) -> dict:
+        row = step(self, loss, tokens_per_second)
+        if self.recipe.lr == DIVERGES and self.progress.step >= at:
+            with torch.no_grad():
+                for parameter in self.trained.values():
+                    parameter.fill_(math.nan)
+        return row
+
+    monkeypatch.setattr(Member, "step", planted)

@@ -35,7 +35,7 @@ def test_against_its_definition(batch, pos, heads, tokens, d_head, seed, query_t
     inputs = made(batch, pos, heads, tokens, d_head, seed)
     inputs[1].requires_grad_(query_trains)
     wanted = [x for x in inputs if x.requires_grad]
-    weights = torch.randn_like(inputs[0])
+    weights = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(seed), dtype=inputs[0].dtype)
     found, expected = (f(*inputs) for f in (add_prefix_attention, defined))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     with torch.no_grad():

@@ -1,11 +1,11 @@
 """Runs of a probe that share their batches: by sizes alone, the same numbers twice and killed, nothing made again."""
 
 import json
-from dataclasses import replace
 
 import micro
 import pytest
 import test_probe_run as whole_probe
+from learning import DIVERGES, plant_divergence
 
 from aligner_probe.evaluation import ExactMatch
 from aligner_probe.jobs.backend import Processes
@@ -152,18 +152,19 @@ def test_twice_or_killed_the_same_bytes_and_nothing_made_again(tmp_path, monkeyp
 
 
 def test_a_run_that_diverges_fails_alone(tmp_path, monkeypatch):
-
     how = cells.recipe_for
 
     def too_fast(bench, cell, lr):
-        return replace(how(bench, cell, 1e37 if cell.order_seed == 1 else lr), clip=None)
+        return how(bench, cell, DIVERGES if cell.order_seed == 1 else lr)
 
     monkeypatch.setattr(cells, "recipe_for", too_fast)
+    plant_divergence(monkeypatch)
     probe = probe_of(arms=("lora-8",))
     [job] = jobs(probe.plan.runs_of("lora-8"), tmp_path)
     cells.carry_out(probe.bench, job, out=tmp_path)
     good, bad = (cells.read_result(tmp_path, f"lora-8_start{a}_order{b}") for a, b in ((1, 0), (0, 1)))
     assert "failed" not in good
-    assert "the loss is" in bad["failed"]
+    assert good["steps"] == probe.plan.budget.reference_steps
+    assert "the loss is nan at step 2" in bad["failed"]
     assert not (tmp_path / RUNS / "lora-8_start0_order1" / cells.ADAPTER).exists()
     assert not jobs(probe.plan.runs_of("lora-8"), tmp_path)  # said once, it is not tried again

@@ -6,6 +6,7 @@ import micro
 import numpy as np
 import pytest
 import test_probe_run as whole_probe
+from learning import DIVERGES, plant_divergence
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import MultipleChoice
@@ -141,13 +142,14 @@ def test_a_run_that_diverged_is_left_out_and_named(tmp_path, monkeypatch):
     how = cells.recipe_for
 
     def too_fast(bench, cell, lr, steps=None):
-        return replace(how(bench, cell, 1e37 if cell.arm in failing else lr, steps), clip=None)
+        return how(bench, cell, DIVERGES if cell.arm in failing else lr, steps)
 
     monkeypatch.setattr(cells, "recipe_for", too_fast)
+    plant_divergence(monkeypatch)
     failing = {REFERENCE_SHUFFLED}
     result = carry_out_probe(tiny(), tmp_path / "one", show_progress=False)
     assert list(result.report["failed"]) == [f"{REFERENCE_SHUFFLED}_start0_order1"]
-    assert "the loss is" in next(iter(result.report["failed"].values()))
+    assert "the loss is nan at step 2" in next(iter(result.report["failed"].values()))
     assert f"Not run: {REFERENCE_SHUFFLED}" in result.verdict.reason
     assert result.verdict.outcome == "undetermined"
     write_page([result.report], tmp_path / "page.html")

@@ -18,6 +18,7 @@ from aligner_probe.jobs.pool import each
 from aligner_probe.microworld import requests, styles
 from aligner_probe.microworld.vocabulary import UNKNOWN, pieces, vocabulary
 from aligner_probe.microworld.world import World
+from aligner_probe.models import load_model
 from aligner_probe.reproduction import runner
 from aligner_probe.reproduction.items import KINDS, scores
 from aligner_probe.reproduction.plan import EXPERIMENTS, METHODS, Config, learning_rates, plan, plan_json
@@ -78,11 +79,14 @@ def test_plan_is_the_same_to_the_byte_and_another_for_another_configuration():
 
 
 def test_sixty_tokens_are_the_size_of_llama_adapter_on_the_micro_world():
-    d_model, n_layers, n_heads = 128, 8, 8
-    adapted = n_layers - 2
-    assert METHODS["aligner-60"].n_tokens == 10 * adapted
-    sizes = {"aligner-60": 60 * d_model, "llama-adapter-10": adapted * 10 * d_model}
-    assert len({size + adapted * n_heads for size in sizes.values()}) == 1
+    model, runs = load_model("microworld"), plan(Config(), micro.RATES)
+    [train] = [stage.train for stage in micro.bench().materials["math"].stages]
+    sizes = {}
+    for run in runs:
+        if run.method in ("aligner-60", "llama-adapter-10") and (run.arm, run.seed) == ("main", 0):
+            sizes[run.method] = new_adapter(run, model, train).n_parameters
+    assert len(sizes) == 2
+    assert len(set(sizes.values())) == 1
 
 
 def test_learning_rates_are_there_for_all_that_is_planned():
