@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
+from aligner_probe.arguments import accepts, refuse
 from aligner_probe.artifacts import MICROWORLD, microworld_folder
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.hooks import family_of
@@ -42,6 +43,13 @@ TOKENIZERS = ("tokenizer*", "merges.txt", "spiece.model", "sentencepiece.bpe.mod
 FUSED = (".qkv", ".gate_up_proj")
 
 
+def _given(value: Any, where: str) -> str | Path | nn.Module:
+    if isinstance(value, str | Path | nn.Module):
+        return value
+    raise refuse(value, where, '"microworld", a Hugging Face hub id, a folder, or a model that is loaded already')
+
+
+@accepts(name_or_path=_given)
 def load_model(
     name_or_path: str | Path | nn.Module,
     *,

@@ -1,8 +1,11 @@
 """How many numbers each method trains, and how many adapters fit on one GPU: Table 1 of arXiv 2312.05503."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
+
+from aligner_probe.arguments import accepts, refuse
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,14 @@ def adapters_per_gpu_as_published(n_tokens: int) -> int:
     return int(10e9 // (2 * n_tokens * 4000))
 
 
+def _base_shape(value: Any, where: str) -> BaseShape:
+    if isinstance(value, BaseShape):
+        return value
+    raise refuse(
+        value, where, "a base's sizes: aligner_probe.sizes.BaseShape(name, d_model, n_layers, n_heads, n_parameters)"
+    )
+
+
 @dataclass(frozen=True)
 class ParameterTable:
     """Table 1 for one base model and GPU size."""
@@ -60,6 +71,7 @@ class ParameterTable:
         return pd.DataFrame(self.rows)
 
 
+@accepts(base=_base_shape)
 def parameter_table(base: BaseShape = LLAMA2_7B, gpu_bytes: float = 24e9) -> ParameterTable:
     """Trained numbers of the paper's methods, their size against LoRA's, and adapters per GPU."""
     counts = {

@@ -182,11 +182,11 @@ def test_what_does_not_fit_is_refused_before_any_compute():
     with pytest.raises(AlignerProbeError, match="no tokenizer"):
         generate(model, ["a"])
     model.tokenizer = word_tokenizer()
-    for wrong in ({"stop": "\n"}, {"stop": [""]}):
-        with pytest.raises(AlignerProbeError, match="lists of texts"):
-            generate(model, ["red"], **wrong)
-    with pytest.raises(AlignerProbeError, match="lists of texts"):
-        generate(model, "red")
+    for wrong in ("", [""], ["a", ""]):
+        with pytest.raises(AlignerProbeError, match="a stop string is empty"):
+            generate(model, ["red"], stop=wrong)
+    with pytest.raises(AlignerProbeError, match="expected a list of texts"):
+        generate(model, [["red"]])
 
 
 def test_a_prompt_that_just_fits():

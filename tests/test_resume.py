@@ -189,7 +189,7 @@ def test_a_damaged_result_of_a_probe_names_the_way_on(tmp_path, content):
     folder = tmp_path / RUNS / "cell"
     folder.mkdir(parents=True)
     (folder / RESULT).write_bytes(content)
-    with pytest.raises(AlignerProbeError, match="is damaged .* remove its folder and go on: --resume makes it again"):
+    with pytest.raises(AlignerProbeError, match=r"is damaged .* remove its folder and go on: --resume makes it again"):
         read_result(tmp_path, "cell")
 
 

@@ -8,9 +8,11 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter, AdapterConfig, HookFunction
+from aligner_probe.arguments import a_model, accepts
 from aligner_probe.models import base_parameters
 
 
+@accepts(model=a_model)
 class FullFineTune(Adapter):
     """FullFineTune(model): trains a copy of the whole base. It does not stack.
 

@@ -8,6 +8,7 @@ which is where their projections end.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter, HookFunction, LayeredConfig, require
+from aligner_probe.arguments import a_model, accepts
 
 TARGETS = ("q", "k", "v", "o")
 
@@ -37,6 +39,13 @@ class LoRAConfig(LayeredConfig):
         require(len(set(self.targets)) == len(self.targets), f"targets {self.targets} name one twice")
 
 
+def _targets(value: Any, where: str) -> tuple[str, ...]:
+    """Names of projections: a list, or one text ("q,v"); Hugging Face's name "q_proj" is "q"."""
+    given = value.split(",") if isinstance(value, str) else list(value)
+    return tuple(str(name).strip().removesuffix("_proj") for name in given)
+
+
+@accepts(model=a_model, targets=_targets)
 class LoRA(Adapter):
     """LoRA(model, r=8, alpha=16, targets=("q", "v"), seed=0); `start_layer` 0 adapts all layers.
 

@@ -16,6 +16,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter, HookFunction, LayeredConfig, default_start_layer, require
+from aligner_probe.arguments import a_model, accepts
 
 #: U is held in memory: a quarter of a billion numbers is a gigabyte.
 MAX_SUBSPACE_NUMBERS = 2**28
@@ -34,6 +35,7 @@ class OutputBiasConfig(LayeredConfig):
         require(self.scale > 0, f"scale {self.scale}; expected more than 0")
 
 
+@accepts(model=a_model)
 class OutputBias(Adapter):
     """OutputBias(model, subspace=None, scale=1.0, start_layer=2, seed=0).
 

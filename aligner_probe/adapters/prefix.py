@@ -11,7 +11,7 @@ Aligner-1 adds one vector a head, whatever the input: no query is read then, and
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 import torch
@@ -22,6 +22,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter, HookFunction, LayeredConfig, default_start_layer, require
 from aligner_probe.adapters.prefix_attention import add_prefix_attention
+from aligner_probe.arguments import a_model, accepts
 from aligner_probe.hooks import project, score_scale
 
 Trained = Literal["all", "gates", "tokens"]
@@ -53,6 +54,11 @@ class PrefixConfig(LayeredConfig):
             self.train != "tokens" or self.initial_gate != 0,
             "train='tokens' with gates at zero trains nothing; set initial_gate, for instance 0.1",
         )
+
+
+def prefix_options() -> list[str]:
+    """The names of all options of Aligner and LLaMA-Adapter."""
+    return [*(field.name for field in fields(PrefixConfig)), "dtype"]
 
 
 class PrefixAdapter(Adapter):
@@ -144,6 +150,7 @@ def _is_same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
+@accepts(rest=lambda: prefix_options(), model=a_model)
 class Aligner(PrefixAdapter):
     """One prefix for all layers, a gate a head (arXiv 2312.05503).
 
@@ -169,6 +176,7 @@ class Aligner(PrefixAdapter):
         super().__init__(model, PrefixConfig(n_tokens=n_tokens, start_layer=start, seed=seed, **options), dtype)
 
 
+@accepts(rest=lambda: prefix_options(), model=a_model)
 class LLaMAAdapter(PrefixAdapter):
     """A prefix of its own for each layer, a gate a head (arXiv 2303.16199).
 

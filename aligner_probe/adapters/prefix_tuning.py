@@ -17,6 +17,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter, HookFunction, LayeredConfig, require
+from aligner_probe.arguments import a_model, accepts
 from aligner_probe.hooks import score_scale
 
 
@@ -33,6 +34,7 @@ class PrefixTuningConfig(LayeredConfig):
         require(self.spread >= 0, f"spread {self.spread}; expected 0 or more")
 
 
+@accepts(model=a_model)
 class PrefixTuning(Adapter):
     """PrefixTuning(model, n_tokens=10, start_layer=0, seed=0, spread=0.02).
 

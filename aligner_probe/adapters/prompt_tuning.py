@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter, AdapterConfig, HookFunction, require
+from aligner_probe.arguments import a_model, accepts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class PromptTuningConfig(AdapterConfig):
         require(self.n_tokens >= 1, f"n_tokens {self.n_tokens}; expected 1 or more")
 
 
+@accepts(model=a_model)
 class PromptTuning(Adapter):
     """PromptTuning(model, n_tokens=10, seed=0).
 

@@ -17,6 +17,8 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
+from aligner_probe.arguments import accepts
+from aligner_probe.checkpoints.given import one_checkpoint
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
 from aligner_probe.errors import AlignerProbeError
 
@@ -106,6 +108,7 @@ class CentreTest:
         return pd.DataFrame(rows).assign(one=self.label_one, many=self.label_many)
 
 
+@accepts(pair=("one", "many"), one=one_checkpoint, many=one_checkpoint)
 def centre_test(one: PrefixCheckpoint, many: PrefixCheckpoint, *, seed: int = 0) -> CentreTest:
     """Test whether the token of `one` is the centre of the tokens of `many`.
 

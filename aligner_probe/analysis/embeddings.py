@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from aligner_probe.arguments import accepts
+from aligner_probe.checkpoints.given import many_checkpoints
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
 from aligner_probe.errors import AlignerProbeError, one_of
 
@@ -68,6 +70,7 @@ class TokenMap:
         return self.members.assign(x=self.coordinates[:, 0], y=self.coordinates[:, 1])
 
 
+@accepts(checkpoints=many_checkpoints)
 def embed_tokens(
     checkpoints: Sequence[PrefixCheckpoint],
     *,

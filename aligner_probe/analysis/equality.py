@@ -9,6 +9,7 @@ language model. Equality by magnitude shows what it is: see `aligner_probe.analy
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,8 @@ from jaxtyping import Bool, Float, UInt
 from torch import Tensor
 
 from aligner_probe.analysis.precision import chance_equality, coarsest_grid, expected_equal, ulp_distance
+from aligner_probe.arguments import ArgumentError, accepts
+from aligner_probe.checkpoints.given import one_checkpoint
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint, dtype_name
 from aligner_probe.errors import AlignerProbeError
 
@@ -118,8 +121,34 @@ class Equality:
         )
 
 
-def compare_numbers(a: PrefixCheckpoint, b: PrefixCheckpoint, *, common_prefix: bool = False) -> Equality:
-    """Compare two checkpoints number by number.
+@dataclass(frozen=True, eq=False)
+class Side:
+    """What is compared of one side: a prefix, and gates where there are any."""
+
+    label: str
+    source: str
+    prefix: Float[Tensor, "prefix_layers n_tokens d_model"]
+    gates: Float[Tensor, "n_layers n_gates"] | None = None
+
+
+def _side(value: Any, where: str) -> Side:
+    """A side of a checkpoint, or of its numbers alone: (prefix_layers, n_tokens, d_model), or less dimensions."""
+    if isinstance(value, np.ndarray | Tensor):
+        found = torch.as_tensor(value).detach().cpu()
+        if not (found.is_floating_point() and 1 <= found.ndim <= 3 and found.numel()):
+            raise ArgumentError(
+                f"{where} was given numbers of shape {tuple(found.shape)} in {dtype_name(found.dtype)}; expected "
+                "floating-point numbers of shape (prefix_layers, n_tokens, d_model), (n_tokens, d_model) or (d_model,)"
+            )
+        name = where.partition("(")[2].rstrip("=)")
+        return Side(name, name, found.reshape(*(1,) * (3 - found.ndim), *found.shape))
+    found = one_checkpoint(value, where)
+    return Side(found.label, found.source, found.prefix, found.gates)
+
+
+@accepts(pair=("a", "b"), a=_side, b=_side)
+def compare_numbers(a: Side, b: Side, *, common_prefix: bool = False) -> Equality:
+    """Compare two checkpoints number by number; of tensors or arrays, such as `a.prefix` and `b.prefix`, these alone.
 
     With `common_prefix`, checkpoints of different size are compared over the first numbers that both have in storage
     order: a control for a random start drawn from one stream. Raises AlignerProbeError where the shapes differ without
@@ -137,15 +166,17 @@ def compare_numbers(a: PrefixCheckpoint, b: PrefixCheckpoint, *, common_prefix: 
     # Of two grids the coarser one decides what can be told apart.
     grid = min((coarsest_grid(first), coarsest_grid(second)), key=lambda grid: grid.fraction_bits)
     prefix = compare_part(first, second)
-    gates = compare_part(a.gates.reshape(-1), b.gates.reshape(-1)) if a.gates.shape == b.gates.shape else None
-    width = min(a.d_model, b.d_model) if a.d_model == b.d_model else n
+    gates = None
+    if a.gates is not None and b.gates is not None and a.gates.shape == b.gates.shape:
+        gates = compare_part(a.gates.reshape(-1), b.gates.reshape(-1))
+    width = a.prefix.shape[2] if a.prefix.shape[2] == b.prefix.shape[2] else n
     edges = magnitude_edges(prefix.magnitudes)
     rows = prefix.equal[: n - n % width].reshape(-1, width)
     return Equality(
         label_a=a.label,
         label_b=b.label,
-        dtype_a=dtype_name(a.dtype),
-        dtype_b=dtype_name(b.dtype),
+        dtype_a=dtype_name(a.prefix.dtype),
+        dtype_b=dtype_name(b.prefix.dtype),
         grid=grid.name,
         prefix=prefix,
         gates=gates,
@@ -197,10 +228,10 @@ def _count(part: PartEquality, low: float, high: float) -> tuple[int, int]:
     return int(inside.sum()), int(part.equal[inside].sum())
 
 
-def _shape(checkpoint: PrefixCheckpoint) -> str:
-    layers = checkpoint.prefix.shape[0]
+def _shape(side: Side) -> str:
+    layers, n_tokens, d_model = side.prefix.shape
     each = f" in each of {layers} layers" if layers > 1 else ""
-    return f"{checkpoint.n_tokens} tokens of d_model {checkpoint.d_model}{each} ({dtype_name(checkpoint.dtype)})"
+    return f"{n_tokens} tokens of d_model {d_model}{each} ({dtype_name(side.prefix.dtype)})"
 
 
 def never_moved(checkpoint: PrefixCheckpoint) -> Bool[Tensor, "prefix_layers n_tokens d_model"] | None:

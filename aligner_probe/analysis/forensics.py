@@ -20,8 +20,9 @@ from jaxtyping import Float
 
 from aligner_probe.analysis.equality import Equality, compare_numbers, never_moved
 from aligner_probe.analysis.verdict import Signs, Verdict, judge, read_signs
+from aligner_probe.arguments import accepts
+from aligner_probe.checkpoints.given import one_checkpoint
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
-from aligner_probe.checkpoints.reading import load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -108,16 +109,14 @@ class PairForensics:
         }
 
 
+@accepts(pair=("a", "b"), a=one_checkpoint, b=one_checkpoint)
 def compare_checkpoints(
     a: PrefixCheckpoint | str | Path, b: PrefixCheckpoint | str | Path, *, common_prefix: bool = False
 ) -> PairForensics:
-    """Compare two checkpoints, loaded or by path, and say why their equal numbers are equal.
+    """Compare two checkpoints (loaded, by path, or prefix adapters) and say why their equal numbers are equal.
 
     Raises AlignerProbeError where their prefixes differ in shape, unless `common_prefix`.
     """
-    a, b = (
-        checkpoint if isinstance(checkpoint, PrefixCheckpoint) else load_checkpoint(checkpoint) for checkpoint in (a, b)
-    )
     equality = compare_numbers(a, b, common_prefix=common_prefix)
     signs = read_signs(a, b, equality)
     verdict, explanation = judge(equality, signs)

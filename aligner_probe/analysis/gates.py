@@ -19,6 +19,8 @@ from jaxtyping import Float
 from scipy import stats
 
 from aligner_probe.analysis.precision import coarsest_grid
+from aligner_probe.arguments import accepts
+from aligner_probe.checkpoints.given import one_checkpoint
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
 
 RESAMPLES = 2000
@@ -116,9 +118,11 @@ class GateStatistics:
         return frame
 
 
+@accepts(checkpoint=one_checkpoint, each="checkpoint")
 def gate_statistics(checkpoint: PrefixCheckpoint, *, seed: int = 0, resamples: int = RESAMPLES) -> GateStatistics:
     """Gate statistics of one checkpoint, with 95 % bootstrap intervals over heads (BCa for means and spreads).
 
+    A path or a prefix adapter does as well; of a list of checkpoints a list of statistics is returned.
     Where a layer has a single gate there is no spread: it and its intervals are NaN.
     """
     gates = checkpoint.effective_gates.numpy()

@@ -21,8 +21,10 @@ from aligner_probe.adapters import (
     PrefixTuning,
     PromptTuning,
 )
+from aligner_probe.arguments import a_model, accepts, keywords_of
 from aligner_probe.checkpoints import lora, native, peft_lora, peft_prompts
 from aligner_probe.checkpoints.containers import read_tensors
+from aligner_probe.checkpoints.given import one_adapter
 from aligner_probe.checkpoints.peft_base import check_named_base
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import PUBLISHED, load_checkpoint
@@ -33,6 +35,7 @@ from aligner_probe.models import architecture_of, fingerprint
 METHODS = {c.method: c for c in (Aligner, LLaMAAdapter, LoRA, OutputBias, PrefixTuning, PromptTuning, FullFineTune)}
 
 
+@accepts(adapter=one_adapter)
 def save_adapter(
     adapter: Adapter, folder: str | Path, *, run: dict[str, Any] | None = None, overwrite: bool = False
 ) -> Path:
@@ -62,6 +65,7 @@ def save_adapter(
     )
 
 
+@accepts(rest=lambda: keywords_of(load_checkpoint), model=a_model)
 def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = False, **reading: Any) -> Adapter:
     """An adapter from a folder of `save_adapter`, a PEFT folder of LoRA, prefix tuning, prompt tuning or P-tuning, or
     any format that `load_checkpoint` reads.

@@ -19,8 +19,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.adapters import Adapter, LoRA, OutputBias
 from aligner_probe.adapters.constant import check_constant, constant_shifts
 from aligner_probe.adapters.prefix import PrefixAdapter
+from aligner_probe.arguments import accepts, keywords_of
 from aligner_probe.checkpoints import lit_llama, lora, merged, native, peft, peft_lora, steering
 from aligner_probe.checkpoints.adapters import config_of, load_adapter, save_adapter
+from aligner_probe.checkpoints.given import from_adapter, one_adapter
 from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import load_checkpoint
 from aligner_probe.errors import AlignerProbeError, did_you_mean
@@ -48,6 +50,11 @@ class Export:
     merge: merged.MergeReport | None = None
 
 
+def _source(value: Any, where: str) -> str | Path | Adapter:
+    return value if isinstance(value, str | Path) else one_adapter(value, where)
+
+
+@accepts(rest=lambda: keywords_of(load_checkpoint), source=_source)
 def export_adapter(
     source: str | Path | Adapter,
     to: str,
@@ -105,17 +112,7 @@ def _checkpoint(source: str | Path | Adapter, reading: dict[str, Any]) -> Prefix
     if not isinstance(source, Adapter):
         return load_checkpoint(source, **reading)
     assert isinstance(source, PrefixAdapter)
-    return PrefixCheckpoint(
-        method=source.method,
-        prefix=source.prefix.detach().cpu(),
-        gates=source.gates.detach().cpu(),
-        start_layer=source.config.start_layer,
-        gate_function=source.config.gate_function,
-        format="in memory",
-        source="in memory",
-        sha256="",
-        metadata={"base_model": source.model.cfg.model_name},
-    )
+    return from_adapter(source)
 
 
 def _notes(checkpoint: PrefixCheckpoint, to: str) -> tuple[str, ...]:

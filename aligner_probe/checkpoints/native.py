@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from aligner_probe import files
+from aligner_probe.arguments import accepts, refuse
 from aligner_probe.checkpoints import naming
 from aligner_probe.checkpoints.containers import StateDict
 from aligner_probe.checkpoints.parts import MAX_LAYER, PrefixParts, UnfitTensors
@@ -30,6 +31,15 @@ FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 2**20
 
 
+def _checkpoint(value: Any, where: str) -> PrefixCheckpoint:
+    if isinstance(value, PrefixCheckpoint):
+        return value
+    raise refuse(
+        value, where, "a checkpoint that ap.load_checkpoint read; ap.save_adapter(adapter, folder) saves an adapter"
+    )
+
+
+@accepts(checkpoint=_checkpoint)
 def save_checkpoint(checkpoint: PrefixCheckpoint, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write the three files; the folder appears whole or not at all.
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aligner_probe.arguments import accepts
 from aligner_probe.checkpoints import native, peft
 from aligner_probe.checkpoints.containers import StateDict, read_tensors
 from aligner_probe.checkpoints.parts import MAX_LAYER
@@ -111,6 +112,7 @@ def weights_of(folder: Path) -> Path:
     return weights
 
 
+@accepts()
 def load_lora(folder: str | Path) -> LoRACheckpoint:
     """A PEFT LoRA folder, of any base.
 

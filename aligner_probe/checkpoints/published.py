@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from aligner_probe.arguments import accepts
 from aligner_probe.checkpoints import naming
 from aligner_probe.data import VARIABLE, data_folder
 from aligner_probe.errors import AlignerProbeError, did_you_mean
@@ -47,6 +48,7 @@ class PublishedFile:
 
 
 @cache
+@accepts()
 def list_published() -> tuple[PublishedFile, ...]:
     """Every file the authors published, in the order of their paths."""
     text = resources.files(__package__).joinpath("published.tsv").read_text(encoding="utf-8")
@@ -71,6 +73,7 @@ def _published_file(row: dict[str, str]) -> PublishedFile:
     )
 
 
+@accepts()
 def download_published(
     names: Iterable[str] | None = None, *, folder: Path | None = None, source: str = SOURCE
 ) -> list[Path]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from aligner_probe.arguments import accepts, is_several, refuse
 from aligner_probe.checkpoints import lit_llama, llama_adapter, naming, native, peft, published
 from aligner_probe.checkpoints.containers import looks_like_weights, read_tensors
 from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, check
@@ -26,6 +27,14 @@ class Skipped:
     reason: str
 
 
+def _path(value: Any, where: str) -> str | Path:
+    if isinstance(value, str | Path):
+        return value
+    hint = "one path: [ap.load_checkpoint(path) for path in paths], or ap.scan_checkpoints(FOLDER)"
+    raise refuse(value, where, hint if is_several(value) else 'a path, or "published:NAME"')
+
+
+@accepts(path=_path)
 def load_checkpoint(
     path: str | Path, *, gate: GateFunction | str | None = None, adapter_length: int | None = None
 ) -> PrefixCheckpoint:
@@ -108,6 +117,7 @@ def _import(
     )
 
 
+@accepts(folder=_path)
 def scan_checkpoints(
     folder: str | Path, *, gate: GateFunction | str | None = None, adapter_length: int | None = None
 ) -> tuple[list[PrefixCheckpoint], list[Skipped]]:

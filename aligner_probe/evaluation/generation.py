@@ -8,7 +8,7 @@ rows that are finished leave the batch. Where each row has an adapter of its own
 goes along with its row.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,11 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from aligner_probe.adapters.adapter import attached_positions, attached_to, selected_rows
+from aligner_probe.arguments import a_model, accepts, texts
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import embedding_rows, threads_for
 from aligner_probe.tasks.encoding import check_ids, decoded, prompt_ids
-from aligner_probe.tasks.task import fault_of_text, shown
+from aligner_probe.tasks.task import fault_of_text
 from aligner_probe.threads import using
 from aligner_probe.tokenizers import own_tokenizer
 
@@ -30,6 +31,7 @@ from aligner_probe.tokenizers import own_tokenizer
 Ending = Callable[[list[int]], bool]
 
 
+@accepts(model=a_model, prompts=texts, stop=texts)
 def generate(
     model: TransformerBridge,
     prompts: Sequence[str] | Any,
@@ -41,6 +43,7 @@ def generate(
 ) -> list[str]:
     """The greedy completion of each prompt, under whatever adapters are attached.
 
+    One prompt that is given as a text is a list of one, and so is one stop string; of a task, the prompts are taken.
     A completion ends before the base's end token, before the first of the `stop` strings, or after `max_new_tokens`.
     Prompts are tokenised as in training (`tasks.encoding`), which is how `AutoTokenizer` does it. Raises
     AlignerProbeError, before any compute, where the base has no tokenizer, a prompt is no text or has a token that the
@@ -52,7 +55,6 @@ def generate(
             "this base has no tokenizer, so prompts cannot be turned into tokens; load it with one, or give token ids "
             "to generate_ids"
         )
-    prompts, stop = _listed(prompts, "prompts"), _listed(stop, "stop")
     for index, text in enumerate(stop):
         if fault := fault_of_text(text) or ("" if text else "is empty"):
             raise AlignerProbeError(
@@ -72,14 +74,6 @@ def generate(
         show_progress=show_progress,
     )
     return [ending.text(new) for new in found]
-
-
-def _listed(texts: Any, name: str) -> list[Any]:
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        raise AlignerProbeError(
-            f"{name} is {shown(texts)}; prompts and stop are lists of texts: put one text into a list of its own"
-        )
-    return list(texts)
 
 
 def generate_ids(

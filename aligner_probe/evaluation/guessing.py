@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from aligner_probe.arguments import accepts
 from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.evaluation.content import NUMBER, is_number
 from aligner_probe.evaluation.likelihood import MeanLogLikelihood, MultipleChoice
@@ -18,6 +19,7 @@ from aligner_probe.evaluation.scorers import (
     TextScorer,
     UserFunction,
 )
+from aligner_probe.tasks.given import one_task
 from aligner_probe.tasks.task import Example, Task
 
 Scorer = TextScorer | MeanLogLikelihood | MultipleChoice
@@ -37,6 +39,7 @@ class Guess:
     reason: str
 
 
+@accepts(task=one_task)
 def guess_scorer(task: Task) -> Guess:
     """The scorer that fits the completions of a task. Raises AlignerProbeError for preferences, which have none."""
     examples = sft_examples(task)

@@ -4,17 +4,20 @@ from collections.abc import Sequence
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from aligner_probe.arguments import a_model, accepts
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.generation import generate
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named, sft_examples
 from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.evaluation.scores import Scores
+from aligner_probe.tasks.given import one_task
 from aligner_probe.tasks.task import Task
 
 #: New tokens over those of the longest reference, so that a wrong form can be told from a cut one.
 SPARE_TOKENS = 8
 
 
+@accepts(model=a_model, task=one_task)
 def score_task(
     model: TransformerBridge,
     task: Task,

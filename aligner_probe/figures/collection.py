@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from aligner_probe.arguments import accepts
+from aligner_probe.checkpoints.given import many_checkpoints
 from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint
 from aligner_probe.figures.drawing import MissingInputs
 from aligner_probe.figures.experiments import Experiments
@@ -45,6 +47,7 @@ class Group:
         return f"{checkpoint.method_label} ({', '.join(extra)})" if extra else checkpoint.method_label
 
 
+@accepts(checkpoints=many_checkpoints)
 class Collection:
     """All checkpoints at hand, and the micro-world's runs where they are. Groups come in the paper's order, then by
     name."""

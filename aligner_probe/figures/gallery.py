@@ -17,7 +17,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from aligner_probe.arguments import accepts, refuse
 from aligner_probe.checkpoints import PrefixCheckpoint, Skipped
+from aligner_probe.checkpoints.given import many_checkpoints
 from aligner_probe.errors import AlignerProbeError, CheckpointError, one_of
 from aligner_probe.figures.catalogue import CATALOGUE, FORMATS, Entry, find
 from aligner_probe.figures.collection import Collection
@@ -41,8 +43,21 @@ class Gallery:
     skipped: tuple[Skipped, ...]
 
 
+def _collection(value: Any, where: str) -> Collection:
+    return value if isinstance(value, Collection) else Collection(many_checkpoints(value, where))
+
+
+def _name(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    raise refuse(value, where, 'the name of a figure: draw("fig07", [checkpoint, ...])')
+
+
+@accepts(name=_name, collection=_collection)
 def draw(name: str, collection: Collection) -> Drawing:
-    """One figure of the catalogue, for a notebook: `draw("fig07", Collection(checkpoints)).figure`.
+    """One figure of the catalogue, for a notebook: `draw("fig07", [checkpoint, ...]).figure`.
+
+    Checkpoints are given as one, as a list, or as a `Collection`; paths and prefix adapters are checkpoints, too.
 
     Raises AlignerProbeError for an unknown name or missing inputs.
     """

@@ -11,6 +11,7 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from aligner_probe.arguments import a_model, accepts, keywords_of
 from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named
 from aligner_probe.evaluation.likelihood import MultipleChoice
@@ -21,6 +22,7 @@ from aligner_probe.probing.bench import Bench, first
 from aligner_probe.probing.checks import check_scorer, check_tokens, lost_of_task
 from aligner_probe.probing.endings import Ending, ending_for, line_end, without
 from aligner_probe.probing.gathering import Gathered, gather
+from aligner_probe.probing.inputs import load_parts
 from aligner_probe.probing.measures import Kind
 from aligner_probe.probing.off_domain import off_domain_of
 from aligner_probe.probing.plan import BUDGETS, Budget, Plan
@@ -30,6 +32,7 @@ from aligner_probe.probing.splitting import Parts, split_task
 from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
 from aligner_probe.probing.verdict import Verdict, judge
 from aligner_probe.quantised import precision
+from aligner_probe.tasks.given import one_task
 from aligner_probe.tasks.task import Task
 
 
@@ -64,6 +67,7 @@ class ProbeResult:
         return f"ProbeResult({self.verdict.outcome!r}: {self.verdict.reason})"
 
 
+@accepts(task=one_task, test=one_task, validation=one_task, off_domain=one_task)
 def new_probe(
     base: str | TransformerBridge,
     task: Task,
@@ -187,9 +191,18 @@ def check_folder(out: Path, resume: bool) -> None:
         raise AlignerProbeError(f"{out} holds a probe already; go on with it: --resume, or name another folder: --out")
 
 
+def _base(value: Any, where: str) -> Any:
+    return str(value) if isinstance(value, str | Path) else a_model(value, where)
+
+
+def _task(value: Any, where: str) -> Any:
+    return value if isinstance(value, str | Path) else one_task(value, where)
+
+
+@accepts(rest=lambda: keywords_of(new_probe), model=_base, task=_task)
 def probe_task(
     model: str | TransformerBridge,
-    task: Task,
+    task: Task | str | Path,
     *,
     out: str | Path | None = None,
     resume: bool = False,
@@ -200,9 +213,15 @@ def probe_task(
 ) -> ProbeResult:
     """Is this task form, latent, or new to this model?
 
-    `options` are those of `new_probe`: test, validation, kind, scorer, budget, off_domain, own_prompt, ending. Without
-    `out` the runs go into a temporary folder and only the result is kept. Raises AlignerProbeError as those do.
+    A task that is named ("panel:NAME", or a path) is read with its test and validation examples, where it has any, and
+    its kind. `options` are those of `new_probe`: test, validation, kind, scorer, budget, off_domain, own_prompt,
+    ending.
+    Without `out` the runs go into a temporary folder and only the result is kept. Raises AlignerProbeError as those do.
     """
+    if not isinstance(task, Task):
+        given = load_parts(task)
+        task, own = given.train, {"test": given.test, "validation": given.validation, "kind": given.kind}
+        options = own | options
     probe = with_off_domain(new_probe(model, task, **options))
     how = {"n_processes": n_processes, "backend": backend, "show_progress": show_progress}
     if out is not None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from aligner_probe.arguments import accepts, refuse
 from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.tasks import formats
 from aligner_probe.tasks.fields import BadExamples, Others, Refused
 from aligner_probe.tasks.filetypes import HEAD_BYTES, refuse_other_folders, refuse_other_types
 from aligner_probe.tasks.formats import BadRow, Options, Preferred, Unusable
+from aligner_probe.tasks.given import EXPECTED, IN_MEMORY, as_jsonl, rows_of
 from aligner_probe.tasks.panel import panel_task
 from aligner_probe.tasks.repeats import Repeated, Unclear, without_repeats
 from aligner_probe.tasks.task import Dropped, Example, Preference, Task, as_read
@@ -25,8 +27,9 @@ NAMED = "panel:"
 Flawed = Literal["refuse", "drop"]
 
 
+@accepts()
 def load_task(
-    path: str | Path,
+    path: Any,
     *,
     prompt_template: str | None = None,
     completion_field: str | None = None,
@@ -37,7 +40,9 @@ def load_task(
     ignore_fields: Sequence[str] = (),
     repeated_prompt: Repeated | str = "auto",
 ) -> Task:
-    """Read a JSONL file, the train.jsonl of a folder or "panel:NAME"; the first row's fields tell the format.
+    """Read a task; the fields of the first row tell the format.
+
+    `path` names a JSONL file, a folder with a train.jsonl, or "panel:NAME".
 
     Recognised are TRL (prompt + completion; prompt + chosen + rejected), Alpaca, GSM8K and other rows of question +
     answer, MetaMathQA, HH-RLHF and Beaver (PKU-SafeRLHF), each in its usual prompt template unless `prompt_template`
@@ -52,6 +57,9 @@ def load_task(
     `repeated_prompt` says what happens to answers that begin with their whole prompt: it is taken off ("strip"), left
     in ("keep"), or taken off where the file shows that it is meant so ("auto", see `repeats.py`).
 
+    Rows in memory (a list of dicts with these fields, a data frame, a data set of Hugging Face's) are read by the same
+    rules, and examples that were made already become a task; a task is returned as it is.
+
     `flawed` says what happens to rows of the right form that teach nothing (an empty completion, equal answers, a pair
     without a common prompt): "refuse" the file, or "drop" and count them in `Task.dropped`. For Beaver,
     `only_safe_chosen` leaves out pairs whose chosen answer is not safe, counted likewise, and `prefer` says which
@@ -62,11 +70,19 @@ def load_task(
     one_of(flawed, get_args(Flawed), "flawed")
     one_of(prefer, (None, *get_args(Preferred)), "prefer")
     one_of(repeated_prompt, get_args(Repeated), "repeated_prompt")
-    file = _find(_named(path))
+    if isinstance(path, Task):
+        return path
+    rows = rows_of(path)
+    if rows and all(isinstance(row, Example | Preference) for row in rows):
+        kind = "sft" if isinstance(rows[0], Example) else "preference"
+        return Task(name=name or IN_MEMORY, kind=kind, examples=tuple(rows))
+    if rows is None and not isinstance(path, str | Path):
+        raise refuse(path, "load_task(path=)", EXPECTED)
+    file = _find(_named(path)) if rows is None else Path(IN_MEMORY)
     options = Options(prompt_template, completion_field, only_safe_chosen, prefer)
     if prompt_template is not None:
         fields_of(prompt_template)
-    content = _read(file)
+    content = _read(file) if rows is None else as_jsonl(rows)
     read = _Read()
     for line, row in _rows(file, content):
         read.ignored |= {name: None for name in row if name in ignore_fields}
@@ -110,8 +126,8 @@ def load_task(
         examples=tuple(read.examples),
         template=prompt_template if prompt_template is not None else chosen.template,
         format=known_as,
-        source=str(file),
-        sha256=hashlib.sha256(content).hexdigest(),
+        source=str(file) if rows is None else "",
+        sha256=hashlib.sha256(content).hexdigest() if rows is None else "",
         dropped=tuple(read.dropped),
         ignored_fields=tuple({**read.others.names, **read.ignored}),
         notes=tuple(notes),

@@ -25,9 +25,12 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.adapters.side_by_side import SideBySide
+from aligner_probe.arguments import a_model, accepts, keywords_of
+from aligner_probe.checkpoints.given import one_adapter
 from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.models import embedding_rows, threads_for
 from aligner_probe.tasks.encoding import Encoded, Tokens, pad_id
+from aligner_probe.tasks.given import one_task
 from aligner_probe.tasks.task import Task
 from aligner_probe.threads import Threads, as_begun, using
 from aligner_probe.training import below
@@ -45,6 +48,7 @@ from aligner_probe.training.state import STATE, RunFolder, lower_layers_kept, th
 RUN = "run"
 
 
+@accepts(rest=lambda: keywords_of(fit_together), model=a_model, adapter=one_adapter, task=one_task, validation=one_task)
 def fit(
     model: TransformerBridge,
     adapter: Adapter,
@@ -69,6 +73,7 @@ def fit(
     return found
 
 
+@accepts(model=a_model)
 def fit_together(
     model: TransformerBridge,
     trainings: Sequence[Training],

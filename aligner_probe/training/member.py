@@ -12,9 +12,12 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.adapters.full import FullFineTune
+from aligner_probe.arguments import accepts
+from aligner_probe.checkpoints.given import one_adapter
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import embedding_rows
 from aligner_probe.tasks.encoding import Encoded, encode
+from aligner_probe.tasks.given import one_task
 from aligner_probe.tasks.task import Task
 from aligner_probe.tokenizers import own_tokenizer
 from aligner_probe.training.callbacks import Callback
@@ -33,6 +36,7 @@ from aligner_probe.training.run import Progress, Run, metrics_frame
 MAX_MONITORED = 50_000_000
 
 
+@accepts(adapter=one_adapter, task=one_task, validation=one_task)
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Training:
     """What one run trains: the arguments of `fit` that are its own."""

@@ -20,10 +20,12 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter
+from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter, prefix_options
+from aligner_probe.arguments import a_model, accepts
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import device_of, embedding_rows, threads_for
 from aligner_probe.tasks.encoding import encode, pad_id
+from aligner_probe.tasks.given import one_task
 from aligner_probe.tasks.task import Task
 from aligner_probe.threads import using
 from aligner_probe.tokenizers import own_tokenizer
@@ -45,6 +47,7 @@ class OpenGate:
     n_positions: int
 
 
+@accepts(rest=lambda: prefix_options(), model=a_model, task=one_task)
 def open_gate(
     model: TransformerBridge,
     task: Task,

@@ -17,6 +17,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
+from aligner_probe.arguments import ArgumentError, accepts
 from aligner_probe.errors import AlignerProbeError, did_you_mean, one_of
 
 Precision = Literal["float32", "bf16-true"]
@@ -274,6 +275,13 @@ LORA_AS_PUBLISHED = _PUBLISHED | {
 }
 
 
+def _recipe_name(value: Any, where: str) -> str:
+    if isinstance(value, str) and value in RECIPES:
+        return value
+    raise ArgumentError(f"no recipe is named {value!r}; {did_you_mean(value, RECIPES)}there are {', '.join(RECIPES)}")
+
+
+@accepts(rest=lambda: Recipe.__dataclass_fields__, name=_recipe_name)
 def recipe(
     name: RecipeName | str = "corrected",
     kind: Literal["sft", "preference"] | str = "sft",
@@ -289,17 +297,7 @@ def recipe(
     (`Recipe.settled`). It stops early on validation, where `fit` is given any; a length in `steps` is made to its end,
     unless `patience` is given, too.
     """
-    if name not in RECIPES:
-        raise AlignerProbeError(
-            f"no recipe is named {name!r}; {did_you_mean(name, RECIPES)}there are {', '.join(RECIPES)}"
-        )
     one_of(kind, RECIPES[name], "kind of task")
-    unknown = set(changes) - set(Recipe.__dataclass_fields__)
-    if unknown:
-        first, fields = sorted(unknown)[0], Recipe.__dataclass_fields__
-        raise AlignerProbeError(
-            f"a recipe has no option {first!r}; {did_you_mean(first, fields)}there are {', '.join(fields)}"
-        )
     options = dict(RECIPES[name][kind])
     if (name, kind, method) == ("as-published", "sft", "lora"):
         options = dict(LORA_AS_PUBLISHED)
