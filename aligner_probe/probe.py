@@ -124,7 +124,6 @@ def _run(options: argparse.Namespace) -> int:
         with_batches,
         with_off_domain,
     )
-    from aligner_probe.probing.thresholds import THRESHOLDS
     from aligner_probe.probing.timing import seconds_and_memory
     from aligner_probe.tasks.loading import load_task
     from aligner_probe.tasks.templates import unescape
@@ -168,9 +167,7 @@ def _run(options: argparse.Namespace) -> int:
         seconds, memory = seconds_and_memory(probe.plan, probe.bench)
         print(described(probe.plan, seconds, backend.n_at_once(), memory))
         print(f"threads of each process: {threads_each()}")
-        cut, other = THRESHOLDS.R1_cut, THRESHOLDS.R1_cut + THRESHOLDS.resolution
-        items = f"{probe.parts.n_units} independent items"
-        print(f"power: {probe.parts.power():.2f} with {items}, R = {other:g} against {cut:g}")
+        print(f"test: {probe.size_of_test().said}")
     if options.dry_run:
         return 0
     with going_on(lambda: f"what is finished in {out} is kept: go on with the same command and --resume"):

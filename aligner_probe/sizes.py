@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from aligner_probe.arguments import accepts, refuse
+from aligner_probe.html import Shown
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,19 @@ def _base_shape(value: Any, where: str) -> BaseShape:
     )
 
 
-@dataclass(frozen=True)
-class ParameterTable:
+@dataclass(frozen=True, repr=False)
+class ParameterTable(Shown):
     """Table 1 for one base model and GPU size."""
 
     base: BaseShape
     gpu_bytes: float
     rows: tuple[dict[str, object], ...]
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "base": self.base.name,
+            "parameters": {row["method"]: row["n_parameters"] for row in self.rows},
+        }
 
     def to_frame(self) -> pd.DataFrame:
         """One row a method."""

@@ -20,6 +20,7 @@ from aligner_probe.probing.plan import BUDGETS, PROMPTS, plan
 from aligner_probe.probing.probe import carry_out_probe, new_probe
 from aligner_probe.probing.report import comparison, read_report
 from aligner_probe.probing.splitting import split_task
+from aligner_probe.tasks.loading import load_task
 from aligner_probe.tasks.task import Example, Task
 
 WORDS = ("cat", "dog", "otter", "gold", "blue", "potato")
@@ -246,6 +247,9 @@ def test_command_dry_run_writes_nothing(tmp_path, capsys):
     assert "budget quick: 9 cells" in said
     assert "memory: Aligner-1: base" in said
     assert said.count("cannot decide:") >= 4
+    size = new_probe(str(micro.base()), load_task(file), budget="quick").size_of_test()
+    assert f"test: {size.said}\n" in said
+    assert f"write about {size.rows} rows" in said
     assert not out.exists()
 
 

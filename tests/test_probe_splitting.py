@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import items_needed
+from aligner_probe.probing.power import planned_size
 from aligner_probe.probing.splitting import split_task
+from aligner_probe.probing.thresholds import THRESHOLDS
 from aligner_probe.tasks.task import Example, Preference, Task
 
 
@@ -102,15 +104,45 @@ def test_preferences_are_refused():
         split_task(Task("made", "preference", (Preference("a", "b", "c"),)))
 
 
+def given_test(n, wordings=1):
+    test = task(*((f"test {w} {g}?", f"test {g}") for g in range(n) for w in range(wordings)))
+    return planned_size(split_task(facts(8, 1), test=test), 0.0)
+
+
 def test_power_is_of_groups_and_meets_what_is_needed():
-    needed = items_needed(0.5, 0.75)
+    needed = given_test(9).needed
+    low, high = (share * THRESHOLDS.learned for share in (THRESHOLDS.R1_cut, THRESHOLDS.R1_cut + THRESHOLDS.resolution))
+    assert needed == items_needed(low, high)
+    enough, short, three = given_test(needed), given_test(needed - 1), given_test(needed, wordings=3)
+    assert enough.enough
+    assert not short.enough
+    assert enough.power == three.power >= 0.8
+    assert (enough.rows, three.rows) == (needed, 3 * needed)
+    assert f"write about {needed} rows of test ({needed} test items)" in short.said
+    assert "write" not in enough.said
 
-    def power(n, wordings=1):
-        test = task(*((f"test {w} {g}?", f"test {g}") for g in range(n) for w in range(wordings)))
-        return split_task(facts(8, 1), test=test).power()
 
-    assert power(needed) >= 0.8 > power(needed // 2)
-    assert power(needed, wordings=3) == power(needed)
+@pytest.mark.parametrize("wordings", [1, 3])
+def test_a_task_of_as_many_rows_as_it_says_has_as_many_items(wordings):
+    """The rows to write are of the whole task, of which a part becomes the test."""
+    few = planned_size(split_task(facts(20, wordings)), 0.0)
+    assert not few.enough
+    enough = planned_size(split_task(facts(round(1.1 * few.rows / wordings), wordings)), 0.0)
+    assert enough.enough
+    assert enough.n <= 1.3 * enough.needed
+
+
+def test_what_a_constant_answer_scores_makes_the_test_larger():
+    parts = split_task(facts(60, 1))
+    sizes = [planned_size(parts, floor).needed for floor in (0.0, 0.25, 0.5, 0.9)]
+    assert sizes == sorted(set(sizes))
+    assert planned_size(parts, 1.0).needed is None
+    assert "no test set is large enough" in planned_size(parts, 1.0).said
+    likelihood = planned_size(parts, None)
+    assert (likelihood.needed, likelihood.power) == (THRESHOLDS.fewest_items, None)
+    facts_only = planned_size(split_task(facts(30, 4), "memory"), 0.0)
+    assert facts_only.enough
+    assert "all the facts" in facts_only.said
 
 
 def test_one_wording_to_train_and_a_test_of_others_make_a_memory_task():

@@ -11,6 +11,7 @@ from aligner_probe.evaluation import BalancedAccuracy
 from aligner_probe.evaluation.intervals import Interval, items_needed
 from aligner_probe.probing.evidence import Evidence, ReferenceTraining
 from aligner_probe.probing.measures import Table, capacity, floors_of, knowledge_kept, measure
+from aligner_probe.probing.power import size_of_test
 from aligner_probe.probing.thresholds import Thresholds
 from aligner_probe.probing.verdict import judge
 from aligner_probe.tasks.task import Example
@@ -346,6 +347,20 @@ def test_thresholds_are_wired():
         Thresholds(F_cut=1.5)
     with pytest.raises(AlignerProbeError, match="fewest_items 1; expected 2 or more"):
         Thresholds(fewest_items=1)
+
+
+def test_the_verdict_and_the_plan_count_alike():
+    """Of one floor and one reference both say the same, rows to write among it."""
+    n, floor, reference = 12, 0.25, 1.0
+    shares = changed(NEW, base=floor, constant=floor, reference_shuffled=0.0, reference=reference)
+    strict = measured(shares, n=n)
+    evidence = Evidence("general", strict, strict, trainings=LEARNED, prompting=WORKS, rows_an_item=3.0)
+    planned = size_of_test(
+        n, kind="general", floor=floor, reference=reference, rows_an_item=3.0, own_file=False, thresholds=HALF
+    )
+    reason = judge(evidence, HALF).reason
+    assert f"The test set is too small: {planned.said}." in reason
+    assert f"write about {3 * planned.needed} rows ({planned.needed} test items)" in reason
 
 
 def test_every_reason_is_a_sentence():

@@ -22,6 +22,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.hooks import AttentionShape, Family, family_of
+from aligner_probe.html import Shown
 from aligner_probe.models import architecture_of, check_raw, n_base_parameters
 from aligner_probe.sizes import adapters_per_gpu_as_published
 from aligner_probe.tokenizers import own_tokenizer
@@ -70,7 +71,7 @@ def default_start_layer(model: TransformerBridge) -> int:
     return DEFAULT_START_LAYER
 
 
-class Adapter(nn.Module, ABC):
+class Adapter(Shown, nn.Module, ABC):
     """A method's numbers on one base model; subclasses say which hooks do what with them."""
 
     method: ClassVar[str]
@@ -207,9 +208,10 @@ class Adapter(nn.Module, ABC):
         counted.of_adapter = True  # which tells it from a user's hook
         return counted
 
-    def extra_repr(self) -> str:
-        options = ", ".join(f"{key}={value!r}" for key, value in self.config.to_dict().items())
-        return f"{options}, n_parameters={self.n_parameters}"
+    def shown(self) -> dict[str, Any]:
+        trained = {"n_parameters": self.n_parameters, "layers": f"{self.layers.start} to {self.layers.stop - 1}"}
+        base = {"base": self.model.cfg.model_name, "attached": self.is_attached}
+        return self.config.to_dict() | trained | base
 
 
 def attached_to(model: TransformerBridge) -> tuple[Adapter, ...]:

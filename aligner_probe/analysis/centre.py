@@ -11,6 +11,7 @@ Here the distance from the one to the others' centroid is set against what a cen
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,14 +22,15 @@ from aligner_probe.arguments import accepts
 from aligner_probe.checkpoints.given import one_checkpoint
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.html import Shown
 
 RANDOM_VECTORS = 1000
 #: Chance that some token is called a twin where all are independent.
 P_TWIN = 1e-6
 
 
-@dataclass(frozen=True)
-class CentreTest:
+@dataclass(frozen=True, repr=False)
+class CentreTest(Shown):
     """Euclidean distances to centroids, in units of the tokens' numbers.
 
     `distance` is from the one to the centroid of all N, as the paper pictures it; `matched` is its mean distance to
@@ -51,6 +53,14 @@ class CentreTest:
     distance_without_twin: float
     leave_one_out_without_twin: Float[np.ndarray, " m"]
     seed: int
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "one": self.label_one,
+            "many": self.label_many,
+            "distance to the centroid": self.distance,
+            "finding": self.explanation,
+        }
 
     @property
     def has_twin(self) -> bool:

@@ -20,6 +20,7 @@ from aligner_probe.arguments import accepts
 from aligner_probe.checkpoints.given import many_checkpoints
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
 from aligner_probe.errors import AlignerProbeError, one_of
+from aligner_probe.html import Shown
 
 #: Under this many points a map's neighbourhoods say next to nothing.
 FEW_POINTS = 30
@@ -29,8 +30,8 @@ TRUST_NEIGHBOURS = 5
 Method = Literal["tsne", "umap"]
 
 
-@dataclass(frozen=True)
-class TokenMap:
+@dataclass(frozen=True, repr=False)
+class TokenMap(Shown):
     """Tokens of several checkpoints on a plane.
 
     `members` has one row a token: checkpoint, method, data set, base model, layer (-1: shared), position.
@@ -48,6 +49,13 @@ class TokenMap:
     cosine_distance: Float[np.ndarray, "n n"]
     euclidean_distance: Float[np.ndarray, "n n"]
     caveats: tuple[str, ...]
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "map": self.summary,
+            "caveats": self.caveats,
+        }
 
     @property
     def n(self) -> int:

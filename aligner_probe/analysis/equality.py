@@ -22,6 +22,7 @@ from aligner_probe.arguments import ArgumentError, accepts
 from aligner_probe.checkpoints.given import one_checkpoint
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint, dtype_name
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.html import Shown
 
 #: Numbers smaller than this share the lowest magnitude band; few of N(0, 1) are.
 LOWEST_EDGE = 2.0**-6
@@ -46,8 +47,8 @@ class MagnitudeBand:
         return self.n_equal / self.n if self.n else float("nan")
 
 
-@dataclass(frozen=True)
-class PartEquality:
+@dataclass(frozen=True, repr=False)
+class PartEquality(Shown):
     """Prefix or gates of two checkpoints, number by number, in storage order.
 
     `correlation` is Pearson's, None where a side is constant. `expected_by_chance` counts the equal pairs a random
@@ -64,13 +65,21 @@ class PartEquality:
     magnitudes: Float[np.ndarray, " n"]
     ulps: UInt[np.ndarray, " n"] | None
 
+    def shown(self) -> dict[str, Any]:
+        return {
+            "equal numbers": f"{self.n_equal:,} of {self.n:,}",
+            "expected by chance": self.expected_by_chance,
+            "correlation": self.correlation,
+            "mean absolute difference": self.mean_abs_difference,
+        }
+
     @property
     def share_equal(self) -> float:
         return self.n_equal / self.n
 
 
-@dataclass(frozen=True)
-class Equality:
+@dataclass(frozen=True, repr=False)
+class Equality(Shown):
     """What two checkpoints share; `gates` is None where their gates have different shapes."""
 
     label_a: str
@@ -85,6 +94,17 @@ class Equality:
     numbers_per_token: int
     chance_share: float
     common_prefix: bool
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "a": self.label_a,
+            "b": self.label_b,
+            "precision": f"{self.dtype_a}, {self.dtype_b}",
+            "equal in the prefix": f"{self.n_equal:,} of {self.prefix.n:,}",
+            "expected by chance": self.prefix.expected_by_chance,
+            "equal in the gates": self.gates and f"{self.gates.n_equal:,} of {self.gates.n:,}",
+            "correlation": self.prefix.correlation,
+        }
 
     @property
     def n_equal(self) -> int:

@@ -23,6 +23,7 @@ from aligner_probe.analysis.verdict import Signs, Verdict, judge, read_signs
 from aligner_probe.arguments import accepts
 from aligner_probe.checkpoints.given import one_checkpoint
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.html import Shown
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Movement:
     from_start: bool
 
 
-@dataclass(frozen=True)
-class PairForensics:
+@dataclass(frozen=True, repr=False)
+class PairForensics(Shown):
     """What two checkpoints share, why, and what that rests on.
 
     `never_moved` holds, for a and b, the share of prefix numbers still as they started, None where the
@@ -54,6 +55,15 @@ class PairForensics:
     movement: tuple[Movement, Movement]
     verdict: Verdict
     explanation: str
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "a": self.a,
+            "b": self.b,
+            "verdict": self.verdict,
+            "equal numbers": f"{self.equality.n_equal:,} of {self.equality.prefix.n:,}",
+            "explanation": self.explanation,
+        }
 
     def to_frame(self) -> pd.DataFrame:
         """One row a magnitude band, with the verdict."""

@@ -12,6 +12,7 @@ more tokens the symmetry does not hold and there is only the stored scale.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from aligner_probe.analysis.precision import coarsest_grid
 from aligner_probe.arguments import accepts
 from aligner_probe.checkpoints.given import one_checkpoint
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.html import Shown
 
 RESAMPLES = 2000
 #: Fisher's z has no end at rho = 1; beyond this, percentiles serve.
@@ -44,8 +46,8 @@ class RankCorrelation:
         return f"{self.rho:+.3f} [{self.low:+.3f}, {self.high:+.3f}], n = {self.n_layers} layers"
 
 
-@dataclass(frozen=True)
-class GateStatistics:
+@dataclass(frozen=True, repr=False)
+class GateStatistics(Shown):
     """Gates after their function (raw: `gauge` not applied), as (n_layers, n_heads), and what follows from them.
 
     `spearman` is over all adapted layers, `spearman_upper` over the last floor(n / 2). `gauge` is ||p|| / sqrt(d_model)
@@ -71,6 +73,16 @@ class GateStatistics:
     expected_at_powers_of_two: float
     seed: int
     resamples: int
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "checkpoint": self.label,
+            "layers": f"{self.layers[0]} to {self.layers[-1]}",
+            "gates a layer": self.gates.shape[1],
+            "spread against layer (Spearman)": str(self.spearman),
+            "the same in the upper half": str(self.spearman_upper),
+            "gates at powers of two": f"{self.at_powers_of_two:,}, {self.expected_at_powers_of_two:.1f} expected",
+        }
 
     @property
     def flat(self) -> Float[np.ndarray, " n_gates"]:

@@ -26,6 +26,7 @@ from aligner_probe.checkpoints.given import from_adapter, one_adapter
 from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import load_checkpoint
 from aligner_probe.errors import AlignerProbeError, did_you_mean
+from aligner_probe.html import Shown
 from aligner_probe.models import architecture_of, fingerprint, load_model, place_of, read_config, stored_dtype
 from aligner_probe.tasks.encoding import prompt_ids
 
@@ -40,14 +41,22 @@ SIZES = (
 SEED = 0
 
 
-@dataclass(frozen=True)
-class Export:
+@dataclass(frozen=True, repr=False)
+class Export(Shown):
     """What was written where; `notes` say what a reader of it must know. `merge` for merged models only."""
 
     to: str
     path: Path
     notes: tuple[str, ...]
     merge: merged.MergeReport | None = None
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "to": self.to,
+            "path": self.path,
+            "notes": self.notes,
+            "largest logit difference": self.merge and self.merge.max_logit_difference,
+        }
 
 
 def _source(value: Any, where: str) -> str | Path | Adapter:

@@ -22,6 +22,7 @@ from aligner_probe.checkpoints.containers import StateDict, read_tensors
 from aligner_probe.checkpoints.parts import MAX_LAYER
 from aligner_probe.checkpoints.prefix import DTYPES
 from aligner_probe.errors import CheckpointError
+from aligner_probe.html import Shown
 
 NAME = "PEFT LoRA"
 WEIGHTS = (native.WEIGHTS, "adapter_model.bin")
@@ -58,7 +59,7 @@ VARIANTS = {
 
 
 @dataclass(frozen=True, eq=False)
-class LoRACheckpoint:
+class LoRACheckpoint(Shown):
     """Low-rank additions to projections, A (r, d_in) and B (d_out, r) by (layer, module); no base model needed.
 
     `stack` is where the layers are in the base, modules are named from there on (`self_attn.q_proj`). `alpha` / `r`
@@ -72,6 +73,17 @@ class LoRACheckpoint:
     stack: str
     source: str
     base_model: str | None = None
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "rank": self.r,
+            "alpha": self.alpha,
+            "layers": f"{self.layers[0]} to {self.layers[-1]}",
+            "modules": self.modules,
+            "trained parameters": self.n_parameters,
+            "base model": self.base_model,
+            "source": self.source,
+        }
 
     @property
     def layers(self) -> list[int]:

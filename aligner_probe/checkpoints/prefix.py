@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aligner_probe.html import Shown, text_of
+
 Method = Literal["aligner", "llama_adapter"]
 GateFunction = Literal["linear", "tanh"]
 
@@ -16,7 +18,7 @@ METHOD_NAMES = {"aligner": "Aligner", "llama_adapter": "LLaMA-Adapter"}
 
 
 @dataclass(frozen=True, eq=False)
-class PrefixCheckpoint:
+class PrefixCheckpoint(Shown):
     """The trained numbers of an Aligner or a LLaMA-Adapter (arXiv 2312.05503 section 3; 2303.16199).
 
     Layer l >= start_layer adds f(gates[l, head]) * softmax(q k^T / sqrt(d_head)) v to each head's output, where k and v
@@ -39,6 +41,18 @@ class PrefixCheckpoint:
     initial_prefix: Float[Tensor, "prefix_layers n_tokens d_model"] | None = None
     initial_gates: Float[Tensor, "n_layers n_gates"] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "checkpoint": self.label,
+            "prefix (layers, tokens, d_model)": str(tuple(self.prefix.shape)),
+            "gates (layers, a layer)": str(tuple(self.gates.shape)),
+            "adapted layers": f"{self.layers.start} to {self.layers.stop - 1}",
+            "gate function": self.gate_function,
+            "precision": dtype_name(self.dtype),
+            "format": self.format,
+            "source": self.source,
+        }
 
     @property
     def n_tokens(self) -> int:
@@ -120,9 +134,9 @@ class PrefixCheckpoint:
 
     def __repr__(self) -> str:
         return (
-            f"PrefixCheckpoint({self.label!r}, prefix={tuple(self.prefix.shape)}, gates={tuple(self.gates.shape)}, "
-            f"layers={self.layers.start}..{self.layers.stop - 1}, gate_function={self.gate_function!r}, "
-            f"dtype={self.dtype}, format={self.format!r})"
+            f"PrefixCheckpoint({text_of(self.label)!r}, prefix={tuple(self.prefix.shape)}, "
+            f"gates={tuple(self.gates.shape)}, layers={self.layers.start}..{self.layers.stop - 1}, "
+            f"gate_function={self.gate_function!r}, dtype={self.dtype}, format={self.format!r})"
         )
 
 

@@ -5,6 +5,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from aligner_probe.arguments import accepts
 from aligner_probe.errors import AlignerProbeError, did_you_mean
@@ -19,6 +20,7 @@ from aligner_probe.evaluation.scorers import (
     TextScorer,
     UserFunction,
 )
+from aligner_probe.html import Shown
 from aligner_probe.tasks.given import one_task
 from aligner_probe.tasks.task import Example, Task
 
@@ -31,12 +33,18 @@ LONGEST_EXACT = 20
 GSM8K = "####"
 
 
-@dataclass(frozen=True)
-class Guess:
+@dataclass(frozen=True, repr=False)
+class Guess(Shown):
     """A scorer, and why it fits."""
 
     scorer: Scorer
     reason: str
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "scorer": self.scorer,
+            "reason": self.reason,
+        }
 
 
 @accepts(task=one_task)

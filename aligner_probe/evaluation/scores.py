@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from aligner_probe.errors import one_of
+from aligner_probe.html import Shown
 
 Which = Literal["strict", "content"]
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class Scores(Shown):
     """What a scorer found, item by item: `strict` asks for format and content, `content` for content alone.
 
     `weights` average to 1 and make `mean` the scorer's own average (balanced accuracy counts every label alike).
@@ -28,6 +29,14 @@ class Scores:
     prompts: tuple[str, ...]
     references: tuple[str, ...]
     completions: tuple[str, ...] | None = None
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "scorer": self.scorer,
+            "items": len(self),
+            "strict": self.mean("strict"),
+            "content": self.mean("content"),
+        }
 
     def __len__(self) -> int:
         return len(self.strict)

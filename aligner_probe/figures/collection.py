@@ -4,12 +4,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from aligner_probe.arguments import accepts
 from aligner_probe.checkpoints.given import many_checkpoints
 from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint
 from aligner_probe.figures.drawing import MissingInputs
 from aligner_probe.figures.experiments import Experiments
+from aligner_probe.html import Shown
 
 #: What the paper's figures show, left and right.
 PAPER_DATA_SETS = ("Alpaca", "MetaMath")
@@ -17,13 +19,19 @@ PAPER_DATA_SETS = ("Alpaca", "MetaMath")
 DIGITS = 6
 
 
-@dataclass(frozen=True)
-class Group:
+@dataclass(frozen=True, repr=False)
+class Group(Shown):
     """Checkpoints trained on one data set for one base model: a panel of the paper's figures."""
 
     data_set: str
     base_model: str
     checkpoints: tuple[PrefixCheckpoint, ...]
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "data and base": self.title,
+            "checkpoints": [c.method_label for c in self.checkpoints],
+        }
 
     @property
     def title(self) -> str:
@@ -48,9 +56,15 @@ class Group:
 
 
 @accepts(checkpoints=many_checkpoints)
-class Collection:
+class Collection(Shown):
     """All checkpoints at hand, and the micro-world's runs where they are. Groups come in the paper's order, then by
     name."""
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "checkpoints": [c.label for c in self.checkpoints],
+            "runs of the micro-world": self.has_experiments,
+        }
 
     def __init__(self, checkpoints: Iterable[PrefixCheckpoint], experiments: Experiments | None = None):
         ordered = sorted(

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.html import Shown, text_of
 
 BLUES = ("#0072B2", "#56B4E9", "#003A5C", "#7F9DB9")
 YELLOWS = ("#E69F00", "#8F6200", "#F5CD70")
@@ -49,8 +50,8 @@ class Input:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Drawing:
+@dataclass(frozen=True, repr=False)
+class Drawing(Shown):
     """A finished figure with the data drawn, what it rests on, and what is missing from it."""
 
     figure: Figure
@@ -60,6 +61,19 @@ class Drawing:
     settings: dict[str, Any] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "caption": self.caption,
+            "data": f"{len(self.frame):,} rows: {text_of(list(self.frame.columns))}",
+            "missing": self.missing,
+        }
+
+    def _ipython_display_(self) -> None:
+        """In a notebook: the picture, and what it is of."""
+        from IPython.display import HTML, display
+
+        display(self.figure, HTML(self._repr_html_()))
 
 
 class MissingInputs(Exception):

@@ -25,6 +25,7 @@ from aligner_probe.figures.catalogue import CATALOGUE, FORMATS, Entry, find
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Drawing, Input, MissingInputs, style
 from aligner_probe.files import new_folder, read_json, sha256, staging_folder, writing_to
+from aligner_probe.html import Shown
 from aligner_probe.jobs.pool import workers
 from aligner_probe.versions import versions
 
@@ -34,13 +35,21 @@ DOTS_PER_INCH = 150
 IDS = [entry.id for entry in CATALOGUE]
 
 
-@dataclass(frozen=True)
-class Gallery:
+@dataclass(frozen=True, repr=False)
+class Gallery(Shown):
     """What a run left behind: one record a figure, and the files of the inputs that could not be read."""
 
     folder: Path
     records: tuple[dict[str, Any], ...]
     skipped: tuple[Skipped, ...]
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "folder": self.folder,
+            "figures": [record["id"] for record in self.records if record["files"]],
+            "missing": [record["id"] for record in self.records if not record["files"]],
+            "files not read": len(self.skipped),
+        }
 
 
 def _collection(value: Any, where: str) -> Collection:

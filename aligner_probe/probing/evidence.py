@@ -29,7 +29,8 @@ class Evidence:
     `format` is None where completions do not hold a form and a content apart. `trainings` are the methods that were
     tried as the reference, in order, and `run_on` is the share of the reference's answers that begin with what was
     wanted and do not end there. `most_shots` is the most examples that a prompt had; longer ones do not fit into the
-    base's context. `prompting` is the score of the positive control: a trivial format by k-shot.
+    base's context. `prompting` is the score of the positive control: a trivial format by k-shot. `rows_an_item` and
+    `own_test` are those of `Parts`.
     """
 
     kind: Kind
@@ -42,5 +43,7 @@ class Evidence:
     most_shots: int = 1
     prompting: Interval | None = None
     kept: Kept | None = None
+    rows_an_item: float = 1.0
+    own_test: bool = False
     capacity: Capacity | None = None
     lost: LostCharacters | None = None

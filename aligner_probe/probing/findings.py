@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from aligner_probe.errors import AlignerProbeError
-from aligner_probe.evaluation.intervals import Interval, items_needed
+from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.probing.arms import (
     ALIGNER_1,
     ALIGNER_1_SHUFFLED,
@@ -20,6 +19,7 @@ from aligner_probe.probing.arms import (
 )
 from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.measures import Measures, Which
+from aligner_probe.probing.power import size_of_test
 from aligner_probe.probing.thresholds import Thresholds
 from aligner_probe.tasks.characters import LostCharacters
 
@@ -148,27 +148,17 @@ def _too_few_items(case: Case) -> Finding | None:
     gap = case.measures.gap.value
     if case.memory or case.evidence.kind == "memory" or gap <= case.thresholds.least_gap:
         return None
-    t, floor = case.thresholds, case.measures.floor.value
-    # Log-likelihoods are no share of items. The weights of a perfect reference may add up to a little more than 1.
-    if floor < 0 or floor + gap > 1 + 1e-9:
-        if case.measures.n_units >= t.fewest_items:
-            return None
-        return _undetermined(
-            f"The test set is too small: {case.measures.n_units} independent items, and {t.fewest_items} are needed "
-            "for intervals of log-likelihoods."
-        )
-    lower, upper = (floor + share * gap for share in (t.R1_cut, min(1.0, t.R1_cut + t.resolution)))
-    try:
-        needed = items_needed(lower, min(upper, 1.0), wanted=t.power, alpha=t.alpha)
-    except AlignerProbeError:
-        return _undetermined(f"Between floor {floor:.2f} and reference {floor + gap:.2f} no test set is large enough.")
-    if case.measures.n_units >= needed:
-        return None
-    return _undetermined(
-        f"The test set is too small: {case.measures.n_units} independent items, and {needed} are needed to tell R = "
-        f"{t.R1_cut + t.resolution:.2f} from {t.R1_cut:.2f} with a power of {t.power:g} between floor {floor:.2f} and "
-        f"reference {floor + gap:.2f}."
+    floor = case.measures.floor.value
+    size = size_of_test(
+        case.measures.n_units,
+        kind=case.evidence.kind,
+        floor=floor,
+        reference=floor + gap,
+        rows_an_item=case.evidence.rows_an_item,
+        own_file=case.evidence.own_test,
+        thresholds=case.thresholds,
     )
+    return None if size.enough else _undetermined(f"The test set is too small: {size.said}.")
 
 
 def _nothing_learned(case: Case) -> Finding | None:

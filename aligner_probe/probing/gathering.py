@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval
+from aligner_probe.html import Shown
 from aligner_probe.probing.arms import ALIGNER_1, BASE, CONSTANT, KEPT_ARMS, REFERENCE, REFERENCE_SHUFFLED
 from aligner_probe.probing.cells import read_result
 from aligner_probe.probing.doses import Size
@@ -22,8 +23,8 @@ from aligner_probe.probing.thresholds import THRESHOLDS
 from aligner_probe.tasks.characters import LostCharacters
 
 
-@dataclass(frozen=True, eq=False)
-class Gathered:
+@dataclass(frozen=True, eq=False, repr=False)
+class Gathered(Shown):
     """Everything found: the evidence, K of every arm it was measured for, and each cell's own result.
 
     `failed` are the runs that came to nothing, by id, and why.
@@ -35,6 +36,13 @@ class Gathered:
     prompts: dict[str, Any]
     runs: dict[str, dict[str, Any]]
     failed: dict[str, str]
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "reference": self.reference,
+            "runs": len(self.runs),
+            "failed": self.failed,
+        }
 
     def runs_of(self, arm: str) -> list[dict[str, Any]]:
         return [run for run in self.runs.values() if run["arm"] == arm]
@@ -92,6 +100,8 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
         most_shots=prompts["most_shots"],
         prompting=_control(prompts["control"]),
         kept=kept.get(ALIGNER_1),
+        rows_an_item=parts.rows_an_item,
+        own_test=parts.own_test,
         capacity=capacity(tables["strict"], np.array(marks)) if counts else None,
         lost=lost,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.arguments import a_model, accepts, keywords_of
@@ -16,6 +17,7 @@ from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named
 from aligner_probe.evaluation.likelihood import MultipleChoice
 from aligner_probe.evaluation.scorers import BalancedAccuracy
+from aligner_probe.html import Shown, text_of
 from aligner_probe.jobs.backend import Backend, Processes
 from aligner_probe.probing.batches import share_batches
 from aligner_probe.probing.bench import Bench, first
@@ -26,6 +28,7 @@ from aligner_probe.probing.inputs import load_parts
 from aligner_probe.probing.measures import Kind
 from aligner_probe.probing.off_domain import off_domain_of
 from aligner_probe.probing.plan import BUDGETS, Budget, Plan
+from aligner_probe.probing.power import SizeOfTest, planned_size
 from aligner_probe.probing.report import report, write_report
 from aligner_probe.probing.run import PLAN, make, plan_for
 from aligner_probe.probing.splitting import Parts, split_task
@@ -49,6 +52,11 @@ class Probe:
     why_scorer: str
     why_ending: str | None = None
 
+    def size_of_test(self, thresholds: Thresholds = THRESHOLDS) -> SizeOfTest:
+        """How many independent items the test has, and how many a verdict will need."""
+        _, constant = self.bench.constant()
+        return planned_size(self.parts, float(np.mean(constant["strict"])) if constant else None, thresholds)
+
     @property
     def ending(self) -> Ending | None:
         """What ends answers, and why; None where that is not settled."""
@@ -56,15 +64,22 @@ class Probe:
 
 
 @dataclass(frozen=True, eq=False)
-class ProbeResult:
+class ProbeResult(Shown):
     """What a probe found; `report` is what report.json has."""
 
     verdict: Verdict
     gathered: Gathered
     report: dict[str, Any]
 
+    def shown(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict.outcome,
+            "reason": self.verdict.reason,
+            "notes": self.verdict.notes,
+        }
+
     def __repr__(self) -> str:
-        return f"ProbeResult({self.verdict.outcome!r}: {self.verdict.reason})"
+        return f"ProbeResult({self.verdict.outcome!r}: {text_of(self.verdict.reason, 600)})"
 
 
 @accepts(task=one_task, test=one_task, validation=one_task, off_domain=one_task)

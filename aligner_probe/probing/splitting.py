@@ -13,9 +13,7 @@ from itertools import combinations
 from typing import get_args
 
 from aligner_probe.errors import AlignerProbeError, one_of
-from aligner_probe.evaluation.intervals import power
 from aligner_probe.probing.measures import Kind
-from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
 from aligner_probe.tasks.task import Example, Task, as_read
 
 #: Shares of a general task that are validated and tested on; and of a memory task's wordings.
@@ -25,12 +23,13 @@ WORDINGS_ASIDE = 0.25
 
 @dataclass(frozen=True)
 class Parts:
-    """The three parts of a task, and of which kind it is."""
+    """The three parts of a task, and of which kind it is; `own_test` where the test was given apart."""
 
     kind: Kind
     train: Task
     validation: Task
     test: Task
+    own_test: bool = False
 
     @property
     def whole(self) -> Task:
@@ -50,13 +49,10 @@ class Parts:
         """Independent test items: groups count once."""
         return len(set(self.test_groups))
 
-    def power(self, thresholds: Thresholds = THRESHOLDS) -> float:
-        """Chance that the test shows a difference in R of `resolution`, if the floor is 0 and the reference perfect.
-
-        With a higher floor or a weaker reference it is less; the verdict asks again with the numbers found.
-        """
-        t = thresholds
-        return power(self.n_units, t.R1_cut, min(1.0, t.R1_cut + t.resolution), t.alpha)
+    @property
+    def rows_an_item(self) -> float:
+        """Rows that there are for each independent test item: of the test, where it is given apart, else of all."""
+        return len(self.test if self.own_test else self.whole) / self.n_units
 
 
 def split_task(
@@ -81,7 +77,7 @@ def split_task(
             )
     one_of(kind, get_args(Kind), "kind")
     cut = _memory if kind == "memory" else _general
-    parts = Parts(kind, *cut(task, test, validation, seed))
+    parts = Parts(kind, *cut(task, test, validation, seed), own_test=test is not None)
     _check(parts)
     return parts
 

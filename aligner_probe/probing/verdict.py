@@ -6,8 +6,9 @@ the definition in arXiv 2312.05503: form is what prompting or in-context learnin
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from aligner_probe.html import Shown
 from aligner_probe.probing.arms import ALIGNER_1_SHUFFLED, PROMPT_TUNING
 from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.findings import Finding, find, forbids_a_verdict, said, side
@@ -16,8 +17,8 @@ from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
 Outcome = Literal["form", "latent", "new", "mixed", "constant answer", "undetermined"]
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Shown):
     """The outcome, why, and what else the numbers say.
 
     `parts` has the findings by kind of score ("strict", "content" and, where it can be told apart, "format"). It holds
@@ -28,6 +29,13 @@ class Verdict:
     reason: str
     parts: dict[str, Finding]
     notes: tuple[str, ...]
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "notes": self.notes,
+        }
 
 
 def judge(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> Verdict:

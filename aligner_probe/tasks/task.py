@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from aligner_probe.errors import AlignerProbeError, one_of
+from aligner_probe.html import Shown, text_of
 from aligner_probe.tasks.templates import fields_of
 
 Kind = Literal["sft", "preference"]
@@ -58,7 +59,7 @@ class Dropped:
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Shown):
     """Examples of one kind, and where they came from.
 
     `template` is the prompt template that was applied, None where prompts stood in the file as they are. Alpaca's has
@@ -78,6 +79,18 @@ class Task:
     dropped: tuple[Dropped, ...] = ()
     ignored_fields: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "task": self.name,
+            "kind": self.kind,
+            "examples": len(self),
+            "first prompt": self.examples[0].prompt,
+            "first answer": _answer(self.examples[0]),
+            "format": self.format,
+            "source": self.source or "in memory",
+            "rows dropped": len(self.dropped),
+        }
 
     def __post_init__(self) -> None:
         one_of(self.kind, get_args(Kind), f"task {self.name!r}: kind")
@@ -183,15 +196,15 @@ class Task:
 
     def __repr__(self) -> str:
         return (
-            f"Task({self.name!r}, {len(self)} examples, kind={self.kind!r}, format={self.format!r}, "
-            f"{len(self.dropped)} rows dropped, source={self.source!r})"
+            f"Task({text_of(self.name)!r}, {len(self)} examples, kind={self.kind!r}, format={self.format!r}, "
+            f"{len(self.dropped)} rows dropped, source={text_of(self.source)!r})"
         )
 
 
 def fault_of_text(value: Any) -> str | None:
     """What keeps a value from being a text that can be tokenised, as the end of a sentence; None where nothing does."""
     if not isinstance(value, str):
-        return f"is no text but {shown(value)}"
+        return f"is no text but {_value_and_type(value)}"
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -199,7 +212,7 @@ def fault_of_text(value: Any) -> str | None:
     return None
 
 
-def shown(value: Any) -> str:
+def _value_and_type(value: Any) -> str:
     """A value and its type, in part of a line."""
     return f"{' '.join(repr(value).split()):.40} ({type(value).__name__})"
 
@@ -221,6 +234,10 @@ def one_line(template: str) -> str:
     """A template on one line, its new lines visible and its middle left out where it is long."""
     text = repr(template)
     return text if len(text) <= TEMPLATE_SHOWN else f"{text[: TEMPLATE_SHOWN - 25]}…{text[-24:]}"
+
+
+def _answer(example: Example | Preference) -> str:
+    return example.completion if isinstance(example, Example) else example.chosen
 
 
 def as_read(text: str) -> str:

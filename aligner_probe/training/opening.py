@@ -23,6 +23,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter, prefix_options
 from aligner_probe.arguments import a_model, accepts
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.html import Shown
 from aligner_probe.models import device_of, embedding_rows, threads_for
 from aligner_probe.tasks.encoding import encode, pad_id
 from aligner_probe.tasks.given import one_task
@@ -37,14 +38,21 @@ N_EXAMPLES = 32
 FIRST_GUESS, ROUNDS, PRECISION = 0.01, 30, 1e-3
 
 
-@dataclass(frozen=True)
-class OpenGate:
+@dataclass(frozen=True, repr=False)
+class OpenGate(Shown):
     """`initial_gate` is the option of the adapter; `measured` the share it gives, over `n_positions` positions."""
 
     initial_gate: float
     share: float
     measured: float
     n_positions: int
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "initial_gate": self.initial_gate,
+            "share": self.measured,
+            "positions": self.n_positions,
+        }
 
 
 @accepts(rest=lambda: prefix_options(), model=a_model, task=one_task)

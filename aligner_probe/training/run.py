@@ -7,11 +7,12 @@ from typing import Any
 import pandas as pd
 
 from aligner_probe.adapters.adapter import Adapter
+from aligner_probe.html import Shown
 from aligner_probe.training.recipe import FEWEST_STEPS, Recipe
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(Shown):
     """What a training left behind; the adapter holds the best numbers where there was a validation part, else the last.
 
     `metrics` has one row a step: loss (before the step), lr, tokens_per_second; validation_loss where it was taken, and
@@ -65,6 +66,21 @@ class Run:
             )
         return f"the validation loss is best at step {self.best_step} of {self.n_steps} and no longer falling"
 
+    def shown(self) -> dict[str, Any]:
+        return {
+            "method": self.adapter.method,
+            "trained parameters": self.adapter.n_parameters,
+            "steps": self.n_steps,
+            "batch size": self.recipe.batch_size,
+            "learning rate": self.recipe.lr,
+            "last training loss": _last(self.loss),
+            "validation loss before": _first(self.validation_loss),
+            "best validation loss": self.best_validation_loss,
+            "best step": self.best_step,
+            "stopped early": self.stopped_early,
+            "advice": self.advice,
+        }
+
     @property
     def loss(self) -> pd.Series:
         """Training loss by step."""
@@ -74,6 +90,15 @@ class Run:
     def validation_loss(self) -> pd.Series:
         """Validation loss by step, where taken; step 0 is before training."""
         return self.metrics.set_index("step")["validation_loss"].dropna()
+
+
+def _first(losses: pd.Series) -> float | None:
+    return None if losses.empty else float(losses.iloc[0])
+
+
+def _last(losses: pd.Series) -> float | None:
+    losses = losses.dropna()
+    return None if losses.empty else float(losses.iloc[-1])
 
 
 @dataclass
