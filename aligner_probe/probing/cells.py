@@ -76,7 +76,10 @@ def read_result(out: Path, cell_id: str) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        return read_json(file)
+        found = read_json(file)
+        if not isinstance(found, dict):
+            raise CheckpointError(file, "holds no JSON object; expected the result of a cell")
+        return found
     except CheckpointError as error:
         raise AlignerProbeError(
             f"{file} is damaged (it {error.reason}); remove its folder and go on: --resume makes it again"

@@ -13,13 +13,12 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -36,7 +35,7 @@ from aligner_probe.threads import Threads, as_begun, using
 from aligner_probe.training import below
 from aligner_probe.training.callbacks import Callback, Start
 from aligner_probe.training.lower_layers import BUDGET_BYTES, Cache, LowerLayers, plan
-from aligner_probe.training.member import Member, Training, copied, load
+from aligner_probe.training.member import Member, Training, as_at
 from aligner_probe.training.memory import capacity
 from aligner_probe.training.objective import DPO, Forward, chunks, objective, scoring_batch, sequences_of
 from aligner_probe.training.recipe import Recipe
@@ -349,7 +348,7 @@ class _Loop:
     def _set_references(self) -> None:
         for member in self.members:
             objectives = [o for o in (member.train, member.validation) if isinstance(o, DPO)]
-            with self._only(member), _as_at(member.trained, member.adapter.start if objectives else {}):
+            with self._only(member), as_at(member.trained, member.adapter.start if objectives else {}):
                 for each in objectives:
                     each.set_reference()
 
@@ -387,15 +386,3 @@ def _tell_failed(member: Member, error: BaseException) -> None:
         member.ended({"steps": member.progress.step, "unfinished": True})
     for callback in member.callbacks:
         callback.failed(error)
-
-
-@contextmanager
-def _as_at(parameters: dict[str, Tensor], numbers: dict[str, Tensor]) -> Iterator[None]:
-    """Other numbers inside the block, where there are any; the present ones come back."""
-    present = copied(parameters)
-    if numbers:
-        load(parameters, numbers)
-    try:
-        yield
-    finally:
-        load(parameters, present)

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -318,3 +319,15 @@ def load(parameters: dict[str, Tensor], numbers: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(numbers[name])
+
+
+@contextmanager
+def as_at(parameters: dict[str, Tensor], numbers: dict[str, Tensor]) -> Iterator[None]:
+    """Other numbers inside the block, where there are any; the present ones come back."""
+    present = copied(parameters)
+    if numbers:
+        load(parameters, numbers)
+    try:
+        yield
+    finally:
+        load(parameters, present)
