@@ -1,153 +1,127 @@
-"""Options that are chosen by a word: any other word is refused in one line with all choices and the nearest."""
+"""Choices are the options that prompts list, and not the labels that happen to be right somewhere."""
 
-import subprocess
-import sys
-
-import learning
 import numpy as np
 import pytest
-from builders import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
+from test_scorers import task
+from test_scoring import named_model
 
-import aligner_probe as ap
-from aligner_probe.errors import AlignerProbeError, did_you_mean, nearest, one_of
-
-
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1))
-def test_a_choice_is_given_back_and_anything_else_lists_all(choices):
-    assert one_of(choices[0], choices, "option") == choices[0]
-    with pytest.raises(AlignerProbeError, match="option") as caught:
-        one_of("".join(choices) + "!", choices, "option")
-    assert all(" ".join(choice.split()) in str(caught.value) for choice in choices)
-
-
-def test_choices_of_other_types_are_not_mixed_up():
-    for value in (1, 0, "True", None, "Auto", ["auto"], np.array([1, 2])):
-        with pytest.raises(AlignerProbeError, match="cache"):
-            one_of(value, ("auto", True, False), "cache")
-    assert one_of(False, ("auto", True, False), "cache") is False
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation import BalancedAccuracy, MultipleChoice, guess_scorer, log_likelihoods, scorer_named
+from aligner_probe.evaluation.choices import ALPHABETS, choices_of, options_in
+from aligner_probe.probing.probe import new_probe
+from aligner_probe.tasks import Example, Task
 
 
 @pytest.mark.parametrize(
-    ("name", "names", "expected"),
-    [("alinger", ("aligner", "lora"), "aligner"), ("TSNE", ("tsne", "umap"), "tsne"), ("pca", ("tsne", "umap"), None)],
-)
-def test_the_nearest_name(name, names, expected):
-    assert nearest(name, names) == expected
-    assert did_you_mean(name, names) == (f"did you mean {expected}? " if expected else "")
-
-
-def _points():
-    return [checkpoint(n_tokens=6)]
-
-
-def _scores():
-    from aligner_probe.evaluation.scores import Scores
-
-    one = np.ones(2)
-    return Scores("exact", one, one, one, ("a", "b"), ("a", "b"))
-
-
-def _rows(tmp_path):
-    file = tmp_path / "task.jsonl"
-    file.write_text('{"prompt": "a", "completion": "b"}\n')
-    return file
-
-
-def _encode(overlong):
-    from aligner_probe.tasks.encoding import encode
-
-    return encode(learning.task(), learning.Letters(), max_length=32, overlong=overlong)
-
-
-def _plot(what):
-    from matplotlib.figure import Figure
-
-    from aligner_probe.figures.gates import plot_by_layer
-
-    return plot_by_layer(Figure().subplots(), ap.gate_statistics(checkpoint(), resamples=10), what=what)
-
-
-def _gallery(tmp_path, formats):
-    from aligner_probe.figures.catalogue import find
-    from aligner_probe.figures.gallery import draw_gallery
-
-    return draw_gallery(find(["fig07"]), ap.Collection(_points()), tmp_path / "out", formats=formats)
-
-
-def _bootstrap(method):
-    from aligner_probe.evaluation.intervals import bootstrap
-
-    return bootstrap(lambda mean: mean, np.ones(3), method=method)
-
-
-def _match(outcome):
-    from aligner_probe.evaluation.judging import match
-
-    return match([["a"]], [["b"]], lambda *_: outcome)
-
-
-CALLS = {
-    "embed_tokens": (
-        lambda _: ap.embed_tokens(_points(), method="t-sne"),
-        r"did you mean tsne\? .*tsne, umap",
-    ),
-    "embed_tokens, a third": (lambda _: ap.embed_tokens(_points(), method="pca"), "'pca'; expected one of tsne, umap"),
-    "perplexity of UMAP": (lambda _: ap.embed_tokens(_points(), method="umap", perplexity=5), "takes no perplexity"),
-    "neighbours of t-SNE": (lambda _: ap.embed_tokens(_points(), n_neighbors=5), "takes no n_neighbors"),
-    "bootstrap": (lambda _: _bootstrap("bac"), "did you mean bca.*percentile, bca"),
-    "scores": (lambda _: _scores().mean("contents"), "did you mean content.*strict, content"),
-    "scores, a field": (lambda _: _scores().mean("weights"), "kind of score 'weights'"),
-    "load_task": (lambda t: ap.load_task(_rows(t), flawed="ignore"), "flawed 'ignore'.*refuse, drop"),
-    "load_task, prefer": (lambda t: ap.load_task(_rows(t), prefer="safe"), "prefer 'safe'; did you mean safer"),
-    "encode": (lambda _: _encode("cut"), "overlong 'cut'.*truncate, drop, refuse"),
-    "load_checkpoint": (lambda t: ap.load_checkpoint(t, gate="tan"), "gate 'tan'; did you mean tanh"),
-    "plot": (lambda _: _plot("median"), "what 'median'.*std, mean"),
-    "gallery": (lambda t: _gallery(t, ("jpg",)), "format 'jpg'.*png, svg, pdf"),
-    "recipe": (lambda _: ap.recipe("correct"), "did you mean corrected"),
-    "recipe, kind": (lambda _: ap.recipe(kind="dpo"), "kind of task 'dpo'.*sft, preference"),
-    "recipe, option": (lambda _: ap.recipe(batchsize=3), "did you mean batch_size"),
-    "fit": (
-        lambda _: ap.fit(m := learning.model(), ap.LoRA(m, r=1), learning.task(), recipe=learning.quick(), cache="yes"),
-        "cache 'yes'.*auto, True, False",
-    ),
-    "probe, kind": (lambda _: ap.probe_task("microworld", learning.task(), kind="facts"), "kind 'facts'.*memory"),
-    "probe, budget": (lambda _: ap.probe_task("microworld", learning.task(), budget="quik"), "did you mean quick"),
-    "probe, dtype": (lambda _: ap.probe_task("microworld", learning.task(), dtype="float8"), "dtype float8"),
-    "export": (lambda t: ap.export_adapter(t, "lit-lama", t / "x"), "did you mean lit-llama"),
-    "published": (lambda _: ap.load_checkpoint("published:alpaca-1"), "did you mean alpaca-1-7b"),
-    "panel": (lambda _: ap.load_task("panel:stile_pirate"), "did you mean style_pirate"),
-    "scorer": (lambda _: ap.probe_task("microworld", learning.task(), scorer="exakt"), "did you mean exact"),
-    "figure": (lambda _: ap.draw("fig7", ap.Collection(_points())), "did you mean fig07"),
-    "judge": (lambda _: _match("left"), "outcome 'left'.*first, second, tie"),
-}
-
-
-@pytest.mark.parametrize("what", CALLS)
-def test_another_word_is_one_line(tmp_path, what):
-    call, expected = CALLS[what]
-    with pytest.raises(AlignerProbeError, match=expected) as caught:
-        call(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_name_of_the_package_is_suggested():
-    with pytest.raises(AttributeError, match=r"did you mean embed_tokens\?"):
-        ap.embed_token  # noqa: B018
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("prompt", "completion", "choices"),
     [
-        (["train", "--method", "alinger"], "did you mean aligner?"),
-        (["probe", "run", "--budget", "quik"], "did you mean quick?"),
-        (["probe", "rnu"], "did you mean run?"),
+        ("Q? A. red B. blue", "A", "A|B"),
+        ("Q?\nA. one\nB. two\nC. three\nD. four\nAnswer:", " B", " A| B| C| D"),
+        ("Q? (A) red (B) blue (C) 5", "(B)", "(A)|(B)|(C)"),
+        ("Q?\na) red\nb) blue\nc) grey\n", "c", "a|b|c"),
+        ("Q?\n1. red\n2. blue\n3. grey\nAnswer:", " 2", " 1| 2| 3"),
+        ("Q? [A] red [B] blue", "A.", "A.|B."),
+        ("Q?\nA: red\nB: blue\nA:", "B", "A|B"),
+        ("Q?\n- **A.** red\n- **B.** blue", "B", "A|B"),
+        ("Q? A - red, B - blue", "A", "A|B"),
+        ("Q?\nI. red\nII. blue\nIII. grey", "II", "I|II|III"),
+        ("Q?\nक) दिल्ली\nख) मुंबई\nग) पुणे", "ख", "क|ख|ग"),
+        ("哪一个？A．巴黎 B．伦敦 C．柏林。答案：", "C", "A|B|C"),
+        ("Q? ① red ② blue", "②", "①|②"),
+        ("What is vitamin C? A. x B. y\nAnswer:", "A", "A|B"),
+        ("Q?\nA. vitamin A.\nB. x\nC. y", "C", "A|B|C"),
+        ("Q?\nA) w   B) x\nC) y   D) z", "D", "A|B|C|D"),
+        ("Q? A. 1.5 B. 2.5 C. 3\n", "C", "A|B|C"),
+        # Only the last list is the item's own.
+        ("Q? A. w B. x C. y D. z Answer: D\n\nQ? A. w B. x C. y Answer:", " C", " A| B| C"),
+        # Texts, and labels with their texts.
+        ("Q?\nA. Paris\nB. Lyon\nAnswer:", " Lyon", " Paris| Lyon"),
+        ("Q?\nA. Paris\nB. Lyon", "B. Lyon", "A. Paris|B. Lyon"),
     ],
 )
-def test_commands_name_the_nearest_choice(arguments, expected):
-    command = [sys.executable, "-m", f"aligner_probe.{arguments[0]}", *arguments[1:]]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert expected in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_choices_are_read_from_the_prompt(prompt, completion, choices):
+    assert choices_of(Example(prompt, completion)) == tuple(choices.split("|"))
+
+
+@pytest.mark.parametrize("prompt", ["Q: who?\nA:", "yes, no or maybe?", "1 - 2 - 3 = ?", "B. x C. y", "see J. Smith"])
+def test_prompts_without_options(prompt):
+    assert options_in(prompt) == []
+    assert choices_of(Example(prompt, "A")) is None
+
+
+@given(
+    st.sampled_from(ALPHABETS),
+    st.integers(2, 5),
+    st.sampled_from(["{}. {}", "{}) {}", "({}) {}", "{}: {}"]),
+    st.sampled_from(["\n", "   "]),
+    st.integers(0, 4),
+)
+def test_every_alphabet_and_form_is_read(alphabet, n, form, between, gold):
+    labels = alphabet[:n]
+    listed = between.join(form.format(label, f"word{place}") for place, label in enumerate(labels))
+    example = Example(f"Which is it?\n{listed}\nAnswer:", " " + labels[min(gold, len(labels) - 1)])
+    assert choices_of(example) == tuple(f" {label}" for label in labels)
+
+
+def test_an_option_that_is_never_right_is_a_choice():
+    """A model that says D to everything is right nowhere."""
+    model = named_model()
+    rows = task(*["w1", "w2", "w3"] * 3, prompt="w{} ?").examples
+    never = scorer_named("multiple_choice:w1,w2,w3,w4", Task("t", "sft", rows))
+
+    def say(logits, hook):
+        logits[:] = 0
+        logits[..., model.tokenizer.convert_tokens_to_ids("w4")] = 9
+        return logits
+
+    model.unembed.hook_out.add_hook(say, is_permanent=True)
+    scores = never.score(model, rows)
+    assert scores.completions == ("w4",) * 9
+    assert scores.mean() == 0
+
+
+def test_items_with_different_numbers_of_options():
+    listed = ["A. x\nB. y", "A. x\nB. y\nC. z", "A. x\nB. y\nC. z\nD. w"]
+    rows = [Example(f"Q{i}?\n{listed[i % 3]}\nAnswer:", " AB"[i % 2 + 1]) for i in range(30)]
+    found = Task("t", "sft", tuple(rows))
+    guess = guess_scorer(found)
+    assert guess.scorer == scorer_named("multiple_choice", found) == MultipleChoice()
+    assert "its own choices" in guess.reason
+    assert [len(guess.scorer.choices_of(row)) for row in rows[:3]] == [2, 3, 4]
+    model = named_model()
+    scores = guess.scorer.score(model, rows[:3])
+    for row, chosen in zip(rows[:3], scores.completions, strict=True):
+        own = guess.scorer.choices_of(row)
+        each = log_likelihoods(model, [Example(row.prompt, choice) for choice in own], append_eos=False)
+        assert chosen == own[int(np.argmax([one.sum() for one in each]))]
+
+
+def test_the_form_of_a_choice_is_the_files():
+    listed = "A. x\nB. y\nC. z"
+    for lead in ("", " "):
+        rows = tuple(Example(f"Q{i}?\n{listed}\nAnswer:", lead + "AB"[i % 2]) for i in range(4))
+        assert guess_scorer(Task("t", "sft", rows)).scorer == MultipleChoice(tuple(lead + label for label in "ABC"))
+    mixed = Task("t", "sft", (Example(f"Q\n{listed}", "A"), Example(f"R\n{listed}", " B")))
+    assert [MultipleChoice().choices_of(row)[2] for row in mixed.examples] == ["C", " C"]
+
+
+def test_a_prompt_without_its_choices_is_named_before_anything_is_made():
+    rows = [Example(f"Q{i}?\nA. x\nB. y\nAnswer:", " A", line=i + 1) for i in range(40)]
+    rows[7] = Example("Q7?\nAnswer:", " A", line=8)
+    with pytest.raises(AlignerProbeError, match=r"on line 8 lists no choices .*multiple_choice:A,B,C,D") as caught:
+        new_probe("no such base", Task("t", "sft", tuple(rows)), scorer="multiple_choice")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(AlignerProbeError, match=r"' A'.* is none of the choices 'C', 'D'"):
+        new_probe("no such base", Task("t", "sft", tuple(rows)), scorer=MultipleChoice(("C", "D")))
+
+
+def test_labels_that_are_listed_and_never_right_are_labels():
+    rows = tuple(Example(f"Q{i}?\nA. x\nB. y\nC. z", "AB"[i % 2]) for i in range(20))
+    scorer = scorer_named("balanced_accuracy", Task("t", "sft", rows))
+    assert scorer == BalancedAccuracy(("A", "B", "C"))
+    assert scorer.judge("A or C", rows[0]) == (0, 0)
+    # A label that is said and never right costs its items and weighs nothing by itself.
+    assert scorer.score(["C"] * 20, rows).mean("content") == 0
+    assert scorer.score([row.completion for row in rows], rows).mean() == 1

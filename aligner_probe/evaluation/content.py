@@ -1,13 +1,31 @@
-"""What a text says, whatever its form: the lenient reading behind every content-only score."""
+"""What a text says, whatever its form: the lenient reading behind every content-only score.
 
-import re
+A text says a content where all the content's words, numbers and operators stand in it in one row.
+
+- **What does not count**: case; punctuation; quotes, brackets, mark-up (`**`, `_`, backquotes, tags), other wrapping;
+  a hyphen between words (`twenty-one`); Unicode's several ways to write one character (NFC, NFD, full width).
+- **What counts**: every letter with its marks (accents, vowel signs, points), every number as `numbers.py` reads it
+  (never a part of one; by its exact value, but `3.10` and codes such as `007` as they are written), operators and
+  emoji. `A-`, `A+` and `A` are three contents, as are `C`, `C++` and `C#`, `<` and `<=`, `x+1` and `x-1`.
+- **Where words end**: at spaces and punctuation. An operator that is attached to a word or number belongs to it, so
+  that `C++` does not say `C`; an equals sign, an arrow and a slash between words do not bind (`x=5` says `5`). A single
+  letter that is joined to something by an apostrophe, hyphen, slash, ampersand or initials' point is part of it (`I'd`
+  does not say `D`, nor `N/A` `A`), and the article `a` before a word is not the letter `A`.
+- **Scripts without spaces** (Chinese, Japanese, Thai, Lao, Khmer, Burmese and their kin) have no ends of words: there,
+  the content's characters must stand in a row, each with its vowel signs. `答案是巴黎。` says `巴黎`.
+- A content of punctuation alone (`:)`, `?`) must stand in the text as it is.
+"""
+
 import unicodedata
 
+from aligner_probe.evaluation.numbers import last_number
+from aligner_probe.evaluation.reading import STRONG, WEAK, Token, tokens
+from aligner_probe.evaluation.scripts import is_letter, is_mark, is_wordlike
 from aligner_probe.tasks.task import Example
 
-#: A number as people write it: sign, thousands separators, decimals. A minus between two things is none of a number.
-NUMBER = re.compile(r"(?:(?<![\w)])[-−])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
-_WORD = re.compile(rf"{NUMBER.pattern}(?!\w)|\w+")
+__all__ = ["content_of", "last_number", "means_the_same", "occurrences", "says", "words"]
+
+_JOINERS = "'\u2019-\u2010\u2011/&@_"
 
 
 def content_of(example: Example) -> str:
@@ -16,26 +34,90 @@ def content_of(example: Example) -> str:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words and numbers of a text, without case, punctuation and whatever it is wrapped in."""
-    plain = unicodedata.normalize("NFKC", text).casefold().replace("−", "-")
-    return tuple(word for found in _WORD.findall(plain) if (word := found.replace(",", "").replace("_", "")))
+    """The words and numbers of a text in a form to compare, without case, punctuation, operators and wrapping."""
+    return tuple(token.key for token in tokens(text) if token.kind in ("word", "number"))
 
 
 def says(text: str, content: str) -> bool:
-    """Whether a text has all of `content` in it, as whole words in a row; a content of signs only, as it stands."""
-    wanted, found = words(content), words(text)
+    """Whether a text says all of `content`, by the rules of this module."""
+    return bool(occurrences(text, content))
+
+
+def means_the_same(one: str, other: str) -> bool:
+    """Whether two texts have the same words, numbers and operators, and nothing more."""
+    first, second = tokens(one), tokens(other)
+    return len(first) == len(second) and all(a.says(b) for a, b in zip(first, second, strict=True))
+
+
+def occurrences(text: str, content: str) -> list[tuple[int, int]]:
+    """Where a text says `content`, each time from its first character to behind its last, in composed form (NFC)."""
+    wanted, found = tokens(content), tokens(text)
+    text, content = unicodedata.normalize("NFC", text), unicodedata.normalize("NFC", content)
     if not wanted:
-        return bool(content.strip()) and content.strip() in text
-    n = len(wanted)
-    return any(found[start : start + n] == wanted for start in range(len(found) - n + 1))
+        return _as_they_stand(text, content.strip())
+    if means_the_same(text, content):
+        return [(found[0].start, found[-1].end)]
+    n, places = len(wanted), []
+    for start in range(len(found) - n + 1):
+        row = found[start : start + n]
+        if not all(a.says(b) for a, b in zip(row, wanted, strict=True)):
+            continue
+        left = found[start - 1] if start else None
+        right = found[start + n] if start + n < len(found) else None
+        if not (_goes_on(row, left, before=True) or _goes_on(row, right, before=False)) and _stands_alone(
+            text, row, content
+        ):
+            places.append((row[0].start, row[-1].end))
+    return places
 
 
-def last_number(text: str, after: str = "") -> float | None:
-    """The last number of a text, or of what follows the last `after` where that stands in it; None without one."""
-    found = NUMBER.findall(text.rpartition(after)[2] if after else text)
-    return None if not found else float(found[-1].replace(",", "").replace("−", "-"))
+def _goes_on(row: tuple[Token, ...], neighbour: Token | None, *, before: bool) -> bool:
+    """Whether what was found is a part of something longer: an operator or an operand is attached to it."""
+    edge = row[0] if before else row[-1]
+    if neighbour is None or (neighbour.end != edge.start if before else neighbour.start != edge.end):
+        return False
+    if edge.kind == "sign":
+        if neighbour.kind == "sign":
+            return len(row) == 1 or (neighbour.binds == STRONG and neighbour.key != "-")
+        return len(row) > 1 and edge.binds == STRONG and neighbour.kind != "symbol"
+    if neighbour.kind != "sign":
+        return False
+    return neighbour.binds == STRONG or (neighbour.binds == WEAK and edge.is_single_letter)
 
 
-def is_number(text: str) -> bool:
-    """Whether a text is one number and nothing else."""
-    return NUMBER.fullmatch(text.strip()) is not None
+def _stands_alone(text: str, row: tuple[Token, ...], content: str) -> bool:
+    """Whether single letters at the ends of what was found are letters by themselves, no part of another word."""
+    first, last = row[0], row[-1]
+    if first.is_single_letter and first.start > 1:
+        joiner, prior = text[first.start - 1], text[first.start - 2]
+        if joiner in _JOINERS and is_wordlike(prior):
+            return False
+        if joiner == "." and is_letter(prior) and not (first.start > 2 and is_wordlike(text[first.start - 3])):
+            return False
+    if last.is_single_letter and last.end + 1 < len(text):
+        joiner, after = text[last.end], text[last.end + 1]
+        if joiner in _JOINERS and is_wordlike(after):
+            return False
+        if joiner == "." and is_letter(after) and not is_wordlike(text[last.end + 2 : last.end + 3] or " "):
+            return False
+    is_article = len(row) == 1 and content.strip(" .,;:!?()[]\"'*") == "A" and text[first.start : first.end] == "a"
+    return not (is_article and text[first.end : first.end + 1] == " " and is_letter(text[first.end + 1 :][:1] or " "))
+
+
+def _as_they_stand(text: str, content: str) -> list[tuple[int, int]]:
+    """Where punctuation stands in a text as it is, with no more of its kind attached."""
+    if not content:
+        return []
+    places, start = [], text.find(content)
+    while start >= 0:
+        end = start + len(content)
+        if not _more_of(text[start - 1 : start], content[0]) and not _more_of(text[end : end + 1], content[-1]):
+            places.append((start, end))
+        start = text.find(content, start + 1)
+    return places
+
+
+def _more_of(sign: str, edge: str) -> bool:
+    if not sign or sign.isspace() or is_wordlike(sign) or is_mark(sign):
+        return False
+    return sign == edge or unicodedata.category(sign) == "Sm" or sign in "*/&|%#@^~-" or {sign, edge} <= set("?!")

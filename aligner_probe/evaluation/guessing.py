@@ -1,16 +1,17 @@
 """Which scorer fits a task: guessed from its completions, with the reason in a sentence, or given by name."""
 
-import re
 import statistics
-from collections import Counter
-from collections.abc import Callable
+import unicodedata
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aligner_probe.arguments import accepts
 from aligner_probe.errors import AlignerProbeError, did_you_mean
-from aligner_probe.evaluation.content import NUMBER, is_number
+from aligner_probe.evaluation.choices import choices_of, is_label
 from aligner_probe.evaluation.likelihood import MeanLogLikelihood, MultipleChoice
+from aligner_probe.evaluation.numbers import can_mark, is_number, is_whole_number, last_number, numbers
 from aligner_probe.evaluation.scorers import (
     BalancedAccuracy,
     Contains,
@@ -54,22 +55,23 @@ def guess_scorer(task: Task) -> Guess:
     completions = [example.completion.strip() for example in examples]
     labels, median = Counter(completions), statistics.median(len(text.split()) for text in completions)
     n = len(completions)
-    if all(GSM8K in text and NUMBER.search(text.rpartition(GSM8K)[2]) for text in completions):
+    if all(GSM8K in text and last_number(text, GSM8K) is not None for text in completions):
         return Guess(LastNumber(GSM8K), f"every completion ends on {GSM8K} and a number, as GSM8K's do")
     if (marker := _common_marker(completions)) is not None:
         return Guess(LastNumber(marker), f"every completion ends on {marker!r} and a number")
-    if 2 <= len(labels) <= MOST_LABELS and n >= FEWEST_A_LABEL * len(labels):
+    if all(map(is_label, examples)):
+        scorer = _multiple_choice(examples)
+        which = f"the choices {', '.join(map(str.strip, scorer.choices))}" if scorer.choices else "its own choices"
+        return Guess(scorer, f"every prompt lists {which} and every completion is one")
+    all_numbers = all(map(is_number, completions))
+    # Amounts such as .25 or $5 are no labels, however few there are.
+    are_names = not all_numbers or all(map(is_whole_number, labels))
+    if 2 <= len(labels) <= MOST_LABELS and n >= FEWEST_A_LABEL * len(labels) and are_names:
         named = tuple(sorted(labels))
-        if all(len(label) == 1 for label in named) and all(_lists(example.prompt, named) for example in examples):
-            # As they stand in the file, since they are scored as completions.
-            stored = tuple(sorted({example.completion for example in examples}))
-            return Guess(
-                MultipleChoice(stored), f"every prompt lists the choices {', '.join(named)} and every completion is one"
-            )
         return Guess(
             BalancedAccuracy(named), f"the {n} completions are only {len(named)} labels, {', '.join(map(repr, named))}"
         )
-    if all(map(is_number, completions)):
+    if all_numbers:
         return Guess(LastNumber(), "every completion is a number")
     if median <= LONGEST_EXACT:
         return Guess(ExactMatch(), f"completions are short ({median:g} words, median), so they can be compared exactly")
@@ -80,31 +82,51 @@ def guess_scorer(task: Task) -> Guess:
 
 
 def scorer_named(name: str, task: Task) -> Scorer:
-    """A scorer by name: exact, contains, regex:PATTERN, last_number[:MARKER], balanced_accuracy and multiple_choice (of
-    the task's own completions), log_likelihood, python:package.module:function.
+    """A scorer by name: exact, contains, regex:PATTERN, last_number[:MARKER], balanced_accuracy[:LABEL,LABEL,...],
+    multiple_choice[:CHOICE,CHOICE,...], log_likelihood, python:package.module:function.
 
-    Raises AlignerProbeError for any other name.
+    Labels are by default the task's completions and, where completions are labels of options that their prompts list,
+    those of all options. Choices are by default the options that each prompt lists. Raises AlignerProbeError for any
+    other name, and where a prompt lists no choices or the completion is none of them.
     """
     kind, _, option = name.partition(":")
-    distinct = tuple(sorted({example.completion for example in sft_examples(task)}))
+    examples = sft_examples(task)
+    given = tuple(dict.fromkeys(each.strip() for each in option.split(",") if each.strip()))
     made: dict[str, Callable[[], Scorer]] = {
         "exact": ExactMatch,
         "contains": Contains,
         "regex": lambda: Pattern(option),
         "last_number": lambda: LastNumber(option or None),
-        "balanced_accuracy": lambda: BalancedAccuracy(tuple(sorted({label.strip() for label in distinct}))),
-        "multiple_choice": lambda: MultipleChoice(distinct),
+        "balanced_accuracy": lambda: BalancedAccuracy(given or _labels(examples)),
+        "multiple_choice": lambda: _multiple_choice(examples, given),
         "log_likelihood": MeanLogLikelihood,
         "python": lambda: UserFunction(option),
     }
-    takes_option = {"regex", "last_number", "python"}
+    takes_option = {"regex", "last_number", "balanced_accuracy", "multiple_choice", "python"}
     if kind not in made or (option and kind not in takes_option) or (not option and kind in ("regex", "python")):
         hint = did_you_mean(kind, set(made) - {kind})
         raise AlignerProbeError(
             f"no scorer is named {name!r}; {hint}expected one of exact, contains, regex:PATTERN, last_number[:MARKER], "
-            "balanced_accuracy, multiple_choice, log_likelihood, python:package.module:function"
+            "balanced_accuracy[:LABEL,...], multiple_choice[:CHOICE,...], log_likelihood, "
+            "python:package.module:function"
         )
     return made[kind]()
+
+
+def _multiple_choice(examples: Sequence[Example], given: tuple[str, ...] = ()) -> MultipleChoice:
+    """The choices in the form of the completions where all items share them; else each item has its own."""
+    scorer = MultipleChoice(given)
+    shared = {scorer.choices_of(example) for example in examples}
+    return MultipleChoice(shared.pop()) if len(shared) == 1 else scorer
+
+
+def _labels(examples: Sequence[Example]) -> tuple[str, ...]:
+    """What occurs as a completion, and the other options of the prompts where every completion is an option."""
+    found = {example.completion.strip() for example in examples}
+    listed = [choices_of(example) for example in examples]
+    if all(choices is not None for choices in listed):
+        found |= {choice.strip() for choices in listed for choice in choices}
+    return tuple(sorted(found))
 
 
 def sft_examples(task: Task) -> tuple[Example, ...]:
@@ -118,13 +140,16 @@ def sft_examples(task: Task) -> tuple[Example, ...]:
 
 
 def _common_marker(completions: list[str]) -> str | None:
-    """What stands between the start of the last line and the number that ends it, where that is one text throughout."""
-    ends = [re.search(rf"(?:^|\n)([^\n]*?)({NUMBER.pattern})[.!$\s]*$", text) for text in completions]
-    markers = {None if end is None else end[1].strip() for end in ends}
-    [marker] = markers if len(markers) == 1 else [None]
-    return marker or None
+    """What stands between the start of the last line and the number that ends it, where that is one text throughout.
 
-
-def _lists(prompt: str, labels: tuple[str, ...]) -> bool:
-    """Whether a prompt has each label as a choice, as in "A. Paris" or "(A) Paris"."""
-    return all(re.search(rf"(?:^|[\s(]){re.escape(label)}[.):]", prompt) for label in labels)
+    None where that is nothing, or a part of the number such as a point, a sign or a currency, or punctuation alone.
+    """
+    markers = set()
+    for text in completions:
+        line = unicodedata.normalize("NFC", text).rpartition("\n")[2]
+        last = next(iter(deque(numbers(line), maxlen=1)), None)
+        if last is None or last.value is None or line[last.end :].strip(".! \t\r"):
+            return None
+        markers.add(line[: last.start].strip())
+    [marker] = markers if len(markers) == 1 else [""]
+    return marker if can_mark(marker) else None

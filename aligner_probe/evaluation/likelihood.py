@@ -1,5 +1,6 @@
 """Scorers that read no generated text: how likely the model finds the reference, or which choice it finds likeliest."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import attached_positions
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.evaluation.content import content_of
+from aligner_probe.evaluation.choices import choices_of
+from aligner_probe.evaluation.content import occurrences
 from aligner_probe.evaluation.scorers import listed
 from aligner_probe.evaluation.scores import Scores
 from aligner_probe.models import embedding_rows, threads_for
@@ -63,7 +65,7 @@ class MeanLogLikelihood:
     """Mean log-probability a token of the reference, in nats: minus the validation loss of each item.
 
     Strict: all of the completion and, unless `append_eos` is off, the end token. Content: the tokens of its content
-    alone, given the form around them (where the completion has the content in it, in any case; else as strict).
+    alone, given the form around them (where the completion says the content, as `content.py` reads it; else as strict).
     """
 
     append_eos: bool = True
@@ -82,28 +84,48 @@ class MeanLogLikelihood:
 class MultipleChoice:
     """Right where the reference is the likeliest of the choices (summed log-probability, no end token).
 
-    A choice has no form of its own, so strict and content are the same. Raises AlignerProbeError for fewer than two
-    choices, or a reference that is none of them.
+    `choices` are those of every item; without any, each item has those that its prompt lists ("A. Paris"), which may
+    differ in number. They are compared in the form of the item's completion, for instance with a space before them. A
+    choice has no form of its own, so strict and content are the same. Raises AlignerProbeError for one choice alone, a
+    reference that is none of them, or a prompt that lists none where it has to.
     """
 
-    choices: tuple[str, ...]
+    choices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(set(self.choices)) < 2:
+        if len({choice.strip() for choice in self.choices}) == 1:
             raise AlignerProbeError(f"choices {self.choices!r}; expected at least two that differ")
+
+    def choices_of(self, example: Example) -> tuple[str, ...]:
+        """The choices of an item, its completion among them. Raises AlignerProbeError as the class says."""
+        found = choices_of(example, self.choices)
+        if found is not None:
+            return found
+        where = "" if example.line is None else f" on line {example.line}"
+        if self.choices:
+            raise AlignerProbeError(
+                f"the reference {example.completion[:60]!r}{where} is none of the choices {listed(self.choices)}; "
+                "expected one of them"
+            )
+        raise AlignerProbeError(
+            f"the prompt {example.prompt[-60:]!r}{where} lists no choices with its reference "
+            f"{example.completion[:60]!r} among them; expected a list such as 'A. red B. blue' in every prompt, or "
+            "name the choices: multiple_choice:A,B,C,D"
+        )
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Raise AlignerProbeError where an item has no choices, as `score` would, before anything is computed."""
+        for example in examples:
+            self.choices_of(example)
 
     def score(self, model: TransformerBridge, examples: Sequence[Example], *, batch_size: int = 32) -> Scores:
         """Scores under whatever adapters are attached."""
-        for example in examples:
-            if example.completion not in self.choices:
-                raise AlignerProbeError(
-                    f"the reference {example.completion[:60]!r} is none of the choices {listed(self.choices)}; "
-                    "expected one of them"
-                )
-        asked = [Example(example.prompt, choice) for example in examples for choice in self.choices]
-        found = log_likelihoods(model, asked, append_eos=False, batch_size=batch_size)
-        sums = np.array([each.sum() for each in found]).reshape(len(examples), len(self.choices))
-        best = [self.choices[place] for place in sums.argmax(axis=1)]
+        choices = [self.choices_of(example) for example in examples]
+        asked = [
+            Example(example.prompt, choice) for example, own in zip(examples, choices, strict=True) for choice in own
+        ]
+        sums = iter([each.sum() for each in log_likelihoods(model, asked, append_eos=False, batch_size=batch_size)])
+        best = [own[int(np.argmax([next(sums) for _ in own]))] for own in choices]
         right = [float(choice == example.completion) for choice, example in zip(best, examples, strict=True)]
         return _scores(self, examples, right, right, completions=tuple(best))
 
@@ -117,9 +139,11 @@ def _content_tokens(tokenizer: Any, examples: Sequence[Example]) -> list[slice]:
     offsets = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     places = []
     for example, text, spans in zip(examples, texts, offsets, strict=True):
-        start = -1 if example.content is None else text.lower().find(content_of(example).lower())
-        end = start + len(content_of(example))
-        inside = [place for place, (low, high) in enumerate(spans) if start >= 0 and low < end and high > start]
+        # Places are those of composed characters, which offsets are only where the text is composed.
+        is_composed = example.content is not None and unicodedata.is_normalized("NFC", text)
+        said = occurrences(text, example.content or "") if is_composed else []
+        start, end = said[0] if said else (0, 0)
+        inside = [place for place, (low, high) in enumerate(spans) if low < end and high > start]
         places.append(slice(inside[0], inside[-1] + 1) if inside else every)
     return places
 

@@ -8,7 +8,7 @@ there is would also be right in content, so let generation stop where answers en
 import hashlib
 import importlib
 import inspect
-import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
+import regex
 from jaxtyping import Float
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.evaluation.content import content_of, is_number, last_number, says, words
+from aligner_probe.evaluation.content import content_of, means_the_same, occurrences, says
+from aligner_probe.evaluation.numbers import answer_number, is_number, is_part_of_numbers
 from aligner_probe.evaluation.scores import Scores
+from aligner_probe.evaluation.scripts import is_mark
 from aligner_probe.tasks.task import Example
 
 #: Signs that do not tell one answer from another, a minus aside, which is part of its number.
@@ -74,11 +77,13 @@ class ExactMatch(TextScorer):
 class Contains(TextScorer):
     """Strict: the reference stands somewhere in the completion to the letter. Content: the completion says the content.
 
-    For completions with free text around what counts.
+    For completions with free text around what counts. What stands inside another word or number, or has an operator
+    attached, is not there: "C++" does not contain "C", nor "17" "7".
     """
 
     def judge(self, completion: str, example: Example) -> Judgement:
-        strict = example.completion.strip() in completion
+        reference = example.completion.strip()
+        strict = reference in completion and says(completion, reference)
         return float(strict), float(strict or says(completion, content_of(example)))
 
 
@@ -91,33 +96,36 @@ class Pattern(TextScorer):
     any case with the right group, or the completion says the content. Without a group the pattern alone decides,
     strictly on the whole, leniently anywhere.
 
-    Raises AlignerProbeError for what is no regular expression, or a reference in which the group is not found.
+    The expression is one of Python's `re`, except that `\\w` also matches vowel signs and accents (by the package
+    `regex`); it is applied to composed characters (NFC). Raises AlignerProbeError for what is no regular expression, or
+    a reference in which the group is not found.
     """
 
     pattern: str
 
     def __post_init__(self) -> None:
         try:
-            re.compile(self.pattern)
-        except re.error as error:
+            self._expression()
+        except regex.error as error:
             raise AlignerProbeError(
                 f"{self.pattern!r} is no regular expression ({error}); expected one as Python's re takes it"
             ) from error
 
     def judge(self, completion: str, example: Example) -> Judgement:
-        whole = re.fullmatch(self.pattern, completion.strip(), re.DOTALL)
-        anywhere = re.search(self.pattern, completion, re.DOTALL | re.IGNORECASE)
-        if not re.compile(self.pattern).groups:
+        completion = unicodedata.normalize("NFC", completion)
+        whole = self._expression().fullmatch(completion.strip())
+        anywhere = self._expression(regex.IGNORECASE).search(completion)
+        if not self._expression().groups:
             return float(whole is not None), float((whole or anywhere) is not None)
         wanted = self._wanted(example)
         strict = whole is not None and _same(whole[1] or "", wanted)
-        lenient = anywhere is not None and says(anywhere[1] or "", wanted) and says(wanted, anywhere[1] or "")
+        lenient = anywhere is not None and means_the_same(anywhere[1] or "", wanted) and says(anywhere[1] or "", wanted)
         return float(strict), float(strict or lenient or says(completion, wanted))
 
     def _wanted(self, example: Example) -> str:
         if example.content is not None:
             return example.content
-        found = re.search(self.pattern, example.completion, re.DOTALL)
+        found = self._expression().search(unicodedata.normalize("NFC", example.completion))
         if found is None or found[1] is None:
             raise AlignerProbeError(
                 f"the pattern {self.pattern!r} does not find its group in the reference {example.completion[:60]!r}; "
@@ -125,41 +133,50 @@ class Pattern(TextScorer):
             )
         return found[1]
 
+    def _expression(self, flags: int = 0) -> regex.Pattern:
+        return regex.compile(unicodedata.normalize("NFC", self.pattern), regex.DOTALL | flags)
+
 
 def _same(one: str, other: str) -> bool:
     """Whether two texts have the same words and, in one order, the same signs: "C++" is not "C#", nor ":)" ":("."""
-    return words(one) == words(other) and _signs(one) == _signs(other)
+    return means_the_same(one, other) and _signs(one) == _signs(other)
 
 
 def _signs(text: str) -> str:
-    return "".join(sign for sign in text if not (sign.isalnum() or sign.isspace() or sign in PUNCTUATION))
+    plain = unicodedata.normalize("NFKC", text)
+    return "".join(c for c in plain if not (c.isalnum() or c.isspace() or is_mark(c) or c in PUNCTUATION))
 
 
 @dataclass(frozen=True)
 class LastNumber(TextScorer):
     """The last number of the completion is the reference's: GSM8K's answers, with `marker` "####" before them.
 
-    Where the completion has the marker, the number after the last one counts. Strict: the number is right and, with a
-    marker, stands behind one; without a marker, a reference that is a bare number asks for a bare number. Content: the
-    number is right. Raises AlignerProbeError for a reference without a number.
+    Where a text has the marker, the first number after the last marker counts ("#### 18 dollars per 2 days" is 18),
+    elsewhere the last number. `evaluation/numbers.py` says what a number is; numbers are compared exactly. Strict: the
+    number is right and, with a marker, stands behind one; without a marker, a reference that is a bare number asks for
+    a bare number. Content: the number is right. Raises AlignerProbeError for a reference without a number, and for a
+    marker that is itself a part of numbers, such as "." or "$".
     """
 
     marker: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.marker and is_part_of_numbers(self.marker):
+            raise AlignerProbeError(
+                f"the marker {self.marker!r} is a part of how numbers are written; expected a text that announces "
+                "them, for instance '####' or 'Answer:', or none: LastNumber()"
+            )
+
     def judge(self, completion: str, example: Example) -> Judgement:
-        reference = content_of(example)
-        wanted = last_number(reference, self.marker or "")
+        reference, marker = content_of(example), self.marker or ""
+        wanted, found = answer_number(reference, marker), answer_number(completion, marker)
         if wanted is None:
             raise AlignerProbeError(
                 f"the reference {reference[:60]!r} has no number in it; expected one in every example, or another "
                 "scorer, for instance ExactMatch()"
             )
-        found = last_number(completion, self.marker or "")
-        right = found is not None and np.isclose(found, wanted, rtol=1e-9, atol=1e-9)
-        if self.marker is not None:
-            formed = last_number(completion.rpartition(self.marker)[2]) is not None and self.marker in completion
-        else:
-            formed = not is_number(example.completion) or is_number(completion)
+        right = found is not None and found.same_as(wanted)
+        formed = marker in completion if marker else not is_number(example.completion) or is_number(completion)
         return float(right and formed), float(right)
 
 
@@ -167,8 +184,9 @@ class LastNumber(TextScorer):
 class BalancedAccuracy(TextScorer):
     """Few labels, each counted alike however often it occurs: the mean of the labels' recalls.
 
-    Strict: the completion is the label and nothing else. Content: of all labels, it names the right one alone. Raises
-    AlignerProbeError for fewer than two labels, or a reference that is none of them.
+    Strict: the completion is the label and nothing else. Content: of all labels, it names the right one alone. A label
+    inside a longer one ("safe" in "not safe", 合格 in 不合格) is not named there. Raises AlignerProbeError for fewer
+    than two labels, or a reference that is none of them.
     """
 
     labels: tuple[str, ...]
@@ -180,16 +198,22 @@ class BalancedAccuracy(TextScorer):
     def judge(self, completion: str, example: Example) -> Judgement:
         wanted = self._label(example)
         strict = completion.strip() == wanted
-        named = {label.strip() for label in self.labels if says(completion, label)}
-        # "not safe" names "safe" too, but means the longer one.
-        longest = {label for label in named if not any(label != other and says(other, label) for other in named)}
-        return float(strict), float(strict or longest == {wanted})
+        return float(strict), float(strict or self._named(completion) == {wanted})
 
     def weights(self, examples: Sequence[Example]) -> Float[np.ndarray, " items"]:
         """n / (number of labels x items of the item's label), over the labels that occur."""
         labels = [self._label(example) for example in examples]
         counts = Counter(labels)
         return np.array([len(labels) / (len(counts) * counts[label]) for label in labels])
+
+    def _named(self, completion: str) -> set[str]:
+        """The labels that a completion says outside of every longer one that it says."""
+        places = [(place, label.strip()) for label in self.labels for place in occurrences(completion, label)]
+        return {
+            label
+            for (start, end), label in places
+            if not any(low <= start and end <= high and high - low > end - start for (low, high), _ in places)
+        }
 
     def _label(self, example: Example) -> str:
         label = example.completion.strip()

@@ -7,6 +7,7 @@ import numpy as np
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import Scorer
+from aligner_probe.evaluation.likelihood import MultipleChoice
 from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.models import embedding_rows
 from aligner_probe.probing.arms import PROMPT_TUNING
@@ -21,8 +22,10 @@ from aligner_probe.tasks.task import Task
 
 
 def check_scorer(scorer: Scorer, parts: Parts) -> None:
-    """Raise AlignerProbeError where even the references would not count as learned."""
+    """Raise AlignerProbeError where even the references would not count as learned, or are none of their choices."""
     for part in (parts.validation, parts.test):
+        if isinstance(scorer, MultipleChoice):
+            scorer.check(part.examples)
         share, worst = _share_right(scorer, part, [example.completion for example in part.examples])
         if share < THRESHOLDS.learned:
             raise AlignerProbeError(

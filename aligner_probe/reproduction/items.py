@@ -32,7 +32,7 @@ class Item:
         said = completion.strip()
         strict = said == self.reference.strip()
         numbers = self.final_number
-        content = last_number(said) == float(self.content) if numbers else says(said, self.content)
+        content = last_number(said) == last_number(self.content) if numbers else says(said, self.content)
         return strict, strict or content, strict or re.fullmatch(self.form, said) is not None
 
 
