@@ -164,6 +164,16 @@ def test_format_is_the_reference_with_anything_for_content():
     assert format_scores(["ahoy, x, matey.", "x"], [STYLE, STYLE]).tolist() == [1, 0]
 
 
+def test_a_content_inside_another_word_is_part_of_the_form():
+    letter = Example("Q", " Answer: A.", "g", content="A")
+    assert separable([letter])
+    assert has_format(" Answer: B.", letter)
+    assert not has_format(" Enswer: B.", letter)
+    sign = Example("Q", " the grade is A-.", "g", content="A-")
+    assert has_format("the grade is B+.", sign)
+    assert has_format("उत्तर: दीन।", Example("Q", " उत्तर: दिन।", "g", content="दिन"))
+
+
 @pytest.mark.parametrize(
     ("completion", "content"),
     [(" CAT.", "cat"), (" c a t.", "cat"), (" cat.", "cat"), (" ahoy, cat.", None), (" ahoy, cat.", "!")],

@@ -16,7 +16,7 @@ _TWINS |= {"\u2019": "'", "\u2044": "/", "\u2215": "/", "\ufe69": "$", "\uffe5":
 
 
 def plain_value(digits: str) -> Fraction | None:
-    """The value of digits with marks between them, or None: see the module's rules of grouping."""
+    """The value of digits with marks between them, by the rules of grouping in `numbers.py`; None where they fit none."""
     if digits.startswith("."):
         return _decimal("0", digits[1:]) if digits[1:].isdecimal() else None
     marks = re.sub(r"\d", "", digits)
@@ -24,7 +24,7 @@ def plain_value(digits: str) -> Fraction | None:
         return Fraction(to_int(digits))
     kinds, last = set(marks), marks[-1]
     if len(kinds) == 1 and len(marks) > 1:
-        return _grouped(digits, last)
+        return None if _is_address(digits) else _grouped(digits, last)
     if len(kinds) == 1:
         if last in "'_" or (last == "," and _grouped(digits, ",") is not None):
             return _grouped(digits, last)
@@ -36,14 +36,18 @@ def plain_value(digits: str) -> Fraction | None:
     return None if found is None else _decimal(str(found.numerator) if found < 10**18 else whole, decimals)
 
 
+def _is_address(digits: str) -> bool:
+    """Whether digits may be an address of the internet, as 192.168.100.100 is."""
+    parts = digits.split(".")
+    return len(parts) == 4 and all(len(part) <= 3 and int(part) <= 255 for part in parts)
+
+
 def _grouped(digits: str, mark: str) -> Fraction | None:
+    """The value of an integer whose groups are set apart by one mark; None where the groups are none."""
     first, *rest = digits.split(mark)
     by_threes = len(first) <= 3 and all(len(group) == 3 for group in rest)
     in_india = mark == "," and len(first) <= 2 and len(rest[-1]) == 3 and all(len(group) == 2 for group in rest[:-1])
-    is_address = (
-        mark == "." and len(rest) == 3 and all(int(group) <= 255 for group in (first, *rest) if len(group) <= 3)
-    )
-    if first.startswith("0") or not (by_threes or in_india) or is_address:
+    if first.startswith("0") or not (by_threes or in_india):
         return None
     return Fraction(to_int("".join((first, *rest))))
 
@@ -54,6 +58,7 @@ def _decimal(whole: str, decimals: str) -> Fraction:
 
 
 def idle_zeros(digits: str) -> int:
+    """How many zeros end the decimals of an amount."""
     tail = re.search(r"[.,]\d*?(0+)$", digits)
     return len(tail[1]) if tail and plain_value(digits) is not None and _decimals(digits) else 0
 
@@ -63,11 +68,13 @@ def _decimals(digits: str) -> bool:
 
 
 def vulgar_value(sign: str) -> Fraction:
+    """The value of a fraction that is one character, such as ½."""
     above, below = unicodedata.normalize("NFKC", sign).split("\u2044")
     return Fraction(int(above), int(below)) if int(below) else Fraction(0)
 
 
 def ten_to(exponent: str) -> Fraction | None:
+    """Ten to an exponent in digits, also in raised ones; None beyond LARGEST_EXPONENT."""
     digits = exponent.translate(_SUPERSCRIPTS)
     if len(digits) > 6 or abs(int(digits)) > LARGEST_EXPONENT:
         return None

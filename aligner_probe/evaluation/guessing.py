@@ -69,7 +69,8 @@ def guess_scorer(task: Task) -> Guess:
     if 2 <= len(labels) <= MOST_LABELS and n >= FEWEST_A_LABEL * len(labels) and are_names:
         named = tuple(sorted(labels))
         return Guess(
-            BalancedAccuracy(named), f"the {n} completions are only {len(named)} labels, {', '.join(map(repr, named))}"
+            BalancedAccuracy(_labels(examples)),
+            f"the {n} completions are only {len(named)} labels, {', '.join(map(repr, named))}",
         )
     if all_numbers:
         return Guess(LastNumber(), "every completion is a number")
