@@ -16,7 +16,7 @@ _TWINS |= {"\u2019": "'", "\u2044": "/", "\u2215": "/", "\ufe69": "$", "\uffe5":
 
 
 def plain_value(digits: str) -> Fraction | None:
-    """The value of digits with marks between them, by the rules of grouping in `numbers.py`; None where they fit none."""
+    """The value of digits with marks between them, by the rules of grouping in `numbers.py`, or None."""
     if digits.startswith("."):
         return _decimal("0", digits[1:]) if digits[1:].isdecimal() else None
     marks = re.sub(r"\d", "", digits)
