@@ -25,6 +25,7 @@ from aligner_probe.tasks.task import Example
 
 __all__ = ["content_of", "last_number", "means_the_same", "occurrences", "says", "words"]
 
+_LEADING_SIGNS = ("+", "-", "±")
 _JOINERS = "'\u2019-\u2010\u2011/&@_"
 
 
@@ -81,7 +82,8 @@ def _goes_on(row: tuple[Token, ...], neighbour: Token | None, *, before: bool) -
             return len(row) == 1 or (neighbour.binds == STRONG and neighbour.key != "-")
         return len(row) > 1 and edge.binds == STRONG and neighbour.kind != "symbol"
     if neighbour.kind != "sign":
-        return False
+        # What is refused as a number may begin with a sign: "5±1".
+        return neighbour.kind == "word" and not before and neighbour.key[:1] in _LEADING_SIGNS
     return neighbour.binds == STRONG or (neighbour.binds == WEAK and edge.is_single_letter)
 
 

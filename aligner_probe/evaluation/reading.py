@@ -225,7 +225,8 @@ class _Reader:
                 return None
             between_digits = self.flat[start - 1].isdecimal() and self.flat[end].isdecimal()
             return FREE if between_digits else STRONG
-        if after or self.flat[end : end + 1] in ("\\", "√"):
+        following = self.flat[end : end + 1] or " "
+        if after or following == "\\" or (not following.isascii() and unicodedata.category(following) == "Sm"):
             return STRONG if is_sign else None
         return STRONG if is_sign and (before or self.flat[start - 1 : start] in ("+", "*")) else None
 
