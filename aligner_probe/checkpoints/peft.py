@@ -80,12 +80,11 @@ OTHERS = {
 }
 
 
-def not_an_adaption_prompt(config: dict[str, Any]) -> str:
+def what_it_is(config: dict[str, Any]) -> str:
     """What a PEFT folder is that is no AdaptionPrompt, for an error message."""
     kind = config["peft_type"]
     known = OTHERS.get(kind) if isinstance(kind, str) else None
-    said = known or "a method with no equal here: merge it into its base in PEFT, where that method can be merged"
-    return f"is PEFT {kind}, {said}. Expected ADAPTION_PROMPT, PEFT's name for LLaMA-Adapter"
+    return known or "a method with no equal here: merge it into its base in PEFT, where that method can be merged"
 
 
 def check_base(config: Any, checkpoint: PrefixCheckpoint) -> None:

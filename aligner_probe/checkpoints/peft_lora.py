@@ -135,8 +135,8 @@ def load_lora(folder: str | Path) -> LoRACheckpoint:
     config = native.read_config(folder) if folder.is_dir() else None
     if config is None or not recognises(config):
         if config is not None and "peft_type" in config:
-            said = peft.not_an_adaption_prompt(config).split(". Expected")[0]
-            raise CheckpointError(folder, f"{said}. Expected peft_type LORA")
+            said = f"is PEFT {config['peft_type']}, {peft.what_it_is(config)}"
+            raise CheckpointError(folder, f"{said}. Expected {native.CONFIG} with peft_type LORA")
         raise CheckpointError(folder, f"is no PEFT folder; expected {native.CONFIG} with peft_type LORA")
     for key, value in config.items():
         if key not in FREE and value not in (None, False, [], {}, "none"):

@@ -105,7 +105,10 @@ def _import(
     if peft.recognises(tensors):
         return peft.NAME, peft.read(tensors, config)
     if config is not None and "peft_type" in config:
-        raise UnfitTensors(peft.not_an_adaption_prompt(config))
+        raise UnfitTensors(
+            f"is a PEFT {config['peft_type']} adapter, {peft.what_it_is(config)}. Expected ADAPTION_PROMPT, which is "
+            "PEFT's name for LLaMA-Adapter"
+        )
     names = sorted(tensors)
     if set(tensors) >= native.TENSORS:
         raise UnfitTensors(

@@ -43,7 +43,7 @@ def panel_task(name: str) -> Path:
     if name not in there:
         hint = did_you_mean(name, there)
         raise AlignerProbeError(
-            f"the panel has no task {name!r}; {hint}expected one of {', '.join(there)} (what each is: "
+            f"the panel has no task {name!r}; expected one of {', '.join(there)} ({hint}What each is: "
             "`python -m aligner_probe.probe tasks`, or ap.list_tasks())"
         )
     return PANEL / name
