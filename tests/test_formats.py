@@ -283,7 +283,7 @@ def test_peft_faults(tmp_path):
     lora.mkdir()
     save_file({"base_model.model.q_proj.lora_A.weight": torch.ones(2, 2)}, lora / "adapter_model.safetensors")
     (lora / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    with pytest.raises(CheckpointError, match="is PEFT LORA"):
+    with pytest.raises(CheckpointError, match="is a PEFT LORA adapter"):
         load_checkpoint(lora)
     (lora / "adapter_config.json").write_text("{")
     with pytest.raises(CheckpointError, match="no JSON"):
@@ -299,7 +299,7 @@ def test_real_peft_loras_are_refused_by_name():
     folder = DATA / "adapters" / "opt125m-dpo-lora"
     if not folder.is_dir():
         pytest.skip(f"no {folder}; set ALIGNER_PROBE_DATA to a folder with adapters/ in it")
-    with pytest.raises(CheckpointError, match="is PEFT LORA"):
+    with pytest.raises(CheckpointError, match="is a PEFT LORA adapter"):
         load_checkpoint(folder)
 
 
