@@ -246,6 +246,7 @@ def test_command_dry_run_writes_nothing(tmp_path, capsys):
     assert "because completions are short" in said
     assert "budget quick: 9 cells" in said
     assert "memory: Aligner-1: base" in said
+    assert "threads of each process: 1 (the default" in said
     assert said.count("cannot decide:") >= 4
     size = new_probe(str(micro.base()), load_task(file), budget="quick").size_of_test()
     assert f"test: {size.said}\n" in said

@@ -309,6 +309,7 @@ def test_command_announces_and_refuses(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "math_base" in said
     assert "1 of 1 runs to make" in said
+    assert "threads of each process: 1 (the default" in said
     assert not list(tmp_path.iterdir())
     with pytest.raises(AlignerProbeError, match="no run's id fits 'nothing'"):
         reproduce.main(["--model", str(micro.base()), "--out", str(tmp_path), "--only", "nothing"])

@@ -372,6 +372,9 @@ def test_train_command(tmp_path, small_task):
     done = train(*shared, "--n-tokens", 3, "--steps", 4, "--lr", 0.01, "--batch-size", 6)
     assert done.returncode == 0, done.stderr
     assert "validation loss" in done.stdout
+    assert "learning rate 0.01, 4 steps of 6 examples (1.33 epochs), validated at the end of each epoch" in done.stdout
+    assert "\nthreads: " in done.stdout
+    assert "\naligner: " in done.stdout
     adapter = load_adapter(out / "adapter", load_model(folder))
     assert (adapter.method, adapter.config.n_tokens) == ("aligner", 3)
     provenance = json.loads((out / "adapter" / "provenance.json").read_text())
