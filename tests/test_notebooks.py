@@ -6,9 +6,9 @@ from conftest import DATA, ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: Folders of ALIGNER_PROBE_DATA that a notebook takes its data from.
-NEEDS = {"01_published_weights": ("published",), "02_train_an_aligner": ("models/stories260K", "data/tinystories")}
+NEEDS = {"01_published_weights": ("published",)}
 #: Those that train for more than half a minute.
-LONG = ("04_probe_your_task",)
+LONG = ("02_train_an_aligner", "04_probe_your_task")
 RUN = [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else ()) for path in NOTEBOOKS]
 
 
@@ -21,13 +21,52 @@ def test_stored_without_outputs(path):
 
 
 @pytest.mark.parametrize("path", RUN, ids=lambda path: path.stem)
-def test_runs(path, tmp_path):
+def test_runs(path, tmp_path, monkeypatch):
+    notebook = nbformat.read(path, as_version=4)
+    run(notebook, path, tmp_path, monkeypatch)
+    assert any("image/png" in output.get("data", {}) for output in shown(notebook))
+
+
+TWICE = [path for path in NOTEBOOKS if path.stem != "04_probe_your_task"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", TWICE, ids=lambda path: path.stem)
+def test_every_cell_can_be_run_twice(path, tmp_path, monkeypatch):
+    """In all notebooks but the one that trains for minutes."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [
+        nbformat.v4.new_code_cell(cell.source) for cell in notebook.cells if cell.cell_type == "code" for _ in range(2)
+    ]
+    run(notebook, path, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("steps", "learned"), [(120, True), (1, False)])
+def test_what_notebook_02_says_follows_from_its_numbers(steps, learned, tmp_path, monkeypatch):
+    """After one step nothing is learned, and it says so; as it stands, the form is learned."""
+    [path] = [path for path in NOTEBOOKS if path.stem == "02_train_an_aligner"]
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("steps=120", f"steps={steps}")
+    run(notebook, path, tmp_path, monkeypatch)
+    said = "".join(output.get("text", "") for output in shown(notebook))
+    assert said.count("has learned the form") == 2 * learned
+    assert said.count("has not learned the form") == 2 * (not learned)
+
+
+def run(notebook, path, folder, monkeypatch):
+    """Execute it with no data but what it needs."""
     from nbclient import NotebookClient
 
-    for needed in NEEDS.get(path.stem, ()):
-        if not (DATA / needed).is_dir():
-            pytest.skip(f"no {DATA / needed}; set ALIGNER_PROBE_DATA to a folder that has it")
-    notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
-    shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert any("image/png" in output.get("data", {}) for output in shown)
+    needed = [DATA / name for name in NEEDS.get(path.stem, ())]
+    for one in needed:
+        if not one.is_dir():
+            pytest.skip(f"no {one}; set ALIGNER_PROBE_DATA to a folder that has it")
+    if not needed:
+        monkeypatch.setenv("ALIGNER_PROBE_DATA", str(folder / "nothing"))
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+
+
+def shown(notebook):
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
