@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning
 
 #: Bases with fewer parameters than this run on one thread.
 SMALL = 20_000_000
@@ -121,7 +121,7 @@ def as_begun(threads: Threads, before: int | None) -> Threads:
     began = "a number of threads that was not recorded" if before is None else f"{before} threads"
     note = f"this run began with {began}; with {threads.n} its last bits may differ from those of a run without a break"
     if before is not None:
-        warnings.warn(note, stacklevel=3)
+        warnings.warn(note, AlignerProbeWarning, stacklevel=3)
     return replace(threads, reason=f"{threads.reason}; {note}")
 
 

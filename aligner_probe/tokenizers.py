@@ -11,6 +11,8 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from aligner_probe.errors import AlignerProbeWarning
+
 #: The attribute of a bridge that holds the tokenizer that was put there, or found to be right, by this module.
 KNOWN = "_aligner_probe_tokenizer"
 #: The end token that TransformerLens adds to a tokenizer that has none.
@@ -112,4 +114,4 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=3)
+    warnings.warn(text, AlignerProbeWarning, stacklevel=3)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning
 from aligner_probe.files import held, staging_folder, writing_to
 from aligner_probe.training.recipe import options_of
 
@@ -76,6 +76,7 @@ class RunFolder:
         if _checksum_fits(path) is None:
             warnings.warn(
                 f"{path} was written by an older version and has no checksum, so damage in it may not be noticed",
+                AlignerProbeWarning,
                 stacklevel=2,
             )
         differ = [said for key in self.identity for said in _differences(key, before.get(key), self.identity[key])]
