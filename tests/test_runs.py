@@ -28,7 +28,7 @@ KEYS = {
     "seeds": {"start", "order"},
     "tokenizer": {"class", "sha256"},
     "task": {"name", "kind", "source", "format", "template", "sha256", "tokens_sha256", "n_examples", "encoding"}
-    | {"dropped"},
+    | {"dropped", "ignored_fields", "notes", "lost"},
     "execution": {"device", "threads", "lower_layers", "checkpoint_activations"},
     "versions": {"python", "aligner-probe", "torch", "transformers", "transformer-lens", "tokenizers", "safetensors"},
     "result": {"steps", "stopped_early", "best_step", "best_validation_loss"},
