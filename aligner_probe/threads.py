@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from aligner_probe.arguments import accepts
 from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning
 
 #: Bases with fewer parameters than this run on one thread.
@@ -67,6 +68,7 @@ class _Set(threading.local):
 _set = _Set()
 
 
+@accepts()
 def set_threads(n: int | None) -> None:
     """Use `n` CPU threads in this process from here on, on every base; None goes back to the rule by the base's size.
 

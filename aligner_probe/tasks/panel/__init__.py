@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from aligner_probe.arguments import accepts
 from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.files import read_json
 
@@ -29,6 +30,7 @@ class PanelTask:
 
 
 @cache
+@accepts()
 def list_tasks() -> tuple[PanelTask, ...]:
     """Every task of the panel, in the order of its panel.json."""
     return tuple(
