@@ -148,12 +148,10 @@ def keywords_of(function: Callable[..., Any]) -> list[str]:
 
 
 def is_several(value: Any) -> bool:
-    """Whether a value is a list of things: a list, tuple, set, generator or `Collection` of checkpoints."""
-    if isinstance(value, str | bytes | Mapping | Path):
+    """Whether a value is a list of things: any iterable but a text, a mapping, an array or a table."""
+    if isinstance(value, str | bytes | Mapping | Path) or hasattr(value, "shape"):
         return False
-    return (
-        hasattr(value, "checkpoints") or isinstance(value, list | tuple | set | frozenset) or inspect.isgenerator(value)
-    )
+    return hasattr(value, "checkpoints") or isinstance(value, Iterable)
 
 
 def several(value: Any) -> list[Any]:

@@ -47,7 +47,8 @@ def test_tensors_and_arrays_are_compared_as_checkpoints_are(pair):
 
 def test_a_list_of_checkpoints_has_a_list_of_gate_statistics(pair):
     each = [ap.gate_statistics(one, resamples=50) for one in pair]
-    for several in (list(pair), pair, ap.Collection(pair), (one for one in pair)):
+    as_values = dict(enumerate(pair)).values()
+    for several in (list(pair), pair, ap.Collection(pair), (one for one in pair), as_values):
         found = ap.gate_statistics(several, resamples=50)
         assert [one.spearman for one in found] == [one.spearman for one in each]
     with pytest.raises(ArgumentError, match=r"gate_statistics\(checkpoint=\) was given 3; expected a checkpoint"):
@@ -197,12 +198,14 @@ def test_one_prompt_is_a_list_of_one():
     prompts = ["what is the pet of", "gold"]
     both = ap.generate(base, prompts, max_new_tokens=3)
     assert ap.generate(base, prompts[0], max_new_tokens=3) == both[:1]
+    for given in (dict(zip("ab", prompts, strict=True)).values(), pd.Series(prompts), np.array(prompts), iter(prompts)):
+        assert ap.generate(base, given, max_new_tokens=3) == both
     assert ap.generate(base, Task("t", "sft", tuple(Example(p, "x") for p in prompts)), max_new_tokens=3) == both
     assert ap.generate(str(micro.base()), tuple(prompts), max_new_tokens=3, stop="\n") == both
     rows = [{"prompt": prompt, "completion": " gold"} for prompt in prompts]
     scores = ap.score_task(base, rows, "exact")
     assert scores.prompts == tuple(prompts)
-    assert ap.guess_scorer(rows) == ap.guess_scorer(ap.load_task(rows))
+    assert ap.guess_scorer(iter(rows)) == ap.guess_scorer(ap.load_task(rows))
 
 
 def test_targets_by_other_libraries_names():

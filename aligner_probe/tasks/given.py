@@ -23,8 +23,10 @@ def one_task(value: Any, where: str) -> Task:
 
     if isinstance(value, Task):
         return value
-    if isinstance(value, str | Path) or rows_of(value) is not None:
-        return load_task(value)
+    # A generator is read once.
+    rows = rows_of(value)
+    if isinstance(value, str | Path) or rows is not None:
+        return load_task(value if rows is None else rows)
     if isinstance(value, tuple) and value and all(isinstance(part, Task) for part in value):
         raise refuse(
             value, where, "one task; a split has two: train, held_out = task.split(0.1, seed=0), then task=train"
