@@ -35,7 +35,7 @@ myst_heading_anchors = 3
 # Notebooks live in notebooks/ and are copied here, since Sphinx reads one folder only.
 NOTEBOOKS = Path(__file__).parent / "notebooks"
 #: Folders of ALIGNER_PROBE_DATA that a notebook reads.
-NEEDS = {"01_published_weights": ["published"], "02_train_an_aligner": ["models/stories260K", "data/tinystories"]}
+NEEDS = {"01_published_weights": ["published"]}
 DATA = Path(os.environ.get("ALIGNER_PROBE_DATA", ROOT.parent / "shared")).resolve()
 NOTEBOOKS.mkdir(exist_ok=True)
 for notebook in (ROOT / "notebooks").glob("*.ipynb"):
