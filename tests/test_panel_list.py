@@ -1,9 +1,10 @@
 """The panel's tasks are listed, for a reader and for a program, and each name that is listed can be loaded."""
 
-import subprocess
-import sys
+import pytest
 
 import aligner_probe as ap
+from aligner_probe import probe, train
+from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks.panel import PANEL
 
 
@@ -15,19 +16,23 @@ def test_every_task_is_listed_and_loads():
         assert one.why
 
 
-def test_the_command_lists_them():
-    done = subprocess.run([sys.executable, "-m", "aligner_probe.probe", "tasks"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+def test_the_command_lists_them(capsys):
+    assert probe.main(["tasks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
     for task in ap.list_tasks():
         [line] = [line for line in lines if line.split()[0] == task.name]
         assert line.split()[1:4] == [task.nature, task.kind, str(task.n_train)]
 
 
-def test_the_help_and_an_empty_name_say_how_to_list_them():
-    for arguments in (["train", "--help"], ["probe", "run", "--help"], ["probe", "run", "--task", "panel:"]):
-        command = [sys.executable, "-m", f"aligner_probe.{arguments[0]}", *arguments[1:]]
-        done = subprocess.run(command, capture_output=True, text=True)
-        said = " ".join((done.stdout + done.stderr).split())
-        assert "panel:NAME" in said or "style_pirate" in said
+def test_the_help_says_how_to_list_them(capsys):
+    for command, arguments in ((train, ["--help"]), (probe, ["run", "--help"])):
+        with pytest.raises(SystemExit):
+            command.main(arguments)
+        said = " ".join(capsys.readouterr().out.split())
+        assert "panel:NAME" in said
         assert "aligner_probe.probe tasks" in said or "`tasks` lists" in said
+
+
+def test_an_empty_name_lists_them():
+    with pytest.raises(AlignerProbeError, match=r"style_pirate.*aligner_probe\.probe tasks"):
+        ap.load_task("panel:")
