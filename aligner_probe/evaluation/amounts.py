@@ -12,7 +12,16 @@ VULGAR = "".join(
 )
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _TWINS = dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63", "-") | {"\u066b": ".", "\u066c": ",", "\u066a": "%"}
-_TWINS |= {"\u2019": "'", "\u2044": "/", "\u2215": "/", "\ufe69": "$", "\uffe5": "¥", "\uffe1": "£", "\u20a8": "₹"}
+_TWINS |= {
+    "\u2019": "'",
+    "\u00b4": "'",
+    "\u2044": "/",
+    "\u2215": "/",
+    "\ufe69": "$",
+    "\uffe5": "¥",
+    "\uffe1": "£",
+    "\u20a8": "₹",
+}
 
 
 def plain_value(digits: str) -> Fraction | None:

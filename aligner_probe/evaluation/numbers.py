@@ -4,23 +4,27 @@ A number is, in this order: a sign, a currency, an amount, a scale word, a unit.
 
 - **Sign**: `-`, U+2212 or an en dash, or `+`, attached to the number, before or after the currency sign (`-$5`, `$-5`).
   Between two operands (`14-16`, `(3+4)-5`) it belongs to neither. A minus with a space behind it is a sign only after
-  an equals sign. Brackets are no sign: `($5)` is 5.
+  an equals sign. The words `negative 5`, and `minus 5` at a beginning or behind `is`, are signs, too. Brackets are no
+  sign: `($5)` is 5.
 - **Amount**: digits of any script with a point (`1.5`, `.5`; a full stop behind `5` is none of it) or a decimal comma;
-  a fraction (`3/4`, `3 / 4`, `1 1/2`, `½`, `2½`); a power of ten (`1e9`, `1.5E-3`, `3 x 10^4`, `3×10⁴`, `10^6`).
-- **Grouping**: threes by `,` `.` `'` `’` `_` or a space (also no-break and thin ones), or India's `12,34,567`.
-  Where both `,` and `.` occur, the last one is the decimal mark: `1,234.5`, `1.234,5`. One point alone is always a
-  decimal point (`1.234` is below 2). One comma alone groups where exactly three digits follow at most three that do
-  not begin with 0 (`1,234`), else it is a decimal comma (`0,5`). A space groups as it does in `1 234 567`; a row of
-  digits that is no such grouping is several numbers.
-- **Scale word**: `hundred`, `thousand`, `million`, `billion`, `trillion`, `lakh`, `crore` behind the number, or 百, 千,
-  万, 億, 亿, 兆 attached to it: `5 million` is never 5.
+  a fraction (`3/4`, `3 / 4`, `1 1/2`, `½`, `2½`, LaTeX's `2\\frac{1}{2}`); a power of ten (`1e9`, `1.5E-3`, `3 x
+  10^4`, `3×10⁴`, `10^6`).
+- **Grouping**: threes by `,` `.` `'` `’` `_` or a space (also no-break and thin ones; LaTeX's `1{,}234`, `1\\,234`),
+  or India's `12,34,567`. Where both `,` and `.` occur, the last one is the decimal mark: `1,234.5`, `1.234,5`. One
+  point alone is always a decimal point (`1.234` is below 2). One comma alone groups where exactly three digits follow
+  at most three that do not begin with 0 (`1,234`), else it is a decimal comma (`0,5`). A space groups as it does in `1
+  234 567`; a row of digits that is no such grouping is several numbers.
+- **Scale word**: `hundred`, `thousand`, `million`, `billion`, `trillion`, `lakh`, `crore` (and the words of other
+  languages in `units.py`) behind the number, or 百, 千, 万, 億, 亿, 兆, 백, 천, 만, 억, 조 attached to it: `5 million` is never
+  5.
 - **Unit**: a currency (sign or code) or `%`. It does not change the value, as `5%` and `$5` answer "how many percent"
   and "how many dollars" with 5; two numbers that both name a unit are the same only in the same one. `50%` is not 0.5.
   Letters attached to digits (`60mph`, `3rd`) are units that are not compared.
 
-What looks like a number and is none of these is refused: it has no value, and no part of it is read. Such are `1,23,4`,
-`1.2.3`, `192.168.1.1`, dates, `12:30`, `2^10`, `5²`, `0x1F`, `5k` (five or five thousand?), `1/0`, `±5`, `--5`, `No.5`,
-`0.333...`. Digits inside words and names (`A5`, `H2O`, `COVID-19`, the exponent of `cm^2`) are not looked at.
+What looks like a number and is none of these is refused: it has no value, and no part of it is read. Such are
+`1,23,4`, `1.2.3`, `192.168.1.1`, dates, `12:30`, `2^10`, `5²`, `0x1F`, `5k` (five or five thousand?), `5 bn`,
+`\\sqrt{3}`, `5\\pi`, `1/0`, `±5`, `--5`, `No.5`, `0.333...`. Digits inside words and names (`A5`, `H2O`, `COVID-19`,
+the exponent of `cm^2`) are not looked at.
 
 Values are fractions, so integers of any size and decimals compare exactly; there is no tolerance.
 """
@@ -34,68 +38,54 @@ from fractions import Fraction
 
 from aligner_probe.evaluation.amounts import VULGAR, as_ascii, idle_zeros, plain_value, ten_to, to_int, vulgar_value
 from aligner_probe.evaluation.scripts import is_letter, is_punctuation, is_spaceless, is_wordlike
+from aligner_probe.evaluation.units import CODES, CURRENCIES, HAN_SCALES, SCALES, SYMBOLS, currency_named
 
 _SIGNS = {"-": -1, "+": 1}
-_CURRENCIES = {
-    "$": "USD",
-    "€": "EUR",
-    "£": "GBP",
-    "¥": "JPY",
-    "₹": "INR",
-    "₩": "KRW",
-    "₽": "RUB",
-    "₺": "TRY",
-    "₪": "ILS",
-}
-_CURRENCIES |= {"฿": "THB", "₫": "VND", "₴": "UAH", "₦": "NGN", "₱": "PHP", "¢": "cent", "rs": "INR", "rs.": "INR"}
-_CODES = "USD EUR GBP JPY INR KRW RUB ILS THB VND UAH NGN CHF CNY CAD AUD NZD HKD BRL MXN SEK NOK DKK PLN ZAR"
-_CURRENCIES |= {code.lower(): code for code in _CODES.split()}
-_CURRENCIES |= {
-    "us$": "USD",
-    "a$": "AUD",
-    "au$": "AUD",
-    "c$": "CAD",
-    "ca$": "CAD",
-    "nz$": "NZD",
-    "hk$": "HKD",
-    "r$": "BRL",
-}
-_SYMBOLS = "".join(sign for sign in _CURRENCIES if len(sign) == 1)
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "lakh": 5, "crore": 7}
-_HAN_SCALES = {"百": 2, "千": 3, "万": 4, "萬": 4, "億": 8, "亿": 8, "兆": 12}
 #: 千克 and the like are units (kilogram), no thousands.
-_HAN_SCALE = re.compile(r"千(?![克米瓦卡赫焦帕字])|[百万萬億亿兆]")
-_HAN_MORE = re.compile(rf"\d[\d{''.join(_HAN_SCALES)}]*")
+_HAN_SCALE = re.compile(r"千(?![克米瓦卡赫焦帕字])|[百万萬億亿兆백천만억조]")
+_HAN_MORE = re.compile(rf"\d[\d{''.join(HAN_SCALES)}]*")
 _SPACES = " \u00a0\u2007\u2009\u202f"
 
-_NEXT = re.compile(rf"\\[dt]?frac\s*[{{\d]|\.?\d|[{VULGAR}]")
+#: Between groups of digits: LaTeX's `{,}` and `,\!` for a comma, `\,` for a thin space.
+_BETWEEN, _GAP = r"(?:[.,'_]|\{[.,]\}|,\\!)", rf"(?:[{_SPACES}]|\\[,;: ])"
+_NEXT = re.compile(rf"\\(?:[dt]?frac\s*[{{\d]|sqrt(?![a-zA-Z]))|\.?\d|[{VULGAR}]")
 _FRAC = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}\s*\{([^{}]*)\}|(\d)(\d))")
-_CORE = re.compile(r"\.?\d+(?:[.,'_]\d+)*")
-_ROW = re.compile(rf"\d+(?:[{_SPACES}]\d+)+")
+_ROOT = re.compile(r"\\sqrt\s*(?:\[[^\[\]]*\])?")
+_CORE = re.compile(rf"\.?\d+(?:{_BETWEEN}\d+)*")
+_ROW = re.compile(rf"\d+(?:{_GAP}\d+)+")
 _OVER = re.compile(r"[ \u00a0]?/[ \u00a0]?(\d+(?:[.,'_]\d+)*)")
+_MIXED_FRAC = re.compile(r"\s?(?:\\[,;: !])?(?=\\[dt]?frac\s*[{\d])")
 _MIXED = re.compile(r"[ \u00a0](\d+)/(\d+)(?![\d/.,]*\d)")
 _EXPONENT = re.compile(r"[eE]([-+]?\d+)(?![^\W_])")
 _TIMES_TEN = re.compile(
-    r"\s?(?:[x×*·⋅]|\\times|\\cdot)\s?10(?:(?:\^|\*\*)[({]?([-+]?\d+)[)}]?|([⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+))", re.IGNORECASE
+    r"\s?(?:[x×*·⋅]|\\times|\\cdot)\s?10(?:\s?(?:\^|\*\*)\s?[({]?([-+]?\d+)[)}]?|([⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+))", re.IGNORECASE
 )
-_POWER = re.compile(r"(?:\^|\*\*)[({]?([-+]?\d+)[)}]?|([⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
-_SCALE = re.compile(rf"[\s-]({'|'.join(_SCALES)})s?\b", re.IGNORECASE)
+_POWER = re.compile(r"(?:\^|\*\*|\s(?:\^|\*\*)\s)[({]?([-+]?\d+)[)}]?|([⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
+_SCALE = re.compile(rf"[\s-]({'|'.join(SCALES)})s?(?!\w)", re.IGNORECASE)
+_UNSURE_SCALE = re.compile(r"\s(?:bn|mio|mrd)(?!\w)\.?", re.IGNORECASE)
 _TAIL, _GOES_ON = re.compile(r"[.,]\d+"), re.compile(r"[^\W\d_]|[-/:'_]\w|[.,]\d")
 _PADDED = re.compile(r"0\d+")
 #: Before a full stop that is no decimal point: an ellipsis, rupees.
 _NO_POINT = re.compile(r"\.\Z|(?<![^\W_])[Rr]s\Z")
+_SIGN_WORD = re.compile(
+    r"(?:.*(?<!\w)|\A)(negative)\s+\Z|(?:\A\s*|.*(?:\bis|\bequals|[=≈:(*\n])\s*)(minus)\s+\Z", re.IGNORECASE | re.DOTALL
+)
 _AFTER_EQUALS, _LEADING = re.compile(r"[=≈]\s*(-)\s+\Z"), re.compile(r"\s*(-)\s+\Z")
 _UNIT = re.compile(
-    rf"\s?\\?%|\s?[Pp]er ?cent\b|\s?\\?[{re.escape(_SYMBOLS)}](?!\s?\.?\d)|\s(?:{'|'.join(_CODES.split())})\b"
+    rf"\s?\\?%|\s?[Pp]er ?cent\b|\s?\\?[{re.escape(SYMBOLS)}](?!\s?\.?\d)|\s(?:{'|'.join(CODES.split())})\b"
 )
+#: Invisible marks of writing direction, which Arabic and Hebrew texts have between a sign and its digits.
+_DIRECTION = "[\u200e\u200f\u061c\u2066-\u2069]*"
+_ATTACHED = re.compile(rf"(?<![^\W_])(?:{'|'.join(CODES.split())}|Rs)\Z")
 _BEFORE = re.compile(
-    rf"(?P<first>[-+±])?\\?(?P<unit>(?<![^\W_])(?:US|AU|CA|NZ|HK|A|C|R)\$|[{re.escape(_SYMBOLS)}]"
-    rf"|(?<![^\W_])(?:{'|'.join(_CODES.split())}|Rs\.?))[ \u00a0]?(?P<second>[-+±])?\Z|(?P<only>[-+±])\Z"
+    rf"(?P<first>[-+±])?{_DIRECTION}\\?(?P<unit>(?<![^\W_])[A-Z]{{1,3}}\$|[{re.escape(SYMBOLS)}]"
+    rf"|(?<![^\W_])(?:{'|'.join(CODES.split())}|Rs\.?))[ \u00a0]?(?P<second>[-+±])?{_DIRECTION}\Z"
+    rf"|(?P<only>[-+±]){_DIRECTION}\Z"
 )
 #: What makes a longer thing of digits that is no number: a time, a ratio, a date.
-_MORE = re.compile(r"(?::\d+)+|(?:/\d+)+|[.,]\d+|\s?√\s?\d*")
+_MORE = re.compile(r"(?::\d+)+|(?:/\d+)+|[.,]\d+|\s?√\s?\d*|\s?\\pi(?![a-zA-Z])")
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}(?!\d)|\d{1,2}-\d{1,2}-\d{4}(?!\d)")
-#: One letter behind digits that is most likely a unit; any other may be a variable or a power of ten.
+#: One Latin letter behind digits that is most likely a unit; any other may be a variable or a power of ten.
 _LETTER_UNITS = "mghsldpcLWVANJCF"
 #: Attached words that change the value, in more than one way.
 _NO_UNITS = ("bn", "mn", "mio", "pi")
@@ -175,7 +165,7 @@ def is_whole_number(text: str) -> bool:
 
 def is_part_of_numbers(marker: str) -> bool:
     """Whether a text is only what numbers are made of: points, signs, digits, a currency's name."""
-    return marker.strip().lower() in _CURRENCIES or all(sign in _PARTS or sign.isspace() for sign in marker)
+    return marker.strip().lower() in CURRENCIES or all(sign in _PARTS or sign.isspace() for sign in marker)
 
 
 def can_mark(marker: str) -> bool:
@@ -184,7 +174,7 @@ def can_mark(marker: str) -> bool:
 
 
 #: What numbers are made of beside letters.
-_PARTS = frozenset("0123456789.,'’_-−–+±%‰/٫٬" + _SYMBOLS)
+_PARTS = frozenset("0123456789.,'’_-−–+±%‰/٫٬" + SYMBOLS)
 
 
 def scan(text: str, *, after_marker: bool = False) -> Iterator[Number]:
@@ -210,7 +200,7 @@ def _read(plain: str, start: int, floor: int, ungrouped: int, after_marker: bool
         plain[start] not in ".\\"
         and bool(before)
         and (
-            is_letter(before)
+            (is_letter(before) and not _ATTACHED.search(plain, max(floor, start - 4), start))
             or (before == "_" and bool(prior) and is_wordlike(prior))
             or before == "^"
             or prior + before == "^{"
@@ -226,7 +216,7 @@ def _read(plain: str, start: int, floor: int, ungrouped: int, after_marker: bool
     sign, unit, start, in_word = _prefix(plain, start, floor, in_word, after_marker)
     if value is not None and not has_letters and (after := _UNIT.match(plain, end)) is not None:
         named = after[0].strip(" \\\n\t\u00a0\u2009\u202f").lower()
-        other = _CURRENCIES.get(named, "%")
+        other = CURRENCIES.get(named, "%")
         if unit in (None, other, "USD"):
             unit, end = other, after.end()
     value = None if value is None or sign is None else sign * value
@@ -242,7 +232,7 @@ def _amount(plain: str, start: int, ungrouped: int) -> tuple[int, Fraction | Non
     if (date := _DATE.match(plain, start)) is not None:
         return date.end(), None, 0, ungrouped
     core = _CORE.match(plain, start)
-    end, digits = core.end(), core[0]
+    end, digits = core.end(), re.sub(r"[{}\\!]", "", core[0])
     if start >= ungrouped and (row := _ROW.match(plain, start)) is not None:
         grouped = _spaced(plain, row)
         if grouped is not None:
@@ -252,12 +242,16 @@ def _amount(plain: str, start: int, ungrouped: int) -> tuple[int, Fraction | Non
     value, zeros = plain_value(digits), idle_zeros(digits)
     if digits.isdecimal():
         if (mixed := _MIXED.match(plain, end)) is not None and 0 < to_int(mixed[1]) < to_int(mixed[2]):
-            spaced = re.search(rf"[{_SPACES}]", plain[start:end])
+            spaced = re.search(_GAP, plain[start:end])
             part = Fraction(to_int(mixed[1]), to_int(mixed[2]))
             return mixed.end(), None if spaced else value + part, 0, ungrouped
         place = end + (plain[end : end + 1] in (" ", "\u00a0") and plain[end + 1 : end + 2] in VULGAR)
         if plain[place : place + 1] and plain[place] in VULGAR:
             return place + 1, value + vulgar_value(plain[place]), 0, ungrouped
+    if (gap := _MIXED_FRAC.match(plain, end)) is not None:
+        place, part = _frac(plain, gap.end())
+        proper = digits.isdecimal() and part is not None and 0 < part < 1
+        return place, value + part if proper else None, 0, ungrouped
     if (over := _OVER.match(plain, end)) is not None:
         below = plain_value(over[1])
         value = value / below if value is not None and below else None
@@ -266,17 +260,38 @@ def _amount(plain: str, start: int, ungrouped: int) -> tuple[int, Fraction | Non
 
 
 def _frac(plain: str, start: int) -> tuple[int, Fraction | None]:
-    """Where LaTeX's fraction at `start` ends, and its value where both parts are amounts."""
+    """Where LaTeX's fraction (or root, which has no value) at `start` ends; its value where both parts are amounts."""
     found = _FRAC.match(plain, start)
     if found is None:
-        return start + len("\\frac"), None
-    above, below = (plain_value(part) if _CORE.fullmatch(part) else None for part in found.groups() if part is not None)
+        root = _ROOT.match(plain, start)
+        end = root.end() if root else plain.index("frac", start) + len("frac")
+        for _ in range(1 if root else 2):
+            end = _argument_end(plain, end)
+        return end, None
+    above, below = (_signed(part.strip()) for part in found.groups() if part is not None)
     return found.end(), above / below if above is not None and below else None
+
+
+def _signed(part: str) -> Fraction | None:
+    digits = part.removeprefix("-")
+    value = plain_value(digits) if re.fullmatch(r"\.?\d+(?:[.,'_]\d+)*", digits) else None
+    return value if value is None or digits == part else -value
+
+
+def _argument_end(plain: str, place: int) -> int:
+    """Where an argument of a LaTeX command ends: one character, or all to the brace that closes it."""
+    depth = 0
+    while place < len(plain):
+        depth += (plain[place] == "{") - (plain[place] == "}")
+        place += 1
+        if depth <= 0 and not plain[place - 1].isspace():
+            break
+    return place
 
 
 def _spaced(plain: str, row: re.Match) -> tuple[int, str] | None:
     """Where a row of digits with spaces ends and its digits, if the spaces group threes; else None."""
-    groups = re.split(rf"[{_SPACES}]", row[0])
+    groups = re.split(_GAP, row[0])
     if not (len(groups[0]) <= 3 and groups[0][0] != "0" and all(len(group) == 3 for group in groups[1:])):
         return None
     tail = _TAIL.match(plain, row.end())
@@ -297,9 +312,11 @@ def _scaled(plain: str, end: int, value: Fraction) -> tuple[int, Fraction | None
         times = ten_to(next(group for group in power.groups() if group))
         value, end = None if times is None else value * times, power.end()
     while value is not None and (scale := _SCALE.match(plain, end)) is not None:
-        value, end = value * 10 ** _SCALES[scale[1].lower()], scale.end()
+        value, end = value * 10 ** SCALES[scale[1].lower()], scale.end()
+    if (unsure := _UNSURE_SCALE.match(plain, end)) is not None:
+        return unsure.end(), None
     while value is not None and (scale := _HAN_SCALE.match(plain, end)) is not None:
-        value, end = value * 10 ** _HAN_SCALES[scale[0]], scale.end()
+        value, end = value * 10 ** HAN_SCALES[scale[0]], scale.end()
         if (more := _HAN_MORE.match(plain, end)) is not None:
             return more.end(), None
     return end, value
@@ -307,8 +324,8 @@ def _scaled(plain: str, end: int, value: Fraction) -> tuple[int, Fraction | None
 
 def _continued(plain: str, end: int, value: Fraction | None) -> tuple[int, Fraction | None, bool]:
     """What follows an amount directly: more that makes it none, or letters, which are a unit."""
-    while (more := _MORE.match(plain, end) or _POWER.match(plain, end)) is not None:
-        value, end = None, more.end()
+    while (more := _MORE.match(plain, end) or _POWER.match(plain, end) or _ROOT.match(plain, end)) is not None:
+        value, end = None, _frac(plain, end)[0] if plain.startswith("\\sqrt", end) else more.end()
     if value is not None and value.denominator > 1 and (plain.startswith("..", end) or plain.startswith("…", end)):
         value = None
     after = end
@@ -321,9 +338,16 @@ def _continued(plain: str, end: int, value: Fraction | None) -> tuple[int, Fract
         while after < len(plain) and is_wordlike(plain[after]) and not is_spaceless(plain[after]):
             after += 1
         return after, None, False
-    if found in _NO_UNITS or (len(found) == 1 and found not in _LETTER_UNITS):
+    # "0xFF" is hexadecimal.
+    is_hex = value == 0 and re.fullmatch(r"[xX][0-9a-fA-F]+", found) is not None
+    if is_hex or found in _NO_UNITS or (len(found) == 1 and found not in _LETTER_UNITS and _may_be_variable(found)):
         return after, None, False
     return end, value, True
+
+
+def _may_be_variable(letter: str) -> bool:
+    """Whether mathematics names variables by such letters; those of other scripts are counters (`5개`)."""
+    return unicodedata.name(letter, "").startswith(("LATIN", "GREEK", "CYRILLIC", "MATHEMATICAL"))
 
 
 def _prefix(
@@ -333,11 +357,16 @@ def _prefix(
     if in_word:
         return 1, None, start, True
     found = _BEFORE.search(plain, max(floor, start - 8), start)
-    unit = None if found is None or found["unit"] is None else _CURRENCIES[found["unit"].lower()]
+    unit = None if found is None or found["unit"] is None else currency_named(found["unit"])
     signs = [] if found is None else [name for name in ("first", "second", "only") if found[name]]
     begin = start if found is None else found.start()
     if not signs:
         gap = plain[floor:begin]
+        near = max(floor, begin - 40)
+        # "10 minus 5" is a difference.
+        word = _SIGN_WORD.match(plain[near:begin])
+        if word is not None and (word[1] or near == 0 or plain[near : near + word.start(2)].strip()):
+            return -1, unit, near + max(word.start(1), word.start(2)), False
         lead = _AFTER_EQUALS.search(gap) or (_LEADING.match(gap) if after_marker and floor == 0 else None)
         return (1, unit, begin, False) if lead is None else (-1, unit, floor + lead.start(1), False)
     place = found.start(signs[0])
@@ -346,7 +375,7 @@ def _prefix(
         while begin > floor and plain[begin - 1] in "-+±":
             begin -= 1
         return None, unit, begin, False
-    if signs[0] != "second" and before and (is_wordlike(before) or before in ")]}%" + _SYMBOLS):
+    if signs[0] != "second" and before and (is_wordlike(before) or before in ")]}%" + SYMBOLS):
         # Between two operands. With letters before it, what looks like a number is part of a name or a term.
         return 1, unit, found.start("unit") if unit else start, is_letter(before) and unit is None
     return _SIGNS[found[signs[0]]], unit, begin, False
