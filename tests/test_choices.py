@@ -34,6 +34,13 @@ from aligner_probe.tasks import Example, Task
         ("Q?\nA. vitamin A.\nB. x\nC. y", "C", "A|B|C"),
         ("Q?\nA) w   B) x\nC) y   D) z", "D", "A|B|C|D"),
         ("Q? A. 1.5 B. 2.5 C. 3\n", "C", "A|B|C"),
+        ("Q?\n0. red\n1. blue\n2. grey", "1", "0|1|2"),
+        ("Q?\nA\tred\nB\tblue\nC\tgrey", "B", "A|B|C"),
+        ("Q?\nA red\nB blue\nC grey\nAnswer:", " B", " A| B| C"),
+        ("Q?\n| A | red |\n| B | blue |\n| C | grey |", "B", "A|B|C"),
+        ("Q?\n<A> red\n<B> blue\n<C> grey", "B", "A|B|C"),
+        ('Q?\n"A": "red"\n"B": "blue"\n"C": "grey"', "B", "A|B|C"),
+        ('Options: ["A. red", "B. blue", "C. grey"]', "A", "A|B|C"),
         # Only the last list is the item's own.
         ("Q? A. w B. x C. y D. z Answer: D\n\nQ? A. w B. x C. y Answer:", " C", " A| B| C"),
         # Texts, and labels with their texts.
@@ -45,7 +52,10 @@ def test_choices_are_read_from_the_prompt(prompt, completion, choices):
     assert choices_of(Example(prompt, completion)) == tuple(choices.split("|"))
 
 
-@pytest.mark.parametrize("prompt", ["Q: who?\nA:", "yes, no or maybe?", "1 - 2 - 3 = ?", "B. x C. y", "see J. Smith"])
+@pytest.mark.parametrize(
+    "prompt",
+    ["Q: who?\nA:", "yes, no or maybe?", "1 - 2 - 3 = ?", "B. x C. y", "see J. Smith", "A dog came.\nIt barked.\nB"],
+)
 def test_prompts_without_options(prompt):
     assert options_in(prompt) == []
     assert choices_of(Example(prompt, "A")) is None

@@ -35,11 +35,14 @@ _SERIES = (
 _NEXT = [dict(pairwise(series)) for series in _SERIES]
 #: A label with what sets it apart: "A.", "A)", "(A)", "[A]", "A:", "**A.**", "A -", "A、", or a circled number alone.
 _MARKED = re.compile(
-    r"(?:^|(?<=[\s,;，；。.?!:*•>(\[])|(?<=[\u3000-\u9fff]))(?P<open>[(\[]?)"
+    r"(?:^|(?<=[\s,;，；。.?!:*•>(\[\"'“])|(?<=[\u3000-\u9fff]))(?P<open>[(\[]?)"
     r"(?:(?P<label>[IViv]{2,4}|[^\W\d_]|\d{1,2}(?!\.?\d))\**(?:(?P<close>[.)\]:、])(?!\w*\.\w)|(?<=\D)\s[-–]\s)"
     r"|(?P<circled>[①-⑩])[.)]?)\**",
     re.MULTILINE,
 )
+
+#: Labels that only a bracket, bar, slash, equals sign, tab or space sets apart, each on a line of its own.
+_LOOSE = re.compile(r"^[ \t]*[|<\"'“]?[ \t]*(?P<label>[^\W\d_])(?:[\"'”]?[ \t]*[>|/=:]|[ \t])[ \t]*(?=\S)", re.M)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,9 @@ def options_in(prompt: str) -> list[tuple[Option, ...]]:
     for marks in (at_lines, found):
         for chain in _chains(marks):
             lists.setdefault(tuple(chain), len(lists))
+    if not lists:
+        loose = [(mark["label"], mark.start("label"), mark.end()) for mark in _LOOSE.finditer(plain)]
+        lists = {tuple(chain): 0 for chain in _chains(loose) if _is_block(plain, chain)}
     return [_with_texts(prompt, chain) for chain in lists]
 
 
@@ -125,8 +131,15 @@ def _chains(marks: Sequence[tuple[str, int, int]]) -> list[list[tuple[str, int, 
                     chain.append(mark)
             if len(chain) > 1:
                 own.append(chain)
+        # The list "0, 1, 2" is not also the list "1, 2".
+        chains = [chain for chain in chains if all(chain != longer[1:] for longer in own)]
         chains += sorted(own, key=len, reverse=True)
     return chains
+
+
+def _is_block(plain: str, chain: Sequence[tuple[str, int, int]]) -> bool:
+    """Whether the labels begin lines that follow one another."""
+    return all(not plain[here[1] : there[1]].partition("\n")[2].strip(" \t\n|<\"'“") for here, there in pairwise(chain))
 
 
 def _with_texts(prompt: str, chain: Sequence[tuple[str, int, int]]) -> tuple[Option, ...]:

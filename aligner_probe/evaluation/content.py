@@ -13,19 +13,29 @@ A text says a content where all the content's words, numbers and operators stand
   does not say `D`, nor `N/A` `A`), and the article `a` before a word is not the letter `A`.
 - **Scripts without spaces** (Chinese, Japanese, Thai, Lao, Khmer, Burmese and their kin) have no ends of words: there,
   the content's characters must stand in a row, each with its vowel signs. `答案是巴黎。` says `巴黎`.
+- **Korean** attaches particles to words: `서울입니다` and `서울에서` say `서울`, `서울대` does not; `B는` says `B`.
+- **Brackets** count where they close what the content opens behind a word: `f(x, y)` does not say `f(x)`. A point that
+  begins the content counts: `the net` does not say `.NET`.
 - A content of punctuation alone (`:)`, `?`) must stand in the text as it is.
 """
 
+import re
 import unicodedata
 
 from aligner_probe.evaluation.numbers import last_number
-from aligner_probe.evaluation.reading import STRONG, WEAK, Token, tokens
-from aligner_probe.evaluation.scripts import is_letter, is_mark, is_wordlike
+from aligner_probe.evaluation.reading import SIGNED, STRONG, WEAK, Token, tokens
+from aligner_probe.evaluation.scripts import is_hangul, is_letter, is_mark, is_wordlike
 from aligner_probe.tasks.task import Example
 
 __all__ = ["content_of", "last_number", "means_the_same", "occurrences", "says", "words"]
 
 _LEADING_SIGNS = ("+", "-", "±")
+_CALL, _POINTED = re.compile(r"\w[(\[{].*[)\]}]\s*\Z", re.DOTALL), re.compile(r"[\s\"'`*(]*\.[a-zA-Z]")
+_STARS = "★☆⭐🌟"
+#: What Korean attaches to a word: forms of "to be", which also follow one syllable, and particles.
+_COPULAS = ("입니다", "이다", "이에요", "예요", "이었습니다", "였습니다", "입니까", "이고", "이며", "인")
+_PARTICLES = (*_COPULAS, "은", "는", "이", "가", "을", "를", "의", "에", "에서", "에게", "으로", "로", "와", "과")
+_PARTICLES += ("도", "만", "부터", "까지", "이나", "이야", "야", "요", "란", "이라고", "라고")
 _JOINERS = "'\u2019-\u2010\u2011/&@_"
 
 
@@ -56,12 +66,15 @@ def occurrences(text: str, content: str) -> list[tuple[int, int]]:
     text, content = unicodedata.normalize("NFC", text), unicodedata.normalize("NFC", content)
     if not wanted:
         return _as_they_stand(text, content.strip())
-    if means_the_same(text, content):
+    is_call, is_pointed = _CALL.search(content), wanted[0].kind == "word" and _POINTED.match(content) is not None
+    if means_the_same(text, content) and not is_pointed:
         return [(found[0].start, found[-1].end)]
     n, places = len(wanted), []
     for start in range(len(found) - n + 1):
         row = found[start : start + n]
-        if not all(a.says(b) for a, b in zip(row, wanted, strict=True)):
+        if not (all(a.says(b) for a, b in zip(row[:-1], wanted, strict=False)) and _ends_in(row[-1], wanted[-1])):
+            continue
+        if (is_call and _is_open(text, row)) or (is_pointed and text[row[0].start - 1 : row[0].start] != "."):
             continue
         left = found[start - 1] if start else None
         right = found[start + n] if start + n < len(found) else None
@@ -72,11 +85,29 @@ def occurrences(text: str, content: str) -> list[tuple[int, int]]:
     return places
 
 
+def _ends_in(word: Token, wanted: Token) -> bool:
+    """Whether a word is the wanted one, or that with a particle, in Korean."""
+    if word.says(wanted):
+        return True
+    if not (word.kind == wanted.kind == "word" and word.key.startswith(wanted.key) and is_hangul(wanted.key[-1])):
+        return False
+    return word.key[len(wanted.key) :] in (_PARTICLES if len(wanted.key) > 1 else _COPULAS)
+
+
+def _is_open(text: str, row: tuple[Token, ...]) -> bool:
+    """Whether brackets that open in what was found do not close right behind it."""
+    inner = text[row[0].start : row[-1].end]
+    depth = sum((sign in "([{") - (sign in ")]}") for sign in inner)
+    return depth > 0 and re.match(r"(?:[\s\"'`]*[)\]}])" + f"{{{depth}}}", text[row[-1].end :]) is None
+
+
 def _goes_on(row: tuple[Token, ...], neighbour: Token | None, *, before: bool) -> bool:
     """Whether what was found is a part of something longer: an operator or an operand is attached to it."""
     edge = row[0] if before else row[-1]
     if neighbour is None or (neighbour.end != edge.start if before else neighbour.start != edge.end):
         return False
+    if edge.kind == neighbour.kind == "symbol" and edge.key == neighbour.key:
+        return len(row) > 1 or edge.key in _STARS
     if edge.kind == "sign":
         if neighbour.kind == "sign":
             return len(row) == 1 or (neighbour.binds == STRONG and neighbour.key != "-")
@@ -84,7 +115,12 @@ def _goes_on(row: tuple[Token, ...], neighbour: Token | None, *, before: bool) -
     if neighbour.kind != "sign":
         # What is refused as a number may begin with a sign: "5±1".
         return neighbour.kind == "word" and not before and neighbour.key[:1] in _LEADING_SIGNS
-    return neighbour.binds == STRONG or (neighbour.binds == WEAK and edge.is_single_letter)
+    return neighbour.binds == STRONG or (neighbour.binds == WEAK and edge.is_single_letter and not _has_sign(row))
+
+
+def _has_sign(row: tuple[Token, ...]) -> bool:
+    """Whether a row is a letter with its sign (`C++`, `A-`), which a slash does not join to another."""
+    return len(row) == 2 and row[1].kind == "sign" and row[0].end == row[1].start
 
 
 def _stands_alone(text: str, row: tuple[Token, ...], content: str) -> bool:
@@ -92,13 +128,13 @@ def _stands_alone(text: str, row: tuple[Token, ...], content: str) -> bool:
     first, last = row[0], row[-1]
     if first.is_single_letter and first.start > 1:
         joiner, prior = text[first.start - 1], text[first.start - 2]
-        if joiner in _JOINERS and is_wordlike(prior):
+        if joiner in _JOINERS and is_wordlike(prior) and not (joiner == "/" and _has_sign(row)):
             return False
         if joiner == "." and is_letter(prior) and not (first.start > 2 and is_wordlike(text[first.start - 3])):
             return False
     if last.is_single_letter and last.end + 1 < len(text):
         joiner, after = text[last.end], text[last.end + 1]
-        if joiner in _JOINERS and is_wordlike(after):
+        if joiner in _JOINERS and is_wordlike(after) and not (joiner == "/" and SIGNED.match(text, last.end + 1)):
             return False
         if joiner == "." and is_letter(after) and not is_wordlike(text[last.end + 2 : last.end + 3] or " "):
             return False

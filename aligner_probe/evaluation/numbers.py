@@ -15,8 +15,8 @@ A number is, in this order: a sign, a currency, an amount, a scale word, a unit.
   at most three that do not begin with 0 (`1,234`), else it is a decimal comma (`0,5`). A space groups as it does in `1
   234 567`; a row of digits that is no such grouping is several numbers.
 - **Scale word**: `hundred`, `thousand`, `million`, `billion`, `trillion`, `lakh`, `crore` (and the words of other
-  languages in `units.py`) behind the number, or 百, 千, 万, 億, 亿, 兆, 백, 천, 만, 억, 조 attached to it: `5 million` is never
-  5.
+  languages in `units.py`) behind the number, or 百, 千, 万, 億, 亿, 兆, 백, 천, 만, 억, 조 attached to it:
+  `5 million` is never 5.
 - **Unit**: a currency (sign or code) or `%`. It does not change the value, as `5%` and `$5` answer "how many percent"
   and "how many dollars" with 5; two numbers that both name a unit are the same only in the same one. `50%` is not 0.5.
   Letters attached to digits (`60mph`, `3rd`) are units that are not compared.

@@ -12,7 +12,7 @@ from typing import Literal
 
 from aligner_probe.evaluation.amounts import as_ascii
 from aligner_probe.evaluation.numbers import Number, parse_number, scan
-from aligner_probe.evaluation.scripts import is_letter, is_mark, is_spaceless, is_wordlike
+from aligner_probe.evaluation.scripts import is_hangul, is_letter, is_mark, is_spaceless, is_wordlike
 
 #: How firmly a sign binds to what it is attached to: not at all (`=`), to single letters (`/`), to everything (`+`).
 FREE, WEAK, STRONG = 0, 1, 2
@@ -21,17 +21,23 @@ _OPERATOR = re.compile(
     r"={4,}|<=>|===|!==|\*+|\+\+|-{2,}|<->|->|<-|=>|<=|>=|==|!=|:=|\+=|-=|/=|&&|\|\||<<|>>|//|~~|[-+*/=<>~^&|%#@]"
 )
 _RELATIONS = ("=", "==", "===", "->", "=>", "<-", "<->", ":=")
-_SAME = {"≤": "<=", "≥": ">=", "≠": "!=", "→": "->", "⇒": "=>", "←": "<-", "↔": "<->"}
+_SAME = {"♯": "#", "≤": "<=", "≥": ">=", "≠": "!=", "→": "->", "⇒": "=>", "←": "<-", "↔": "<->"}
 _OPENING, _CLOSING, _IDLE = "([{", ")]}", "©®™℠"
 _MANY_LETTERS = re.compile(r"[^\W\d_]{2,}")
 _OPERAND = re.compile(r"\s*(?:[\d(\[{]|[^\W\d_](?!\w))")
+#: A letter with its sign behind a slash: "C/C++", "A-/B+".
+SIGNED = re.compile(r"[^\W\d_](?:\+\+|[-+#])(?![\w(])")
 _LIST = re.compile(r"\d+(?:,\d+)+")
 _RAISED = re.compile(r"([⁰¹²³⁴-₎]+)")
 _TAG = re.compile(r"<(/?)([A-Za-z][\w-]*)(?:\s[^<>]*|\s*/)?>")
 #: Vowels that stand before their consonant, and letters that belong to the one before them.
 _LEADING_VOWELS = frozenset("เแโใไເແໂໃໄ")
 _FOLLOWERS = frozenset("ะาำๅະາຳຽーｰﾞﾟ々ぁぃぅぇぉゃゅょゎァィゥェォャュョヮ")
-_STACKERS, _KILLER = "\u17d2\u1039", "\u103a"
+_STACKERS, _KILLED = "\u17d2\u1039", re.compile("[^\u1037]\u1037?\u103a")
+_NOT = re.compile("[tT](?!\\w)")
+#: Of the invisible characters, those that tell flags apart.
+_TAGS = frozenset(map(chr, range(0xE0020, 0xE0080)))
+_TATWEEL = "\u0640"
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,12 @@ def tokens(text: str) -> tuple[Token, ...]:
 
 def key_of(word: str) -> str:
     """A word without case, compatibility forms and invisible characters; raised and lowered digits stay such."""
-    kept = "".join(sign for sign in word if unicodedata.category(sign) != "Cf" and not "\ufe00" <= sign <= "\ufe0f")
+    kept = "".join(
+        sign
+        for sign in word
+        if (unicodedata.category(sign) != "Cf" or sign in _TAGS) and not "\ufe00" <= sign <= "\ufe0f"
+    )
+    kept = kept.replace(_TATWEEL, "") or kept
     parts = _RAISED.split(kept)
     plain = "".join(part if place % 2 else unicodedata.normalize("NFKD", part) for place, part in enumerate(parts))
     return unicodedata.normalize("NFC", plain.casefold())
@@ -133,7 +144,7 @@ class _Reader:
 
     def _number(self, number: Number) -> int:
         start, end = number.start, number.end
-        if number.has_letters:
+        if number.has_letters and not is_hangul(self.text[end]):
             return self._add("word", key_of(self.flat[start : (end := self._run(end))]), start, end)
         if number.value is None and _LIST.fullmatch(self.flat, start, end):
             for entry in re.compile(r"\d+").finditer(self.flat, start, end):
@@ -146,8 +157,12 @@ class _Reader:
 
     def _run(self, place: int) -> int:
         """The end of a word that begins at `place`; underscores between letters are part of it."""
+        hangul = is_hangul(self.text[place])
         while place < len(self.text) and place not in self.starts:
             sign = self.text[place]
+            # Korean attaches particles to names in Latin letters.
+            if is_letter(sign) and not is_mark(sign) and is_hangul(sign) != hangul:
+                break
             inner = sign == "_" and place and self._is_wordlike(place - 1) and self._is_wordlike(place + 1)
             if not (inner or is_mark(sign) or (is_wordlike(sign) and not is_spaceless(sign))):
                 break
@@ -161,7 +176,7 @@ class _Reader:
             place += 1
         place += 1
         while place < len(text) and place not in self.starts:
-            killed = text[place + 1 : place + 2] == _KILLER or text[place + 2 : place + 3] == _KILLER
+            killed = _KILLED.match(text, place) is not None
             stacked = text[place - 1] in _STACKERS or (killed and not is_mark(text[place]))
             belongs = is_mark(text[place]) or text[place] in _FOLLOWERS or _RAISED.match(text, place)
             if not (belongs or (stacked and is_spaceless(text[place]))):
@@ -203,6 +218,10 @@ class _Reader:
         if sign in _RELATIONS:
             return FREE
         if sign in ("/", "//", "&", "@", "|"):
+            if spaced and sign in ("/", "//", "&", "|"):
+                return FREE if self._between_operands(start, end) else None
+            if sign == "/" and SIGNED.match(self.flat, end):
+                return FREE
             return WEAK if before and after else None
         if sign in ("&&", "||"):
             return WEAK
@@ -211,7 +230,9 @@ class _Reader:
         if sign == "~":
             return STRONG if is_wordlike(right) and not right.isdecimal() else None
         if sign == "%":
-            return None if spaced else STRONG
+            if spaced:
+                return FREE if self._between_operands(start, end) else None
+            return STRONG
         return STRONG
 
     def _dash(self, sign: str, start: int, end: int, spaced: bool, before: bool, after: bool) -> int | None:
@@ -261,9 +282,14 @@ class _Reader:
         left, right = self.text[place - 1 : place] or " ", self.text[place + 1 : place + 2] or " "
         if category == "Sm":
             return self._operator(sign, place, place + 1)
+        if sign in "♭♮" and is_wordlike(left):
+            return self._add("sign", sign, place, place + 1, STRONG)
         if category == "So" and sign not in _IDLE:
             return self._symbol(place)
         if sign in "'\u2019\u2032" and self.found and (last := self.found[-1]) is not None and last.end == place:
+            if last.kind == "word" and last.key.endswith("n") and _NOT.match(self.text, place + 1):
+                self.found.pop()
+                return self._add("word", last.key + "'t", last.start, place + 2)
             opened = self.text[last.start - 1 : last.start] in ("'", "\u2018", "\u2019")
             if last.is_single_letter and not is_wordlike(right) and not opened:
                 return self._add("sign", "'", place, place + 1, STRONG)

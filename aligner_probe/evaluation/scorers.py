@@ -119,7 +119,12 @@ class Pattern(TextScorer):
             return float(whole is not None), float((whole or anywhere) is not None)
         wanted = self._wanted(example)
         strict = whole is not None and _same(whole[1] or "", wanted)
-        lenient = anywhere is not None and means_the_same(anywhere[1] or "", wanted) and says(anywhere[1] or "", wanted)
+        lenient = (
+            anywhere is not None
+            and means_the_same(anywhere[1] or "", wanted)
+            and says(anywhere[1] or "", wanted)
+            and _is_whole(anywhere, wanted)
+        )
         return float(strict), float(strict or lenient or says(completion, wanted))
 
     def _wanted(self, example: Example) -> str:
@@ -135,6 +140,13 @@ class Pattern(TextScorer):
 
     def _expression(self, flags: int = 0) -> regex.Pattern:
         return regex.compile(unicodedata.normalize("NFC", self.pattern), regex.DOTALL | flags)
+
+
+def _is_whole(found: regex.Match, wanted: str) -> bool:
+    """Whether a group that ends what was found is not the beginning of a longer word ("A" of "Absolutely")."""
+    if found.end(1) != found.end():
+        return True
+    return any(start < len(found[1]) for start, _ in occurrences(found.string[found.start(1) :], wanted))
 
 
 def _same(one: str, other: str) -> bool:

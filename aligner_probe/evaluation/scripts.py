@@ -32,6 +32,11 @@ def is_mark(sign: str) -> bool:
 
 
 @cache
+def is_hangul(sign: str) -> bool:
+    return unicodedata.name(sign, "").startswith("HANGUL")
+
+
+@cache
 def is_letter(sign: str) -> bool:
     """Whether a character is a letter or a mark on one, of a script that puts spaces between words."""
     return unicodedata.category(sign)[0] in "LM" and not is_spaceless(sign)
