@@ -51,6 +51,10 @@ def refused(path, **options):
         ("wrong", True, False),
         ("is-toxic", 1, 0),
         ("exclude", "true", "false"),
+        ("kto_tag", False, True),
+        ("valid", "no", "yes"),
+        ("flagged", "Yes", "no"),
+        ("status", "discarded", "submitted"),
     ],
 )
 def test_rows_that_are_marked_as_bad_are_refused_or_dropped_and_never_trained_as_good(jsonl, name, bad, good):
@@ -73,7 +77,9 @@ def test_rows_that_are_marked_as_bad_are_refused_or_dropped_and_never_trained_as
     assert f"its {name} is" in refused(jsonl(PAIR | {name: bad}))
 
 
-@pytest.mark.parametrize("values", [(0, 1, 2), ("sports", "news"), (True, True), (None, 1), ("negative", "positive")])
+@pytest.mark.parametrize(
+    "values", [(0, 1, 2), ("sports", "news"), (True, True), (None, 1), ("negative", "positive"), ("no", "yes")]
+)
 def test_labels_that_judge_nothing_are_listed(jsonl, values):
     task = load_task(jsonl(*[ROW | {"prompt": f"Name {value}.", "label": value} for value in values]))
     assert (len(task), task.ignored_fields) == (len(values), ("label",))
@@ -122,6 +128,7 @@ def test_only_bad_examples_leave_nothing(jsonl):
         (ROW, "sample_weight", 2),
         (PAIR, "weight", 3),
         (PAIR, "margin", 0.3),
+        (ROW, "suffix", " The end."),
     ],
 )
 def test_a_field_that_changes_the_row_is_refused_by_name_unless_left_out_on_purpose(jsonl, row, name, value):
@@ -133,7 +140,7 @@ def test_a_field_that_changes_the_row_is_refused_by_name_unless_left_out_on_purp
     assert (len(task), task.ignored_fields) == (2, (name,))
 
 
-@pytest.mark.parametrize("value", [None, "", "  ", [], {}, False, [[]], [["", ""]]])
+@pytest.mark.parametrize("value", [None, "", "  ", [], {}, False, [[]], [["", ""]], "[]", "{}", "null", "None"])
 @pytest.mark.parametrize("name", ["system", "history", "images", "mask", "margin"])
 def test_a_field_that_holds_nothing_changes_nothing(jsonl, name, value):
     assert load_task(jsonl(ROW | {name: value})).ignored_fields == (name,)
@@ -144,6 +151,77 @@ def test_a_field_that_holds_nothing_changes_nothing(jsonl, name, value):
 )
 def test_neutral_values_change_nothing(jsonl, name, value):
     assert load_task(jsonl(ROW | {name: value})).ignored_fields == (name,)
+
+
+@pytest.mark.parametrize("name", ["turns", "messages", "documents"])
+def test_a_number_in_a_field_of_lists_is_a_count(jsonl, name):
+    assert load_task(jsonl(ROW | {name: 2}, ROW | {name: 3})).ignored_fields == (name,)
+
+
+@pytest.mark.parametrize("status", ["pending", "200", 0, True])
+def test_other_states_of_a_review_are_listed(jsonl, status):
+    assert load_task(jsonl(ROW, ROW | {"status": status})).ignored_fields == ("status",)
+
+
+@pytest.mark.parametrize("part", ["test", "validation", "dev", "held_out", "test_sft"])
+def test_rows_of_another_split_are_not_trained(jsonl, part):
+    path = jsonl(ROW | {"split": "train"}, ROW | {"prompt": "Other?", "split": part})
+    said = refused(path)
+    assert "the field split says that 1 of its rows are not for training" in said
+    assert part in said
+    assert "--ignore-field split" in said
+    assert len(load_task(path, ignore_fields=["split"])) == 2
+    for one in ("train", part, "en", None):
+        assert load_task(jsonl(ROW | {"split": one}, ROW | {"split": one})).ignored_fields == ("split",)
+
+
+def test_the_named_template_keeps_the_question(jsonl):
+    assert "--prompt-template '{system} {prompt}'" in refused(jsonl(ROW | {"system": "Be brief."}))
+    assert "--prompt-template '{system} {instruction}'" in refused(jsonl(ALPACA | {"system": "Be brief."}))
+    said = refused(jsonl(ROW | {"choices": ["a", "b"]}))
+    assert "write it out as text in the prompt" in said
+    assert "--prompt-template" not in said
+
+
+def test_alpaca_without_an_input_may_say_null(jsonl):
+    plain = load_task(jsonl(ALPACA)).examples
+    assert (
+        load_task(jsonl(ALPACA | {"input": None})).examples
+        == plain
+        == load_task(jsonl(ALPACA | {"input": ""})).examples
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        ({"instruction": "a", "response": "b"}, "--prompt-template '{instruction}' --completion-field response"),
+        (
+            {"instruction": "a", "context": "c", "response": "b"},
+            "--prompt-template '{context} {instruction}' --completion-field response",
+        ),
+        ({"Prompt": "a", "Completion": "b"}, "--prompt-template '{Prompt}' --completion-field Completion"),
+        ({"inputs": "a", "targets": "b", "id": 3}, "--prompt-template '{inputs}' --completion-field targets"),
+    ],
+)
+def test_fields_with_the_names_of_other_tools_get_the_options_to_type(jsonl, row, options):
+    assert f"for instance {options}" in refused(jsonl(row))
+    template, field = options.split("'")[1], options.split()[-1]
+    assert load_task(jsonl(row), prompt_template=template, completion_field=field).examples[0].completion == "b"
+
+
+def test_a_field_beside_question_and_answer_is_named(jsonl):
+    path = jsonl({"question": "Who?", "answer": "Tom", "hint": "x"})
+    assert "beside them hint, which may belong to the question: leave it out with --ignore-field hint" in refused(path)
+    assert len(load_task(path, ignore_fields=["hint"])) == 1
+
+
+def test_pairs_whose_prompt_has_another_name_take_a_template(jsonl):
+    pair = {"question": "Name a pet.", "chosen": " A cat.", "rejected": " A car."}
+    assert "--prompt-template" in refused(jsonl(pair))
+    assert load_task(jsonl(pair), prompt_template="{question}").examples == (Preference(*pair.values()),)
+    aided = pair | {"system": "Be brief."}
+    assert load_task(jsonl(aided), prompt_template="{system} {question}").prompts == ["Be brief. Name a pet."]
 
 
 def test_a_template_says_what_the_prompt_is(jsonl):

@@ -24,7 +24,12 @@ def _words(text: str) -> frozenset[str]:
 CONTEXT = _words("""
     system system_prompt system_message sys_prompt context contexts background passage document documents
     instruction instructions input inputs history chat_history messages conversation conversations dialog dialogue
-    turns tools functions choices options completions few_shot_examples
+    turns tools functions choices options completions few_shot_examples prefix suffix
+""")
+#: Those of CONTEXT that hold lists: a number in one of them only says how many there are.
+LISTS = _words("""
+    contexts documents history chat_history messages conversations turns tools functions choices options completions
+    few_shot_examples
 """)
 #: What a model of texts cannot read.
 MEDIA = _words("image images audio audios video videos image_path audio_path video_path pixel_values")
@@ -41,16 +46,22 @@ WEIGHTS = _words("""
 MARGINS = _words("margin margins")
 #: A row is a good example where these are true, and a bad one where they are false.
 GOOD = _words("""
-    label is_correct correct is_good good accepted is_accepted approved is_approved desirable is_desirable valid
+    label kto_tag is_correct correct is_good good accepted is_accepted approved is_approved desirable is_desirable valid
     is_valid passed is_positive thumbs_up safe is_safe is_chosen is_preferred train is_train trainable use keep include
     included
 """)
 #: A row is a bad example where these are true.
 BAD = _words("""
     incorrect is_incorrect wrong is_wrong bad is_bad is_rejected toxic is_toxic unsafe is_unsafe harmful is_harmful
-    hallucinated is_hallucination exclude excluded is_excluded skip ignore ignored deleted is_deleted flagged
-    is_flagged spam is_spam thumbs_down
+    hallucinated is_hallucination exclude excluded is_excluded skip ignore ignored deleted is_deleted discarded
+    is_discarded flagged is_flagged spam is_spam thumbs_down
 """)
+#: What became of the row when it was reviewed (Argilla). Only the words of REVIEWED_BAD mark a bad example.
+STATUSES = _words("status record_status response_status review_status annotation_status")
+REVIEWED_BAD = _words("discarded rejected deleted")
+#: Which part of the data the row belongs to, and the words of the parts that are not for training.
+SPLITS = _words("split data_split dataset_split")
+HELD_OUT = _words("test dev val valid validation eval evaluation heldout holdout held hold")
 #: How good the answer is. Rows whose numbers differ would all be trained alike.
 RANKINGS = _words("""
     score rating rank ranking reward quality quality_score stars upvotes votes preference_score human_score helpfulness
@@ -58,14 +69,24 @@ RANKINGS = _words("""
 """)
 #: Names that say nothing about how a row is to be learned. They are listed as any other field is.
 HARMLESS = _words("""
-    id idx index uid uuid num row source category subject topic split subset language lang type task task_type dataset
+    id idx index uid uuid num row source category subject topic subset language lang type task task_type dataset
     domain difficulty level tag tags license url timestamp date created_at author model name title prompt_id question_id
     meta metadata
 """)
-KNOWN = CONTEXT | MEDIA | MASKS | WEIGHTS | MARGINS | GOOD | BAD | RANKINGS | HARMLESS
+KNOWN = CONTEXT | MEDIA | MASKS | WEIGHTS | MARGINS | GOOD | BAD | STATUSES | SPLITS | RANKINGS | HARMLESS
 
 FALSE_TEXTS = _words("false 0 bad wrong incorrect rejected undesirable")
 TRUE_TEXTS = _words("true 1")
+#: Only under a name that asks a question (`is_correct`, `valid`); a `label` of "no" may be the class of an answer.
+NO_TEXTS, YES_TEXTS = _words("no n"), _words("yes y")
+#: Text that stands for nothing, as tables and data sets write it.
+NOTHING_TEXTS = _words("[] {} null None nan NaN")
+
+#: What other tools call the fields of a prompt and of its answer, the more telling names first.
+ASKING = ("instruction", "question", "prompt", "query", "input", "inputs", "source_text", "user", "context")
+ANSWERING = (
+    "completion", "response", "output", "answer", "target", "targets", "label_text", "summary", "assistant", "chosen",
+)  # fmt: skip
 
 
 class Refused(Exception):
@@ -102,15 +123,18 @@ class Others:
     """The fields of a file's rows that its format does not read, gathered row by row.
 
     `used` are the fields that are read; `asked_for` says whether the user gave the prompt template; `kind` is that of
-    the task. `names` are all other fields, in the order in which they first appear.
+    the task. `asks` are the fields that the format makes the prompt of. `names` are all other fields, in the order in
+    which they first appear.
     """
 
     used: frozenset[str]
     asked_for: bool
     kind: Kind
+    asks: tuple[str, ...] = ()
     names: dict[str, None] = field(default_factory=dict)
     _marks: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
     _rankings: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    _splits: dict[str, list[str]] = field(default_factory=dict)
 
     def see(self, line: int, row: Mapping[str, Any]) -> None:
         """Take in one row. Raises Refused where one of its fields changes its meaning and is not honoured."""
@@ -121,19 +145,28 @@ class Others:
             known, value = normalised(name), row[name]
             if known in MEDIA and not _empty(value):
                 raise Refused(_refusal(name, "which a model of texts cannot read"))
-            if known in CONTEXT and not self.asked_for and not _empty(value):
+            if known in CONTEXT and not self.asked_for and not _empty(value) and not _is_count(known, value):
                 what = "which belongs to what is asked or answered and would be left out"
-                raise Refused(_refusal(name, what, f"name it in --prompt-template, for instance {{{name}}}"))
+                raise Refused(_refusal(name, what, self._in_a_template(name, value)))
             if _is_mask(known, value):
                 raise Refused(_refusal(name, "which says what of the row is trained; that is --loss-on here"))
             if known in WEIGHTS and _changes(value, 1.0):
                 raise Refused(_refusal(name, f"{_json(value)}, and every row counts once here"))
             if known in MARGINS and _changes(value, 0.0):
                 raise Refused(_refusal(name, f"{_json(value)}, and DPO has no margin here"))
-            if known in GOOD | BAD:
+            if known in GOOD | BAD | STATUSES:
                 self._marks.setdefault(name, []).append((line, value))
             if known in RANKINGS and self.kind == "sft" and (number := _number(value)) is not None:
                 self._rankings.setdefault(name, []).append((line, number))
+            if known in SPLITS and isinstance(value, str) and value.strip():
+                self._splits.setdefault(name, []).append(value)
+
+    def _in_a_template(self, name: str, value: Any) -> str:
+        """How a field of the context becomes part of the prompt."""
+        if isinstance(value, list | dict):
+            return "write it out as text in the prompt"
+        asks = " ".join(f"{{{one}}}" for one in (name, *(asked for asked in self.asks if asked != "input")))
+        return f"make it part of the prompt, for instance with --prompt-template {_shown(asks)!r}"
 
     def bad_examples(self) -> list[Mark]:
         """The rows that a field marks as bad examples, by field. Raises Refused where rows are ranked."""
@@ -144,12 +177,17 @@ class Others:
                     f"the field {_shown(name)} ranks the rows, from {min(values):g} to {max(values):g}, and all rows "
                     f"would be trained alike; keep only the rows to learn from, or {consent(name)}"
                 )
+        for name, parts in self._splits.items():
+            held_out = [part for part in parts if not HELD_OUT.isdisjoint(normalised(part).split("_"))]
+            if held_out and len(held_out) < len(parts):
+                raise Refused(
+                    f"the field {_shown(name)} says that {len(held_out)} of its rows are not for training, for "
+                    f"instance {_json(held_out[0])}, and all rows would be trained; put the rows of each part into a "
+                    f"file of their own, or {consent(name)}"
+                )
         found = []
         for name, seen in self._marks.items():
-            if _is_class_index(value for _, value in seen):
-                continue
-            wanted = _says_false if normalised(name) in GOOD else _says_true
-            bad = [(line, value) for line, value in seen if wanted(value)]
+            bad = _marked(normalised(name), seen)
             if bad:
                 found.append(Mark(name, tuple(line for line, _ in bad), _json(bad[0][1])))
         return found
@@ -168,6 +206,23 @@ def is_known(name: str) -> bool:
 def consent(name: str) -> str:
     """How a user leaves a field out on purpose."""
     return f"leave it out with --ignore-field {_shown(name)} (ignore_fields=[{name!r}] in Python)"
+
+
+def example_of_options(row: Mapping[str, Any]) -> str:
+    """The options for a row whose prompt and answer have names that other tools use; empty where they have none."""
+    texts = {normalised(name): name for name, value in row.items() if isinstance(value, str) and _plain(name)}
+    answer = next((texts[name] for name in ANSWERING if name in texts), None)
+    asked = next((texts[name] for name in ASKING if name in texts), None)
+    if answer is None or asked is None or "rejected" in row:
+        return ""
+    context = next((texts[name] for name in ("context", "input") if texts.get(name, asked) != asked), None)
+    template = " ".join(f"{{{name}}}" for name in (context, asked) if name is not None)
+    return f", for instance --prompt-template '{template}' --completion-field {answer}"
+
+
+def _plain(name: str) -> bool:
+    """Whether a name can stand in a template and in a shell as it is."""
+    return re.fullmatch(r"[\w.-]+", name) is not None
 
 
 def contradiction(row: Mapping[str, Any]) -> str | None:
@@ -205,9 +260,12 @@ def _json(value: Any) -> str:
 
 
 def _empty(value: Any) -> bool:
-    """Whether a field holds nothing: null, false, not a number, blank text, or lists and objects of nothing else."""
+    """Whether a field holds nothing: null, false, not a number, blank text, or lists and objects of nothing else.
+
+    Such a value may be written as text ("[]").
+    """
     if isinstance(value, str):
-        return not value.strip()
+        return not value.strip() or value.strip() in NOTHING_TEXTS
     if isinstance(value, list):
         return all(map(_empty, value))
     if isinstance(value, dict):
@@ -246,13 +304,27 @@ def _is_class_index(values: Iterable[Any]) -> bool:
     return any(number not in (-1, 0, 1) for number in numbers)
 
 
-def _says_false(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.strip().lower() in FALSE_TEXTS or _number(value) in (0, -1)
-    return value is False or _number(value) in (0, -1)
+def _marked(known: str, seen: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    """The lines and values of a field, of those that were seen, that mark a bad example."""
+    if known in STATUSES:
+        return [(line, value) for line, value in seen if _is_one_of(value, REVIEWED_BAD)]
+    if _is_class_index(value for _, value in seen):
+        return []
+    if known in BAD:
+        return [(line, value) for line, value in seen if _says(value, True, TRUE_TEXTS | YES_TEXTS, (1,))]
+    texts = FALSE_TEXTS if known == "label" else FALSE_TEXTS | NO_TEXTS
+    return [(line, value) for line, value in seen if _says(value, False, texts, (0, -1))]
 
 
-def _says_true(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.strip().lower() in TRUE_TEXTS or _number(value) == 1
-    return value is True or _number(value) == 1
+def _says(value: Any, truth: bool, texts: frozenset[str], numbers: tuple[int, ...]) -> bool:
+    """Whether a value is this truth value, or one of the texts or numbers that stand for it."""
+    return value is truth or _is_one_of(value, texts) or _number(value) in numbers
+
+
+def _is_one_of(value: Any, texts: frozenset[str]) -> bool:
+    return isinstance(value, str) and value.strip().lower() in texts
+
+
+def _is_count(known: str, value: Any) -> bool:
+    """Whether a field of a list holds a number instead, as the 2 in `"turns": 2`."""
+    return known in LISTS and isinstance(value, int | float)

@@ -138,7 +138,16 @@ def _hint(row: Row) -> str:
         return f". {CHAT}"
     if "text" in known:
         return ". To learn whole texts: --prompt-template '' --completion-field text"
-    return ""
+    fitting = [known_format for known_format in FORMATS if not known_format.missing(row)]
+    if len(fitting) > 1:
+        return ". Leave out the fields that are not meant, each with --ignore-field NAME (ignore_fields= in Python)"
+    if fitting and fitting[0].alone:
+        unknown = [name for name in row if name not in fitting[0].used(None) and not fields.is_known(name)]
+        return (
+            f". It has the fields of {fitting[0].name}, and beside them {_names(dict.fromkeys(unknown))}, which may "
+            f"belong to the question: {fields.consent(unknown[0])}, or name it in --prompt-template"
+        )
+    return fields.example_of_options(row)
 
 
 def read_row(row: Row, chosen: Format, options: Options) -> Example | Preference:
@@ -254,7 +263,8 @@ def _checked_prompt(row: Row, options: Options) -> str:
 
 
 def _alpaca(row: Row, options: Options) -> Example:
-    instruction, given = _text(row, "instruction"), _text(row, "input") if "input" in row else ""
+    # Tables that are written as JSON have null where a row has no input.
+    instruction, given = _text(row, "instruction"), "" if row.get("input") is None else _text(row, "input")
     own = ALPACA_WITH_INPUT if given else ALPACA
     return _example(row, _prompt(row, options, own, {"instruction": instruction, "input": given}), _text(row, "output"))
 
@@ -291,14 +301,19 @@ def _metamath(row: Row, options: Options) -> Example:
 
 
 def _hh(row: Row, options: Options) -> Preference:
-    """The prompt is the transcript up to and including the last "Assistant:", which both must share."""
+    """The prompt is the transcript up to and including the last "Assistant:", which both must share.
+
+    Where the answers are no transcripts, it is what the user's template makes of other fields.
+    """
     _refuse_contradiction(row)
     chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
     cut = chosen.rfind(ASSISTANT)
     if cut < 0 or HUMAN not in chosen[:cut]:
+        if options.template is not None and "prompt" not in fields_of(options.template):
+            return _preference(row, _prompt(row, options, None), chosen, rejected)
         raise BadRow(
             f"has a chosen without {HUMAN!r} and {ASSISTANT!r}; expected a transcript (HH-RLHF), or a prompt field of "
-            "its own (TRL)"
+            "its own (TRL), or one that --prompt-template makes of other fields, for instance '{question}'"
         )
     prompt = chosen[: cut + len(ASSISTANT)]
     # A further turn in the rejected one: the two answer different questions.

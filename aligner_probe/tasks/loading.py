@@ -150,7 +150,7 @@ class _Read:
         if self.format is None or self.others is None:
             self.format = _recognise(row, options)
             used = self.format.used(options.template)
-            self.others = Others(used, options.template is not None, self.format.kind)
+            self.others = Others(used, options.template is not None, self.format.kind, self.format.asks)
         self.others.see(line, row)
         example = formats.read_row(row, self.format, options)
         # Published questions (Beaver's) may well be said again in an answer; they are no beginning of it.
