@@ -9,9 +9,12 @@ own would be.
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from aligner_probe.errors import AlignerProbeError, did_you_mean
 
@@ -42,6 +45,14 @@ ALSO_CALLED = {
     "random_state": "seed",
 }
 MOST_NAMED = 12
+#: What an argument annotated with one of these types may be, and how a message calls that.
+PLAIN: dict[Any, tuple[type, str]] = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "a text"),
+    Path: (os.PathLike, "a path"),
+    NoneType: (NoneType, "None"),
+}
 
 
 class ArgumentError(AlignerProbeError, TypeError):
@@ -59,7 +70,8 @@ def accepts(
 
     `readers` say, by argument, how what was given is read. `rest` lists the names that `**options` may have. Where the
     argument `each` is a list, the function is called for every item of it and returns a list. With `pair`, a list of
-    two that is given for the first of two arguments, alone, is both.
+    two that is given for the first of two arguments, alone, is both. Arguments without a reader that are annotated as
+    numbers, texts, paths or data types are checked to be such.
     """
 
     def decorate(function: Wrapped) -> Wrapped:
@@ -74,6 +86,9 @@ def accepts(
         def call(*args: Any, **options: Any) -> Any:
             bound = bind(signature, name, args, options, rest)
             given = bound.arguments
+            for argument, value in given.items():
+                if argument not in readers:
+                    given[argument] = plain(value, f"{name}({argument}=)", signature.parameters[argument].annotation)
             for argument, read in readers.items():
                 if argument not in given:
                     continue
@@ -120,14 +135,46 @@ def bind(
         raise ArgumentError(f"{name}(): {error}; call {name}({', '.join(shown)})") from error
 
 
+def plain(value: Any, where: str, annotation: Any) -> Any:
+    """A value for an argument of a plain type, as Python's own number where it is one of numpy's.
+
+    Raises ArgumentError where it is not of that type; a truth value is no number here. Other annotations check nothing.
+    """
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    allowed = [_plain(part) for part in parts]
+    if None in allowed or (value is None and (NoneType, "None") in allowed):
+        return value
+    if isinstance(value, bool) or not any(isinstance(value, one) for one, _ in allowed):
+        raise refuse(value, where, " or ".join(dict.fromkeys(said for _, said in allowed)))
+    if isinstance(value, int | float) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def _plain(part: Any) -> tuple[type, str] | None:
+    if getattr(part, "__module__", "") == "torch" and getattr(part, "__name__", "") == "dtype":
+        return part, "a data type of torch, for instance torch.float32"
+    return PLAIN.get(part) if isinstance(part, type) else None
+
+
 def check_names(name: str, given: Collection[str], known: Iterable[str]) -> None:
     """Raise ArgumentError for a name that is not known, with the nearest one that is."""
     known = list(dict.fromkeys(known))
     for unknown in given:
         if unknown not in known:
             raise ArgumentError(
-                f"{name}() has no option {unknown!r}; {meant(unknown, known)}it takes {listed(known) or 'none'}"
+                f"{name}() has no option {unknown!r}; {_in_a_recipe(unknown, known)}{meant(unknown, known)}it takes "
+                f"{listed(known) or 'none'}"
             )
+
+
+def _in_a_recipe(unknown: str, known: Collection[str]) -> str:
+    """That an option belongs into the recipe, where a function takes one; else empty."""
+    from aligner_probe.training.recipe import Recipe
+
+    option = ALSO_CALLED.get(unknown, unknown)
+    belongs = "recipe" in known and option not in known and option in Recipe.__dataclass_fields__
+    return f"it belongs into recipe=ap.recipe({option}=...); " if belongs else ""
 
 
 def meant(unknown: str, known: Collection[str]) -> str:
@@ -194,6 +241,18 @@ def a_model(value: Any, where: str) -> Any:
     if hasattr(value, "attached") and hasattr(value, "model"):
         raise refuse(value, where, "the base model: adapter.model, inside `with adapter.attached():`")
     raise refuse(value, where, 'a base model: ap.load_model("microworld"), or of a hub id or folder')
+
+
+def several_of(kind: type | tuple[type, ...], expected: str) -> Reader:
+    """A reader for a list of such values; for one alone it is a list of that one."""
+
+    def read(value: Any, where: str) -> list[Any]:
+        items = [value] if isinstance(value, kind) else several(value) if is_several(value) else None
+        if items is None or not all(isinstance(item, kind) for item in items):
+            raise refuse(value, where, expected)
+        return items
+
+    return read
 
 
 def texts(value: Any, where: str) -> list[str]:

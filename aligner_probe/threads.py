@@ -68,7 +68,7 @@ class _Set(threading.local):
 _set = _Set()
 
 
-@accepts()
+@accepts(n=lambda value, _: value)
 def set_threads(n: int | None) -> None:
     """Use `n` CPU threads in this process from here on, on every base; None goes back to the rule by the base's size.
 

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 
 import micro
 import numpy as np
@@ -15,6 +16,7 @@ from tiny import bridge
 import aligner_probe as ap
 from aligner_probe.adapters import Adapter
 from aligner_probe.arguments import ArgumentError
+from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks import Example, Task
 
 ROWS = [{"prompt": f"say {letter} ", "completion": letter * 3} for letter in "abcdefgh"]
@@ -245,3 +247,75 @@ def test_a_named_task_is_probed_with_its_test_and_kind(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         ap.probe_task("microworld", given.train.source, kind="memory")
     assert seen["kind"] == "memory"
+
+
+@pytest.fixture(scope="module")
+def base():
+    return model()
+
+
+# ---- plain values
+
+
+@pytest.mark.parametrize("value", ["8", 1.5, None, True, [1]])
+def test_a_number_of_another_type_is_refused_by_its_name(base, value):
+    for make, name in ((ap.Aligner, "n_tokens"), (ap.PromptTuning, "n_tokens"), (ap.LoRA, "r"), (ap.LoRA, "seed")):
+        with pytest.raises(ArgumentError, match=rf"{make.__name__}\({name}=\) was given .*; expected a whole number"):
+            make(base, **{name: value})
+    with pytest.raises(ArgumentError, match=r"generate\(max_new_tokens=\) was given"):
+        ap.generate(base, "a", max_new_tokens=value)
+    if value is not None:
+        with pytest.raises(ArgumentError, match=r"recipe\(steps=\) was given .*; expected a whole number or None"):
+            ap.recipe(steps=value)
+
+
+def test_numbers_and_paths_of_other_libraries_are_plain_values(base):
+    assert ap.Aligner(base, n_tokens=np.int64(2), start_layer=1, seed=np.int32(3)).config.n_tokens == 2
+    assert ap.recipe(lr=np.float32(0.5), steps=np.int64(3)).steps == 3
+    assert ap.recipe(lr=1.0, epochs=2.0, betas=(0.9, 0.95)).betas == (0.9, 0.95)
+    assert ap.LoRA(base, alpha=2).config.alpha == 2
+
+
+def test_texts_paths_and_data_types_are_checked_too(base):
+    for call, said in (
+        (lambda: ap.Aligner(base, dtype="float16"), r"Aligner\(dtype=\) was given 'float16'; .*torch.float32"),
+        (lambda: ap.recipe(lr="a"), r"recipe\(lr=\) was given 'a'; expected a number or None"),
+        (lambda: ap.load_lora(5), r"load_lora\(folder=\) was given 5; expected a text or a path"),
+        (lambda: ap.save_adapter(ap.LoRA(base), None), r"save_adapter\(folder=\) was given None"),
+        (lambda: ap.load_task([], prompt_template=5), r"load_task\(prompt_template=\) was given 5"),
+        (lambda: ap.download_published(5), r"download_published\(names=\) was given 5; expected a list of texts"),
+        (lambda: ap.download_published("alpaca"), r"is named 'alpaca'"),
+        (lambda: ap.OutputBias(base, start_layer=0, scale=math.inf), "scale inf; expected more than 0"),
+    ):
+        with pytest.raises(AlignerProbeError, match=said):
+            call()
+
+
+def test_what_is_no_recipe_scorer_callback_or_training_is_one_line(base):
+    task = ap.load_task([{"prompt": "a", "completion": "b"}])
+    adapter = ap.LoRA(base)
+    for call, said in (
+        (lambda: ap.fit(base, adapter, task, recipe="corrected"), r"fit\(recipe=\) .*ap.recipe\('corrected', lr="),
+        (lambda: ap.fit(base, adapter, task, callbacks=[print]), r"fit\(callbacks=\) .*a list of callbacks"),
+        (lambda: ap.fit_together(base, [adapter]), r"fit_together\(trainings=\) .*ap.Training\(adapter="),
+        (lambda: ap.fit_together(base, 5), r"fit_together\(trainings=\) was given 5"),
+        (lambda: ap.score_task(base, task, 5), r"score_task\(scorer=\) was given 5; expected a scorer, or the name"),
+        (lambda: ap.score_task(base, task, lambda a, b: 1), r"score_task\(scorer=\) .*python:package.module:function"),
+        (lambda: ap.open_gate(base, task, method="aligner"), r"open_gate\(method=\) .*ap.Aligner or ap.LLaMAAdapter"),
+    ):
+        with pytest.raises(ArgumentError, match=said):
+            call()
+
+
+@pytest.mark.parametrize(("given", "option"), [("lr", "lr"), ("learning_rate", "lr"), ("max_steps", "steps")])
+def test_options_of_a_recipe_say_where_they_belong(base, given, option):
+    task = ap.load_task([{"prompt": "a", "completion": "b"}])
+    with pytest.raises(ArgumentError, match=rf"it belongs into recipe=ap.recipe\({option}=\.\.\.\)"):
+        ap.fit(base, ap.LoRA(base), task, **{given: 1})
+    with pytest.raises(ArgumentError, match=rf"it belongs into recipe=ap.recipe\({option}=\.\.\.\)"):
+        ap.Training(adapter=ap.LoRA(base), task=task, **{given: 1})
+
+
+def test_a_split_needs_no_seed():
+    task = ap.load_task([{"prompt": str(i), "completion": "b"} for i in range(9)])
+    assert task.split(2) == task.split(2, seed=0) != task.split(2, seed=1)

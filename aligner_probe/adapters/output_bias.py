@@ -6,6 +6,7 @@ trained numbers, U a seeded Gaussian matrix with orthonormal columns, and s a sc
 any k numbers would do, without a token (arXiv 1804.08838).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ class OutputBiasConfig(LayeredConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.subspace is None or self.subspace >= 1, f"subspace {self.subspace}; expected 1 or more, or None")
-        require(self.scale > 0, f"scale {self.scale}; expected more than 0")
+        require(0 < self.scale < math.inf, f"scale {self.scale}; expected more than 0, and finite")
 
 
 @accepts(model=a_model)

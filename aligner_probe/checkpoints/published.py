@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from aligner_probe.arguments import accepts
+from aligner_probe.arguments import accepts, texts
 from aligner_probe.checkpoints import naming
 from aligner_probe.data import VARIABLE, data_folder
 from aligner_probe.errors import AlignerProbeError, did_you_mean
@@ -73,7 +73,7 @@ def _published_file(row: dict[str, str]) -> PublishedFile:
     )
 
 
-@accepts()
+@accepts(names=texts)
 def download_published(
     names: Iterable[str] | None = None, *, folder: Path | None = None, source: str = SOURCE
 ) -> list[Path]:

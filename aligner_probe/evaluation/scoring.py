@@ -1,10 +1,11 @@
 """Score a model on a task, under whatever adapters are attached."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.arguments import a_model, accepts
+from aligner_probe.arguments import a_model, accepts, refuse
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.generation import generate
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named, sft_examples
@@ -17,7 +18,14 @@ from aligner_probe.tasks.task import Task
 SPARE_TOKENS = 8
 
 
-@accepts(model=a_model, task=one_task)
+def _scorer(value: Any, where: str) -> Scorer | str:
+    if isinstance(value, str) or (hasattr(value, "score") and not isinstance(value, type)):
+        return value
+    expected = 'a scorer, or the name of one: "exact", "last_number", "python:package.module:function", ...'
+    raise refuse(value, where, expected)
+
+
+@accepts(model=a_model, task=one_task, scorer=_scorer)
 def score_task(
     model: TransformerBridge,
     task: Task,

@@ -146,7 +146,7 @@ class Task(Shown):
         unread = f"; fields not read: {', '.join(names[:FIELDS_SHOWN])}{more}" if names else ""
         return " ".join([f"rows of format {self.format}; prompt template: {self.template_said}{unread}.", *self.notes])
 
-    def split(self, validation: float | int, seed: int) -> "tuple[Task, Task]":
+    def split(self, validation: float | int, seed: int = 0) -> "tuple[Task, Task]":
         """A training and a validation part, drawn by `seed`; each keeps the order of the file.
 
         Examples of one group, and examples with one prompt (white space aside), stay together, so nothing asked in

@@ -24,7 +24,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.adapters.side_by_side import SideBySide
-from aligner_probe.arguments import a_model, accepts, keywords_of
+from aligner_probe.arguments import a_model, accepts, keywords_of, several_of
 from aligner_probe.checkpoints.given import one_adapter
 from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.models import embedding_rows, threads_for
@@ -35,10 +35,10 @@ from aligner_probe.threads import Threads, as_begun, using
 from aligner_probe.training import below
 from aligner_probe.training.callbacks import Callback, Start
 from aligner_probe.training.lower_layers import BUDGET_BYTES, Cache, LowerLayers, plan
-from aligner_probe.training.member import Member, Training, as_at
+from aligner_probe.training.member import Member, Training, as_at, several_callbacks
 from aligner_probe.training.memory import capacity
 from aligner_probe.training.objective import DPO, Forward, chunks, objective, scoring_batch, sequences_of
-from aligner_probe.training.recipe import Recipe
+from aligner_probe.training.recipe import Recipe, one_recipe
 from aligner_probe.training.run import Run
 from aligner_probe.training.sequences import Sequences
 from aligner_probe.training.state import STATE, RunFolder, lower_layers_kept, threads_recorded
@@ -47,7 +47,15 @@ from aligner_probe.training.state import STATE, RunFolder, lower_layers_kept, th
 RUN = "run"
 
 
-@accepts(rest=lambda: keywords_of(fit_together), model=a_model, adapter=one_adapter, task=one_task, validation=one_task)
+@accepts(
+    rest=lambda: keywords_of(fit_together),
+    model=a_model,
+    adapter=one_adapter,
+    task=one_task,
+    validation=one_task,
+    recipe=one_recipe,
+    callbacks=several_callbacks,
+)
 def fit(
     model: TransformerBridge,
     adapter: Adapter,
@@ -72,7 +80,10 @@ def fit(
     return found
 
 
-@accepts(model=a_model)
+@accepts(
+    model=a_model,
+    trainings=several_of(Training, "a list of trainings: [ap.Training(adapter=adapter, task=task), ...]"),
+)
 def fit_together(
     model: TransformerBridge,
     trainings: Sequence[Training],

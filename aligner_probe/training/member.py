@@ -13,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.adapters.full import FullFineTune
-from aligner_probe.arguments import accepts
+from aligner_probe.arguments import accepts, several_of
 from aligner_probe.checkpoints.given import one_adapter
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import embedding_rows
@@ -29,7 +29,7 @@ from aligner_probe.training.objective import Objective
 from aligner_probe.training.order import Order
 from aligner_probe.training.provenance import provenance, tokens_hash
 from aligner_probe.training.rates import default_rate
-from aligner_probe.training.recipe import FEWEST_TOKENS, Recipe
+from aligner_probe.training.recipe import FEWEST_TOKENS, Recipe, one_recipe
 from aligner_probe.training.recipe import recipe as named_recipe
 from aligner_probe.training.run import Progress, Run, metrics_frame
 
@@ -37,7 +37,10 @@ from aligner_probe.training.run import Progress, Run, metrics_frame
 MAX_MONITORED = 50_000_000
 
 
-@accepts(adapter=one_adapter, task=one_task, validation=one_task)
+several_callbacks = several_of(Callback, "a list of callbacks, each of a class derived from Callback")
+
+
+@accepts(adapter=one_adapter, task=one_task, validation=one_task, recipe=one_recipe, callbacks=several_callbacks)
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Training:
     """What one run trains: the arguments of `fit` that are its own."""

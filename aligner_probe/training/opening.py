@@ -21,7 +21,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter, prefix_options
-from aligner_probe.arguments import a_model, accepts
+from aligner_probe.arguments import a_model, accepts, refuse
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.html import Shown
 from aligner_probe.models import device_of, embedding_rows, threads_for
@@ -55,7 +55,13 @@ class OpenGate(Shown):
         }
 
 
-@accepts(rest=lambda: prefix_options(), model=a_model, task=one_task)
+def _prefix_method(value: Any, where: str) -> type[Aligner] | type[LLaMAAdapter]:
+    if value in (Aligner, LLaMAAdapter):
+        return value
+    raise refuse(value, where, "ap.Aligner or ap.LLaMAAdapter, the class itself")
+
+
+@accepts(rest=lambda: prefix_options(), model=a_model, task=one_task, method=_prefix_method)
 def open_gate(
     model: TransformerBridge,
     task: Task,

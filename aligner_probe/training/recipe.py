@@ -17,7 +17,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from aligner_probe.arguments import ArgumentError, accepts
+from aligner_probe.arguments import ArgumentError, accepts, plain, refuse
 from aligner_probe.errors import AlignerProbeError, did_you_mean, one_of
 
 Precision = Literal["float32", "bf16-true"]
@@ -281,6 +281,14 @@ def _recipe_name(value: Any, where: str) -> str:
     raise ArgumentError(f"no recipe is named {value!r}; {did_you_mean(value, RECIPES)}there are {', '.join(RECIPES)}")
 
 
+def one_recipe(value: Any, where: str) -> Recipe:
+    """The recipe that was given. Raises ArgumentError for anything else, a recipe's name among it."""
+    if isinstance(value, Recipe):
+        return value
+    name = repr(value) if isinstance(value, str) and value in RECIPES else '"corrected"'
+    raise refuse(value, where, f"a recipe: ap.recipe({name}, lr=..., steps=...)")
+
+
 @accepts(rest=lambda: Recipe.__dataclass_fields__, name=_recipe_name)
 def recipe(
     name: RecipeName | str = "corrected",
@@ -298,6 +306,10 @@ def recipe(
     unless `patience` is given, too.
     """
     one_of(kind, RECIPES[name], "kind of task")
+    changes = {
+        option: plain(value, f"recipe({option}=)", Recipe.__dataclass_fields__[option].type)
+        for option, value in changes.items()
+    }
     options = dict(RECIPES[name][kind])
     if (name, kind, method) == ("as-published", "sft", "lora"):
         options = dict(LORA_AS_PUBLISHED)
