@@ -224,3 +224,23 @@ def test_numbers_of_any_length_compare_exactly():
     digits = "9" * 20_000
     assert last_number(digits) == 10**20_000 - 1
     assert not answer_number(digits).same_as(answer_number("8" + digits[1:]))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("-(5)", -5),
+        ("x = -(3/4)", Fraction(-3, 4)),
+        ("−($5)", -5),
+        ("-|5|", -5),
+        ("-\\boxed{5}", -5),
+        ("-**5**", -5),
+        ("-(-5)", 5),
+        ("3-(5)", 5),
+        ("x-(5)", 5),
+        ("- **5**", 5),
+        ("-(5+3)", 3),
+    ],
+)
+def test_a_minus_before_brackets_is_the_sign_of_the_one_number_in_them(text, value):
+    assert last_number(text) == value

@@ -5,7 +5,7 @@ A number is, in this order: a sign, a currency, an amount, a scale word, a unit.
 - **Sign**: `-`, U+2212 or an en dash, or `+`, attached to the number, before or after the currency sign (`-$5`, `$-5`).
   Between two operands (`14-16`, `(3+4)-5`) it belongs to neither. A minus with a space behind it is a sign only after
   an equals sign. The words `negative 5`, and `minus 5` at a beginning or behind `is`, are signs, too. Brackets are no
-  sign: `($5)` is 5.
+  sign: `($5)` is 5. A minus attached to brackets or emphasis around one number is its sign: `-(5)`, `-\\boxed{5}`.
 - **Amount**: digits of any script with a point (`1.5`, `.5`; a full stop behind `5` is none of it) or a decimal comma;
   a fraction (`3/4`, `3 / 4`, `1 1/2`, `½`, `2½`, LaTeX's `2\\frac{1}{2}`); a power of ten (`1e9`, `1.5E-3`, `3 x
   10^4`, `3×10⁴`, `10^6`).
@@ -71,6 +71,8 @@ _SIGN_WORD = re.compile(
     r"(?:.*(?<!\w)|\A)(negative)\s+\Z|(?:\A\s*|.*(?:\bis|\bequals|[=≈:(*\n])\s*)(minus)\s+\Z", re.IGNORECASE | re.DOTALL
 )
 _AFTER_EQUALS, _LEADING = re.compile(r"[=≈]\s*(-)\s+\Z"), re.compile(r"\s*(-)\s+\Z")
+#: A minus before what is put around a number: brackets, bars, emphasis, LaTeX's box.
+_WRAPPED = re.compile(r"(?<![\w)\]}%])(-)[$]?(?:\\boxed\s?\{|\\left|[(\[{|]|\*{1,3})+\Z")
 _UNIT = re.compile(
     rf"\s?\\?%|\s?[Pp]er ?cent\b|\s?\\?[{re.escape(SYMBOLS)}](?!\s?\.?\d)|\s(?:{'|'.join(CODES.split())})\b"
 )
@@ -219,6 +221,9 @@ def _read(plain: str, start: int, floor: int, ungrouped: int, after_marker: bool
         other = CURRENCIES.get(named, "%")
         if unit in (None, other, "USD"):
             unit, end = other, after.end()
+    wrapped = _WRAPPED.search(plain, max(floor, start - 16), start)
+    if wrapped is not None and plain[end : end + 1] in tuple(")]}|*\\"):
+        start, sign = wrapped.start(), None if sign is None else -sign
     value = None if value is None or sign is None else sign * value
     return Number(start, end, value, unit, zeros, is_padded, has_letters, in_word), ungrouped
 
