@@ -255,7 +255,7 @@ def several_of(kind: type | tuple[type, ...], expected: str) -> Reader:
     return read
 
 
-def texts(value: Any, where: str) -> list[str]:
+def texts(value: Any, where: str) -> list[Any]:
     """A list of texts for one text, a list of texts, or a task, whose prompts they are.
 
     What is in the list is not looked at: the function that works on it names an item that is no text by its index.

@@ -9,6 +9,9 @@ from pathlib import Path
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# No test asks a network, also where a name could be one of a hub.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -290,6 +290,7 @@ def test_two_runs_draw_the_same(tmp_path):
     assert json.loads((tmp_path / "one" / "manifest.json").read_text())["written"] == written
 
 
+@pytest.mark.slow
 def test_published_command_in_two_processes(published, tmp_path):
     done = figures(
         "--published", published, "--out", tmp_path, "--jobs", "2", "--only", "table1,fig07,fig12,fig13,extra01"

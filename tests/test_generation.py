@@ -183,9 +183,9 @@ def test_what_does_not_fit_is_refused_before_any_compute():
         generate(model, ["a"])
     model.tokenizer = word_tokenizer()
     for wrong in ("", [""], ["a", ""]):
-        with pytest.raises(AlignerProbeError, match="a stop string is empty"):
+        with pytest.raises(AlignerProbeError, match=r"stop string ., from zero, is empty"):
             generate(model, ["red"], stop=wrong)
-    with pytest.raises(AlignerProbeError, match="expected a list of texts"):
+    with pytest.raises(AlignerProbeError, match="prompt 0, from zero, is no text"):
         generate(model, [["red"]])
 
 

@@ -88,6 +88,7 @@ def pool_command(tmp_path, monkeypatch):
     return [sys.executable, str(tmp_path / "command.py"), str(tmp_path)]
 
 
+@pytest.mark.slow
 def test_worker_processes_end_without_a_trace(pool_command, tmp_path):
     both = [tmp_path / "job-1", tmp_path / "job-2"]
     code, said = interrupted(pool_command, lambda _: all(file.exists() for file in both), tmp_path)

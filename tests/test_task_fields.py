@@ -290,7 +290,8 @@ def test_chat_messages_name_the_way_on(jsonl):
 
 def test_options_reach_the_commands(jsonl, tmp_path, capsys):
     path = str(jsonl(*[ROW | {"prompt": f"{i}?", "label": i > 1} for i in range(9)]))
-    for command, more in ((train, ["--model", "none"]), (probe, ["--model", "none", "--dry-run"])):
+    nowhere = ["--model", str(tmp_path / "nowhere")]
+    for command, more in ((train, nowhere), (probe, [*nowhere, "--dry-run"])):
         arguments = ["run"] if command is probe else []
         arguments += ["--task", path, *more, "--out", str(tmp_path / "out")]
         assert run(command.main, arguments) == 2

@@ -396,6 +396,6 @@ def test_a_task_of_what_is_no_text_is_not_made(value, says):
 @pytest.mark.parametrize("prompts", [None, 3, b"bytes"])
 def test_prompts_are_a_list(prompts, bpe_base):
     model = load_model(bpe_base)
-    refused(lambda: generate(model, prompts), "generate(prompts=) was given")
-    refused(lambda: generate(model, ["a"], stop=prompts), "generate(stop=) was given")
+    refused(lambda: generate(model, prompts), r"generate\(prompts=\) was given")
+    refused(lambda: generate(model, ["a"], stop=prompts), r"generate\(stop=\) was given")
     assert generate(model, ("a" for _ in range(2)), max_new_tokens=1) == generate(model, ["a", "a"], max_new_tokens=1)
