@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from aligner_probe.analysis.gates import gate_statistics
+from aligner_probe.errors import AlignerProbeError
 
 PUBLISHED = {
     "alpaca-1-7b": (0.693, -0.42),
@@ -111,3 +112,9 @@ def test_gates_at_powers_of_two(authors):
     result = gate_statistics(smooth, resamples=10)
     assert abs(result.at_powers_of_two - result.expected_at_powers_of_two) < 5 * result.expected_at_powers_of_two**0.5
     assert gate_statistics(authors["alpaca-1-7b"]).at_powers_of_two == 60
+
+
+@pytest.mark.parametrize("options", [{"seed": -1}, {"resamples": 0}, {"resamples": 1}])
+def test_options_that_mean_nothing_are_one_line(options):
+    with pytest.raises(AlignerProbeError, match="expected 0 or more, and 2 or more"):
+        gate_statistics(checkpoint(), **options)

@@ -171,12 +171,14 @@ def test_words_end_tokens_and_stops_on_a_word_level_tokenizer():
 def test_what_does_not_fit_is_refused_before_any_compute():
     model = tiny.bridge("llama")
     model.original_model.register_forward_hook(lambda *_: pytest.fail("computed"))
-    with pytest.raises(AlignerProbeError, match=r"prompt 1, from zero, has 61 tokens .* 1 of 2 .* at most 60"):
+    with pytest.raises(AlignerProbeError, match=r"prompt 1, .* 61 tokens.* at most 60 .*1 of 2 prompts are too long"):
         generate_ids(model, prompts([60, 61]), max_new_tokens=4)
     with PromptTuning(model, 3).attached(), pytest.raises(AlignerProbeError, match="at most 57"):
         generate_ids(model, prompts([58]), max_new_tokens=4)
     with pytest.raises(AlignerProbeError, match="no tokens"):
         generate_ids(model, [[1], []], max_new_tokens=4)
+    with pytest.raises(AlignerProbeError, match="max_new_tokens 999 leaves no room"):
+        generate_ids(model, prompts([2]), max_new_tokens=999)
     with pytest.raises(AlignerProbeError, match="max_new_tokens 0"):
         generate_ids(model, [[1]], max_new_tokens=0)
     with pytest.raises(AlignerProbeError, match="no tokenizer"):

@@ -313,7 +313,7 @@ def test_a_prompt_that_both_answers_repeat_is_taken_off(jsonl, start):
     first = task.examples[0]
     assert (first.prompt, first.chosen.strip(), first.rejected.strip()) == (HUMAN, "A cat.", "A car.")
     assert task.examples[1] == Preference(*PAIR.values())
-    assert "1 rows had answers that repeated the prompt, which was taken off." in task.reading_note
+    assert "The answers of 1 row repeated the prompt, which was taken off." in task.reading_note
     assert load_task(path, repeated_prompt="keep").examples[0].chosen == f"{start} A cat."
     wrapped = load_task(path, prompt_template="<{prompt}>")
     assert (wrapped.prompts[0], wrapped.examples[0].chosen.strip()) == (f"<{HUMAN}>", "A cat.")

@@ -205,7 +205,7 @@ def test_files_that_are_no_jsonl(tmp_path, content, says):
         ([PAIR, PAIR | {"chosen": "c"}], r"line 2: chosen and rejected are equal"),
         ([PAIR | {"rejected": ""}], r"line 1: the chosen or the rejected completion is empty"),
         ([{"text": "a"}], r"line 1: has the fields text, which fit none.*TRL.*Beaver.*--prompt-template and --compl"),
-        ([{}], r"line 1: has the fields none"),
+        ([{}], r"line 1: has no fields"),
         ([GOOD | PAIR], r"fit TRL and TRL preference"),
         ([{"question": "q", "A": "x", "answer": "A"}], r"fit none"),
         ([{"chosen": "a", "rejected": "b"}], r"line 1: has a chosen without .*Assistant"),

@@ -23,6 +23,7 @@ from aligner_probe.analysis.precision import coarsest_grid
 from aligner_probe.arguments import accepts
 from aligner_probe.checkpoints.given import one_checkpoint
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.errors import AlignerProbeError
 from aligner_probe.html import Shown
 
 RESAMPLES = 2000
@@ -135,8 +136,11 @@ def gate_statistics(checkpoint: PrefixCheckpoint, *, seed: int = 0, resamples: i
     """Gate statistics of one checkpoint, with 95 % bootstrap intervals over heads (BCa for means and spreads).
 
     A path or a prefix adapter does as well; of a list of checkpoints a list of statistics is returned.
-    Where a layer has a single gate there is no spread: it and its intervals are NaN.
+    Where a layer has a single gate there is no spread: it and its intervals are NaN. Raises AlignerProbeError for a
+    negative seed or fewer than two resamples.
     """
+    if seed < 0 or resamples < 2:
+        raise AlignerProbeError(f"seed {seed} and resamples {resamples}; expected 0 or more, and 2 or more")
     gates = checkpoint.effective_gates.numpy()
     n_layers = len(gates)
     half = n_layers // 2

@@ -139,10 +139,15 @@ def _check(model: TransformerBridge, prompts: Sequence[Sequence[int]], max_new_t
             )
         if len(prompt) > room:
             n_long = sum(len(other) > room for other in prompts)
+            if room < 1:
+                raise AlignerProbeError(
+                    f"max_new_tokens {max_new_tokens} leaves no room for a prompt in the context of {model.cfg.n_ctx} "
+                    f"tokens; the longest prompt has {max(map(len, prompts))}: lower max_new_tokens"
+                )
             raise AlignerProbeError(
-                f"prompt {index}, from zero, has {len(prompt)} tokens (so has {n_long} of {len(prompts)} too many), "
-                f"and with max_new_tokens {max_new_tokens} at most {room} fit into the context of {model.cfg.n_ctx}; "
-                "leave such prompts out, or lower max_new_tokens"
+                f"prompt {index}, from zero, has {len(prompt)} tokens, and with max_new_tokens {max_new_tokens} at "
+                f"most {room} fit into the context of {model.cfg.n_ctx}; {n_long} of {len(prompts)} prompts are too "
+                "long: leave such prompts out, or lower max_new_tokens"
             )
 
 

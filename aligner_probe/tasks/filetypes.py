@@ -127,7 +127,7 @@ def _text(file: Path, head: bytes) -> tuple[str, str] | None:
             )
             return "written as Python shows dictionaries, in single quotes", _with_command(code, str(out))
         if line == "{" and "\n" in start:
-            return "JSON over several lines", f"Put each object on a line: jq -c . {shlex.quote(name)}"
+            return "JSON over several lines", f"Put each object on a line: jq -c . {shlex.quote(name)} > rows.jsonl"
         return None
     separator = _separator(file, text, whole=len(head) < HEAD_BYTES)
     if separator is None:

@@ -112,10 +112,8 @@ def recognise(row: Row, template: str | None, completion_field: str | None) -> F
         found = [known for known in FORMATS if known.fits(row)]
         if len(found) != 1:
             what = "fit " + " and ".join(known.name for known in found) if found else "fit none of the known formats"
-            raise AlignerProbeError(
-                f"has the fields {_names(row)}, which {what}; expected one of {'; '.join(map(str, FORMATS))}; or "
-                f"{WAY_ON}{_hint(row)}"
-            )
+            has = f"has the fields {_names(row)}, which {what}" if row else "has no fields"
+            raise AlignerProbeError(f"{has}; expected one of {'; '.join(map(str, FORMATS))}; or {WAY_ON}{_hint(row)}")
         chosen = found[0]
     if template is not None:
         for name in fields_of(template):

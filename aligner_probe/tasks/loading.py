@@ -119,7 +119,8 @@ def load_task(
     known_as, said = formats.named(chosen, completions, prompt_template)
     notes = [said] if said else []
     if n_repeated:
-        notes.append(f"{n_repeated} rows had answers that repeated the prompt, which was taken off.")
+        rows_said = "1 row" if n_repeated == 1 else f"{n_repeated} rows"
+        notes.append(f"The answers of {rows_said} repeated the prompt, which was taken off.")
     return Task(
         name=name or _name(file),
         kind=chosen.kind,
