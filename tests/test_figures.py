@@ -276,6 +276,7 @@ def test_gallery_on_disk(tmp_path):
     assert expected < {path.name for path in out.iterdir()}
 
 
+@pytest.mark.slow
 def test_two_runs_draw_the_same(tmp_path):
     inputs = write_collection(tmp_path / "in")
     for name in ("one", "two"):
@@ -307,6 +308,7 @@ def test_published_command_in_two_processes(published, tmp_path):
     assert not (tmp_path / "strict").exists()
 
 
+@pytest.mark.slow
 def test_strict_refuses_missing_panels_and_writes_nothing(tmp_path):
     inputs = tmp_path / "in"
     made = [checkpoint(metadata={"data_set": "Alpaca"}), checkpoint(metadata={"data_set": "MetaMath"}, seed=1)]
@@ -349,6 +351,7 @@ def test_folder_without_checkpoints_or_in_the_way(tmp_path):
     assert (tmp_path / "file").read_text() == "in the way"
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_the_old_set(tmp_path):
     inputs, out = write_collection(tmp_path / "in"), tmp_path / "out"
     arguments = ["--checkpoints", inputs, "--out", out, "--only", "fig07", "--jobs", "1"]

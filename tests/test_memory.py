@@ -79,7 +79,7 @@ def peak_of(adapter, step, times=3):
         *(pytest.param(name, 0.7, 1.65, marks=pytest.mark.slow) for name in ("gpt2", "gemma2")),
     ],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_the_estimate_against_the_allocator(name, low, high, dtype):
     base = base_of(name, dtype)
     ids = torch.randint(0, 200, (ROWS, POS), generator=torch.Generator().manual_seed(0))

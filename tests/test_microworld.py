@@ -63,6 +63,7 @@ def _hashes(seed: int, folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
     folders = {name: tmp_path / name for name in "abc"}
     for folder in folders.values():
@@ -174,6 +175,7 @@ def test_the_written_panel_is_the_one_the_generator_makes(tmp_path, world):
         assert file.read_bytes() == (PANEL / file.relative_to(tmp_path)).read_bytes(), file
 
 
+@pytest.mark.slow
 def test_an_exam_grades_what_it_is_told(world):
     from aligner_probe.microworld.exam import Examiner, examine
 

@@ -7,8 +7,8 @@ from conftest import DATA, ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: Folders of ALIGNER_PROBE_DATA that a notebook takes its data from.
 NEEDS = {"01_published_weights": ("published",)}
-#: Those that train for more than half a minute.
-LONG = ("02_train_an_aligner", "04_probe_your_task")
+#: Those that take more than about 20 s.
+LONG = ("02_train_an_aligner", "03_micro_world", "04_probe_your_task")
 RUN = [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else ()) for path in NOTEBOOKS]
 
 

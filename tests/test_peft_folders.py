@@ -288,6 +288,7 @@ def test_the_note_is_kept_in_what_is_saved(tmp_path, bases):
     assert "owner/two" in json.loads((saved / "provenance.json").read_text())["loaded_from"]["base_note"]
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_note_in_one_line(tmp_path, bases):
     made(tmp_path / "peft", "llama_gqa", lora_config(), named="owner/two")
     command = [sys.executable, "-m", "aligner_probe.export", tmp_path / "peft", "--to", "native"]

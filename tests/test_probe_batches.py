@@ -111,6 +111,7 @@ def contents(out):
     return found
 
 
+@pytest.mark.slow
 def test_twice_or_killed_the_same_bytes_and_nothing_made_again(tmp_path, monkeypatch):
     """Killed in the middle of a batch's training, and again when one of its two runs is finished."""
     real, asked = cells._Follow.stepped, cells._asked

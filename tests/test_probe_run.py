@@ -78,6 +78,7 @@ def test_report_has_its_keys_first_and_every_run(whole):
     assert {"base", "prompt", "aligner-1", "lora-8"} <= set(content["samples"][0]["answers"])
 
 
+@pytest.mark.slow
 def test_the_same_plan_gives_the_same_numbers_and_an_interruption_none_other(whole, tmp_path, monkeypatch):
     """Killed after the third cell and, in the fourth, in the middle of training; then resumed."""
     started = []

@@ -16,12 +16,13 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_python_examples(authors, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_python_examples(authors, tmp_path, monkeypatch, capsys, times):
     monkeypatch.chdir(tmp_path)
     scope: dict = {}
     for block in blocks("python"):
         # Twice, as a notebook's cell is.
-        for _ in range(2):
+        for _ in range(times):
             exec(compile(block, "README.md", "exec"), scope)
     assert (tmp_path / "out" / "mine" / "adapter_model.safetensors").is_file()
     said = capsys.readouterr().out

@@ -197,7 +197,7 @@ def kept(folder):
     return [{k: v for k, v in row.items() if k != "tokens_per_second"} for row in rows]
 
 
-@pytest.mark.parametrize("at", [1, 3, 4])
+@pytest.mark.parametrize("at", [3, *(pytest.param(at, marks=pytest.mark.slow) for at in (1, 4))])
 def test_twice_and_killed_it_ends_in_the_same_bits(tmp_path, at):
     """Killed before the first state, as one has just left, and after."""
     base = model(dtype=torch.float32)

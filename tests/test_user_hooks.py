@@ -128,7 +128,12 @@ def trained(base, **options):
     return fit(base, Aligner(base, 2, START), train, validation=validation, **how)
 
 
-@pytest.mark.parametrize("place", PLACES)
+#: One of each kind; `make test-all` tries every place.
+QUICK = ("the entrance, by torch", "above", "the embeddings", "rotary's cosines", "the whole model", "a weight")
+TRIED = [one if one in QUICK else pytest.param(one, marks=pytest.mark.slow) for one in PLACES]
+
+
+@pytest.mark.parametrize("place", TRIED)
 def test_a_random_hook_is_applied_once_in_every_forward_pass(place):
     family, put, stays_kept = PLACES[place]
     found, calls = {}, {}

@@ -37,7 +37,7 @@ def close(found, expected):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("family", [*tiny.WINDOWED, "llama_gqa", "gpt2"])
-@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("side", ["left", pytest.param("right", marks=pytest.mark.slow)])
 def test_a_row_of_a_padded_batch_gives_what_it_gives_alone(family, method, side):
     model, rows = tiny.bridge(family), prompts(LENGTHS)
     ids, mask = padded(rows, side)
