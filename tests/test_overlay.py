@@ -53,8 +53,8 @@ def test_logits_and_gradients_against_transformer_lens(family, name, monkeypatch
     for expected, found in zip(*results, strict=True):
         # Gemma's norms (1 + weight) make scores large here, and TransformerLens's softmax is in float32 whatever the
         # precision: in float64 the two are as far apart. Gradients of LoRA sum over all positions, in another order on
-        # each processor.
-        assert_close(found, expected, 5e-5 if family == "gemma" else 2e-5)
+        # each processor: without vector instructions (ATEN_CPU_CAPABILITY=default) 2e-5 was too little for them.
+        assert_close(found, expected, 1e-4 if name == "lora" else 5e-5 if family == "gemma" else 2e-5)
 
 
 @pytest.mark.parametrize("family", FAST)
