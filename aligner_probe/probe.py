@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
     from aligner_probe.figures.probe import write_page
     from aligner_probe.files import write_text
     from aligner_probe.jobs.pool import threads_each
-    from aligner_probe.probing.checks import lost_note, lost_of_task
+    from aligner_probe.probing.checks import lost_note
     from aligner_probe.probing.inputs import load_parts
     from aligner_probe.probing.plan import described
     from aligner_probe.probing.probe import (
@@ -161,7 +161,7 @@ def _run(options: argparse.Namespace) -> int:
             print(f"{part.source}: {part.dropped_note}")
     print(f"{given.train.name}: {given.kind}, scored by {probe.bench.scorer!r}, because {probe.why_scorer}")
     probe = with_batches(with_off_domain(probe))
-    print(lost_note(lost_of_task(probe.bench)))
+    print(lost_note(probe.bench.lost))
     print(f"answers end with {probe.ending.said}, because {probe.ending.because}")
     if options.dry_run or not options.resume:
         seconds, memory = seconds_and_memory(probe.plan, probe.bench)

@@ -14,7 +14,7 @@ from aligner_probe.figures.probe import write_page
 from aligner_probe.models import load_model
 from aligner_probe.probing import timing
 from aligner_probe.probing.bench import first
-from aligner_probe.probing.checks import lost_note, lost_of_task
+from aligner_probe.probing.checks import lost_note
 from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.probe import carry_out_probe, new_probe
 from aligner_probe.probing.report import comparison, read_report
@@ -149,7 +149,7 @@ def test_the_report_has_format_template_and_what_is_lost(reported):
     assert task["ignored_fields"] == ["source"]
     assert (task["lost"]["examples"], task["lost"]["of"]) == (20, 20)
     assert {"Q", "w"} < set(task["lost"]["characters"])
-    assert task["lost"]["said"] == lost_of_task(probe.bench).said
+    assert task["lost"]["said"] == probe.bench.lost.said
     run = json.loads(next((out / "runs").glob("aligner-1_*/adapter/provenance.json")).read_text())["run"]
     assert run["task"]["template"] == task["template"]
     assert run["task"]["ignored_fields"] == ["source"]

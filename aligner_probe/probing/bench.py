@@ -19,6 +19,7 @@ from aligner_probe.probing.formats import format_scores, has_format, separable
 from aligner_probe.probing.plan import Budget
 from aligner_probe.probing.prompts import Prompting
 from aligner_probe.probing.splitting import Parts
+from aligner_probe.tasks.characters import LostCharacters, lost_characters
 from aligner_probe.tasks.encoding import prompt_ids
 from aligner_probe.tasks.task import Example, Task
 
@@ -52,6 +53,11 @@ class Bench:
         if self.loaded is not None:
             return self.loaded
         return load_model(self.base, dtype=self.dtype, device=self.device)
+
+    @cached_property
+    def lost(self) -> LostCharacters:
+        """The characters that the base's tokenizer loses of all that is trained, asked and wanted."""
+        return lost_characters(self.model.tokenizer, self.parts.whole)
 
     @cached_property
     def has_formats(self) -> bool:

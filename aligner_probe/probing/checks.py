@@ -16,7 +16,7 @@ from aligner_probe.probing.findings import forbids_a_verdict
 from aligner_probe.probing.methods import METHODS
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.thresholds import THRESHOLDS
-from aligner_probe.tasks.characters import LostCharacters, lost_characters
+from aligner_probe.tasks.characters import LostCharacters
 from aligner_probe.tasks.encoding import check_ids, decoded, prompt_ids
 from aligner_probe.tasks.task import Task
 
@@ -33,11 +33,6 @@ def check_scorer(scorer: Scorer, parts: Parts) -> None:
                 f"{part.examples[worst].completion[:60]!r}, and {THRESHOLDS.learned:g} is expected of a model that has "
                 "learned it; give a scorer that accepts them. A pattern must fit the whole answer"
             )
-
-
-def lost_of_task(bench: Bench) -> LostCharacters:
-    """The characters that the base's tokenizer loses of all that is trained, asked and wanted."""
-    return lost_characters(bench.model.tokenizer, bench.parts.whole)
 
 
 def lost_note(lost: LostCharacters) -> str:

@@ -21,7 +21,7 @@ from aligner_probe.html import Shown, text_of
 from aligner_probe.jobs.backend import Backend, Processes
 from aligner_probe.probing.batches import share_batches
 from aligner_probe.probing.bench import Bench, first
-from aligner_probe.probing.checks import check_scorer, check_tokens, lost_of_task
+from aligner_probe.probing.checks import check_scorer, check_tokens
 from aligner_probe.probing.endings import Ending, ending_for, line_end, without
 from aligner_probe.probing.gathering import Gathered, gather
 from aligner_probe.probing.inputs import load_parts
@@ -190,7 +190,7 @@ def carry_out_probe(
     if backend.travels and probe.bench.loaded is not None:
         raise AlignerProbeError("a loaded model does not travel to other processes; name the base instead, or take one")
     make(probe.plan, probe.bench, out, backend, show_progress=show_progress)
-    found = gather(probe.plan, probe.parts, out, lost_of_task(probe.bench))
+    found = gather(probe.plan, probe.parts, out, probe.bench.lost)
     verdict = judge(found.evidence, thresholds)
     content = report(
         verdict, found, probe.plan, probe.parts, base=probe.bench.base, scorer=repr(probe.bench.scorer),

@@ -122,7 +122,7 @@ def lost_of(
 ) -> dict[str, Counter[str]]:
     """The characters that each of some texts loses, and how often; only texts that lose any are there."""
     if ids is None:
-        ids = dict(zip(texts, _ids(tokenizer, texts), strict=True)) if texts else {}
+        ids = dict(zip(texts, token_ids(tokenizer, texts), strict=True)) if texts else {}
     found: dict[str, Counter[str]] = {}
     for text in texts:
         back = read_back(tokenizer, text, ids[text])
@@ -133,7 +133,7 @@ def lost_of(
     trials = [f"a{space}a" for space in spaces]
     kept = {
         space
-        for space, trial, row in zip(spaces, trials, _ids(tokenizer, trials) if trials else [], strict=True)
+        for space, trial, row in zip(spaces, trials, token_ids(tokenizer, trials) if trials else [], strict=True)
         if space in read_back(tokenizer, trial, row)
     }
     left = {text: Counter({c: n for c, n in missing.items() if c not in kept}) for text, missing in found.items()}
@@ -143,7 +143,7 @@ def lost_of(
 def read_back(tokenizer: Any, text: str, ids: Sequence[int] | None) -> str:
     """The text of a text's token ids, without the unknown and special tokens that the text itself does not hold."""
     if ids is None:
-        [ids] = _ids(tokenizer, [text])
+        [ids] = token_ids(tokenizer, [text])
     back = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
     if back == text:
         return back
@@ -158,12 +158,13 @@ def shown(characters: Mapping[str, float]) -> str:
     return " ".join(repr(character) for character in list(characters)[:SHOWN]) + " …" * (len(characters) > SHOWN)
 
 
-def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The token ids of each text by itself, without the special tokens that the tokenizer puts around texts."""
     return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def _missing(text: str, back: str) -> Counter[str]:
-    """The characters of a text that another lacks; canonical forms of the same character count as the same."""
+    """The characters that `text` has and `back` lacks. Unicode's composed and decomposed forms count as the same."""
     if Counter(text) - Counter(back):
         return Counter(unicodedata.normalize("NFC", text)) - Counter(unicodedata.normalize("NFC", back))
     return Counter()

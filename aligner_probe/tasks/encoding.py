@@ -16,7 +16,7 @@ from jaxtyping import Int, Int64
 from torch import Tensor
 
 from aligner_probe.errors import AlignerProbeError, one_of
-from aligner_probe.tasks.characters import lost_characters
+from aligner_probe.tasks.characters import lost_characters, token_ids
 from aligner_probe.tasks.task import Example, Kind, Preference, Task, fault_of_text
 
 Overlong = Literal["truncate", "drop", "refuse"]
@@ -126,7 +126,7 @@ def encode(
     prompts = prompt_ids(tokenizer, task.prompts)
     fields = ("completion",) if task.kind == "sft" else ("chosen", "rejected")
     answers = [
-        _ids(tokenizer, after_prompts(tokenizer, [getattr(example, field) for example in task.examples]))
+        token_ids(tokenizer, after_prompts(tokenizer, [getattr(example, field) for example in task.examples]))
         for field in fields
     ]
     kept: list[int] = []
@@ -225,7 +225,7 @@ def check_ids(tokenizer: Any, ids: Sequence[int], d_vocab: int, place: str) -> N
 
 def after_prompts(tokenizer: Any, completions: Sequence[str]) -> list[str]:
     """Completions as they are tokenised by themselves: without a space at the start that the tokenizer would double."""
-    a, spaced, b = _ids(tokenizer, ["a", " a", "b"])
+    a, spaced, b = token_ids(tokenizer, ["a", " a", "b"])
     if spaced[1:] != a or decoded(tokenizer, b + a).strip() != "b a":
         return list(completions)
     return [text[1:] if text[:1] == " " and text.strip() else text for text in completions]
@@ -255,10 +255,6 @@ def collate(
     return batch
 
 
-def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-
-
 def decoded(tokenizer: Any, ids: list[int]) -> str:
     """The text of ids as it stands: no special tokens, no spaces tidied away."""
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -270,7 +266,7 @@ def put_around(tokenizer: Any) -> tuple[list[int], list[int]]:
     The tokenizer's attributes do not always tell, so texts are tokenised with and without them. Where the ids of the
     texts leave more than one answer (all are the unknown token, for instance), BOS is taken to stand before them.
     """
-    plain = _ids(tokenizer, TRIALS)
+    plain = token_ids(tokenizer, TRIALS)
     usual = tokenizer(list(TRIALS), verbose=False)["input_ids"]
     possible: set[tuple[tuple[int, ...], tuple[int, ...]]] | None = None
     for bare, whole in zip(plain, usual, strict=True):

@@ -2,7 +2,8 @@
 
 One table per way in which a field can change a row's meaning. A row whose field changes its meaning is refused by name,
 or it is honoured: a row that is marked as a bad example is dropped and counted where flawed rows are to be dropped. The
-user can leave a field out on purpose (`ignore_fields`). Every other field is only listed, once for the whole file.
+user can leave a field out on purpose (`ignore_fields`). Every other field is listed once for the whole file and changes
+nothing.
 """
 
 import json
@@ -103,7 +104,7 @@ class Mark:
 
     @property
     def reason(self) -> str:
-        return f"its {_shown(self.name)} is {self.value}, which marks a bad example"
+        return f"its {shown_name(self.name)} is {self.value}, which marks a bad example"
 
 
 class BadExamples(Exception):
@@ -120,11 +121,11 @@ class BadExamples(Exception):
 
 @dataclass
 class Others:
-    """The fields of a file's rows that its format does not read, gathered row by row.
+    """Collects, row by row, the fields that a file has and its format does not read.
 
-    `used` are the fields that are read; `asked_for` says whether the user gave the prompt template; `kind` is that of
-    the task. `asks` are the fields that the format makes the prompt of. `names` are all other fields, in the order in
-    which they first appear.
+    `used` holds the fields that the format reads. `asked_for` is True if the user gave the prompt template. `kind` is
+    the kind of the task. `asks` holds the fields from which the format builds the prompt. `names` holds all other
+    fields, in the order in which they first appear.
     """
 
     used: frozenset[str]
@@ -166,7 +167,7 @@ class Others:
         if isinstance(value, list | dict):
             return "write it out as text in the prompt"
         asks = " ".join(f"{{{one}}}" for one in (name, *(asked for asked in self.asks if asked != "input")))
-        return f"make it part of the prompt, for instance with --prompt-template {_shown(asks)!r}"
+        return f"make it part of the prompt, for instance with --prompt-template {shown_name(asks)!r}"
 
     def bad_examples(self) -> list[Mark]:
         """The rows that a field marks as bad examples, by field. Raises Refused where rows are ranked."""
@@ -174,14 +175,14 @@ class Others:
             values = [value for _, value in seen]
             if min(values) < max(values):
                 raise Refused(
-                    f"the field {_shown(name)} ranks the rows, from {min(values):g} to {max(values):g}, and all rows "
-                    f"would be trained alike; keep only the rows to learn from, or {consent(name)}"
+                    f"the field {shown_name(name)} ranks the rows, from {min(values):g} to {max(values):g}, and all "
+                    f"rows would be trained alike; keep only the rows to learn from, or {consent(name)}"
                 )
         for name, parts in self._splits.items():
             held_out = [part for part in parts if not HELD_OUT.isdisjoint(normalised(part).split("_"))]
             if held_out and len(held_out) < len(parts):
                 raise Refused(
-                    f"the field {_shown(name)} says that {len(held_out)} of its rows are not for training, for "
+                    f"the field {shown_name(name)} says that {len(held_out)} of its rows are not for training, for "
                     f"instance {_json(held_out[0])}, and all rows would be trained; put the rows of each part into a "
                     f"file of their own, or {consent(name)}"
                 )
@@ -205,7 +206,7 @@ def is_known(name: str) -> bool:
 
 def consent(name: str) -> str:
     """How a user leaves a field out on purpose."""
-    return f"leave it out with --ignore-field {_shown(name)} (ignore_fields=[{name!r}] in Python)"
+    return f"leave it out with --ignore-field {shown_name(name)} (ignore_fields=[{name!r}] in Python)"
 
 
 def example_of_options(row: Mapping[str, Any]) -> str:
@@ -241,16 +242,16 @@ def contradiction(row: Mapping[str, Any]) -> str | None:
         worse = number > against if what in ("rank", "ranking") else number < against
         if worse:
             side = "above" if what in ("rank", "ranking") else "below"
-            return f"its {_shown(name)} is {side} its {_shown(other)}, so the rejected answer is the better one"
+            return f"its {shown_name(name)} is {side} its {shown_name(other)}, so the rejected answer is the better one"
     return None
 
 
 def _refusal(name: str, what: str, way_on: str = "") -> str:
-    return f"has the field {_shown(name)}, {what}; {f'{way_on}; or ' if way_on else ''}{consent(name)}"
+    return f"has the field {shown_name(name)}, {what}; {f'{way_on}; or ' if way_on else ''}{consent(name)}"
 
 
-def _shown(name: str) -> str:
-    # As repr shows it: names from strangers may hold control characters.
+def shown_name(name: str) -> str:
+    """A field's name for a message, shortened; control characters, which a file may hold, are escaped."""
     return repr(name)[1:-1] if len(name) <= 40 else f"{name[:37]!r}..."
 
 

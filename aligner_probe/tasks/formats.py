@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 Preferred = Literal["safer", "better"]
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-#: Fields of whole conversations, and what to do with those.
+#: Fields that hold whole conversations, and what a user can do with such a file.
 CHATS = frozenset(("messages", "conversation", "conversations", "chat", "dialog", "dialogue"))
 CHAT = (
     "Chat messages are not read yet; write each conversation out as the text of a prompt and a completion, with the "
@@ -165,8 +165,7 @@ def json_type(value: object) -> str:
 
 
 def _names(row: Row) -> str:
-    # As repr shows them: names from strangers may hold control characters.
-    names = [repr(name)[1:-1] if len(name) <= 40 else f"{name[:37]!r}..." for name in list(row)[:12]]
+    names = [fields.shown_name(name) for name in list(row)[:12]]
     return ", ".join(names) + (f", and {len(row) - 12} more" if len(row) > 12 else "") if names else "none"
 
 
