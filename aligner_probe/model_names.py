@@ -1,4 +1,4 @@
-"""Is a text the name of a base? Slips of the pen and paths to nothing are told before anything asks the network."""
+"""Checks the name of a base model. Typing errors and missing folders are reported before the network is asked."""
 
 import codecs
 from pathlib import Path

@@ -162,8 +162,11 @@ def _millions(n: int) -> str:
 
 
 def _torch_may_start_with() -> set[int]:
-    """The numbers of threads that torch can begin with on this machine: of all processors or of those of this process,
-    one for each or one for every two, since many cores count as two processors."""
+    """The thread counts that torch can start with on this machine.
+
+    Torch starts with one thread for each processor, or for every two, since many cores count as two processors. It
+    counts all processors of the machine, or only those that this process may use.
+    """
     processors = {os.cpu_count() or 1}
     if hasattr(os, "sched_getaffinity"):
         processors.add(len(os.sched_getaffinity(0)))

@@ -17,7 +17,7 @@ peft = pytest.importorskip("peft")
 
 
 def made(folder, family, config, *, named=None, spread=0.5):
-    """A folder of PEFT's with random numbers in everything that it trains; and the model, for its logits."""
+    """Write a PEFT folder whose trained parameters are random, and return the PEFT model to compare logits with."""
     base = plain(family)
     with torch.random.fork_rng():
         torch.manual_seed(1)

@@ -66,7 +66,7 @@ def _name(value: Any, where: str) -> str:
 def draw(name: str, collection: Collection) -> Drawing:
     """One figure of the catalogue, for a notebook: `draw("fig07", [checkpoint, ...]).figure`.
 
-    Checkpoints are given as one, as a list, or as a `Collection`; paths and prefix adapters are checkpoints, too.
+    The checkpoints may be one, a list, or a `Collection`. A path or a prefix adapter may stand for a checkpoint.
 
     Raises AlignerProbeError for an unknown name or missing inputs.
     """
