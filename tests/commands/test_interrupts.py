@@ -12,6 +12,7 @@ from pathlib import Path
 
 import learning
 import pytest
+from conftest import ROOT
 
 from aligner_probe.commands import INTERRUPTED, going_on, run
 from aligner_probe.errors import AlignerProbeError
@@ -84,7 +85,8 @@ if __name__ == "__main__":
 @pytest.fixture
 def pool_command(tmp_path, monkeypatch):
     (tmp_path / "command.py").write_text(POOL)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    helpers = [str(Path(__file__).parent), str(ROOT / "tests")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*helpers, os.environ.get("PYTHONPATH", "")]))
     return [sys.executable, str(tmp_path / "command.py"), str(tmp_path)]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import micro
 import pytest
 import test_probe_run
+from conftest import ROOT
 
 from aligner_probe import probe as command
 from aligner_probe.commands import run as run_command
@@ -54,7 +55,9 @@ def cluster_of(*cpus, scratch):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("TMPDIR", str(scratch))
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the jobs of these tests
+        patch.setenv(
+            "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests")])
+        )  # for the jobs of these tests
         head, *others = ({"num_cpus": n, "object_store_memory": STORE, "include_dashboard": False} for n in cpus)
         # As where it is started in the background: its workers then ignore interrupts.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 from itertools import chain
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import DATA, small_model
+from conftest import DATA, ROOT, small_model
 from learning import DIVERGES, model, plant_divergence, quick, task
 
 from aligner_probe.adapters import Aligner, LoRA, PromptTuning
@@ -280,7 +279,7 @@ torch.save(dict(adapter.named_parameters()), {result!r})
 
 @pytest.mark.parametrize("kind", ["sft", pytest.param("preference", marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path, kind):
-    tests = str(Path(__file__).parent)
+    tests = str(ROOT / "tests")
 
     def start(name, fatal=None):
         out, result = str(tmp_path / name), str(tmp_path / f"{name}.pt")
