@@ -21,7 +21,7 @@ SET := $(if $(wildcard artifacts/reproduction),,--published)
 
 figures: $(READY)
 	@echo "== figures: drawing the paper's figures into figures/"
-	$(RUN) -m aligner_probe.figures $(or $(ARGS),$(SET))
+	$(RUN) -m aligner_probe figures $(or $(ARGS),$(SET))
 
 test: $(READY) lint
 	@echo "== test: all tests but the slow ones, on $(JOBS) cores"

@@ -1,71 +1,11 @@
-"""Write an adapter in the form that another tool reads, exactly, or say why there is none.
-
-python -m aligner_probe.export SOURCE --to merged|steering|peft|lit-llama|native --out PLACE [--model M]
-"""
+"""`python -m aligner_probe.export` is the same as `aligner-probe export`."""
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from aligner_probe.commands import Parser, add_threads, run, use_threads
+from aligner_probe.commands import run
+from aligner_probe.commands.export import main, parser
 
-FORMATS = ("merged", "steering", "peft", "lit-llama", "native")
-EPILOG = """\
-exports:
-  merged     a plain Hugging Face model with the adapter as its attention output bias; of
-             adapters that add a constant: one token, or output_bias. Needs --model
-  steering   the same as one vector a layer, for TransformerLens or forward hooks. Needs --model
-  peft       a PEFT folder: LoRA; LLaMA-Adapter and Aligner with one gate a layer
-  lit-llama  a .pth with the authors' names: any Aligner or LLaMA-Adapter
-  native     this project's folder: any Aligner or LLaMA-Adapter, from any format; LoRA
-             from PEFT's, with --model
-
-example:
-  python -m aligner_probe.export published:metamath-10-7b --to native --out out/metamath10
-"""
-
-
-def parser() -> Parser:
-    parser = Parser(prog="python -m aligner_probe.export", description=__doc__.splitlines()[0], epilog=EPILOG)
-    parser.add_argument(
-        "source", metavar="SOURCE", help="an adapter's folder or file, of any known format, or published:NAME"
-    )
-    parser.add_argument("--to", required=True, choices=FORMATS)
-    parser.add_argument("--out", required=True, type=Path, metavar="PLACE", help="a new folder (lit-llama: a new file)")
-    parser.add_argument("--model", metavar="M", help="the plain base: a hub id, or a local folder")
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="of the base and the merged model (default: as the base is stored)",
-    )
-    parser.add_argument("--force", action="store_true", help="although the adapter was trained on another base")
-    add_threads(parser)
-    parser.add_reading_options()
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(argv)
-    use_threads(options.threads)
-
-    import torch
-
-    from aligner_probe.checkpoints.exporting import export_adapter
-
-    done = export_adapter(
-        options.source,
-        options.to,
-        options.out,
-        model=options.model,
-        dtype=None if options.dtype is None else getattr(torch, options.dtype),
-        force=options.force,
-        gate=options.gate,
-        adapter_length=options.adapter_length,
-    )
-    print("\n".join(done.notes))
-    print(f"wrote {done.path}")
-    return 0
-
+__all__ = ["main", "parser"]
 
 if __name__ == "__main__":
     sys.exit(run(main))

@@ -12,9 +12,9 @@ from learning import DIVERGES, model, plant_divergence, quick, task
 from safetensors.torch import load_file
 from tiny import plain
 
-from aligner_probe import train as command
 from aligner_probe.adapters import Aligner
 from aligner_probe.commands import run
+from aligner_probe.commands import train as command
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.training import fit
 from aligner_probe.training.callbacks import Callback

@@ -7,10 +7,9 @@ from test_export_merged import base_folder, word_tokenizer
 from tiny import bridge
 
 import aligner_probe as ap
-from aligner_probe import export
 from aligner_probe.adapters import Aligner, LoRA
 from aligner_probe.checkpoints.adapters import save_adapter
-from aligner_probe.commands import run
+from aligner_probe.commands import export, run
 from aligner_probe.models import load_model
 
 

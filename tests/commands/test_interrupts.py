@@ -147,7 +147,7 @@ def test_errors_pass_through_what_says_how_to_go_on():
 def test_train_names_resume_where_a_state_is_saved(tmp_path, monkeypatch, capsys, state_is_there):
     import micro
 
-    from aligner_probe import train
+    from aligner_probe.commands import train
 
     rows = [{"prompt": one.prompt, "completion": one.completion} for one in learning.task(12).examples]
     (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

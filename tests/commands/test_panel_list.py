@@ -3,7 +3,7 @@
 import pytest
 
 import aligner_probe as ap
-from aligner_probe import probe, train
+from aligner_probe.commands import probe, train
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks.panel import PANEL
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from learning import model, quick, task
 
 import aligner_probe as ap
-from aligner_probe import train as command
 from aligner_probe.adapters import Aligner, LoRA, OutputBias
 from aligner_probe.checkpoints.adapters import METHODS as CLASSES
+from aligner_probe.commands import train as command
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.probing.methods import METHODS as ARMS
 from aligner_probe.tasks.panel import PANEL

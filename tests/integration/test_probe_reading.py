@@ -9,7 +9,7 @@ import pytest
 import test_probe_run as whole_probe
 from test_probe_verdict import FORM, HALF, LATENT, LEARNED, NEW, NOTHING, WORKS, measured
 
-from aligner_probe import probe as command
+from aligner_probe.commands import probe as command
 from aligner_probe.figures.probe import write_page
 from aligner_probe.models import load_model
 from aligner_probe.probing import timing

@@ -7,7 +7,7 @@ from dataclasses import replace
 import micro
 import pytest
 
-from aligner_probe import probe as command
+from aligner_probe.commands import probe as command
 from aligner_probe.commands import run as run_command
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import BalancedAccuracy, ExactMatch

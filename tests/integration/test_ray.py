@@ -16,7 +16,7 @@ import pytest
 import test_probe_run
 from conftest import ROOT
 
-from aligner_probe import probe as command
+from aligner_probe.commands import probe as command
 from aligner_probe.commands import run as run_command
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.jobs import ray_tasks

@@ -8,10 +8,10 @@ import micro
 import pytest
 import torch
 
-from aligner_probe import reproduce
 from aligner_probe.checkpoints.adapters import load_adapter
 from aligner_probe.checkpoints.native import WEIGHTS
 from aligner_probe.checkpoints.reading import load_checkpoint
+from aligner_probe.commands import reproduce
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import generate
 from aligner_probe.jobs.pool import each

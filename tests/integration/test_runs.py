@@ -9,9 +9,9 @@ import pytest
 import torch
 from learning import model, quick, task
 
-from aligner_probe import train as command
 from aligner_probe.adapters import Aligner, LoRA
 from aligner_probe.checkpoints.adapters import METHODS, load_adapter, save_adapter
+from aligner_probe.commands import train as command
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import sha256
 from aligner_probe.models import fingerprint

@@ -9,8 +9,9 @@ import torch
 from learning import model, quick, task
 
 import aligner_probe as ap
-from aligner_probe import commands, threads
+from aligner_probe import threads
 from aligner_probe.adapters import Aligner
+from aligner_probe.commands.options import use_threads
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import generate_ids
 from aligner_probe.jobs import pool
@@ -201,8 +202,7 @@ def test_the_number_of_torch_is_told_from_a_user_s_in_a_new_process():
 
 
 def test_every_command_that_computes_has_the_option():
-    from aligner_probe import export, probe, reproduce, train
-    from aligner_probe.microworld import __main__ as microworld
+    from aligner_probe.commands import export, microworld, probe, reproduce, train
 
     given = {
         train: ["--model", "M", "--task", "T", "--out", "O"],
@@ -218,14 +218,14 @@ def test_every_command_that_computes_has_the_option():
         for wrong in ("0", "-1", "x"):
             with pytest.raises(SystemExit):
                 module.parser().parse_args([*arguments, "--threads", wrong])
-    commands.use_threads(2)
+    use_threads(2)
     assert torch.get_num_threads() == 2
-    commands.use_threads(None)
+    use_threads(None)
     assert torch.get_num_threads() == 2
 
 
 def test_threads_of_a_cluster_s_runs_cannot_be_chosen():
-    from aligner_probe.probe import main
+    from aligner_probe.commands.probe import main
 
     with pytest.raises(AlignerProbeError, match="--threads is for --backend processes"):
         main(["panel", "--backend", "ray", "--threads", "2"])

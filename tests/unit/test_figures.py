@@ -19,9 +19,9 @@ from aligner_probe.analysis.embeddings import embed_tokens
 from aligner_probe.analysis.equality import compare_numbers
 from aligner_probe.analysis.gates import gate_statistics
 from aligner_probe.checkpoints import save_checkpoint, scan_checkpoints
+from aligner_probe.commands.figures import main
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.figures import CATALOGUE, Collection, draw
-from aligner_probe.figures.__main__ import main
 from aligner_probe.figures.catalogue import find
 from aligner_probe.figures.embeddings import plot_map
 from aligner_probe.figures.equality import plot_differences, plot_equality_by_magnitude, plot_half_ulp

@@ -10,8 +10,8 @@ from builders import checkpoint, run
 
 from aligner_probe.analysis.forensics import compare_checkpoints
 from aligner_probe.checkpoints import save_checkpoint
+from aligner_probe.commands.forensics import main
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.forensics import main
 
 
 @pytest.mark.parametrize("lr", [5e-4, 2e-3, 4e-3])

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from aligner_probe import artifacts
 from aligner_probe.checkpoints import save_checkpoint
 from aligner_probe.commands import run
+from aligner_probe.commands.figures import main
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.figures import CATALOGUE, Collection, draw
-from aligner_probe.figures.__main__ import main
 from aligner_probe.figures.claims import above, as_good, below, not_worse
 from aligner_probe.figures.dots import Score, plot_scores
 from aligner_probe.figures.experiments import LOOKS, load_experiments

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from test_probe_verdict import FORM, LATENT, LEARNED, NEW, NOTHING, WORKS, measured
 
 from aligner_probe.artifacts import artifact
+from aligner_probe.commands.probe import NATURES as NATURES_OFFERED
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import sha256
-from aligner_probe.probe import NATURES as NATURES_OFFERED
 from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.panel import (
     FORMAT,

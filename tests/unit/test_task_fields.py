@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from texts import write
 
-from aligner_probe import probe, train
-from aligner_probe.commands import run
+from aligner_probe.commands import probe, run, train
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks import Example, Preference, load_splits, load_task
 from aligner_probe.tasks.fields import KNOWN, normalised

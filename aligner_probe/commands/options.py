@@ -1,24 +1,16 @@
-"""What every command shares: a parser whose errors are one line, options for reading checkpoints, exit codes.
+"""What the parsers of several commands share: a parser whose errors are one line, and common options.
 
-Nothing heavy is imported here, so that `--help` answers at once. argparse and not a larger library because
-`--published [DIR]` needs an option with an optional value, and a mistake must stay one line.
+Nothing heavy is imported here, so that `--help` answers at once. The parser is argparse's: `--published [DIR]` needs an
+option with an optional value, and an error must stay one line.
 """
 
 import argparse
-import os
-import signal
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning, did_you_mean
+from aligner_probe.errors import did_you_mean
 
 #: What --threads is where it is not given; `aligner_probe.threads` has the rule and the reason.
 THREADS = "1 on a base below 20 million parameters, else torch's, unless OMP_NUM_THREADS is set"
-#: The exit code after Ctrl-C: 128 and the number of the signal.
-INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -100,44 +92,3 @@ def rows_options(options: argparse.Namespace) -> dict[str, Any]:
         "ignore_fields": tuple(options.ignore_field),
         "repeated_prompt": options.repeated_prompt,
     }
-
-
-def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Call a command; a problem the user can mend is one line on standard error and exit code 2."""
-    # As Ctrl-C: `with` and `finally` clean up, which the default would skip.
-    signal.signal(signal.SIGTERM, _interrupt)
-    before, warnings.formatwarning = warnings.formatwarning, _formatted
-    try:
-        return command(argv)
-    except AlignerProbeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as interrupt:
-        print(f"interrupted; {str(interrupt) or 'nothing half-written is left'}", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader (`| head`) went away; that is no error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    finally:
-        warnings.formatwarning = before
-
-
-@contextmanager
-def going_on(how: Callable[[], str]) -> Iterator[None]:
-    """Where the block is interrupted, `how` says what is kept and how to go on; `run` prints it."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(how()) from error
-
-
-def _formatted(message: Warning | str, category: type[Warning], *place: object, **_: object) -> str:
-    """This project's own warnings in one line; others as Python writes them."""
-    if issubclass(category, AlignerProbeWarning):
-        return f"warning: {message}\n"
-    return f"{place[0]}:{place[1]}: {category.__name__}: {message}\n"
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
