@@ -10,8 +10,8 @@ PLACES = (_PACKAGE / "artifacts", _PACKAGE.parent / "artifacts")
 MICROWORLD = "microworld"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "provenance.json")
 REBUILD = {
-    MICROWORLD: "python -m aligner_probe.microworld pretrain",
-    "panel": "python -m aligner_probe.probe panel --budget BUDGET --json artifacts/panel/BUDGET.json",
+    MICROWORLD: "aligner-probe microworld pretrain",
+    "panel": "aligner-probe probe panel --budget BUDGET --json artifacts/panel/BUDGET.json",
 }
 
 
@@ -28,7 +28,7 @@ def artifact(name: str, files: tuple[str, ...] = ()) -> Path:
     place = artifacts_folder() / name
     missing = [place / file for file in files if not (place / file).is_file()] if place.exists() else [place]
     if missing:
-        command = REBUILD.get(name.split("/")[0], "python -m aligner_probe.reproduce")
+        command = REBUILD.get(name.split("/")[0], "aligner-probe reproduce")
         raise AlignerProbeError(f"{missing[0]} is missing; expected it among the artifacts. Rebuild it: {command}")
     return place
 

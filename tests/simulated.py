@@ -1,4 +1,4 @@
-"""A folder of artifacts as `python -m aligner_probe.reproduce` leaves it; the runs' history and skill are known."""
+"""A folder of artifacts as `aligner-probe reproduce` leaves it; the runs' history and skill are known."""
 
 import json
 import random

@@ -183,5 +183,5 @@ def _not_a_checkpoint_folder(folder: Path) -> str:
     found = f"holds {', '.join(inside[:4])}{', …' * (len(inside) > 4)}" if inside else "is empty"
     return (
         f"is no checkpoint folder: it {found}; expected {native.WEIGHTS} with {native.CONFIG}. Name a checkpoint "
-        "inside it, or use `python -m aligner_probe.figures --checkpoints` for a folder of several"
+        "inside it, or use `aligner-probe figures --checkpoints` for a folder of several"
     )

@@ -1,6 +1,6 @@
 """The paper's figures and tables, numbered as there, and the ones it lacks.
 
-`python -m aligner_probe.figures` draws them all; in a notebook, `draw("fig07", Collection(checkpoints))`. Imported
+`aligner-probe figures` draws them all; in a notebook, `draw("fig07", Collection(checkpoints))`. Imported
 lazily, so that the command's `--help` need not wait for matplotlib.
 """
 

@@ -1,7 +1,7 @@
 """Which figures there are, by number; nothing is imported to draw them until they are drawn.
 
 Figures of weights are drawn from checkpoints, anybody's; figures of scores and answers (`of_runs`) from the runs of
-`python -m aligner_probe.reproduce`.
+`aligner-probe reproduce`.
 """
 
 from collections.abc import Iterable

@@ -18,7 +18,7 @@ from aligner_probe.reproduction.plan import BASE, METHODS
 from aligner_probe.reproduction.results import RESULT, RUNS, Results, Run, load_results
 from aligner_probe.sizes import BaseShape
 
-REPRODUCTION, REBUILD = "reproduction", "python -m aligner_probe.reproduce"
+REPRODUCTION, REBUILD = "reproduction", "aligner-probe reproduce"
 WORLD = "micro-world"
 #: What stands for the paper's two data sets of SFT, in its order.
 FORM_AND_SKILL = ("instructions", "math")
@@ -118,7 +118,7 @@ def base_shape(folder: Path) -> BaseShape:
     except (CheckpointError, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise AlignerProbeError(
             f"{folder}: config.json or model.safetensors is damaged ({error}); rebuild them: "
-            "python -m aligner_probe.microworld pretrain"
+            "aligner-probe microworld pretrain"
         ) from error
     return BaseShape(WORLD, *sizes, n_parameters)
 

@@ -1,6 +1,6 @@
 """The panel of tasks of known nature as pictures: how F and R1 tell them apart, and what becomes of other knowledge.
 
-content = json.loads((out / "panel.json").read_text())  # of `python -m aligner_probe.probe panel`
+content = json.loads((out / "panel.json").read_text())  # of `aligner-probe probe panel`
 plot_panel(content, ax)
 """
 

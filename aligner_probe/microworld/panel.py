@@ -4,7 +4,7 @@ Known, because the corpus is: a style that it has is form, a skill that it locks
 or a code that it never uses is new. What it never asks for but has all the parts of is open: an operation that only
 copies digits was called new here, until one token learned it. General tasks are split by entity, operands or request;
 memory tasks ask for the trained facts in other words.
-`python -m aligner_probe.microworld panel` writes them.
+`aligner-probe microworld panel` writes them.
 """
 
 import json

@@ -1,6 +1,6 @@
 """The probe tried on tasks of known nature: how often it is right, and where its thresholds ought to lie.
 
-    python -m aligner_probe.probe panel --out DIR
+    aligner-probe probe panel --out DIR
 
 Thresholds are calibrated leave-one-task-out: each task is judged by cuts that the other tasks set. A memory task says
 nothing about the cut of R1: what was trained is tested there, and a token may just hold it. A panel drawn anew has

@@ -109,7 +109,7 @@ def read_report(path: str | Path) -> dict[str, Any]:
         content = read_json(file)
     except CheckpointError as error:
         raise AlignerProbeError(
-            f"{file}: no report there (it {error.reason}); expected one that python -m aligner_probe.probe run wrote"
+            f"{file}: no report there (it {error.reason}); expected one that aligner-probe probe run wrote"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise AlignerProbeError(f"{file}: expected {FORMAT!r} as its format; make it again with this version")

@@ -1,7 +1,7 @@
 """Which runs there are: experiments x methods x seeds, the recipe as published, and the control arms.
 
 All sizes and step counts are in `Config`; learning rates that validation chose are in learning_rates.json, which
-`python -m aligner_probe.reproduce --sweep` writes. The same configuration gives the same plan, to the byte.
+`aligner-probe reproduce --sweep` writes. The same configuration gives the same plan, to the byte.
 """
 
 import json
@@ -141,7 +141,7 @@ def learning_rates(path: Path = LEARNING_RATES) -> dict[str, dict[str, float]]:
         return read_json(path)["chosen"]
     except (CheckpointError, KeyError, TypeError) as error:
         raise AlignerProbeError(
-            f"{path}: no learning rates there ({error!r}); choose them: python -m aligner_probe.reproduce --sweep"
+            f"{path}: no learning rates there ({error!r}); choose them: aligner-probe reproduce --sweep"
         ) from error
 
 

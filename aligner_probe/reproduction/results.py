@@ -95,7 +95,7 @@ class Results:
         if len(found) != 1:
             raise AlignerProbeError(
                 f"{self.folder} has {len(found)} runs of {method} on {experiment} with {fields}; expected one. Make "
-                "what is missing: python -m aligner_probe.reproduce"
+                "what is missing: aligner-probe reproduce"
             )
         return found[0]
 
@@ -106,7 +106,7 @@ class Results:
         found = self.select(experiment, method, **fields)
         if not found:
             raise AlignerProbeError(
-                f"{self.folder} has no run of {method} on {experiment}; make it: python -m aligner_probe.reproduce"
+                f"{self.folder} has no run of {method} on {experiment}; make it: aligner-probe reproduce"
             )
         return np.stack([run.scores[of][kind] for run in found])
 
@@ -135,7 +135,7 @@ class Results:
 
 
 def load_results(folder: str | Path) -> Results:
-    """Everything finished in a folder of `python -m aligner_probe.reproduce`.
+    """Everything finished in a folder of `aligner-probe reproduce`.
 
     Raises AlignerProbeError, naming the file, where one is missing or damaged.
     """
@@ -179,8 +179,7 @@ def _run(folder: Path, items: dict[str, dict[str, tuple[Item, ...]]], n_question
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise AlignerProbeError(
-            f"{path} is missing; expected the results of the paper's experiments. Make them: "
-            "python -m aligner_probe.reproduce"
+            f"{path} is missing; expected the results of the paper's experiments. Make them: aligner-probe reproduce"
         )
     try:
         return read_json(path)
@@ -191,5 +190,5 @@ def _read(path: Path) -> Any:
 def _damaged(path: Path, why: object) -> AlignerProbeError:
     return AlignerProbeError(
         f"{path} is damaged ({why}); remove it (with its folder, if it is a run's) and make it again: "
-        "python -m aligner_probe.reproduce"
+        "aligner-probe reproduce"
     )

@@ -30,9 +30,9 @@ def test_the_help_says_how_to_list_them(capsys):
             command.main(arguments)
         said = " ".join(capsys.readouterr().out.split())
         assert "panel:NAME" in said
-        assert "aligner_probe.probe tasks" in said or "`tasks` lists" in said
+        assert "aligner-probe probe tasks" in said or "`tasks` lists" in said
 
 
 def test_an_empty_name_lists_them():
-    with pytest.raises(AlignerProbeError, match=r"style_pirate.*aligner_probe\.probe tasks"):
+    with pytest.raises(AlignerProbeError, match=r"style_pirate.*aligner-probe probe tasks"):
         ap.load_task("panel:")

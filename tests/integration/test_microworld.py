@@ -233,7 +233,7 @@ def test_a_missing_artifact_names_the_file_and_the_command(tmp_path, monkeypatch
     from aligner_probe.models import load_model
 
     monkeypatch.setattr(artifacts, "PLACES", (tmp_path,))
-    with pytest.raises(AlignerProbeError, match=r"microworld is missing.*python -m aligner_probe.microworld pretrain"):
+    with pytest.raises(AlignerProbeError, match=r"microworld is missing.*aligner-probe microworld pretrain"):
         load_model("microworld")
     (tmp_path / "microworld").mkdir()
     (tmp_path / "microworld" / "config.json").write_text("{}")

@@ -255,7 +255,7 @@ def test_a_folder_of_another_plan_or_a_damaged_one_is_refused(tmp_path, quick):
     other = replace(micro.bench(), config=replace(micro.CONFIG, steps=7))
     with pytest.raises(AlignerProbeError, match="another plan, base model or world"):
         runner.prepare(tuple(micro.runs().values()), other, quick)
-    with pytest.raises(AlignerProbeError, match=r"plan\.json is missing.*aligner_probe\.reproduce"):
+    with pytest.raises(AlignerProbeError, match=r"plan\.json is missing.*aligner-probe reproduce"):
         load_results(tmp_path)
     (tmp_path / "runs" / QUICK[0]).mkdir(parents=True)
     for name in ("plan.json", "items.json"):

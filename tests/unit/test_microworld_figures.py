@@ -261,17 +261,17 @@ def test_both_can_stand_side_by_side(here, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
-        ("reproduction", None, "python -m aligner_probe.reproduce"),
-        ("reproduction/plan.json", None, "python -m aligner_probe.reproduce"),
-        ("reproduction/items.json", "{", "python -m aligner_probe.reproduce"),
-        ("reproduction/runs/math_base/result.json", "[]", "python -m aligner_probe.reproduce"),
+        ("reproduction", None, "aligner-probe reproduce"),
+        ("reproduction/plan.json", None, "aligner-probe reproduce"),
+        ("reproduction/items.json", "{", "aligner-probe reproduce"),
+        ("reproduction/runs/math_base/result.json", "[]", "aligner-probe reproduce"),
         (
             "reproduction/runs/math_aligner-1_corrected_seed0/adapter/adapter_model.safetensors",
             "broken",
-            "python -m aligner_probe.reproduce",
+            "aligner-probe reproduce",
         ),
-        ("microworld/model.safetensors", "broken", "python -m aligner_probe.microworld pretrain"),
-        ("microworld/config.json", None, "python -m aligner_probe.microworld pretrain"),
+        ("microworld/model.safetensors", "broken", "aligner-probe microworld pretrain"),
+        ("microworld/config.json", None, "aligner-probe microworld pretrain"),
     ],
 )
 def test_missing_or_damaged_artifacts_are_one_line(place, tmp_path, monkeypatch, capsys, file, content, says):
@@ -294,7 +294,7 @@ def test_missing_or_damaged_artifacts_are_one_line(place, tmp_path, monkeypatch,
 
 def test_committed_figures_are_those_of_the_manifest_and_the_artifacts():
     if not (ROOT / "artifacts" / "reproduction").is_dir():
-        pytest.skip("no artifacts/reproduction yet; make it: python -m aligner_probe.reproduce")
+        pytest.skip("no artifacts/reproduction yet; make it: aligner-probe reproduce")
     assert (COMMITTED / "manifest.json").is_file(), "draw and commit the set: make figures"
     manifest = json.loads((COMMITTED / "manifest.json").read_text())
     assert [record["id"] for record in manifest["figures"]] == [entry.id for entry in CATALOGUE]

@@ -1,4 +1,4 @@
-"""The known-answer panel, as `python -m aligner_probe.microworld panel` writes it: a folder a task, and panel.json."""
+"""The known-answer panel, as `aligner-probe microworld panel` writes it: a folder a task, and panel.json."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -46,6 +46,6 @@ def panel_task(name: str) -> Path:
         hint = did_you_mean(name, there)
         raise AlignerProbeError(
             f"the panel has no task {name!r}; expected one of {', '.join(there)} ({hint}What each is: "
-            "`python -m aligner_probe.probe tasks`, or ap.list_tasks())"
+            "`aligner-probe probe tasks`, or ap.list_tasks())"
         )
     return PANEL / name
