@@ -6,4 +6,15 @@ share. Nothing heavy is imported before the options are parsed, so that `--help`
 
 from aligner_probe.commands.running import INTERRUPTED, going_on, run
 
-__all__ = ["INTERRUPTED", "going_on", "run"]
+__all__ = ["COMMANDS", "INTERRUPTED", "going_on", "run"]
+
+#: Each command and what it does; its module in this package has the same name.
+COMMANDS = {
+    "probe": "find out whether a task is form, latent, or new to a base model",
+    "train": "train an adapter on a task, and save it with everything that made it",
+    "export": "write an adapter for another tool to read, exactly, or say why that is not possible",
+    "forensics": "explain the equal parameters of two checkpoints by precision and a shared random start",
+    "figures": "draw the paper's figures and tables, from the micro-world, the authors' weights or your own",
+    "reproduce": "make the paper's experiments on the micro-world, by every method, with seeds and controls",
+    "microworld": "pretrain the micro-world's base model, examine it, write its corpus and its tasks",
+}

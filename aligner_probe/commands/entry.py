@@ -6,20 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from aligner_probe import __version__
+from aligner_probe.commands import COMMANDS, run
 from aligner_probe.commands.options import Parser
-from aligner_probe.commands.running import run
 from aligner_probe.errors import did_you_mean
-
-#: Each command and what it does; its module in this package has the same name.
-COMMANDS = {
-    "probe": "find out whether a task is form, latent, or new to a base model",
-    "train": "train an adapter on a task",
-    "export": "write an adapter in the form that another tool reads",
-    "forensics": "explain the equal parameters of two checkpoints",
-    "figures": "draw the paper's figures and tables",
-    "reproduce": "make the paper's experiments on the micro-world",
-    "microworld": "pretrain the micro-world's base model, examine it, write its data",
-}
 
 
 def parser() -> Parser:

@@ -6,7 +6,7 @@ aligner-probe export SOURCE --to merged|steering|peft|lit-llama|native --out PLA
 from collections.abc import Sequence
 from pathlib import Path
 
-from aligner_probe.commands.options import Parser, add_threads, use_threads
+from aligner_probe.commands.options import Parser, add_threads, command_parser, use_threads
 
 FORMATS = ("merged", "steering", "peft", "lit-llama", "native")
 EPILOG = """\
@@ -25,7 +25,7 @@ example:
 
 
 def parser() -> Parser:
-    parser = Parser(prog="aligner-probe export", description=__doc__.splitlines()[0], epilog=EPILOG)
+    parser = command_parser("export", EPILOG)
     parser.add_argument(
         "source", metavar="SOURCE", help="an adapter's folder or file, of any known format, or published:NAME"
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligner_probe.commands.options import Parser
+from aligner_probe.commands.options import Parser, command_parser
 from aligner_probe.data import VARIABLE, data_folder
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.figures.catalogue import CATALOGUE, FORMATS, find
@@ -28,10 +28,9 @@ def parser() -> Parser:
     listed = "\n".join(
         f"  {entry.id:8} {entry.title} ({entry.paper}){' *' if entry.of_runs else ''}" for entry in CATALOGUE
     )
-    parser = Parser(
-        prog="aligner-probe figures",
-        description=__doc__.splitlines()[0],
-        epilog=f"figures:\n{listed}\n\nfig06a is fig07, fig06b is fig15. *: of the micro-world alone.",
+    parser = command_parser(
+        "figures",
+        f"figures:\n{listed}\n\nfig06a is fig07, fig06b is fig15. *: of the micro-world alone.",
     )
     parser.add_argument(
         "--microworld",

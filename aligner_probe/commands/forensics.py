@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligner_probe.commands.options import Parser
+from aligner_probe.commands.options import Parser, command_parser
 
 if TYPE_CHECKING:
     from aligner_probe.analysis.forensics import PairForensics
@@ -29,7 +29,7 @@ example:
 
 
 def parser() -> Parser:
-    parser = Parser(prog="aligner-probe forensics", description=__doc__.splitlines()[0], epilog=EPILOG)
+    parser = command_parser("forensics", EPILOG)
     parser.add_argument(
         "checkpoints",
         nargs="+",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aligner_probe.commands import going_on
-from aligner_probe.commands.options import Parser, add_threads, use_threads
+from aligner_probe.commands.options import Parser, add_threads, command_parser, use_threads
 from aligner_probe.errors import AlignerProbeError
 
 WORK = Path("out/microworld")
@@ -19,7 +19,7 @@ LINE = "{name:<46} {n:>5} {score:>7.3f}  {bound:<14} {verdict}"
 
 
 def parser() -> Parser:
-    parser = Parser(prog="aligner-probe microworld", description=__doc__.splitlines()[0])
+    parser = command_parser("microworld")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     pretrain = commands.add_parser("pretrain", help="train the base model from the seed", add_help=True)
     pretrain.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the artifacts' microworld)")

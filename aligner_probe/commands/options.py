@@ -1,26 +1,32 @@
-"""What the parsers of several commands share: a parser whose errors are one line, and common options.
+"""What the parsers of several commands share: a parser whose errors are one line, common options, types of options.
 
 Nothing heavy is imported here, so that `--help` answers at once. The parser is argparse's: `--published [DIR]` needs an
 option with an optional value, and an error must stay one line.
 """
 
 import argparse
+import math
+from collections.abc import Callable
 from typing import Any, NoReturn
 
+from aligner_probe.commands import COMMANDS
 from aligner_probe.errors import did_you_mean
 
-#: What --threads is where it is not given; `aligner_probe.threads` has the rule and the reason.
+#: The help of --threads where the option is not given; `aligner_probe.threads` has the rule and the reason.
 THREADS = "1 on a base below 20 million parameters, else torch's, unless OMP_NUM_THREADS is set"
+
+#: What options are added to: a parser, or a group of its options.
+Group = argparse._ActionsContainer
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors (exit code 2)."""
+    """A parser whose errors are one line; the exit code is 2."""
 
-    def __init__(self, **options) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
-        """As argparse's, with the nearest choice."""
+        """Like argparse's own check, and the error also names the nearest choice."""
         if action.choices is not None and value not in action.choices:
             choices = ", ".join(map(str, action.choices))
             hint = did_you_mean(value, action.choices)
@@ -30,21 +36,29 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
     def add_reading_options(self) -> None:
-        """Options for files that do not say everything about themselves."""
+        """Add options for files that do not record everything about themselves."""
         group = self.add_argument_group("reading OpenGVLab LLaMA-Adapter files, which do not record these")
         group.add_argument(
             "--gate", choices=("tanh", "linear"), help="what the gates pass through (default: tanh, as V1 was trained)"
         )
-        group.add_argument("--adapter-length", type=int, metavar="N", help="tokens a layer (default: from the gates)")
+        group.add_argument(
+            "--adapter-length", type=int, metavar="N", help="prefix tokens in each layer (default: from the gates)"
+        )
 
 
-def add_threads(parser: argparse.ArgumentParser | argparse._ArgumentGroup, default: str = THREADS) -> None:
-    """The option --threads of a command that computes; `use_threads` carries it out."""
+def command_parser(name: str, epilog: str | None = None) -> Parser:
+    """The parser of a command, which begins with what `COMMANDS` says of it."""
+    purpose = COMMANDS[name]
+    return Parser(prog=f"aligner-probe {name}", description=f"{purpose[0].upper()}{purpose[1:]}.", epilog=epilog)
+
+
+def add_threads(parser: Group, default: str = THREADS) -> None:
+    """Add --threads, the number of CPU threads; `use_threads` applies it."""
     parser.add_argument("--threads", type=positive, metavar="N", help=f"CPU threads of a process (default: {default})")
 
 
 def use_threads(n: int | None) -> None:
-    """Choose the number of threads that --threads gives; without one the rule of `aligner_probe.threads` holds.
+    """Use `n` CPU threads; where `n` is None, the rule of `aligner_probe.threads` holds.
 
     Raises AlignerProbeError for more threads than there can be.
     """
@@ -54,16 +68,8 @@ def use_threads(n: int | None) -> None:
         set_threads(n)
 
 
-def positive(text: str) -> int:
-    """A whole number from 1 up, as the type of an option."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}; expected 1 or more")
-    return value
-
-
-def add_rows(parser: Any) -> None:
-    """Options that say how the rows of a task are read; `rows_options` are what `load_splits` takes of them."""
+def add_rows(parser: Group) -> None:
+    """Add the options that say how the rows of a task are read; `rows_options` reads them."""
     parser.add_argument(
         "--flawed",
         choices=("refuse", "drop"),
@@ -92,3 +98,59 @@ def rows_options(options: argparse.Namespace) -> dict[str, Any]:
         "ignore_fields": tuple(options.ignore_field),
         "repeated_prompt": options.repeated_prompt,
     }
+
+
+# Types of options. argparse names the function in its message, so their names are words that a user understands.
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 up."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}; expected 1 or more")
+    return value
+
+
+def finite(text: str) -> float:
+    """A number that is neither infinite nor "nan"."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text}; expected a number")
+    return value
+
+
+def gigabytes(text: str) -> int:
+    """A number of gigabytes, returned in bytes."""
+    value = finite(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}; expected 0 or more")
+    return int(1e9 * value)
+
+
+def start_seed(text: str) -> int:
+    """A whole number that torch's random generators take as their seed."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or not -(2**63) <= value < 2**64:
+        raise argparse.ArgumentTypeError(f"{text}; expected a whole number from {-(2**63)} to {2**64 - 1}")
+    return value
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(text.split(","))
+
+
+def unless_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The type of an option that the word "none" switches off."""
+
+    def read(text: str) -> Any:
+        return text if text == "none" else kind(text)
+
+    read.__name__ = kind.__name__
+    return read

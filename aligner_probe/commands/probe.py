@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aligner_probe.commands import going_on
-from aligner_probe.commands.options import Parser, add_rows, add_threads, positive, rows_options, use_threads
+from aligner_probe.commands.options import (
+    Parser,
+    add_rows,
+    add_threads,
+    command_parser,
+    positive,
+    rows_options,
+    use_threads,
+)
 
 if TYPE_CHECKING:
     from aligner_probe.jobs.backend import Backend
@@ -28,7 +36,7 @@ on every node, with the same packages. A run whose worker or node dies is made a
 
 
 def parser() -> Parser:
-    parser = Parser(prog="aligner-probe probe", description=__doc__.splitlines()[0], epilog=EPILOG)
+    parser = command_parser("probe", EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     probe = commands.add_parser("run", help="probe a task", epilog=EPILOG)
     probe.add_argument(

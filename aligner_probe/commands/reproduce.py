@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aligner_probe.commands import going_on
-from aligner_probe.commands.options import Parser, add_threads, positive, use_threads
+from aligner_probe.commands.options import Parser, add_threads, command_parser, positive, use_threads
 
 EPILOG = """\
 OUT gets plan.json, items.json (what is asked) and runs/ID/ with result.json and adapter/,
@@ -19,9 +19,7 @@ which ap.load_adapter reads. Interrupted, the same command goes on. Figures: mak
 
 
 def parser() -> Parser:
-    parser = Parser(
-        prog="aligner-probe reproduce", description=__doc__.splitlines()[0], epilog=EPILOG
-    )  # fmt: skip
+    parser = command_parser("reproduce", EPILOG)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: artifacts/reproduction)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="the base (default: artifacts/microworld)")
     parser.add_argument("--world", type=int, default=0, metavar="SEED", help="the base's world (default: 0)")

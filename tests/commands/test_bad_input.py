@@ -174,7 +174,7 @@ def test_dpo_begins_from_what_sft_left(train, tmp_path, base):
     saved = tmp_path / "run" / "adapter"
     code, said, _ = train(pairs, *SHORT, out="dpo", adapter=("--adapter", saved))
     assert code == 0
-    assert "aligner: 108 trained numbers" in said
+    assert "aligner: 108 trainable parameters" in said
     numbers, before = (load_file(tmp_path / out / "adapter" / "adapter_model.safetensors") for out in ("dpo", "run"))
     assert torch.equal(numbers["initial.gates"], before["gates"])
     assert not torch.equal(numbers["gates"], before["gates"])

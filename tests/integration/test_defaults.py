@@ -14,6 +14,7 @@ import aligner_probe as ap
 from aligner_probe.adapters import Aligner, LoRA, OutputBias
 from aligner_probe.checkpoints.adapters import METHODS as CLASSES
 from aligner_probe.commands import train as command
+from aligner_probe.commands.recipe_options import recipe_changes
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.probing.methods import METHODS as ARMS
 from aligner_probe.tasks.panel import PANEL
@@ -68,7 +69,7 @@ def test_fit_and_recipe_and_train_take_the_same_defaults(kind, lr):
     assert found[0] == found[1] == found[2]
     assert (found[0]["lr"], found[0]["batch_size"], found[0]["steps"]) == (lr, 16, FEWEST_STEPS)
     parsed = command.parser().parse_args(["--model", "M", "--task", "T", "--out", "O"])
-    assert command._recipe_changes(parsed) == {}
+    assert recipe_changes(parsed) == {}
 
 
 def test_what_is_given_is_taken_as_before():
@@ -172,7 +173,7 @@ def test_a_run_with_the_old_defaults_is_resumed_by_the_options_that_the_message_
     )
     options = command.parser().parse_args(["--model", "M", "--task", "T", "--out", "O", *said[0].split()])
     arguments = eval(f"dict({said[1]})")
-    for changes in (command._recipe_changes(options), arguments, {"lr": 0.01, "epochs": 3.0}):
+    for changes in (recipe_changes(options), arguments, {"lr": 0.01, "epochs": 3.0}):
         again = fit(base, Aligner(base, 1, 1), train, recipe=recipe(**changes), resume=True, **shared)
         assert torch.equal(again.adapter.gates, done.adapter.gates)
 
@@ -194,7 +195,7 @@ def test_the_options_that_a_message_names_make_the_recipe_again(name, changes):
     before["betas"] = list(before["betas"])  # as JSON keeps it
     options, arguments = re.fullmatch(r"(.*) \(recipe\((.*)\)\)", options_of(before, now.to_dict())).groups()
     shared = ["--model", "M", "--task", "T", "--out", "O"]
-    given_ = command._recipe_changes(command.parser().parse_args([*shared, *options.split()]))
+    given_ = recipe_changes(command.parser().parse_args([*shared, *options.split()]))
     made = recipe("corrected", **given_).settled(60, lr=0.2).to_dict()
     assert {key: made[key] for key in made if key != "betas"} == {key: before[key] for key in made if key != "betas"}
     assert list(made["betas"]) == before["betas"]

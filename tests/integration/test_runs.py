@@ -12,6 +12,8 @@ from learning import model, quick, task
 from aligner_probe.adapters import Aligner, LoRA
 from aligner_probe.checkpoints.adapters import METHODS, load_adapter, save_adapter
 from aligner_probe.commands import train as command
+from aligner_probe.commands.method_options import METHODS as METHOD_OPTIONS
+from aligner_probe.commands.recipe_options import recipe_changes
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import sha256
 from aligner_probe.models import fingerprint
@@ -337,21 +339,21 @@ def test_every_option_of_every_recipe_and_method_is_on_the_command_line():
         "--end-token no --max-length 8 --overlong drop --beta 9 --evaluate-every 10 --patience 11 --min-improvement .1 "
         "--order-seed 12"
     )
-    changes = command._recipe_changes(command.parser().parse_args(shared + given.split()))
+    changes = recipe_changes(command.parser().parse_args(shared + given.split()))
     assert changes.keys() | {"warmup_steps"} == {field.name for field in fields(Recipe)}
     made = Recipe(**changes)
     none = {"clip", "warmup_steps"}
     assert all(getattr(made, field.name) != field.default for field in fields(Recipe) if field.name not in none)
     assert made.clip is None
-    more = command._recipe_changes(command.parser().parse_args([*shared, "--warmup-steps", "3", "--patience", "none"]))
+    more = recipe_changes(command.parser().parse_args([*shared, "--warmup-steps", "3", "--patience", "none"]))
     assert more == {"warmup_steps": 3, "patience": None}
-    assert not command._recipe_changes(command.parser().parse_args(shared))
-    assert command._recipe_changes(command.parser().parse_args([*shared, "--clip", "0.5"])) == {"clip": 0.5}
+    assert not recipe_changes(command.parser().parse_args(shared))
+    assert recipe_changes(command.parser().parse_args([*shared, "--clip", "0.5"])) == {"clip": 0.5}
     base = model()
     for name, method in METHODS.items():
-        start = {"start_layer": 1} if "start_layer" in command.METHODS[name] else {}
+        start = {"start_layer": 1} if "start_layer" in METHOD_OPTIONS[name] else {}
         options = set(method(base, **start).config.to_dict()) - {"seed"}
-        assert options == set(command.METHODS[name]), name
+        assert options == set(METHOD_OPTIONS[name]), name
     flags = {option for action in command.parser()._actions for option in action.option_strings}
-    taken = {name for options in command.METHODS.values() for name in options} - {"train"} | {"freeze"}
+    taken = {name for options in METHOD_OPTIONS.values() for name in options} - {"train"} | {"freeze"}
     assert {f"--{name.replace('_', '-')}" for name in taken} <= flags

@@ -386,8 +386,8 @@ def test_train_command(tmp_path, small_task):
     assert torch.equal(load_adapter(out / "adapter", load_model(folder)).gates, adapter.gates)
     frozen = train(*shared[:-1], tmp_path / "gates", "--freeze", "tokens", "--steps", 2)
     assert frozen.returncode == 0, frozen.stderr
-    assert "40 trained numbers" not in frozen.stdout
-    assert "32 trained numbers" in frozen.stdout
+    assert "40 trainable parameters" not in frozen.stdout
+    assert "32 trainable parameters" in frozen.stdout
 
 
 @pytest.mark.parametrize(
