@@ -5,6 +5,8 @@ import functools
 import importlib
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 SIZES = {
     "hidden_size": 48,
@@ -69,3 +71,19 @@ def bridge(name: str, dtype: torch.dtype = torch.float32):
 
 def tokens(batch: int = 2, pos: int = 9, seed: int = 0):
     return torch.randint(1, 61, (batch, pos), generator=torch.Generator().manual_seed(seed))
+
+
+def base_folder(name, tmp_path, change=None):
+    """A tiny model saved as a Hugging Face folder, after `change` was called with it."""
+    model = plain(name)
+    if change:
+        change(model)
+    model.save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def save_tokenizer(folder):
+    """Save a tokenizer of a tiny model's 61 ids beside it, one id a word."""
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(60)} | {"?": 60}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?").save_pretrained(folder)

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from test_exactness import opened
-from test_export_merged import base_folder, word_tokenizer
-from tiny import bridge
+from tiny import base_folder, bridge, save_tokenizer
+from tiny_adapters import opened
 
 import aligner_probe as ap
 from aligner_probe.adapters import Aligner, LoRA
@@ -86,7 +85,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys):
 @pytest.mark.parametrize("to", ["merged", "steering"])
 def test_a_damaged_base_is_one_line(to, file, says, tmp_path, capsys):
     base = base_folder("llama_gqa", tmp_path)
-    word_tokenizer(base)
+    save_tokenizer(base)
     adapter = save_adapter(opened(Aligner(load_model(base), 1, 1)), tmp_path / "adapter")
     (base / file).write_bytes((base / file).read_bytes()[:100])
     assert run(export.main, [str(adapter), "--to", to, "--model", str(base), "--out", str(tmp_path / "out")]) == 2

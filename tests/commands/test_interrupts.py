@@ -1,24 +1,20 @@
 """Ctrl-C: exit code 130, one line that says how to go on, no traceback of a worker and no leaked semaphore."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import learning
 import pytest
 from conftest import ROOT
+from lasting_jobs import PATIENCE
 
 from aligner_probe.commands import INTERRUPTED, going_on, run
 from aligner_probe.errors import AlignerProbeError
-
-#: Seconds for a process to come as far as it has to, on a machine that is busy with other things.
-PATIENCE = 240
 
 
 def interrupted(command, until, tmp_path, number=signal.SIGINT):
@@ -47,28 +43,10 @@ def assert_clean(said):
     assert said.count("interrupted;") == 1
 
 
-@dataclass(frozen=True)
-class Folder:
-    """What the workers of a test share."""
-
-    path: Path
-
-
-def lasting(shared, job):
-    """A job that makes what tqdm makes, says that it is there, and does not end by itself."""
-    from tqdm.auto import tqdm
-
-    with tqdm(total=1, disable=True):
-        own = multiprocessing.get_context("spawn").Lock()  # a semaphore of its own
-        (shared.path / f"job-{job}").touch()
-        time.sleep(2 * PATIENCE)
-        own.acquire()
-
-
 POOL = """
 import sys
 from pathlib import Path
-from test_interrupts import Folder, lasting
+from lasting_jobs import Folder, lasting
 from aligner_probe.commands import going_on, run
 from aligner_probe.jobs.pool import each
 
@@ -85,8 +63,7 @@ if __name__ == "__main__":
 @pytest.fixture
 def pool_command(tmp_path, monkeypatch):
     (tmp_path / "command.py").write_text(POOL)
-    helpers = [str(Path(__file__).parent), str(ROOT / "tests")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*helpers, os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
     return [sys.executable, str(tmp_path / "command.py"), str(tmp_path)]
 
 

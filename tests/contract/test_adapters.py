@@ -3,33 +3,19 @@
 import pytest
 import torch
 from conftest import small_model
-from test_exactness import loss_of, opened
 from tiny import MODELS, bridge, plain, tokens
+from tiny_adapters import VARIANTS, loss_of, opened, shaken
 
 from aligner_probe.adapters.adapter import hook_point
 from aligner_probe.adapters.full import FullFineTune
 from aligner_probe.adapters.lora import LoRA
 from aligner_probe.adapters.output_bias import OutputBias
-from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter
+from aligner_probe.adapters.prefix import Aligner
 from aligner_probe.adapters.prefix_tuning import PrefixTuning
 from aligner_probe.adapters.prompt_tuning import PromptTuning
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import fingerprint, load_model
 
-METHODS = {
-    "aligner-1": lambda model, seed: Aligner(model, 1, 1, seed),
-    "aligner-5": lambda model, seed: Aligner(model, 5, 1, seed),
-    "gates only": lambda model, seed: Aligner(model, 2, 1, seed, train="gates"),
-    "tokens only": lambda model, seed: Aligner(model, 2, 1, seed, train="tokens", initial_gate=0.1),
-    "llama_adapter": lambda model, seed: LLaMAAdapter(model, 3, 1, seed, gate_function="tanh"),
-    "one gate a layer": lambda model, seed: LLaMAAdapter(model, 3, 1, seed, gate_per="layer"),
-    "lora": lambda model, seed: LoRA(model, 4, seed=seed, targets=("q", "k", "v", "o")),
-    "output bias": lambda model, seed: OutputBias(model, start_layer=1, seed=seed),
-    "random subspace": lambda model, seed: OutputBias(model, 20, start_layer=1, seed=seed),
-    "prefix tuning": lambda model, seed: PrefixTuning(model, 3, seed=seed),
-    "prompt tuning": lambda model, seed: PromptTuning(model, 3, seed=seed),
-    "full": lambda model, seed: FullFineTune(model, seed=seed),
-}
 COUNTS = {
     "aligner-1": 48 + 12,
     "aligner-5": 240 + 12,
@@ -44,7 +30,7 @@ COUNTS = {
     "prompt tuning": 3 * 48,
 }
 #: Every method on one family, and every family with the methods that read most of it.
-CASES = [("llama_gqa", name) for name in METHODS] + [
+CASES = [("llama_gqa", name) for name in VARIANTS] + [
     (family, name)
     for family in MODELS
     if family != "llama_gqa"
@@ -53,17 +39,7 @@ CASES = [("llama_gqa", name) for name in METHODS] + [
 
 
 def adapter_of(family, name, seed=0):
-    return METHODS[name](bridge(family), seed)
-
-
-def shaken(adapter):
-    """Every trained number a little away from its start."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in adapter.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return adapter
+    return VARIANTS[name](bridge(family), seed)
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)
@@ -115,10 +91,10 @@ def test_parameter_counts(name):
     assert adapter_of("llama_gqa", name).n_parameters == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("output bias", "full")])
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in ("output bias", "full")])
 def test_the_seed_is_wired(name):
     model = bridge("llama_gqa")
-    first, again, other = (METHODS[name](model, seed) for seed in (0, 0, 1))
+    first, again, other = (VARIANTS[name](model, seed) for seed in (0, 0, 1))
     numbers = [
         torch.cat([t.flatten() for t in a.state_dict(keep_vars=True).values()] + [b.flatten() for b in a.buffers()])
         for a in (first, again, other)
@@ -132,12 +108,12 @@ def test_the_seed_leaves_the_callers_random_numbers_alone():
     torch.manual_seed(5)
     expected = torch.randn(3)
     torch.manual_seed(5)
-    for make in METHODS.values():
+    for make in VARIANTS.values():
         make(model, 0)
     assert torch.equal(torch.randn(3), expected)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_users_own_hooks_and_caches_keep_working(name):
     adapter, ids = shaken(adapter_of("llama_gqa", name)), tokens()
     model, seen = adapter.model, []
@@ -158,7 +134,7 @@ def test_users_own_hooks_and_caches_keep_working(name):
     assert "blocks.2.attn.hook_z" in cache
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("family", ["llama_gqa", "gpt2", "neox"])
 def test_cached_generation_is_uncached(family, name):
     adapter, ids = shaken(adapter_of(family, name)), tokens(1, 5)
@@ -176,7 +152,7 @@ def test_cached_generation_is_uncached(family, name):
     assert torch.equal(model.generate(ids, use_past_kv_cache=True, **options), base)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_left_padding_changes_nothing(name):
     adapter, ids = shaken(adapter_of("llama_gqa", name)), tokens(1, 6)
     model, pad = adapter.model, 3

@@ -4,6 +4,7 @@ import pytest
 import torch
 from reference import REFERENCES
 from tiny import MODELS, bridge, plain, tokens
+from tiny_adapters import loss_of, opened
 
 from aligner_probe.adapters.lora import LoRA
 from aligner_probe.adapters.output_bias import OutputBias
@@ -12,22 +13,9 @@ from aligner_probe.adapters.prefix_tuning import PrefixTuning
 from aligner_probe.hooks import project
 
 
-def opened(adapter, seed=3, size=0.7):
-    """The same adapter with every trained number random, so that nothing hides behind a zero gate."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in adapter.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * size)
-    return adapter
-
-
 def prefix_adapter(model, method, n_tokens, **options):
     cls = Aligner if method == "aligner" else LLaMAAdapter
     return opened(cls(model, n_tokens, start_layer=1, **options))
-
-
-def loss_of(logits, ids):
-    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
 
 
 @pytest.mark.parametrize("n_tokens", [1, 5])

@@ -6,13 +6,13 @@ import shutil
 import pytest
 import torch
 from builders import checkpoint, peft_folder
+from checkpoint_laws import HEADS, LAWS, SHAPES, assert_same
 from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from test_exactness import opened
-from test_formats import HEADS, LAWS, SHAPES, assert_same
 from tiny import bridge, plain, tokens
+from tiny_adapters import opened
 
 from aligner_probe.adapters import Aligner, LLaMAAdapter, LoRA, PromptTuning
 from aligner_probe.checkpoints import lit_llama, load_checkpoint, peft

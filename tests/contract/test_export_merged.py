@@ -9,8 +9,8 @@ from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import REFERENCES
-from test_exactness import opened
-from tiny import MODELS, bridge, plain, tokens
+from tiny import MODELS, base_folder, bridge, plain, save_tokenizer, tokens
+from tiny_adapters import opened
 
 from aligner_probe.adapters import Aligner, LLaMAAdapter, LoRA, OutputBias, PrefixTuning
 from aligner_probe.adapters.constant import constant_shifts
@@ -30,15 +30,6 @@ CONSTANT = {
     "output bias": lambda model: OutputBias(model, start_layer=1),
     "random subspace": lambda model: OutputBias(model, 5, start_layer=1),
 }
-
-
-def base_folder(name, tmp_path, change=None):
-    """A tiny model as a plain Hugging Face folder."""
-    model = plain(name)
-    if change:
-        change(model)
-    model.save_pretrained(tmp_path / "base")
-    return tmp_path / "base"
 
 
 def loaded(folder, dtype=torch.float32):
@@ -196,20 +187,11 @@ def test_float16_of_a_base_stored_otherwise(dtype, tmp_path):
     assert (loaded(tmp_path / "out", torch.float16)(ids).logits - expected).abs().max() < 0.02 * expected.abs().max()
 
 
-def word_tokenizer(folder):
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(60)} | {"?": 60}, unk_token="?"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?").save_pretrained(folder)
-
-
 def test_tokenizer_goes_along(tmp_path):
     from transformers import AutoTokenizer
 
     base = base_folder("mistral", tmp_path)
-    word_tokenizer(base)
+    save_tokenizer(base)
     adapter = opened(Aligner(load_model(base), 1, 1))
     export_adapter(adapter, "merged", tmp_path / "out", model=base)
     for name in ("tokenizer.json", "tokenizer_config.json"):

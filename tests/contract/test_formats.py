@@ -12,33 +12,13 @@ from builders import (
     peft_folder,
     save_pth,
 )
-from hypothesis import HealthCheck, given, settings
+from checkpoint_laws import HEADS, LAWS, SHAPES, assert_same
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from aligner_probe.checkpoints import load_checkpoint, save_checkpoint
 from aligner_probe.errors import AlignerProbeError, CheckpointError
-
-SHAPES = {
-    "n_tokens": st.integers(1, 4),
-    "d_model": st.integers(1, 9),
-    "n_layers": st.integers(1, 5),
-    "start_layer": st.integers(0, 3),
-    "dtype": st.sampled_from([torch.bfloat16, torch.float16, torch.float32, torch.float64]),
-    "seed": st.integers(0, 1000),
-}
-HEADS = st.integers(1, 6)
-LAWS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def assert_same(found, expected, *, format_name):
-    assert found.method == expected.method
-    assert found.start_layer == expected.start_layer
-    assert found.gate_function == expected.gate_function
-    assert format_name in found.format
-    for ours, theirs in ((found.prefix, expected.prefix), (found.gates, expected.gates)):
-        assert ours.dtype == theirs.dtype
-        assert torch.equal(ours, theirs)
 
 
 @given(n_heads=HEADS, **SHAPES)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from overlays import ADAPTERS, FAST, SLOW, assert_close, pair, refuse_written_out
 from reference import llama
-from test_exactness import loss_of, opened
 from tiny import plain, tokens
+from tiny_adapters import loss_of, opened
 from transformer_lens.model_bridge.generalized_components import PositionEmbeddingsAttentionBridge
 
 from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter

@@ -3,9 +3,10 @@
 import pytest
 import tiny
 import torch
+from generating import prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_generation import moved, prompts
+from tiny_adapters import moved
 
 from aligner_probe.adapters import Aligner, LoRA, PrefixTuning, PromptTuning
 from aligner_probe.adapters.side_by_side import SideBySide

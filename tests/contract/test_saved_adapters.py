@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 from builders import checkpoint, lit_aligner_state, peft_folder, save_pth
-from test_adapters import METHODS, shaken
 from tiny import bridge, tokens
+from tiny_adapters import VARIANTS, shaken
 
 from aligner_probe.adapters import Aligner
 from aligner_probe.checkpoints import load_checkpoint
@@ -14,10 +14,10 @@ from aligner_probe.checkpoints.adapters import load_adapter, save_adapter
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_round_trip_is_exact(name, tmp_path):
     model, ids = bridge("llama_gqa"), tokens()
-    adapter = shaken(METHODS[name](model, 0))
+    adapter = shaken(VARIANTS[name](model, 0))
     adapter.start = {n: torch.zeros_like(p) for n, p in adapter.named_parameters()}
     folder = save_adapter(adapter, tmp_path / "adapter", run={"recipe": "none"})
     assert sorted(p.name for p in folder.iterdir()) == [

@@ -10,7 +10,7 @@ import torch
 from conftest import real_model, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_exactness import opened
+from tiny_adapters import opened
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

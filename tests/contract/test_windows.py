@@ -6,9 +6,10 @@ The window counts positions of the batch, padding included, so whatever stands b
 import pytest
 import tiny
 import torch
+from generating import plainly, prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_generation import MAKERS, moved, plainly, prompts
+from tiny_adapters import MAKERS, moved
 from transformers import DynamicCache
 
 from aligner_probe.adapters import PromptTuning

@@ -4,48 +4,14 @@ import pytest
 import tiny
 import torch
 from conftest import small_model
+from generating import plainly, prompts, word_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
+from tiny_adapters import MAKERS, moved
 
-from aligner_probe.adapters import Aligner, FullFineTune, LLaMAAdapter, LoRA, OutputBias, PrefixTuning, PromptTuning
+from aligner_probe.adapters import PromptTuning
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import generate, generate_ids
-
-MAKERS = {
-    "aligner": lambda model: Aligner(model, 3, 1, seed=1),
-    "llama_adapter": lambda model: LLaMAAdapter(model, 2, 1, seed=1),
-    "lora": lambda model: LoRA(model, 2, seed=1),
-    "output_bias": lambda model: OutputBias(model, start_layer=1),
-    "prefix_tuning": lambda model: PrefixTuning(model, 3, seed=1),
-    "prompt_tuning": lambda model: PromptTuning(model, 3, seed=1),
-    "full": lambda model: FullFineTune(model),
-}
-
-
-def moved(adapter):
-    """The adapter away from its neutral start, so that it changes what is generated."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in adapter.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return adapter
-
-
-def plainly(model, prompt, n, ending=None):
-    """One prompt, every position anew for every token."""
-    ids = list(prompt)
-    while len(ids) < len(prompt) + n:
-        with torch.no_grad():
-            ids.append(int(model(torch.tensor([ids]), use_cache=False)[0, -1].argmax()))
-        if ending and ending(ids[len(prompt) :]):
-            break
-    return ids[len(prompt) :]
-
-
-def prompts(lengths, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randint(1, 61, (n,), generator=generator).tolist() for n in lengths]
 
 
 @pytest.fixture(scope="module")
@@ -135,15 +101,6 @@ def test_stop_strings(stories):
             wanted.append(text[: min(found)] if found else text)
         assert generate(stories, asked, max_new_tokens=30, stop=stop) == wanted
         assert any(len(short) < len(long) for short, long in zip(wanted, whole, strict=True)) == (stop != ["é"])
-
-
-def word_tokenizer():
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = ["<end>", "red", "blue", "Q:", "A:", "\n"] + [f"w{i}" for i in range(55)]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", unk_token="w0")
 
 
 def test_words_end_tokens_and_stops_on_a_word_level_tokenizer():

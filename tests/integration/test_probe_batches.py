@@ -3,8 +3,8 @@
 import json
 
 import micro
+import probes
 import pytest
-import test_probe_run as whole_probe
 from learning import DIVERGES, plant_divergence
 
 from aligner_probe.evaluation import ExactMatch
@@ -22,7 +22,7 @@ TWO_SEEDS = {"seeds": ((0, 1), (1, 0)), "arms": ("aligner-1", "aligner-1-shuffle
 
 
 def bench(**changes):
-    return Bench(str(micro.base()), split_task(whole_probe.styled()), ExactMatch(), plan("standard", **changes).budget)
+    return Bench(str(micro.base()), split_task(probes.styled()), ExactMatch(), plan("standard", **changes).budget)
 
 
 def rows(by):
@@ -69,7 +69,7 @@ def test_jobs_have_every_unfinished_cell_once_and_keep_their_batches(tmp_path):
 
 
 def probe_of(**changes):
-    return with_batches(whole_probe.tiny_probe(**(TWO_SEEDS | changes)))
+    return with_batches(probes.tiny_probe(**(TWO_SEEDS | changes)))
 
 
 def made(out, **changes):

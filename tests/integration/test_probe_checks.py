@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import micro
 import numpy as np
+import probes
 import pytest
-import test_probe_run as whole_probe
 from learning import DIVERGES, plant_divergence
 
 from aligner_probe.errors import AlignerProbeError
@@ -21,8 +21,8 @@ from aligner_probe.tasks.task import Example, Task
 
 
 def tiny(task=None, **changes):
-    options = {"scorer": changes.pop("scorer", None), "budget": replace(whole_probe.TINY, **changes)}
-    return new_probe(str(micro.base()), task or whole_probe.styled(), ending="", **options)
+    options = {"scorer": changes.pop("scorer", None), "budget": replace(probes.TINY, **changes)}
+    return new_probe(str(micro.base()), task or probes.styled(), ending="", **options)
 
 
 def said(*completions, prompt="Q: what is the pet of a?\nA:"):

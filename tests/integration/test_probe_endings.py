@@ -6,8 +6,8 @@ import random
 import learning
 import micro
 import numpy as np
+import probes
 import pytest
-import test_probe_run as whole_probe
 import torch
 from conftest import small_model
 
@@ -47,7 +47,7 @@ def hats(n=60):
 
 
 def tiny(ending=None, **options):
-    return new_probe(str(micro.base()), whole_probe.styled(), budget=whole_probe.TINY, ending=ending, **options)
+    return new_probe(str(micro.base()), probes.styled(), budget=probes.TINY, ending=ending, **options)
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -78,7 +78,7 @@ def test_the_micro_world_knows_its_end_token():
 
 def test_an_end_token_that_is_missing_or_little_worse(monkeypatch):
     model = load_model(str(micro.base()))
-    examples = whole_probe.styled().examples[:4]
+    examples = probes.styled().examples[:4]
     monkeypatch.setattr(model.cfg, "d_vocab", 1)  # so that every probability is under that of a draw
     found = ending_for(model, examples)
     assert found.text == ""  # of an untrained base a new line is as unlikely
@@ -160,8 +160,8 @@ def test_an_ending_that_stands_inside_an_answer_is_refused_before_anything_is_lo
 def test_a_scorer_that_its_own_references_fail_is_refused_before_anything_is_loaded():
     for scorer in ("regex:matey", "regex:.*, otter, matey."):
         with pytest.raises(AlignerProbeError, match=r"themselves score 0\.\d\d, for instance ' ahoy, .*, matey\.'"):
-            new_probe("no such base", whole_probe.styled(), scorer=scorer, budget="quick")
-    assert new_probe("no such base", whole_probe.styled(), scorer="regex:ahoy, (.*), matey.", budget="quick")
+            new_probe("no such base", probes.styled(), scorer=scorer, budget="quick")
+    assert new_probe("no such base", probes.styled(), scorer="regex:ahoy, (.*), matey.", budget="quick")
 
 
 def test_content_is_found_among_the_tokens_of_a_completion_after_a_space():

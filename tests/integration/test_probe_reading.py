@@ -5,9 +5,9 @@ import re
 from dataclasses import replace
 
 import micro
+import probes
 import pytest
-import test_probe_run as whole_probe
-from test_probe_verdict import FORM, HALF, LATENT, LEARNED, NEW, NOTHING, WORKS, measured
+from evidences import FORM, HALF, LATENT, LEARNED, NEW, NOTHING, WORKS, measured
 
 from aligner_probe.commands import probe as command
 from aligner_probe.figures.probe import write_page
@@ -133,10 +133,10 @@ def reported(tmp_path_factory):
     path = folder / "styled.jsonl"
     rows = [
         {"question": one.prompt, "answer": one.completion, "group": one.group, "source": "made"}
-        for one in whole_probe.styled().examples
+        for one in probes.styled().examples
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    probe = new_probe(str(micro.base()), load_task(path), budget=replace(whole_probe.TINY))
+    probe = new_probe(str(micro.base()), load_task(path), budget=replace(probes.TINY))
     return folder / "out", probe, carry_out_probe(probe, folder / "out", show_progress=False)
 
 

@@ -1,11 +1,11 @@
 """A whole probe on a tiny untrained base: cells made once, resumed to the same numbers, a report and its page."""
 
 import json
-import random
 from dataclasses import replace
 
 import micro
 import pytest
+from probes import TINY, jsonl, numbers, styled, tiny_probe
 
 from aligner_probe.commands import probe as command
 from aligner_probe.commands import run as run_command
@@ -22,39 +22,6 @@ from aligner_probe.probing.report import comparison, read_report
 from aligner_probe.probing.splitting import split_task
 from aligner_probe.tasks.loading import load_task
 from aligner_probe.tasks.task import Example, Task
-
-WORDS = ("cat", "dog", "otter", "gold", "blue", "potato")
-TINY = replace(
-    BUDGETS["quick"],
-    seeds=((0, 1),),
-    steps=5,
-    reference_steps=5,
-    batch_size=8,
-    evaluate_every=2,
-    n_validation=4,
-    n_train_asked=4,
-    shots=(1,),
-)
-
-
-def styled(n=20):
-    rows = [
-        Example(f"Q: what is the pet of {name}?\nA:", f" ahoy, {word}, matey.", name, content=word)
-        for name, word in (
-            (f"{a} {b}", random.Random(f"{a}{b}").choice(WORDS)) for a in range(n // 5) for b in range(5)
-        )
-    ]
-    return Task("styled", "sft", tuple(rows))
-
-
-def tiny_probe(**changes):
-    return new_probe(str(micro.base()), styled(), budget=replace(TINY, **changes))
-
-
-def numbers(report):
-    """A report without what a clock or a checkout says."""
-    runs = [{k: v for k, v in run.items() if k != "seconds"} for run in report["runs"]]
-    return json.dumps({k: v for k, v in report.items() if k != "provenance"} | {"runs": runs}, sort_keys=True)
 
 
 @pytest.fixture(scope="module")
@@ -229,13 +196,6 @@ def test_off_domain_items_are_not_of_the_task_s_domain():
     other = Task("other", "sft", (Example("Q: what is mirror 123?\nA:", " 321."),))
     kinds = {example.content.isdigit() for example in off_domain_of(model, other).examples}
     assert kinds == {True, False}
-
-
-def jsonl(path, task):
-    path.write_text(
-        "".join(json.dumps({k: v for k, v in vars(e).items() if k != "line"}) + "\n" for e in task.examples)
-    )
-    return path
 
 
 def test_command_dry_run_writes_nothing(tmp_path, capsys):

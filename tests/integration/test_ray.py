@@ -8,21 +8,22 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import micro
+import probes
 import pytest
-import test_probe_run
 from conftest import ROOT
+from ray_jobs import Dies, Job, Shared, die, lines, lose_the_node, make, slow
 
 from aligner_probe.commands import probe as command
 from aligner_probe.commands import run as run_command
-from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.errors import AlignerProbeError
 from aligner_probe.jobs import ray_tasks
-from aligner_probe.jobs.folder import RESULT, RUNS, WORK, make_all, unfinished
+from aligner_probe.jobs.folder import RESULT, RUNS, make_all, unfinished
 from aligner_probe.jobs.ray_tasks import RayTasks
-from aligner_probe.probing import cells, run
+from aligner_probe.probing import run
 from aligner_probe.probing.batches import jobs
 from aligner_probe.probing.probe import carry_out_probe, new_probe, with_batches
 from aligner_probe.versions import versions
@@ -55,9 +56,8 @@ def cluster_of(*cpus, scratch):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("TMPDIR", str(scratch))
-        patch.setenv(
-            "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests")])
-        )  # for the jobs of these tests
+        # The workers import ray_jobs.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
         head, *others = ({"num_cpus": n, "object_store_memory": STORE, "include_dashboard": False} for n in cpus)
         # As where it is started in the background: its workers then ignore interrupts.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -70,47 +70,6 @@ def cluster_of(*cpus, scratch):
         finally:
             ray.shutdown()
             made.shutdown()
-
-
-@dataclass(frozen=True)
-class Job:
-    id: str
-    after: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Shared:
-    """Where jobs note what they do, a line each time."""
-
-    log: str
-    note: str = "as here"
-
-
-def noted(log, *what):
-    with Path(log).open("a") as file:
-        file.write(" ".join(what) + "\n")
-
-
-def lines(log):
-    return Path(log).read_text().splitlines()
-
-
-def make(shared, job, *, out):
-    noted(shared.log, job.id)
-    kept = out / WORK / job.id / "state"
-    kind = job.id.split("-")[0]
-    if kind == "wrong":
-        raise CheckpointError(job.id, "no checkpoint")
-    if kind == "doomed" or (kind == "killed" and not kept.is_file()):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text("half done")
-        os.kill(os.getpid(), signal.SIGKILL)
-    folder = out / RUNS / job.id
-    (folder / "deep").mkdir(parents=True)
-    (folder / "deep" / "numbers.bin").write_bytes(bytes(range(256)))
-    read = [json.loads((out / RUNS / name / RESULT).read_text())["id"] for name in job.after]
-    went_on = kept.read_text() if kept.is_file() else "began anew"
-    (folder / RESULT).write_text(json.dumps({"id": job.id, "read": read, "note": shared.note, "state": went_on}))
 
 
 @pytest.mark.slow
@@ -139,18 +98,6 @@ def test_a_killed_job_goes_on_and_a_wrong_one_is_not_tried_again(cluster, scratc
     with pytest.raises(AlignerProbeError, match="its worker or node died, and again in 1 more tries"):
         make_all([*wanted[:2], Job("doomed")], make, shared, out, backend, show_progress=False)
     assert Counter(lines(shared.log)) == {"first": 1, "killed": 2, "wrong": 1, "plain": 1, "doomed": 2}
-
-
-def slow(shared, job, *, out):
-    (out / WORK).mkdir(parents=True)
-    noted(shared.log, job.id)
-    if job.id == "quick":
-        while "long" not in lines(shared.log):
-            time.sleep(0.1)
-        make(shared, job, out=out)
-    else:
-        for _ in range(600):
-            time.sleep(0.1)
 
 
 @pytest.mark.slow
@@ -213,40 +160,6 @@ def test_room_on_a_node(gpus, resources, room):
     assert RayTasks(gpus=gpus)._room(resources) == room
 
 
-class Dies:
-    """In the middle of one job's training, the first time; what happens is noted."""
-
-    def __init__(self, log, job_id, how):
-        self.log, self.job_id, self.how = log, job_id, how
-
-    def __call__(self, bench, job, *, out):
-        noted(self.log, "began", job.id)
-        real = cells._Follow.stepped
-
-        def stepped(follow, row):
-            real(follow, row)
-            if job.id == self.job_id and row["step"] == 4 and f"died {job.id}" not in lines(self.log):
-                noted(self.log, "died", job.id)
-                self.how()
-
-        cells._Follow.stepped = stepped
-        try:
-            cells.carry_out(bench, job, out=out)
-        finally:
-            cells._Follow.stepped = real
-        noted(self.log, "made", job.id)
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def lose_the_node():
-    """The node's manager, and this worker with it."""
-    os.kill(os.getppid(), signal.SIGKILL)
-    die()
-
-
 def found(out):
     """All runs of a finished probe by file: results without what a clock or a checkout says, adapters' numbers."""
     files = {}
@@ -265,8 +178,8 @@ def found(out):
 def test_a_probe_is_the_same_by_a_cluster_that_loses_a_worker(how, scratch, tmp_path, monkeypatch):
     def probe():
         arms = ("aligner-1", "lora-8", "reference-shuffled")
-        budget = replace(test_probe_run.TINY, tuned=True, steps=8, arms=arms, seeds=((0, 1), (1, 0)))
-        return with_batches(new_probe(str(micro.base()), test_probe_run.styled(), budget=budget))
+        budget = replace(probes.TINY, tuned=True, steps=8, arms=arms, seeds=((0, 1), (1, 0)))
+        return with_batches(new_probe(str(micro.base()), probes.styled(), budget=budget))
 
     here = carry_out_probe(probe(), tmp_path / "here", n_processes=2, show_progress=False)
     log = tmp_path / "log"
@@ -284,16 +197,16 @@ def test_a_probe_is_the_same_by_a_cluster_that_loses_a_worker(how, scratch, tmp_
         **{f"made {name}": 1 for name in ids},
         f"died {dies}": 1,
     }
-    assert test_probe_run.numbers(there.report) == test_probe_run.numbers(here.report)
+    assert probes.numbers(there.report) == probes.numbers(here.report)
     assert found(tmp_path / "there") == found(tmp_path / "here")
     assert any(name.endswith(".safetensors") for name in found(tmp_path / "there"))
 
-    assert test_probe_run.numbers(again.report) == test_probe_run.numbers(here.report)
+    assert probes.numbers(again.report) == probes.numbers(here.report)
 
 
 def test_without_ray_the_command_says_how_to_get_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    task = test_probe_run.jsonl(tmp_path / "styled.jsonl", test_probe_run.styled())
+    task = probes.jsonl(tmp_path / "styled.jsonl", probes.styled())
     argv = [
         "run",
         "--task",

@@ -4,20 +4,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from test_generation import word_tokenizer
-from test_scorers import task
+from examples import task
+from generating import named_model
 
 from aligner_probe.adapters import Aligner, PromptTuning
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import MeanLogLikelihood, MultipleChoice, log_likelihoods, score_task
 from aligner_probe.tasks import Example
-
-
-def named_model():
-    """A tiny base with a tokenizer of words."""
-    model = tiny.bridge("llama")
-    model.tokenizer = word_tokenizer()
-    return model
 
 
 def test_likelihoods_are_those_of_a_plain_loop():

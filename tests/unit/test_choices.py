@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from examples import task
+from generating import named_model
 from hypothesis import given
 from hypothesis import strategies as st
-from test_scorers import task
-from test_scoring import named_model
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import BalancedAccuracy, MultipleChoice, guess_scorer, log_likelihoods, scorer_named

@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 import pytest
+from evidences import FORM, LATENT, LEARNED, NEW, NOTHING, WORKS, measured
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_probe_verdict import FORM, LATENT, LEARNED, NEW, NOTHING, WORKS, measured
 
 from aligner_probe.artifacts import artifact
 from aligner_probe.commands.probe import NATURES as NATURES_OFFERED

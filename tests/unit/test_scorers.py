@@ -6,6 +6,7 @@ import warnings
 import pytest
 import tiny
 from conftest import DATA
+from examples import task
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
@@ -26,15 +27,6 @@ from aligner_probe.evaluation import (
 )
 from aligner_probe.evaluation.content import last_number, says, words
 from aligner_probe.tasks import Example, Preference, Task, load_task
-
-
-def task(*completions, prompt="Q{}: ?", contents=None):
-    contents = contents or [None] * len(completions)
-    rows = (
-        Example(prompt.format(i), c, content=said)
-        for i, (c, said) in enumerate(zip(completions, contents, strict=True))
-    )
-    return Task("t", "sft", tuple(rows))
 
 
 def judged(scorer, completion, reference, content=None):

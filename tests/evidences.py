@@ -1,0 +1,38 @@
+"""Planted scores of a probe's arms, and the measures that follow from them."""
+
+import numpy as np
+
+from aligner_probe.evaluation.intervals import Interval
+from aligner_probe.probing.evidence import ReferenceTraining
+from aligner_probe.probing.measures import Table, floors_of, measure
+from aligner_probe.probing.thresholds import Thresholds
+
+N = 120
+#: Cuts that stay when those of the panel move: here it is about the rules.
+HALF = Thresholds(F_cut=0.5, R1_cut=0.5)
+WORKS = Interval(0.98, 0.93, 1.0)
+LEARNED = (ReferenceTraining("lora-8", validation=0.99, late_gain=0.0, train=1.0),)
+#: Scores of the base, the best constant answer, reference and Aligner-1 on shuffled answers, in a task that is learned.
+NOTHING = {"base": 0.0, "constant": 0.05, "reference-shuffled": 0.02, "aligner-1-shuffled": 0.02}
+FORM = NOTHING | {"prompt": 0.95, "aligner-1": 0.97, "reference": 1.0}
+LATENT = NOTHING | {"prompt": 0.0, "aligner-1": 0.85, "reference": 0.98}
+NEW = NOTHING | {"prompt": 0.01, "aligner-1": 0.06, "reference": 0.97}
+#: Content that the base says anyway.
+SAID = dict.fromkeys(NEW, 1.0)
+
+
+def table(shares, n=N, groups=None):
+    """Exact shares of right items, in places of their own for each arm and seed; adapters have three seeds."""
+    scores = {}
+    for place, (arm, share) in enumerate(shares.items()):
+        generator = np.random.default_rng(place)
+        rows = np.zeros((1 if arm in ("base", "prompt", "constant") else 3, n))
+        for row in rows:
+            row[generator.permutation(n)[: round(share * n)]] = 1
+        scores[arm] = rows
+    return Table(scores, groups)
+
+
+def measured(shares, which="strict", kind="general", n=N, groups=None):
+    floors = floors_of(which, kind, None if groups is None else len(set(groups)))
+    return measure(table(shares, n, groups), floors=floors, n_resamples=300)
