@@ -19,6 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.arguments import accepts, refuse
 from aligner_probe.artifacts import MICROWORLD, microworld_folder
+from aligner_probe.bridges import KnownFingerprint, StoredFingerprint, state_of
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.hooks import family_of
 from aligner_probe.model_names import check_model_name
@@ -93,7 +94,7 @@ def load_model(
         model = model.to(device)
     bridge = _bridge(model.eval(), architecture, tokenizer, name, fast)
     if as_stored is not None:
-        bridge.__dict__["_aligner_probe_as_stored"] = (_digest(_weights(bridge)), as_stored)
+        state_of(bridge).as_stored = StoredFingerprint(_digest(_weights(bridge)), as_stored)
     return bridge
 
 
@@ -321,19 +322,17 @@ def fingerprint(model: TransformerBridge) -> str:
     """SHA-256 over evenly drawn numbers of every weight, rounded to bfloat16: one for a base in any precision.
 
     A base that `load_model` read in float16 keeps the one of its numbers as stored, as long as they are the ones it
-    read; a model handed over in float16 has one of its own. Kept on the bridge while no weight is replaced or written
-    into.
+    read; a model handed over in float16 has one of its own. It is computed once for a bridge, and again after a weight
+    was replaced or written into.
     """
-    weights = _weights(model)
+    weights, state = _weights(model), state_of(model)
     now = [(name, tensor.data_ptr(), tensor._version) for name, tensor in weights]
-    then, found = model.__dict__.get("_aligner_probe_fingerprint", (None, ""))
-    if now == then:
-        return found
+    if state.fingerprint is not None and state.fingerprint.weights == now:
+        return state.fingerprint.value
     found = _digest(weights)
-    in_float16, as_stored = model.__dict__.get("_aligner_probe_as_stored", ("", ""))
-    if found == in_float16:
-        found = as_stored
-    model.__dict__["_aligner_probe_fingerprint"] = (now, found)
+    if state.as_stored is not None and state.as_stored.in_float16 == found:
+        found = state.as_stored.value
+    state.fingerprint = KnownFingerprint(now, found)
     return found
 
 

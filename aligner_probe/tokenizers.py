@@ -11,10 +11,9 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from aligner_probe.bridges import state_of
 from aligner_probe.errors import AlignerProbeWarning
 
-#: The attribute of a bridge that holds the tokenizer that was put there, or found to be right, by this module.
-KNOWN = "_aligner_probe_tokenizer"
 #: The end token that TransformerLens adds to a tokenizer that has none.
 ADDED_BY_TRANSFORMER_LENS = "<|endoftext|>"
 #: Two tokenizers are taken to be the same if they agree on these texts and on their EOS.
@@ -35,7 +34,7 @@ def attach_tokenizer(bridge: TransformerBridge, tokenizer: Any) -> TransformerBr
         starts, ends = detect_tokenizer_bos_eos(tokenizer)
         bridge.cfg.tokenizer_prepends_bos, bridge.cfg.tokenizer_appends_eos = starts, ends
         bridge.cfg.default_prepend_bos = starts
-    bridge.__dict__[KNOWN] = tokenizer
+    state_of(bridge).tokenizer = tokenizer
     return bridge
 
 
@@ -47,11 +46,11 @@ def own_tokenizer(bridge: TransformerBridge) -> Any:
     back into the bridge, and a warning says so. Where that place cannot be read without a network, or lacks tokens of
     the copy, the copy stays and a warning says so. Nothing is read twice for the same tokenizer.
     """
-    tokenizer = bridge.tokenizer
-    # A bridge that was built here without a tokenizer takes the first one that it is given as it is.
-    if tokenizer is None or bridge.__dict__.get(KNOWN, False) is tokenizer:
+    tokenizer, known = bridge.tokenizer, state_of(bridge).tokenizer
+    if tokenizer is None or known is tokenizer:
         return tokenizer
-    if bridge.__dict__.get(KNOWN, False) is None or not hasattr(tokenizer, "get_vocab"):
+    # A bridge that was built here without a tokenizer takes the first one that it is given as it is.
+    if known is None or not hasattr(tokenizer, "get_vocab"):
         attach_tokenizer(bridge, tokenizer)
         return tokenizer
     original = _read_again(tokenizer)

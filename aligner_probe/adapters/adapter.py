@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
+from aligner_probe.bridges import state_of
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.hooks import AttentionShape, Family, family_of
 from aligner_probe.html import Shown
@@ -156,7 +157,7 @@ class Adapter(Shown, nn.Module, ABC):
         Raises AlignerProbeError where the adapter is attached already or does not stack with one that is, and, at the
         end of a block in which the model ran, where a hook never fired: a silent no-op would be a false result.
         """
-        others = self.model.__dict__.setdefault("_aligner_probe_attached", [])
+        others = state_of(self.model).attached
         require(not self.is_attached, f"this {self.method} is attached already; leave its `with` block first")
         for other in others:
             alone = self if not self.stacks else other if not other.stacks else None
@@ -216,7 +217,7 @@ class Adapter(Shown, nn.Module, ABC):
 
 def attached_to(model: TransformerBridge) -> tuple[Adapter, ...]:
     """Adapters that are attached to a model, the first one first."""
-    return tuple(model.__dict__.get("_aligner_probe_attached", ()))
+    return tuple(state_of(model).attached)
 
 
 def attached_positions(model: TransformerBridge) -> int:
