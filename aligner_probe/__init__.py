@@ -13,12 +13,15 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Adapter": "adapters.adapter",
+    "AdapterConfig": "adapters.config",
     "Aligner": "adapters.prefix",
     "AlignerProbeError": "errors",
     "AlignerProbeWarning": "errors",
     "Collection": "figures.collection",
     "FullFineTune": "adapters.full",
     "LLaMAAdapter": "adapters.prefix",
+    "LayeredConfig": "adapters.config",
     "LoRA": "adapters.lora",
     "OutputBias": "adapters.output_bias",
     "PrefixCheckpoint": "checkpoints.prefix",
@@ -48,6 +51,7 @@ _HOMES = {
     "parameter_table": "sizes",
     "probe_task": "probing.probe",
     "recipe": "training.recipe",
+    "register_adapter": "adapters.registry",
     "save_adapter": "checkpoints.adapters",
     "save_checkpoint": "checkpoints.native",
     "scan_checkpoints": "checkpoints.reading",

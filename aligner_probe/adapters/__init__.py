@@ -1,4 +1,7 @@
-"""Adapters on TransformerLens hook points: one file a method, one contract (`adapter.py`)."""
+"""Adapters on TransformerLens hook points: a file for each method, and one contract that all meet (`adapter.py`).
+
+An import below registers a method of the package; `registry.py` says how.
+"""
 
 from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.adapters.full import FullFineTune
@@ -7,8 +10,10 @@ from aligner_probe.adapters.output_bias import OutputBias
 from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter
 from aligner_probe.adapters.prefix_tuning import PrefixTuning
 from aligner_probe.adapters.prompt_tuning import PromptTuning
+from aligner_probe.adapters.registry import METHODS, register_adapter
 
 __all__ = [
+    "METHODS",
     "Adapter",
     "Aligner",
     "FullFineTune",
@@ -17,4 +22,5 @@ __all__ = [
     "OutputBias",
     "PrefixTuning",
     "PromptTuning",
+    "register_adapter",
 ]

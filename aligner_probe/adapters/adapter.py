@@ -1,27 +1,27 @@
-"""What every adapter is: some numbers of its own, and hooks that put them to work inside a `with` block.
+"""What every adapter is: parameters of its own, and hooks that use them inside a `with` block.
 
     adapter = Aligner(model, n_tokens=1, start_layer=2, seed=0)
     with adapter.attached():
         model(tokens)                 # adapted
-    model(tokens)                     # the base, without a trace
+    model(tokens)                     # the base model again, as it was before
 
-Hooks are permanent ones in TransformerLens's sense, since `run_with_cache`, `run_with_hooks` and `hooks()` remove all
-others of the points they touch. Adapters add up when several are attached.
+The hooks are permanent ones in TransformerLens's sense, because `run_with_cache`, `run_with_hooks` and `hooks()` remove
+all other hooks of the hook points that they touch. Where several adapters are attached, what they add is summed.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
+from aligner_probe.adapters.config import AdapterConfig, require
 from aligner_probe.bridges import state_of
-from aligner_probe.errors import AlignerProbeError
 from aligner_probe.hooks import AttentionShape, Family, family_of
 from aligner_probe.html import Shown
 from aligner_probe.models import architecture_of, check_raw, n_base_parameters
@@ -29,40 +29,16 @@ from aligner_probe.sizes import adapters_per_gpu_as_published
 from aligner_probe.tokenizers import own_tokenizer
 
 HookFunction = Callable[..., Tensor | None]
-#: Below this many layers the paper's start layer 2 would leave half the model out; the user must choose.
+#: On a base model of fewer layers, the paper's start layer 2 would leave a large part of the model without an adapter.
 FEWEST_LAYERS_FOR_DEFAULT = 6
 DEFAULT_START_LAYER = 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdapterConfig:
-    """Options that every method has; `seed` draws the numbers it starts from."""
-
-    seed: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The method's own keyword arguments."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayeredConfig(AdapterConfig):
-    """Of methods that work on layers: `start_layer` is the first adapted one, from zero."""
-
-    start_layer: int = 0
-
-    def __post_init__(self) -> None:
-        require(self.start_layer >= 0, f"start_layer {self.start_layer}; expected 0 or more")
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise AlignerProbeError with `message` unless `condition`."""
-    if not condition:
-        raise AlignerProbeError(message)
-
-
 def default_start_layer(model: TransformerBridge) -> int:
-    """The paper's 2; on a base of few layers it must be given. Raises AlignerProbeError with a suggestion there."""
+    """The paper's start layer, 2.
+
+    Raises AlignerProbeError, with a suggestion, on a base model of few layers, where the user has to choose it.
+    """
     n_layers = model.cfg.n_layers
     require(
         n_layers >= FEWEST_LAYERS_FOR_DEFAULT,
@@ -72,35 +48,104 @@ def default_start_layer(model: TransformerBridge) -> int:
     return DEFAULT_START_LAYER
 
 
+def suggested_start_layer(model: TransformerBridge) -> int:
+    """The paper's start layer, 2; on a base model of few layers, a quarter of its layers."""
+    n_layers = model.cfg.n_layers
+    return DEFAULT_START_LAYER if n_layers >= FEWEST_LAYERS_FOR_DEFAULT else n_layers // 4
+
+
 class Adapter(Shown, nn.Module, ABC):
-    """A method's numbers on one base model; subclasses say which hooks do what with them."""
+    """An adapter on one base model.
+
+    A subclass implements `hook_functions`: what is computed at which hook points. The class attributes and the methods
+    below them declare what other parts of the package need to know of a method; each has a default that suits a method
+    which adds to the activations of a layer.
+
+    Attributes:
+        method: the name under which `register_adapter` registered the class.
+        label: the method's name in figures and messages to readers; by default the class's name.
+        stacks: whether it works row by row, so that other adapters can be attached at the same time.
+        n_positions: how many positions it puts before the user's tokens; they count towards the context length.
+        starts_above: whether its default start layer is the paper's 2 instead of 0.
+        reads_scores: whether it reads the attention scores, which are then written to memory.
+        keeps_base_dtype: whether its parameters stay in the data type of the base model when they are trained.
+        learning_rates: a lower rate, the default and a higher one, for SFT on a base model of width
+            `training.rates.WIDTH`.
+        published_recipe: by row type ("sft", "preference"): fields of the recipe "as-published" in which the authors'
+            script for this method differs from their script for Aligner.
+        published_notes: by row type: how that recipe still differs from what the authors did.
+        export_instead: what a user can do where the adapter cannot be merged or written as vectors.
+    """
 
     method: ClassVar[str]
-    #: Whether other adapters may be attached at the same time.
+    label: ClassVar[str] = ""
     stacks: ClassVar[bool] = True
-    #: Positions it puts before the user's, out of the same context.
     n_positions: int = 0
+    starts_above: ClassVar[bool] = False
+    reads_scores: ClassVar[bool] = False
+    keeps_base_dtype: ClassVar[bool] = False
+    learning_rates: ClassVar[tuple[float, float, float]] = (0.003, 0.01, 0.03)
+    published_recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    published_notes: ClassVar[Mapping[str, str]] = {}
+    export_instead: ClassVar[str] = "ap.save_adapter keeps it as it is"
+    config: AdapterConfig
 
     def __init__(self, model: TransformerBridge, config: AdapterConfig):
         super().__init__()
         self.config = config
-        # Kept out of nn.Module's registry: the base's numbers are not the adapter's.
+        # Kept out of nn.Module's registry: the base model's parameters are not the adapter's.
         self.__dict__["model"] = check_raw(model)
         own_tokenizer(model)
         self.family: Family = family_of(architecture_of(model))
         self.shape = AttentionShape.of(model)
         self._fired: dict[str, int] | None = None
-        #: The numbers the last training began from, by name; None where there was none.
+        #: The parameters that the last training started from, by name; None where there was no training.
         self.start: dict[str, Tensor] | None = None
-        #: What made the numbers, as the last training recorded it; `save_adapter` writes it down.
+        #: What the last training recorded about itself; `save_adapter` writes it.
         self.provenance: dict[str, Any] | None = None
-        #: The file that the numbers were loaded from, and its SHA-256; None where they were drawn, or trained since.
+        #: The file that the parameters were loaded from, and its SHA-256; None where they were initialised or trained
+        #: since.
         self.loaded_from: dict[str, Any] | None = None
         require(
             self.layers.start < self.shape.n_layers,
             f"start_layer {self.layers.start} on a base of {self.shape.n_layers} layers adapts nothing; "
             f"expected at most {self.shape.n_layers - 1}",
         )
+
+    @classmethod
+    def rates_for(cls, options: Mapping[str, Any]) -> tuple[float, float, float]:
+        """`learning_rates`, where they do not depend on the options of the config."""
+        return cls.learning_rates
+
+    @classmethod
+    def depends_on_input(cls, options: Mapping[str, Any]) -> str:
+        """Whether what it adds to a layer depends on the input.
+
+        Args:
+            options: fields of the config; one that is missing has its default.
+
+        Returns:
+            An empty text where it adds one and the same vector whatever the input, so that it can be merged and written
+            as steering vectors. Else a sentence that begins with the method's name and says why it cannot.
+        """
+        return (
+            f"{cls.method} cannot be merged or written as vectors: what it adds depends on the input; "
+            f"{cls.export_instead}"
+        )
+
+    def shifts(self) -> dict[int, Float[Tensor, " d_model"]]:
+        """By layer, the vector that is added to the layer's attention output whatever the input, in float64.
+
+        Only for adapters for which `depends_on_input` is empty; `adapters.constant.constant_shifts` checks that.
+        """
+        raise NotImplementedError(f"{type(self).__name__} adds a constant and does not say which")
+
+    def activations_per_token(self) -> int:
+        """How many values a token and adapted layer are kept for the gradients of the adapter's own parameters.
+
+        By default the input of one projection, d_model values. The memory estimate counts them.
+        """
+        return self.shape.d_model
 
     @property
     def layers(self) -> range:
@@ -109,7 +154,7 @@ class Adapter(Shown, nn.Module, ABC):
 
     @property
     def n_parameters(self) -> int:
-        """Numbers that are trained."""
+        """How many parameters are trained."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
     def adapters_per_gpu(self, n_bytes: float | int, *, as_published: bool = False) -> int:
@@ -125,12 +170,16 @@ class Adapter(Shown, nn.Module, ABC):
         return max(0, int((n_bytes - 2 * n_base_parameters(self.model)) // (2 * self.n_parameters)))
 
     def generator(self) -> torch.Generator:
-        """The seed's own stream of random numbers, on the CPU: the same on every device."""
+        """A generator with the start seed, on the CPU, so that the initial values are the same on every device."""
         return torch.Generator().manual_seed(self.config.seed)
 
     @abstractmethod
     def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
-        """Hook names with what to do there, in the order they are to be added."""
+        """Names of hook points, each with the function to call there, in the order in which they are added.
+
+        A function takes the tensor at the hook point and, as `hook`, the hook point itself; it returns the new tensor,
+        or None to leave it as it is.
+        """
 
     @property
     def is_attached(self) -> bool:
@@ -138,15 +187,14 @@ class Adapter(Shown, nn.Module, ABC):
 
     @property
     def n_rows(self) -> int | None:
-        """How many rows a batch must have, where it has been said what is done to each; None where any will do."""
+        """How many rows a batch must have, where the adapter treats each row in its own way; None for any number."""
         return None
 
     @contextmanager
     def selected(self, rows: Sequence[int]) -> Iterator[None]:
-        """Inside, a batch has only these of the rows that `n_rows` counts, in this order.
+        """Inside the block, a batch has only these of the rows that `n_rows` counts, in this order.
 
-        For those who sort, split or drop rows, as generation does. A method that treats all rows alike has nothing to
-        do here.
+        Generation, which sorts, splits and drops rows, calls this. A method that treats all rows alike ignores it.
         """
         yield
 
@@ -154,8 +202,9 @@ class Adapter(Shown, nn.Module, ABC):
     def attached(self) -> Iterator["Adapter"]:
         """Adapt the model inside the block.
 
-        Raises AlignerProbeError where the adapter is attached already or does not stack with one that is, and, at the
-        end of a block in which the model ran, where a hook never fired: a silent no-op would be a false result.
+        Raises AlignerProbeError where the adapter is attached already, or does not stack with another one that is. At
+        the end of a block in which the model was called, it also raises where one of the hooks was never called, since
+        an adapter without an effect would give wrong results without a warning.
         """
         others = state_of(self.model).attached
         require(not self.is_attached, f"this {self.method} is attached already; leave its `with` block first")
@@ -171,7 +220,7 @@ class Adapter(Shown, nn.Module, ABC):
         def count_run(*_: object) -> None:
             runs[0] += 1
 
-        # A run that stops early (stop_at_layer) does not get here and is not held against hooks further up.
+        # A forward pass that stops early (stop_at_layer) is not counted: the hooks above that layer are not called.
         counter = self.model.original_model.register_forward_hook(count_run)
         handles: list[tuple[HookPoint, object]] = []
         try:
@@ -198,7 +247,7 @@ class Adapter(Shown, nn.Module, ABC):
 
     @contextmanager
     def _installed(self) -> Iterator[None]:
-        """What a method needs around its hooks; nothing, for most."""
+        """For methods that change the model by more than hooks: the change lasts as long as the block."""
         yield
 
     def _counted(self, name: str, function: HookFunction) -> HookFunction:
@@ -216,18 +265,18 @@ class Adapter(Shown, nn.Module, ABC):
 
 
 def attached_to(model: TransformerBridge) -> tuple[Adapter, ...]:
-    """Adapters that are attached to a model, the first one first."""
+    """Adapters that are attached to a model, in the order in which they were attached."""
     return tuple(state_of(model).attached)
 
 
 def attached_positions(model: TransformerBridge) -> int:
-    """Positions of a model's context that the adapters attached to it take up."""
+    """How many positions of a model's context the attached adapters take up."""
     return sum(adapter.n_positions for adapter in attached_to(model))
 
 
 @contextmanager
 def selected_rows(model: TransformerBridge, rows: Sequence[int]) -> Iterator[None]:
-    """Inside, a batch has only these of its rows, in this order, for all adapters that are attached to a model."""
+    """Inside the block, a batch has only these of its rows, in this order, for all adapters attached to the model."""
     with ExitStack() as stack:
         for adapter in attached_to(model):
             stack.enter_context(adapter.selected(rows))
@@ -235,8 +284,8 @@ def selected_rows(model: TransformerBridge, rows: Sequence[int]) -> Iterator[Non
 
 
 def hook_point(model: TransformerBridge, name: str) -> HookPoint:
-    """The hook point of a dotted name, aliases included (`blocks.3.attn.hook_z`)."""
-    place: Any = model
+    """The hook point of a dotted name (`blocks.3.attn.hook_z`); aliases of TransformerLens are known, too."""
+    module: Any = model
     for part in name.split("."):
-        place = place[int(part)] if part.isdigit() else getattr(place, part)
-    return place
+        module = module[int(part)] if part.isdigit() else getattr(module, part)
+    return module

@@ -1,4 +1,4 @@
-"""Full fine-tuning, the upper reference: a copy of every base number, swapped in while attached."""
+"""Full fine-tuning, the upper reference: a copy of every parameter of the base model, used while it is attached."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,20 +7,30 @@ import torch
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.adapter import Adapter, AdapterConfig, HookFunction
+from aligner_probe.adapters.adapter import Adapter, HookFunction
+from aligner_probe.adapters.config import AdapterConfig
+from aligner_probe.adapters.registry import register_adapter
 from aligner_probe.arguments import a_model, accepts
 from aligner_probe.models import base_parameters
 
 
+@register_adapter("full")
 @accepts(model=a_model)
 class FullFineTune(Adapter):
-    """FullFineTune(model): trains a copy of the whole base. It does not stack.
+    """A trained copy of the whole base model. It does not stack.
 
-    Tied weights stay tied: one copy serves every place of one tensor.
+    Tied weights stay tied: a tensor that the base model uses in several modules has one copy.
+
+    Args:
+        model: the base model.
+        seed: recorded; nothing is drawn.
+        dtype: data type of the copy; None for the base model's.
     """
 
-    method = "full"
+    label = "full fine-tuning"
     stacks = False
+    keeps_base_dtype = True
+    learning_rates = (0.0003, 0.001, 0.003)
 
     def __init__(self, model: TransformerBridge, seed: int = 0, *, dtype: torch.dtype | None = None):
         super().__init__(model, AdapterConfig(seed=seed))
@@ -33,6 +43,10 @@ class FullFineTune(Adapter):
                 copy = parameter.detach().to(dtype or parameter.dtype, copy=True)
                 self.copies[copies[id(parameter)]] = nn.Parameter(copy)
             self._places.append((module, name, copies[id(parameter)]))
+
+    def activations_per_token(self) -> int:
+        """The input of every projection, since each has a gradient of its weights."""
+        return 4 * self.shape.d_model + (self.model.cfg.d_mlp or 4 * self.shape.d_model)
 
     def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
         yield from ()

@@ -7,8 +7,8 @@ which is where their projections end.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.adapter import Adapter, HookFunction, LayeredConfig, require
+from aligner_probe.adapters.adapter import Adapter, HookFunction
+from aligner_probe.adapters.config import LayeredConfig, require
+from aligner_probe.adapters.registry import register_adapter
 from aligner_probe.arguments import a_model, accepts
 
 TARGETS = ("q", "k", "v", "o")
@@ -24,11 +26,15 @@ TARGETS = ("q", "k", "v", "o")
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAConfig(LayeredConfig):
-    """`r` is the rank; `targets` are TransformerLens's names of the projections (q_proj is "q")."""
+    """Options of LoRA."""
 
-    r: int = 8
-    alpha: float | int = 16.0
-    targets: tuple[str, ...] = ("q", "v")
+    r: int = field(default=8, metadata={"help": "rank of the added matrices"})
+    alpha: float | int = field(
+        default=16.0, metadata={"help": "scale: what is added is multiplied by alpha / r (PEFT's lora_alpha)"}
+    )
+    targets: tuple[str, ...] = field(
+        default=("q", "v"), metadata={"help": "projections that are adapted, some of q,k,v,o (PEFT's target_modules)"}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,14 +51,46 @@ def _targets(value: Any, where: str) -> tuple[str, ...]:
     return tuple(str(name).strip().removesuffix("_proj") for name in given)
 
 
+@register_adapter("lora")
 @accepts(model=a_model, targets=_targets)
 class LoRA(Adapter):
-    """LoRA(model, r=8, alpha=16, targets=("q", "v"), seed=0); `start_layer` 0 adapts all layers.
+    """Low-rank additions to attention projections (arXiv 2106.09685).
 
-    Raises AlignerProbeError for options that do not fit.
+    Args:
+        model: the base model.
+        r: rank of the added matrices.
+        alpha: what is added is multiplied by alpha / r.
+        targets: TransformerLens's names of the adapted projections, some of q, k, v and o ("q_proj" is "q").
+        start_layer: index of the first adapted layer; 0 adapts all layers.
+        seed: start seed, which draws A.
+        dtype: data type of the parameters.
+
+    Raises:
+        AlignerProbeError: for options that do not fit.
     """
 
-    method = "lora"
+    label = "LoRA"
+    learning_rates = (0.004, 0.015, 0.05)
+    #: finetune/lora.py, which is lit-llama's: its warm-up is in steps, and its weight decay is AdamW's default. The
+    #: dropout of .05 is not applied: its masks would have to be the same in a resumed run, in a block that is computed
+    #: twice, and in a batch that several runs share.
+    published_recipe: ClassVar = {
+        "sft": {
+            "lr": 3e-4,
+            "weight_decay": 0.01,
+            "batch_size": 128,
+            "micro_batch_size": 4,
+            "epochs": 3.0,
+            "warmup_steps": 100,
+            "warmup_counts": "steps",
+            "mask_prompt": False,
+        }
+    }
+    published_notes: ClassVar = {
+        "sft": "their LoRA's dropout of .05 is not applied",
+        "preference": "they trained no LoRA by DPO, so the recipe is their Aligner's",
+    }
+    export_instead = "export it to peft, which merges it into the weights (merge_and_unload)"
     config: LoRAConfig
 
     def __init__(
@@ -107,7 +145,7 @@ class LoRA(Adapter):
     def _adder(self, layer: int, target: str) -> HookFunction:
         a, b = self.A[f"{layer}_{target}"], self.B[f"{layer}_{target}"]
         of_output = target == "o"
-        # Queries, keys and values come in this order; the last of them lets the shared input go.
+        # The hooks of query, key and value are called in this order; the last one drops the input that they share.
         is_last = of_output or target == [t for t in TARGETS if t in self.config.targets and t != "o"][-1]
 
         def add(out: Float[Tensor, "batch pos ..."], hook: HookPoint) -> Float[Tensor, "batch pos ..."]:

@@ -7,8 +7,9 @@ any k numbers would do, without a token (arXiv 1804.08838).
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.adapter import Adapter, HookFunction, LayeredConfig, default_start_layer, require
+from aligner_probe.adapters.adapter import Adapter, HookFunction, default_start_layer
+from aligner_probe.adapters.config import LayeredConfig, require
+from aligner_probe.adapters.registry import register_adapter
 from aligner_probe.arguments import a_model, accepts
 
 #: U is held in memory: a quarter of a billion numbers is a gigabyte.
@@ -25,10 +28,15 @@ MAX_SUBSPACE_NUMBERS = 2**28
 
 @dataclass(frozen=True, kw_only=True)
 class OutputBiasConfig(LayeredConfig):
-    """`subspace` is k, None for free vectors; `scale` is s."""
+    """Options of OutputBias."""
 
-    subspace: int | None = None
-    scale: float = 1.0
+    start_layer: int = field(
+        default=0, metadata={"help": "index of the first adapted layer, from 0 (default: 2 on deep models)"}
+    )
+    subspace: int | None = field(
+        default=None, metadata={"help": "train the coefficients of so many random directions instead of free vectors"}
+    )
+    scale: float = field(default=1.0, metadata={"help": "scale of the random directions"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,15 +44,38 @@ class OutputBiasConfig(LayeredConfig):
         require(0 < self.scale < math.inf, f"scale {self.scale}; expected more than 0, and finite")
 
 
+@register_adapter("output_bias")
 @accepts(model=a_model)
 class OutputBias(Adapter):
-    """OutputBias(model, subspace=None, scale=1.0, start_layer=2, seed=0).
+    """A trained vector of each layer, added to the layer's attention output.
 
-    Raises AlignerProbeError for options that do not fit.
+    Args:
+        model: the base model.
+        subspace: None for free vectors; else how many random directions of all layers together have a trained
+            coefficient.
+        scale: scale of the random directions.
+        start_layer: index of the first adapted layer; None for the paper's 2.
+        seed: start seed, which draws the random directions.
+        dtype: data type of the parameters.
+
+    Raises:
+        AlignerProbeError: for options that do not fit, and on a base model of few layers without `start_layer`.
     """
 
-    method = "output_bias"
+    label = "output bias"
+    starts_above = True
+    learning_rates = (0.01, 0.03, 0.1)
+    #: With `subspace`, where the coefficients of a few random directions are trained.
+    subspace_rates = (0.03, 0.1, 0.3)
     config: OutputBiasConfig
+
+    @classmethod
+    def rates_for(cls, options: Mapping[str, Any]) -> tuple[float, float, float]:
+        return cls.learning_rates if options.get("subspace") is None else cls.subspace_rates
+
+    @classmethod
+    def depends_on_input(cls, options: Mapping[str, Any]) -> str:
+        return ""
 
     def __init__(
         self,
@@ -75,10 +106,16 @@ class OutputBias(Adapter):
         self.z = nn.Parameter(torch.zeros(subspace, device=device, dtype=dtype))
 
     def biases(self) -> Float[Tensor, "n_layers d_model"]:
-        """What each adapted layer's attention output is shifted by."""
+        """The vector that is added to each adapted layer's attention output."""
         if self.config.subspace is None:
             return self.bias
         return (self.config.scale * (self.basis @ self.z)).unflatten(0, (len(self.layers), self.shape.d_model))
+
+    def shifts(self) -> dict[int, Float[Tensor, " d_model"]]:
+        return dict(zip(self.layers, self.biases().detach().double().cpu(), strict=True))
+
+    def activations_per_token(self) -> int:
+        return 0
 
     def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
         for layer in self.layers:

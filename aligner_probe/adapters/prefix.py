@@ -10,37 +10,52 @@ Aligner has one P for all layers, LLaMA-Adapter one a layer. With one token the 
 Aligner-1 adds one vector a head, whatever the input: no query is read then, and no key is computed.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.adapter import Adapter, HookFunction, LayeredConfig, default_start_layer, require
+from aligner_probe.adapters.adapter import Adapter, HookFunction, default_start_layer
+from aligner_probe.adapters.config import LayeredConfig, require
 from aligner_probe.adapters.prefix_attention import add_prefix_attention
+from aligner_probe.adapters.registry import register_adapter
 from aligner_probe.arguments import a_model, accepts
 from aligner_probe.hooks import project, score_scale
-
-Trained = Literal["all", "gates", "tokens"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrefixConfig(LayeredConfig):
-    """Options of Aligner and LLaMA-Adapter.
+    """Options of Aligner and LLaMA-Adapter."""
 
-    `train` freezes the other half: "gates" leaves random tokens as they are, "tokens" leaves gates open at
-    `initial_gate` (which must then not be zero). `gate_per` is "head", or "layer" for one scalar a layer.
-    """
-
-    n_tokens: int = 1
-    gate_function: Literal["linear", "tanh"] = "linear"
-    gate_per: Literal["head", "layer"] = "head"
-    train: Trained = "all"
-    initial_gate: float = 0.0
+    start_layer: int = field(
+        default=0, metadata={"help": "index of the first adapted layer, from 0 (default: 2 on deep models)"}
+    )
+    n_tokens: int = field(default=1, metadata={"help": "prefix tokens"})
+    gate_function: Literal["linear", "tanh"] = field(
+        default="linear", metadata={"help": "what the gates pass through before they multiply"}
+    )
+    gate_per: Literal["head", "layer"] = field(default="head", metadata={"help": "one gate for each of these"})
+    train: Literal["all", "gates", "tokens"] = field(
+        default="all",
+        metadata={
+            "help": "a control arm: leave these as they start",
+            "flag": "freeze",
+            "values": {"tokens": "gates", "gates": "tokens"},
+        },
+    )
+    initial_gate: float = field(
+        default=0.0,
+        metadata={
+            "help": "initial value of every gate (default: 0; with --freeze gates, so much that the prefix adds 5 % of "
+            "the norm of the residual stream)"
+        },
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,15 +71,25 @@ class PrefixConfig(LayeredConfig):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class LLaMAAdapterConfig(PrefixConfig):
+    """As Aligner's, with ten tokens by default."""
+
+    n_tokens: int = field(default=10, metadata={"help": "prefix tokens of each layer"})
+
+
 def prefix_options() -> list[str]:
     """The names of all options of Aligner and LLaMA-Adapter."""
-    return [*(field.name for field in fields(PrefixConfig)), "dtype"]
+    return [*(one.name for one in fields(PrefixConfig)), "dtype"]
 
 
 class PrefixAdapter(Adapter):
-    """Both methods; `shared` says which."""
+    """What Aligner and LLaMA-Adapter have in common; `shared` says whether all layers have one prefix."""
 
     shared: ClassVar[bool]
+    starts_above = True
+    learning_rates = (0.03, 0.1, 0.3)
+    export_instead = "export it to lit-llama, to native, or to peft where all heads of a layer share one gate"
     config: PrefixConfig
 
     def __init__(self, model: TransformerBridge, config: PrefixConfig, dtype: torch.dtype):
@@ -122,6 +147,32 @@ class PrefixAdapter(Adapter):
         values = project(self.model, layer, "v", self.prefix_of(layer))
         return values * self.gate_of(layer).to(values.dtype)[:, None]
 
+    @classmethod
+    def depends_on_input(cls, options: Mapping[str, Any]) -> str:
+        n_tokens = options.get("n_tokens", 1)
+        if n_tokens == 1:
+            return ""
+        return (
+            f"{cls.method} with {n_tokens} tokens cannot be merged or written as vectors: what it adds depends on the "
+            f"input, and only with one token it does not; {cls.export_instead}"
+        )
+
+    def shifts(self) -> dict[int, Float[Tensor, " d_model"]]:
+        """With one token, b = W_O concat_h(f(beta_h) W_V^h p) of each layer: the softmax over one key equals 1."""
+        return {layer: self._shift(layer).cpu() for layer in self.layers}
+
+    def _shift(self, layer: int) -> Float[Tensor, " d_model"]:
+        values = project(self.model, layer, "v", self.prefix_of(layer), torch.float64)[0]
+        heads = values * self.gate_of(layer).double()[:, None]
+        output = self.model.blocks[layer].attn.o.original_component
+        # GPT-2's Conv1D stores its weight transposed.
+        weight = output.weight.T if type(output).__name__ == "Conv1D" else output.weight
+        return F.linear(heads.flatten(), weight.double())
+
+    def activations_per_token(self) -> int:
+        """The query and the head outputs, where there is more than one token to attend to."""
+        return 2 * self.shape.n_heads * self.shape.d_head if self.config.n_tokens > 1 else 0
+
     def _keys_and_values(self, layer: int) -> tuple[Tensor, Tensor]:
         """Scaled prefix keys (none with one token) and gated values; kept between calls without gradients (generation),
         while nothing changes.
@@ -150,16 +201,28 @@ def _is_same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
-@accepts(rest=lambda: prefix_options(), model=a_model)
+@register_adapter("aligner")
+@accepts(model=a_model)
 class Aligner(PrefixAdapter):
-    """One prefix for all layers, a gate a head (arXiv 2312.05503).
+    """One prefix for all layers, a gate a head (arXiv 2312.05503): n_tokens x d_model + adapted layers x n_heads.
 
-    Aligner(model, n_tokens=1, start_layer=2, seed=0): n_tokens x d_model + adapted layers x n_heads numbers. Options
-    beside: `gate_function`, `gate_per`, `train`, `initial_gate` (PrefixConfig). Numbers are float32 unless `dtype`.
-    Raises AlignerProbeError for options that do not fit, and where a shallow base needs `start_layer` to be given.
+    Args:
+        model: the base model.
+        n_tokens: prefix tokens.
+        start_layer: index of the first adapted layer; None for the paper's 2.
+        seed: start seed, which draws the initial prefix.
+        gate_function: what the gates pass through, "linear" or "tanh".
+        gate_per: "head" for a gate a head, "layer" for one gate a layer.
+        train: "all", or one half alone: "gates" leaves the random prefix as it is, "tokens" leaves the gates at
+            `initial_gate`, which must then not be 0.
+        initial_gate: initial value of every gate.
+        dtype: data type of the parameters.
+
+    Raises:
+        AlignerProbeError: for options that do not fit, and on a base model of few layers without `start_layer`.
     """
 
-    method = "aligner"
+    label = "Aligner"
     shared = True
 
     def __init__(
@@ -169,22 +232,38 @@ class Aligner(PrefixAdapter):
         start_layer: int | None = None,
         seed: int = 0,
         *,
+        gate_function: Literal["linear", "tanh"] = "linear",
+        gate_per: Literal["head", "layer"] = "head",
+        train: Literal["all", "gates", "tokens"] = "all",
+        initial_gate: float = 0.0,
         dtype: torch.dtype = torch.float32,
-        **options: object,
     ):
-        start = default_start_layer(model) if start_layer is None else start_layer
-        super().__init__(model, PrefixConfig(n_tokens=n_tokens, start_layer=start, seed=seed, **options), dtype)
+        config = PrefixConfig(
+            n_tokens=n_tokens,
+            start_layer=default_start_layer(model) if start_layer is None else start_layer,
+            seed=seed,
+            gate_function=gate_function,
+            gate_per=gate_per,
+            train=train,
+            initial_gate=initial_gate,
+        )
+        super().__init__(model, config, dtype)
 
 
-@accepts(rest=lambda: prefix_options(), model=a_model)
+@register_adapter("llama_adapter")
+@accepts(model=a_model)
 class LLaMAAdapter(PrefixAdapter):
     """A prefix of its own for each layer, a gate a head (arXiv 2303.16199).
 
-    LLaMAAdapter(model, n_tokens=10, start_layer=2, seed=0); options as Aligner's.
+    Args: as `Aligner`'s; `n_tokens` are the prefix tokens of each layer.
+
+    Raises:
+        AlignerProbeError: for options that do not fit, and on a base model of few layers without `start_layer`.
     """
 
-    method = "llama_adapter"
+    label = "LLaMA-Adapter"
     shared = False
+    config: LLaMAAdapterConfig
 
     def __init__(
         self,
@@ -193,8 +272,19 @@ class LLaMAAdapter(PrefixAdapter):
         start_layer: int | None = None,
         seed: int = 0,
         *,
+        gate_function: Literal["linear", "tanh"] = "linear",
+        gate_per: Literal["head", "layer"] = "head",
+        train: Literal["all", "gates", "tokens"] = "all",
+        initial_gate: float = 0.0,
         dtype: torch.dtype = torch.float32,
-        **options: object,
     ):
-        start = default_start_layer(model) if start_layer is None else start_layer
-        super().__init__(model, PrefixConfig(n_tokens=n_tokens, start_layer=start, seed=seed, **options), dtype)
+        config = LLaMAAdapterConfig(
+            n_tokens=n_tokens,
+            start_layer=default_start_layer(model) if start_layer is None else start_layer,
+            seed=seed,
+            gate_function=gate_function,
+            gate_per=gate_per,
+            train=train,
+            initial_gate=initial_gate,
+        )
+        super().__init__(model, config, dtype)

@@ -8,7 +8,7 @@ exponentials as its weight, so nothing has to be added to a cache:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -16,17 +16,19 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.adapter import Adapter, HookFunction, LayeredConfig, require
+from aligner_probe.adapters.adapter import Adapter, HookFunction
+from aligner_probe.adapters.config import LayeredConfig, require
+from aligner_probe.adapters.registry import register_adapter
 from aligner_probe.arguments import a_model, accepts
 from aligner_probe.hooks import score_scale
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrefixTuningConfig(LayeredConfig):
-    """`n_tokens` trained positions a layer; `spread` is the standard deviation of their start."""
+    """Options of PrefixTuning."""
 
-    n_tokens: int = 10
-    spread: float = 0.02
+    n_tokens: int = field(default=10, metadata={"help": "trained keys and values of each layer"})
+    spread: float = field(default=0.02, metadata={"help": "standard deviation of the initial keys and values"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,14 +36,26 @@ class PrefixTuningConfig(LayeredConfig):
         require(self.spread >= 0, f"spread {self.spread}; expected 0 or more")
 
 
+@register_adapter("prefix_tuning")
 @accepts(model=a_model)
 class PrefixTuning(Adapter):
-    """PrefixTuning(model, n_tokens=10, start_layer=0, seed=0, spread=0.02).
+    """Trained keys and values that each layer attends to beside those of the tokens (arXiv 2101.00190).
 
-    Raises AlignerProbeError for options that do not fit.
+    Args:
+        model: the base model.
+        n_tokens: trained keys and values of each layer (PEFT's num_virtual_tokens).
+        start_layer: index of the first adapted layer; 0 adapts all layers.
+        seed: start seed, which draws the initial keys and values.
+        spread: standard deviation of the initial keys and values.
+        dtype: data type of the parameters.
+
+    Raises:
+        AlignerProbeError: for options that do not fit.
     """
 
-    method = "prefix_tuning"
+    label = "prefix tuning"
+    reads_scores = True
+    learning_rates = (0.015, 0.05, 0.15)
     config: PrefixTuningConfig
 
     def __init__(
@@ -63,6 +77,10 @@ class PrefixTuning(Adapter):
             nn.Parameter((spread * torch.randn(size, generator=generator)).to(device, dtype)) for _ in "kv"
         )
         self._seen: dict[int, dict[str, Tensor]] = {}
+
+    def activations_per_token(self) -> int:
+        """The query and the head outputs."""
+        return 2 * self.shape.n_heads * self.shape.d_head
 
     def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
         for layer in self.layers:

@@ -8,7 +8,7 @@ Names in a cache do not change, but what is cached has the prompt's positions in
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,30 +16,42 @@ from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.adapter import Adapter, AdapterConfig, HookFunction, require
+from aligner_probe.adapters.adapter import Adapter, HookFunction
+from aligner_probe.adapters.config import AdapterConfig, require
+from aligner_probe.adapters.registry import register_adapter
 from aligner_probe.arguments import a_model, accepts
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTuningConfig(AdapterConfig):
-    """`n_tokens` trained embeddings, drawn at the start from the base's own vocabulary."""
+    """Options of PromptTuning."""
 
-    n_tokens: int = 10
+    n_tokens: int = field(default=10, metadata={"help": "trained embeddings before the user's tokens"})
 
     def __post_init__(self) -> None:
         require(self.n_tokens >= 1, f"n_tokens {self.n_tokens}; expected 1 or more")
 
 
+@register_adapter("prompt_tuning")
 @accepts(model=a_model)
 class PromptTuning(Adapter):
-    """PromptTuning(model, n_tokens=10, seed=0).
+    """Trained embeddings before the user's tokens (arXiv 2104.08691).
 
-    Raises AlignerProbeError for options that do not fit. It does not stack: another adapter's layers would see
-    positions that are not the user's.
+    It does not stack: another adapter would also change the positions that are not the user's.
+
+    Args:
+        model: the base model.
+        n_tokens: trained embeddings (PEFT's num_virtual_tokens).
+        seed: start seed, which draws the tokens of the base model's vocabulary whose embeddings are the initial values.
+        dtype: data type of the parameters.
+
+    Raises:
+        AlignerProbeError: for options that do not fit.
     """
 
-    method = "prompt_tuning"
+    label = "prompt tuning"
     stacks = False
+    learning_rates = (0.015, 0.05, 0.15)
     config: PromptTuningConfig
 
     def __init__(
@@ -50,6 +62,9 @@ class PromptTuning(Adapter):
         vocabulary = model.original_model.get_input_embeddings().weight
         picks = torch.randint(len(vocabulary), (n_tokens,), generator=self.generator())
         self.prompt = nn.Parameter(vocabulary[picks.to(vocabulary.device)].detach().to(dtype).clone())
+
+    def activations_per_token(self) -> int:
+        return 0
 
     def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
         # The length of the sequence is settled before the first hook point, so this method works on the model's call.

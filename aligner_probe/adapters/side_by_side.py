@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from aligner_probe.adapters.adapter import Adapter, AdapterConfig, HookFunction, require
+from aligner_probe.adapters.adapter import Adapter, HookFunction
+from aligner_probe.adapters.config import AdapterConfig, require
 
 #: Hook points whose tensor may be one row for the whole batch: rotary's angles.
 SHARED = ("hook_cos", "hook_sin")

@@ -1,8 +1,8 @@
-"""Save an adapter of any method, and attach a saved or foreign one to a model.
+"""Save an adapter of any registered method, and load a saved one, or one of another project, onto a model.
 
-The folder is the native format's (`native.py`): tensors under the adapter's own names, the numbers training began from
-as `initial.*`, the method's keyword arguments in `adapter_config.json`, and in `provenance.json` the base model's
-fingerprint, which loading compares.
+The folder has the native format (`native.py`): the tensors under the adapter's own names, the parameters that training
+started from as `initial.*`, the options of the method in `adapter_config.json`, and in `provenance.json` the
+fingerprint of the base model, which loading compares.
 """
 
 from pathlib import Path
@@ -11,16 +11,9 @@ from typing import Any
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters import (
-    Adapter,
-    Aligner,
-    FullFineTune,
-    LLaMAAdapter,
-    LoRA,
-    OutputBias,
-    PrefixTuning,
-    PromptTuning,
-)
+from aligner_probe.adapters import METHODS, Adapter, LoRA
+from aligner_probe.adapters.prefix import PrefixAdapter
+from aligner_probe.adapters.registry import expected_methods, is_registered, new_adapter
 from aligner_probe.arguments import a_model, accepts, keywords_of
 from aligner_probe.checkpoints import lora, native, peft_lora, peft_prompts
 from aligner_probe.checkpoints.containers import read_tensors
@@ -28,11 +21,9 @@ from aligner_probe.checkpoints.given import one_adapter
 from aligner_probe.checkpoints.peft_base import check_named_base
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import PUBLISHED, load_checkpoint
-from aligner_probe.errors import AlignerProbeError, CheckpointError, did_you_mean
+from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import sha256
 from aligner_probe.models import architecture_of, fingerprint
-
-METHODS = {c.method: c for c in (Aligner, LLaMAAdapter, LoRA, OutputBias, PrefixTuning, PromptTuning, FullFineTune)}
 
 
 @accepts(adapter=one_adapter)
@@ -41,14 +32,30 @@ def save_adapter(
 ) -> Path:
     """Write an adapter's folder, whole or not at all.
 
-    Its provenance says what made the numbers: `run`, or else what the last training recorded. Raises AlignerProbeError
-    where the folder exists already (unless `overwrite`) or cannot be written.
+    Args:
+        adapter: the adapter, or the `Run` of a training, whose adapter is meant.
+        folder: where to.
+        run: what made the parameters, for provenance.json; None for what the last training recorded.
+        overwrite: replace a folder that is there already, if it is a saved adapter.
+
+    Returns:
+        The folder.
+
+    Raises:
+        AlignerProbeError: where the class of the adapter is not registered, so that it could not be loaded; where the
+            folder exists already, unless `overwrite`; or where it cannot be written.
     """
+    if not is_registered(type(adapter)):
+        name = type(adapter).__qualname__
+        raise AlignerProbeError(
+            f"{name} is not registered, so what is saved could not be loaded; register the class under a name: "
+            f'ap.register_adapter("{adapter.method}")({name}), or as a decorator above `class {name}`'
+        )
     tensors = {name: tensor.detach().cpu() for name, tensor in adapter.state_dict().items()}
     start = adapter.start or {}
     config: dict[str, Any] = {"options": adapter.config.to_dict()}
-    if isinstance(adapter, (Aligner, LLaMAAdapter)):
-        # Readers without a model check the tensors by these.
+    if isinstance(adapter, PrefixAdapter):
+        # Reading without a model compares the sizes of the tensors with these.
         options = adapter.config
         config |= native.prefix_config(adapter.prefix, adapter.gates, options.start_layer, options.gate_function)
     return native.write_folder(
@@ -89,10 +96,10 @@ def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = Fa
     recorded = native.read_provenance(path)
     base = recorded.get("base", {})
     _check_fingerprint(path, str(base.get("fingerprint")), base.get("architecture"), model, force)
-    method = METHODS[_known(config["method"], path)]
+    method = _known(config["method"], path)
     tensors = read_tensors(path / native.WEIGHTS)
     try:
-        adapter = method(model, **config["options"], dtype=getattr(torch, config["dtype"]))
+        adapter = new_adapter(method, model, config["options"], getattr(torch, config["dtype"]))
     except TypeError as error:
         raise CheckpointError(path, f"has options that {config['method']} does not take ({error})") from error
     _fill(adapter, {n: t for n, t in tensors.items() if not n.startswith("initial.")}, path)
@@ -103,7 +110,7 @@ def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = Fa
 
 
 def method_of(path: str | Path, **reading: Any) -> str:
-    """Which of `METHODS` a saved adapter is, before any model is there. Raises CheckpointError as `load_adapter`."""
+    """The method of a saved adapter; no base model is needed. Raises CheckpointError as `load_adapter` does."""
     config = config_of(path)
     if peft_lora.recognises(config):
         return LoRA.method
@@ -119,9 +126,7 @@ def config_of(path: str | Path) -> dict[str, Any]:
 
 def _known(method: Any, path: str | Path) -> str:
     if not isinstance(method, str) or method not in METHODS:
-        raise CheckpointError(
-            path, f"has method {method!r}; {did_you_mean(method, METHODS)}expected one of {', '.join(METHODS)}"
-        )
+        raise CheckpointError(path, f"has method {method!r}; {expected_methods(method)}")
     return method
 
 
@@ -152,15 +157,13 @@ def _from_peft(path: str | Path, config: dict[str, Any], model: TransformerBridg
 
 
 def _from_checkpoint(checkpoint: PrefixCheckpoint, model: TransformerBridge) -> Adapter:
-    method = METHODS[checkpoint.method]
-    adapter = method(
-        model,
-        n_tokens=checkpoint.n_tokens,
-        start_layer=checkpoint.start_layer,
-        gate_function=checkpoint.gate_function,
-        gate_per="layer" if checkpoint.gates_per_layer == 1 and model.cfg.n_heads > 1 else "head",
-        dtype=checkpoint.dtype,
-    )
+    options = {
+        "n_tokens": checkpoint.n_tokens,
+        "start_layer": checkpoint.start_layer,
+        "gate_function": checkpoint.gate_function,
+        "gate_per": "layer" if checkpoint.gates_per_layer == 1 and model.cfg.n_heads > 1 else "head",
+    }
+    adapter = new_adapter(checkpoint.method, model, options, checkpoint.dtype)
     _fill(adapter, {"prefix": checkpoint.prefix, "gates": checkpoint.gates}, checkpoint.source)
     if checkpoint.initial_prefix is not None and checkpoint.initial_gates is not None:
         adapter.start = {"prefix": checkpoint.initial_prefix, "gates": checkpoint.initial_gates}

@@ -12,7 +12,6 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter
-from aligner_probe.adapters.full import FullFineTune
 from aligner_probe.arguments import accepts, several_of
 from aligner_probe.checkpoints.given import one_adapter
 from aligner_probe.errors import AlignerProbeError
@@ -71,7 +70,7 @@ class Member:
         self.recipe = recipe = self.recipe.settled(self.n_examples, default_rate(self.adapter, training.task.kind))
         if recipe.precision == "bf16-true":
             self.adapter.to(torch.bfloat16)
-        elif not isinstance(self.adapter, FullFineTune):  # which has the base's precision
+        elif not self.adapter.keeps_base_dtype:
             self.adapter.to(torch.promote_types(torch.float32, next(self.adapter.parameters()).dtype))
         #: What it trains on and, where it has that, what it is validated on; and their hashes.
         both = {"train": self.data, "validation": self.validation_data}

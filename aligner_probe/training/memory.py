@@ -3,11 +3,11 @@
     print(estimate_memory(adapter, recipe, pos=512))
     base 13.5 GB, adapter 0.0 GB, optimiser 0.0 GB, activations 2.2 GB (4 x 512 tokens): 15.7 GB
 
-The base is frozen, so a linear layer keeps nothing for the backward pass; what is kept, in numbers a token and layer
-from the adapter's first layer on, is each norm's input (in float32), query, key, value and head outputs of the kernel
-(and the pattern, where attention is written out), and what the MLP's activation and product need. On top, at the peak,
-come logits, their log-softmax and their gradients. Numbers of temporaries are those of torch 2.13; tests hold the
-estimate against the allocator's peak.
+The base model is frozen, so its linear layers keep nothing for the backward pass. From the adapter's first layer on,
+each layer keeps for each token: the input of each norm (in float32); the query, key, value and head outputs of the
+attention kernel, and the attention pattern where it is written to memory; and what the MLP's activation function and
+product need. The peak also has the logits, their log-softmax and their gradients. How many temporary tensors there are
+was counted with torch 2.13; tests compare the estimate with the peak that the allocator reports.
 """
 
 from dataclasses import dataclass, replace
@@ -23,17 +23,18 @@ from aligner_probe.models import architecture_of, device_of, dtype_of, n_base_pa
 from aligner_probe.overlay import FAST
 from aligner_probe.training.recipe import Recipe
 
-#: Activations may be estimated at up to 1 / SURELY of what they are (families whose attention is written out).
+#: The estimate of the activations can be up to 1 / SURELY times too high, in families that write out their attention.
 SURELY = 0.6
 GB = 1e9
 
 
 @dataclass(frozen=True)
 class BaseSizes:
-    """What a base's share of the memory depends on; `itemsize` are bytes a number.
+    """The sizes of a base model that the memory depends on.
 
-    `pattern`: bytes of each number of an attention pattern, 0 where a fused kernel keeps none. `mlp_kept`: tensors of
-    size d_mlp that an MLP keeps. `norms`: of a layer.
+    `itemsize` is the number of bytes of one parameter or activation. `pattern` is the number of bytes of one entry of
+    an attention pattern, 0 where a fused kernel keeps no pattern. `mlp_kept` is how many tensors of size d_mlp the MLP
+    keeps, and `norms` how many norms a layer has.
     """
 
     d_model: int
@@ -69,9 +70,9 @@ class BaseSizes:
         )
 
     def kept_by_a_layer(self, pos: int, extra: int) -> int:
-        """Bytes a token that one layer keeps for the backward pass; `extra` numbers of them for the adapter."""
-        numbers = 4 * self.n_heads * self.d_head + self.mlp_kept * self.d_mlp + extra
-        return self.norms * 4 * self.d_model + self.itemsize * numbers + self.pattern * self.n_heads * pos
+        """Bytes a token that one layer keeps for the backward pass, with `extra` values for the adapter."""
+        values = 4 * self.n_heads * self.d_head + self.mlp_kept * self.d_mlp + extra
+        return self.norms * 4 * self.d_model + self.itemsize * values + self.pattern * self.n_heads * pos
 
     def room_of_a_layer(self, pos: int) -> int:
         """Bytes a token of the largest temporaries in a layer's backward pass: gradients of its MLP and its heads."""
@@ -85,7 +86,7 @@ class BaseSizes:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes by what they are for; `rows` x `pos` are the tokens of one forward pass."""
+    """Bytes by purpose; one forward pass has `rows` x `pos` tokens."""
 
     base: int
     adapter: int
@@ -99,7 +100,7 @@ class MemoryEstimate:
         return self.base + self.adapter + self.optimiser + self.activations
 
     def __add__(self, other: "MemoryEstimate") -> "MemoryEstimate":
-        """Of two that share a base and a batch, whose rows are as long."""
+        """The estimate for two trainings that share a base model and a batch."""
         return MemoryEstimate(
             self.base,
             self.adapter + other.adapter,
@@ -116,7 +117,7 @@ class MemoryEstimate:
         return f"{parts} ({self.rows} x {self.pos} tokens): {_in_words(self.total)}"
 
     def check(self, available: int, where: str) -> None:
-        """Raise AlignerProbeError where it surely does not fit."""
+        """Raise AlignerProbeError where even a much smaller need would not fit into `available` bytes."""
         if self.total - (1 - SURELY) * self.activations > available:
             raise AlignerProbeError(
                 f"training takes about {_in_words(self.total)} of memory ({self}) and {where} has "
@@ -136,9 +137,9 @@ def memory_of(
     extra: int = 0,
     checkpoint: bool = False,
 ) -> MemoryEstimate:
-    """The estimate from sizes alone: `n_parameters` trained numbers of `itemsize` bytes from `start_layer` on.
+    """The estimate from sizes alone: `n_parameters` trained parameters of `itemsize` bytes from `start_layer` on.
 
-    `extra` numbers a token and layer are kept for the adapter's own gradients.
+    `extra` is how many values a token and layer are kept for the gradients of the adapter's parameters.
     """
     layer, n_layers = base.kept_by_a_layer(pos, extra), base.n_layers - start_layer
     if checkpoint:
@@ -146,11 +147,11 @@ def memory_of(
         peak = inputs + max(base.head(), layer + base.room_of_a_layer(pos))
     else:
         peak = n_layers * layer + max(base.head(), base.room_of_a_layer(pos))
-    numbers = itemsize * n_parameters
+    trained = itemsize * n_parameters
     return MemoryEstimate(
         base=base.itemsize * base.n_parameters,
-        adapter=3 * numbers,  # as trained, as at the start, as at best
-        optimiser=7 * numbers,  # gradient, two moments; the monitor's copies and the optimiser's own room
+        adapter=3 * trained,  # the current, the initial and the best values
+        optimiser=7 * trained,  # gradient, two moments, the monitor's copies, and temporaries of the optimiser
         activations=rows * pos * peak,
         rows=rows,
         pos=pos,
@@ -160,31 +161,33 @@ def memory_of(
 def estimate_memory(
     adapter: Adapter, recipe: Recipe, pos: int, *, preference: bool = False, checkpoint: bool = False
 ) -> MemoryEstimate:
-    """The estimate for an adapter on its model; `pos` is the longest sequence. A preference is two sequences."""
-    base, method = BaseSizes.of(adapter.model), adapter.method
-    if method == "prefix_tuning":  # reads the scores, so they are written out
+    """The estimate for an adapter on its base model.
+
+    Args:
+        adapter: the adapter; its class says what its own gradients need (`Adapter.activations_per_token`,
+            `Adapter.reads_scores`).
+        recipe: how it is trained; its micro-batch is what one forward pass has.
+        pos: tokens of the longest sequence.
+        preference: whether an example has two sequences, the chosen and the rejected one.
+        checkpoint: whether activations are computed twice rather than kept.
+    """
+    base = BaseSizes.of(adapter.model)
+    if adapter.reads_scores:  # so they are written to memory
         base = replace(base, pattern=_pattern_bytes(adapter.model, base.itemsize))
-    n_tokens = getattr(adapter.config, "n_tokens", 1)
-    heads = base.n_heads * base.d_head
-    extra = {
-        "lora": base.d_model,  # the input of the adapted projections
-        "full": 4 * base.d_model + base.d_mlp,  # the input of every projection
-        "prefix_tuning": 2 * heads,
-    }.get(method, 2 * heads if n_tokens > 1 and method != "prompt_tuning" else 0)
     return memory_of(
         base,
         rows=recipe.rows_at_once * (2 if preference else 1),
-        pos=pos + (n_tokens if method == "prompt_tuning" else 0),
+        pos=pos + adapter.n_positions,
         n_parameters=adapter.n_parameters,
         start_layer=adapter.layers.start,
         itemsize=next(adapter.parameters()).element_size(),
-        extra=extra,
+        extra=adapter.activations_per_token(),
         checkpoint=checkpoint,
     )
 
 
 def _pattern_bytes(model: TransformerBridge, itemsize: int) -> int:
-    """Of a pattern that is written out: its softmax is taken in float32, but where query and key come fused."""
+    """Bytes of one entry of a pattern in memory: its softmax is in float32, unless query and key are one matrix."""
     return itemsize if family_of(architecture_of(model)).query != "hook_rot_q" else 4 + itemsize % 4
 
 

@@ -17,6 +17,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
+from aligner_probe.adapters.registry import adapter_class
 from aligner_probe.arguments import ArgumentError, accepts, plain, refuse
 from aligner_probe.errors import AlignerProbeError, did_you_mean, one_of
 
@@ -261,18 +262,6 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "corrected": {"sft": {"patience": 2}, "preference": {"patience": 2}},
 }
-#: Of finetune/lora.py, which is lit-llama's: its warm-up is in steps, and its weight decay AdamW's own. The dropout of
-#: .05 is not applied: its masks would have to be the same in a resumed run, a checkpointed block and a shared batch.
-LORA_AS_PUBLISHED = _PUBLISHED | {
-    "lr": 3e-4,
-    "weight_decay": 0.01,
-    "batch_size": 128,
-    "micro_batch_size": 4,
-    "epochs": 3.0,
-    "warmup_steps": 100,
-    "warmup_counts": "steps",
-    "mask_prompt": False,
-}
 
 
 def _recipe_name(value: Any, where: str) -> str:
@@ -299,11 +288,11 @@ def recipe(
 ) -> Recipe:
     """A named recipe for a kind of task, with any option changed.
 
-    `method` is the adapter's, since the authors trained "lora" by SFT in another way than Aligner (of that, the dropout
-    of .05 is not applied). A warm-up in `changes` takes the place of the recipe's own, in epochs or in steps.
+    `method` is the adapter's, since its class can declare a published recipe of its own: the authors trained LoRA by
+    SFT in another way than Aligner. A warm-up in `changes` takes the place of the recipe's own, in epochs or in steps.
     `corrected` leaves open what is not given, so learning rate and length fit method, base and task
     (`Recipe.settled`). It stops early on validation, where `fit` is given any; a length in `steps` is made to its end,
-    unless `patience` is given, too.
+    unless `patience` is given, too. Raises AlignerProbeError for an unknown name, kind, method or option.
     """
     one_of(kind, RECIPES[name], "kind of task")
     changes = {
@@ -311,8 +300,8 @@ def recipe(
         for option, value in changes.items()
     }
     options = dict(RECIPES[name][kind])
-    if (name, kind, method) == ("as-published", "sft", "lora"):
-        options = dict(LORA_AS_PUBLISHED)
+    if method is not None and name == "as-published" and kind in (own := adapter_class(method).published_recipe):
+        options = _PUBLISHED | own[kind]
     replaced = {"warmup": ("warmup_steps",), "warmup_steps": ("warmup", "warmup_counts"), "steps": ("patience",)}
     for given, others in replaced.items():
         if changes.get(given) is not None:

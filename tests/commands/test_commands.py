@@ -96,7 +96,7 @@ def test_front_door_opens_after_every_module_is_imported():
         thing = getattr(ap, name)
         assert callable(thing), name
         assert thing.__name__ == name
-    with pytest.raises(AttributeError, match="there are Aligner, AlignerProbeError"):
+    with pytest.raises(AttributeError, match="there are Adapter, AdapterConfig, Aligner, AlignerProbeError"):
         ap.nothing  # noqa: B018
 
 

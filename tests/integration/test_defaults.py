@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from learning import model, quick, task
 
 import aligner_probe as ap
-from aligner_probe.adapters import Aligner, LoRA, OutputBias
-from aligner_probe.checkpoints.adapters import METHODS as CLASSES
+from aligner_probe.adapters import METHODS, Adapter, Aligner, LoRA, OutputBias
 from aligner_probe.commands import train as command
 from aligner_probe.commands.recipe_options import recipe_changes
 from aligner_probe.errors import AlignerProbeError
@@ -21,7 +20,7 @@ from aligner_probe.tasks.panel import PANEL
 from aligner_probe.training import Recipe, fit, recipe
 from aligner_probe.training import rates as rates_module
 from aligner_probe.training.callbacks import Callback
-from aligner_probe.training.rates import DPO_SHARE, RATES, at_width, default_rate, rates_of
+from aligner_probe.training.rates import DPO_SHARE, at_width, default_rate, rates_of
 from aligner_probe.training.recipe import FEWEST_STEPS, MOST_EPOCHS, options_of
 
 
@@ -40,11 +39,12 @@ def started(base, adapter, train, **options):
 
 
 def test_every_method_has_rates_and_a_probe_s_arms_try_them():
-    assert set(RATES) == set(CLASSES)
+    assert all("learning_rates" in vars(cls) or cls.__mro__[1] is not Adapter for cls in METHODS.values())
+    assert rates_of("aligner") == (0.03, 0.1, 0.3)
     for arm in ARMS.values():
         assert arm.rates == rates_of(arm.adapter, subspace=arm.options.get("subspace")) or arm.name == "random-subspace"
     assert ARMS["random-subspace"].rates == rates_of("output_bias", subspace=176)
-    assert ARMS["aligner-1"].stored_rate_on(4096) == at_width(RATES["aligner"], 4096)[1] == 0.0031
+    assert ARMS["aligner-1"].stored_rate_on(4096) == at_width(rates_of("aligner"), 4096)[1] == 0.0031
 
 
 def test_the_default_rate_is_by_method_width_and_kind(monkeypatch):
