@@ -8,7 +8,7 @@ from aligner_probe.microworld import vocabulary
 from aligner_probe.microworld.pretrain import Pretraining, new_model
 from aligner_probe.microworld.world import World
 from aligner_probe.reproduction.plan import EXPERIMENTS, METHODS, MIXED, Config, plan, rate_key
-from aligner_probe.reproduction.run import Bench
+from aligner_probe.reproduction.run import ReproductionBench
 
 SHAPE = Pretraining(d_model=32, d_mlp=48, n_layers=4, n_heads=4)
 CONFIG = Config(
@@ -45,8 +45,8 @@ def base() -> Path:
 
 
 @functools.cache
-def bench() -> Bench:
-    return Bench(base(), 0, CONFIG)
+def bench() -> ReproductionBench:
+    return ReproductionBench(base(), 0, CONFIG)
 
 
 @functools.cache

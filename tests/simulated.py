@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from aligner_probe.checkpoints import save_checkpoint
 from aligner_probe.microworld.world import World
 from aligner_probe.reproduction.items import KINDS, Item, scores
-from aligner_probe.reproduction.plan import EXPERIMENTS, METHODS, Config, Planned, plan, plan_json, rate_key
+from aligner_probe.reproduction.plan import EXPERIMENTS, METHODS, Config, ReproductionCell, plan, plan_json, rate_key
 from aligner_probe.reproduction.results import ADAPTER, ITEMS, PLAN, RESULT, RUNS
 from aligner_probe.reproduction.tasks import Maker
 
@@ -44,7 +44,7 @@ MATH = {
 }
 
 
-def skill(planned: Planned, of: str) -> tuple[float, float]:
+def skill(planned: ReproductionCell, of: str) -> tuple[float, float]:
     if planned.experiment == "math" and of == "test":
         share = {"gates": 0.8, "tokens": 0.2}.get(planned.arm, 1.0) * MATH[planned.method]
         return share, min(1.0, 0.1 + share)
@@ -60,7 +60,7 @@ def answer(item: Item, content: bool, form: bool) -> str:
     return item.reference.replace(item.content, "99" if item.final_number else "zzz") if form else " no idea."
 
 
-def answers(items: tuple[Item, ...], planned: Planned, of: str) -> list[str]:
+def answers(items: tuple[Item, ...], planned: ReproductionCell, of: str) -> list[str]:
     generator = random.Random(f"{planned.id} {of}")
     content, form = skill(planned, of)
     return [answer(item, generator.random() < content, generator.random() < form) for item in items]
@@ -77,7 +77,7 @@ def n_parameters(method: str) -> int:
     }[METHODS[method].adapter]
 
 
-def _save_adapter(planned: Planned, folder: Path, steps: int) -> None:
+def _save_adapter(planned: ReproductionCell, folder: Path, steps: int) -> None:
     method = METHODS[planned.method]
     prefix_layers = 1 if method.adapter == "aligner" else N_LAYERS - START
     save_checkpoint(
@@ -98,7 +98,7 @@ def _save_adapter(planned: Planned, folder: Path, steps: int) -> None:
     )
 
 
-def write_run(planned: Planned, sets: dict, questions: tuple[Item, ...], folder: Path, steps: int) -> None:
+def write_run(planned: ReproductionCell, sets: dict, questions: tuple[Item, ...], folder: Path, steps: int) -> None:
     if planned.experiment == "safety" and not planned.is_base:
         sets = sets | {"after_sft": sets["test"]}
     found = {of: scores(items, answers(items, planned, of)) for of, items in sets.items()}

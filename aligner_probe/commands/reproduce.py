@@ -39,34 +39,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from aligner_probe.artifacts import artifacts_folder, microworld_folder
     from aligner_probe.reproduction.plan import LEARNING_RATES, Config, learning_rates, plan
-    from aligner_probe.reproduction.run import Bench
+    from aligner_probe.reproduction.run import ReproductionBench
 
     config = Config()
     if options.sweep:
         from aligner_probe.reproduction.sweep import sweep
 
-        bench = Bench(options.model or microworld_folder(), options.world, config)
+        bench = ReproductionBench(options.model or microworld_folder(), options.world, config)
         file = LEARNING_RATES if options.out is None else options.out
         sweep(bench, file, ["aligner-probe reproduce", *(sys.argv[1:] if argv is None else argv)], options.jobs)
         print(f"wrote {file}")
         return 0
     runs = plan(config, learning_rates())
-    bench = Bench(options.model or microworld_folder(), options.world, config)
+    bench = ReproductionBench(options.model or microworld_folder(), options.world, config)
     return _make(options, runs, bench, options.out or artifacts_folder() / "reproduction")
 
 
 def _make(options: argparse.Namespace, runs: Sequence, bench, out: Path) -> int:
     from aligner_probe.errors import AlignerProbeError
+    from aligner_probe.jobs.backend import Processes
+    from aligner_probe.jobs.folder import unfinished
     from aligner_probe.jobs.pool import threads_each
-    from aligner_probe.reproduction.runner import carry_out_all, pending, prepare
+    from aligner_probe.reproduction.runner import study_of
     from aligner_probe.reproduction.timing import seconds_needed
 
     chosen = [one for one in runs if options.only is None or fnmatch.fnmatchcase(one.id, options.only)]
     if not chosen:
         raise AlignerProbeError(f"no run's id fits {options.only!r}; see them all: --dry-run")
+    study = study_of(runs, bench)
     if not options.dry_run:
-        prepare(runs, bench, out)
-    left = pending(chosen, out)
+        study.begin(out)
+    left = unfinished(chosen, out)
     seconds = seconds_needed(left, bench)
     if options.dry_run:
         for one in chosen:
@@ -79,6 +82,6 @@ def _make(options: argparse.Namespace, runs: Sequence, bench, out: Path) -> int:
     if options.dry_run or not left:
         return 0
     with going_on(lambda: f"what is finished in {out} is kept: the same command goes on (it needs no --resume)"):
-        carry_out_all(chosen, bench, out, options.jobs)
+        study.make(out, Processes(options.jobs), only=chosen)
     print(f"made {out}")
     return 0

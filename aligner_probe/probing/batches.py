@@ -1,9 +1,12 @@
-"""Which runs of a probe share their batches: by a rule on sizes alone, never on timing, so a plan has its numbers.
+"""Which runs of a probe are trained together, with their batches side by side in one batch.
 
-A pass over few tokens costs mostly the calls of its kernels; from some number of tokens on a core is busy with
-products, and more rows at once bring nothing. On the micro-world (8 layers of 128), forward and backward pass of three
-runs took, together against one after another, 0.71 to 0.79 of the processor time with 170 tokens in all, 0.80 to 0.85
-with 340, 0.85 to 0.89 with 460, 0.94 to 1.00 with 670 and 1.00 to 1.04 with 1,010. Wider bases reach that point sooner.
+The rule depends on sizes alone and never on measured times, so that the same plan always gives the same results.
+
+A pass over few tokens spends most of its time on starting its kernels. From some number of tokens on, a processor core
+is busy with matrix products, and more rows at once gain nothing. On the micro-world (8 layers of width 128), the
+forward and backward passes of three runs were timed together and one after another. Together they took 0.71 to 0.79 of
+the processor time with 170 tokens in all, 0.80 to 0.85 with 340, 0.85 to 0.89 with 460, 0.94 to 1.00 with 670, and 1.00
+to 1.04 with 1,010. Wider base models reach that point with fewer tokens.
 """
 
 from collections.abc import Sequence
@@ -13,36 +16,41 @@ from pathlib import Path
 from aligner_probe.checkpoints.adapters import METHODS as CLASSES
 from aligner_probe.jobs.folder import unfinished
 from aligner_probe.models import device_of, embedding_rows
-from aligner_probe.probing.bench import Bench
+from aligner_probe.probing.bench import ProbeBench
 from aligner_probe.probing.methods import METHODS
-from aligner_probe.probing.plan import Cell, Plan
+from aligner_probe.probing.plan import Plan, ProbeCell
 from aligner_probe.tasks.encoding import encode
 
-#: Tokens of a batch that several runs share, at most, padding among them; on a GPU by guess, not measured.
+#: The most tokens, with padding, of a batch that several runs share. The number for a GPU is a guess.
 MOST_TOKENS = {"cpu": 512, "cuda": 4096}
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Runs of an arm that are trained together; one job, which makes a folder a cell. `left` are not finished."""
+class SharedTraining:
+    """Runs of one arm that are trained together: one job, which makes the folder of each cell in `left`.
 
-    cells: tuple[Cell, ...]
-    left: tuple[Cell, ...]
+    `cells` are all the runs; those not in `left` are finished, and are trained again only for the sake of the others.
+    """
+
+    cells: tuple[ProbeCell, ...]
+    left: tuple[ProbeCell, ...]
 
     @property
     def id(self) -> str:
-        """That of the cell which is made last, so that the job is finished when that is there."""
+        """The id of the cell that is made last: the job is finished when that cell is."""
         return self.left[-1].id
 
     @property
     def after(self) -> tuple[str, ...]:
+        """The ids of the cells that come first."""
         return self.cells[0].after
 
 
-def share_batches(probe: Plan, bench: Bench) -> Plan:
-    """The plan with how many runs of each arm (and learning rates, where they are tuned) train together.
+def share_batches(probe: Plan, bench: ProbeBench) -> Plan:
+    """Set in the plan how many runs of each arm, and how many learning rates of each tuning, are trained together.
 
-    As many as have at most `MOST_TOKENS` together: a run's batch size times the longest sequence that is trained on.
+    It is the largest number whose batches have at most `MOST_TOKENS` tokens together, where a run has its batch size
+    times the length of the longest training sequence.
     """
     train, longest = bench.as_trained(bench.parts.train), bench.model.cfg.n_ctx
     model = bench.model
@@ -52,30 +60,30 @@ def share_batches(probe: Plan, bench: Bench) -> Plan:
     own = min(bench.budget.batch_size, len(encoded)) * max(map(len, encoded.sequences))
     most = max(1, MOST_TOKENS.get(device_of(bench.model).type, MOST_TOKENS["cpu"]) // own)
 
-    def together(cell: Cell) -> int:
+    def together(cell: ProbeCell) -> int:
         if cell.arm is None or not CLASSES[METHODS[cell.arm].adapter].stacks:
             return 1
         n = len(METHODS[cell.arm].rates) if cell.kind == "tune" else len(probe.runs_of(cell.arm))
-        # In as few batches as there must be, of equal size but for the last.
+        # As few batches as possible, of equal size but for the last.
         return -(-n // -(-n // most))
 
     return replace(probe, cells=tuple(replace(cell, together=together(cell)) for cell in probe.cells))
 
 
-def jobs(cells: Sequence[Cell], out: Path) -> list[Cell | Batch]:
-    """The cells of a wave as pieces of work, without what is finished in OUT."""
+def jobs(cells: Sequence[ProbeCell], out: Path) -> list[ProbeCell | SharedTraining]:
+    """Put the cells of a wave together into jobs, without the cells that are finished in OUT."""
     left = {cell.id for cell in unfinished(cells, out)}
     apart = [cell for cell in cells if not _shares(cell)]
-    found: list[Cell | Batch] = [cell for cell in apart if cell.id in left]
+    made: list[ProbeCell | SharedTraining] = [cell for cell in apart if cell.id in left]
     for arm in dict.fromkeys(cell.arm for cell in cells if _shares(cell)):
         its = [cell for cell in cells if _shares(cell) and cell.arm == arm]
-        for place in range(0, len(its), its[0].together):
-            batch = tuple(its[place : place + its[0].together])
-            if missing := tuple(cell for cell in batch if cell.id in left):
-                found.append(Batch(batch, missing))
-    order = {cell.id: place for place, cell in enumerate(cells)}
-    return sorted(found, key=lambda job: order[job.cells[0].id if isinstance(job, Batch) else job.id])
+        for start in range(0, len(its), its[0].together):
+            group = tuple(its[start : start + its[0].together])
+            if missing := tuple(cell for cell in group if cell.id in left):
+                made.append(SharedTraining(group, missing))
+    order = {cell.id: index for index, cell in enumerate(cells)}
+    return sorted(made, key=lambda job: order[job.cells[0].id if isinstance(job, SharedTraining) else job.id])
 
 
-def _shares(cell: Cell) -> bool:
+def _shares(cell: ProbeCell) -> bool:
     return cell.kind == "train" and cell.together > 1

@@ -1,4 +1,4 @@
-"""What every cell of a probe shares: the base, the parts of the task, how it is scored, what is asked beside it."""
+"""What all cells of a probe share: the base model, the parts of the task, the scorer, and the off-domain items."""
 
 import random
 from collections.abc import Sequence
@@ -6,53 +6,46 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.evaluation import MeanLogLikelihood, Scores, score_task
 from aligner_probe.evaluation.content import words
 from aligner_probe.evaluation.guessing import Scorer
 from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.evaluation.scoring import SPARE_TOKENS, default_stop
-from aligner_probe.models import load_model
+from aligner_probe.probing.answer_form import format_scores, has_format, separable
 from aligner_probe.probing.endings import ended
-from aligner_probe.probing.formats import format_scores, has_format, separable
 from aligner_probe.probing.plan import Budget
 from aligner_probe.probing.prompts import Prompting
 from aligner_probe.probing.splitting import Parts
+from aligner_probe.study import Bench
 from aligner_probe.tasks.characters import LostCharacters, lost_characters
 from aligner_probe.tasks.encoding import prompt_ids
 from aligner_probe.tasks.task import Example, Task
 
-#: Scores by kind ("strict", "content", "format", "likelihood"), a number an item.
-ByKind = dict[str, list[float]]
+#: Scores by kind of score ("strict", "content", "format", "likelihood"), one value an item.
+Scored = dict[str, list[float]]
 ZERO_SHOT = Prompting("zero-shot")
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Shared by all cells; the model is loaded when it is first asked for, in each process by itself.
+class ProbeBench(Bench):
+    """The base model of a probe, and what its cells train on and ask.
 
-    `base` is what `load_model` takes by name. `loaded` is a model that is there already, for one process. `off_domain`
-    are items of another domain, on which knowledge kept is measured. `ending` ends answers (`endings.py`); an empty one
-    is the base's end token.
+    Args:
+        parts: the training, validation and test part of the task.
+        scorer: how completions are scored.
+        budget: how much is trained and asked.
+        off_domain: items of another domain, on which it is measured what knowledge is kept (K); None for none.
+        own_prompt: the user's own prompt, one of those that are tried without training.
+        ending: a text that ends answers (`endings.py`); empty for the base's end token.
     """
 
-    base: str
     parts: Parts
     scorer: Scorer
     budget: Budget
     off_domain: Task | None = None
     own_prompt: str | None = None
     ending: str = ""
-    dtype: str = "float32"
-    device: str | None = None
-    loaded: TransformerBridge | None = None
-
-    @cached_property
-    def model(self) -> TransformerBridge:
-        if self.loaded is not None:
-            return self.loaded
-        return load_model(self.base, dtype=self.dtype, device=self.device)
 
     @cached_property
     def lost(self) -> LostCharacters:
@@ -65,37 +58,37 @@ class Bench:
         parts = (self.parts.validation, self.parts.test)
         return isinstance(self.scorer, TextScorer) and all(separable(part.examples) for part in parts)
 
-    def asked(self, task: Task, prompting: Prompting = ZERO_SHOT) -> tuple[ByKind, list[str]]:
-        """Scores of every item under what is attached, and the completions (empty where none are generated)."""
-        found = self._scores(task, prompting)
-        scores = {which: found.values(which).tolist() for which in ("strict", "content")}
-        if self.has_formats and found.completions is not None:
-            scores["format"] = format_scores(found.completions, task.examples).tolist()
-        return scores, list(found.completions or ())
+    def asked(self, task: Task, prompting: Prompting = ZERO_SHOT) -> tuple[Scored, list[str]]:
+        """The scores of every item with the attached adapters, and the completions (empty where none are generated)."""
+        scored = self._scores(task, prompting)
+        scores = {which: scored.values(which).tolist() for which in ("strict", "content")}
+        if self.has_formats and scored.completions is not None:
+            scores["format"] = format_scores(scored.completions, task.examples).tolist()
+        return scores, list(scored.completions or ())
 
     def likelihoods(self, task: Task, prompting: Prompting = ZERO_SHOT) -> list[float]:
-        """Mean log-probability a token of each reference and what ends it, in nats."""
+        """For each item the mean log-probability, in nats a token, of the expected answer and what ends it."""
         return self._log_likelihoods(_prompted(task, prompting)).strict.tolist()
 
     def as_trained(self, task: Task) -> Task:
-        """The task with what ends its completions, where that is no token."""
+        """The task as it is trained: each completion with `ending` at its end."""
         return ended(task, self.ending)
 
     def room(self, task: Task, positions: int = 0) -> int:
-        """Tokens that a prompt may have beside the task's longest answer and an adapter's own positions."""
+        """The most tokens of a prompt that leave room for the longest answer and for `positions` of an adapter."""
         ids = self.model.tokenizer([example.completion for example in task.examples], add_special_tokens=False)
         return self.model.cfg.n_ctx - positions - max(map(len, ids["input_ids"])) - SPARE_TOKENS
 
     def askable(self, task: Task, positions: int = 0) -> Task | None:
-        """Those of a task's examples whose prompts fit; None where no one does."""
+        """The task with the examples whose prompts fit into the context; None where no prompt fits."""
         room, ids = self.room(task, positions), prompt_ids(self.model.tokenizer, task.prompts)
         fitting = tuple(one for one, row in zip(task.examples, ids, strict=True) if len(row) <= room)
         return replace(task, examples=fitting) if fitting else None
 
-    def constant(self) -> tuple[str | None, ByKind]:
-        """The one answer to everything that scores best in training, and its scores in the test.
+    def constant(self) -> tuple[str | None, Scored]:
+        """The constant answer that scores best on the training part, and its scores on the test part.
 
-        Where likelihoods are the score, an answer that nobody says has none.
+        Likelihoods are scores of the expected answers, so there a constant answer has no score: None and no scores.
         """
         if isinstance(self.scorer, MeanLogLikelihood):
             return None, {}
@@ -107,7 +100,7 @@ class Bench:
         return best, self._constant(best, self.parts.test.examples)
 
     def full_marks(self) -> list[float] | None:
-        """What the right answer to each test item scores strictly; None for likelihoods, which have no right one."""
+        """The strict score of the expected answer to each test item; None for likelihoods, which have no best value."""
         if isinstance(self.scorer, MeanLogLikelihood):
             return None
         examples = self.parts.test.examples
@@ -115,21 +108,24 @@ class Bench:
             return [1.0] * len(examples)
         return self.scorer.score([one.completion for one in examples], examples).values("strict").tolist()
 
-    def _constant(self, answer: str, examples: Sequence[Example]) -> ByKind:
+    def _constant(self, answer: str, examples: Sequence[Example]) -> Scored:
         if isinstance(self.scorer, TextScorer):
-            found = self.scorer.score([answer.strip()] * len(examples), examples)
-            return {which: found.values(which).tolist() for which in ("strict", "content")}
+            scored = self.scorer.score([answer.strip()] * len(examples), examples)
+            return {which: scored.values(which).tolist() for which in ("strict", "content")}
         same = [float(example.completion == answer) for example in examples]
         return {"strict": same, "content": same}
 
-    def kept(self) -> ByKind:
-        """Content and plain form of off-domain answers under what is attached; nothing where there are no items."""
+    def kept(self) -> Scored:
+        """Scores of the off-domain answers with the attached adapters: "content", and "format" for the plain form.
+
+        Empty where there are no off-domain items.
+        """
         if self.off_domain is None:
             return {}
         task = first(self.off_domain, self.budget.n_off_domain)
-        found = score_task(self.model, task, "exact", stop=("\n",))
-        form = [plain_form(text, example) for text, example in zip(found.completions, task.examples, strict=True)]
-        return {"content": found.content.tolist(), "format": form}
+        scored = score_task(self.model, task, "exact", stop=("\n",))
+        form = [plain_form(text, example) for text, example in zip(scored.completions, task.examples, strict=True)]
+        return {"content": scored.content.tolist(), "format": form}
 
     def _scores(self, task: Task, prompting: Prompting) -> Scores:
         if isinstance(self.scorer, MeanLogLikelihood):
@@ -143,36 +139,37 @@ class Bench:
 
 
 def plain_form(text: str, example: Example) -> float:
-    """Whether an answer has the reference's own form: as many words, and the same around the content."""
+    """1 where an answer has the form of the expected one: as many words, and the same words around the content."""
     if example.content is None:
         return float(len(words(text)) == len(words(example.completion)))
     return float(len(words(text)) == len(words(example.completion)) and has_format(text, example))
 
 
 def first(task: Task, n: int) -> Task:
-    """At most `n` examples, evenly from the whole."""
-    places = np.unique(np.linspace(0, len(task) - 1, min(n, len(task))).round().astype(int))
-    return replace(task, examples=tuple(task.examples[place] for place in places))
+    """The task with at most `n` of its examples, evenly spaced over the whole."""
+    indices = np.unique(np.linspace(0, len(task) - 1, min(n, len(task))).round().astype(int))
+    return replace(task, examples=tuple(task.examples[index] for index in indices))
 
 
 def shuffled(task: Task, by_group: bool, seed: int) -> Task:
-    """The same prompts with one another's completions: a fact's wordings all get the same wrong one, if `by_group`.
+    """The task with its completions exchanged between prompts, so that no prompt tells its answer.
 
-    No unit keeps its own place (a rotation of a random order).
+    With `by_group`, groups exchange them: all prompts of a group get the completion of one other group. The exchange
+    is a rotation of a random order, so nothing keeps its own completion unless another one has the same text.
     """
     examples = task.examples
-    names = [example.group if by_group else place for place, example in enumerate(examples)]
+    names = [example.group if by_group else index for index, example in enumerate(examples)]
     units = list(dict.fromkeys(names))
     random.Random(f"shuffled {seed}").shuffle(units)
     answers = {}
     for name, example in zip(names, examples, strict=True):
         answers.setdefault(name, example)
     instead = dict(zip(units, [*units[1:], units[0]], strict=True))
-    made = []
+    exchanged = []
     for name, example in zip(names, examples, strict=True):
         other = answers[instead[name]]
-        made.append(replace(example, completion=other.completion, content=other.content))
-    return replace(task, name=f"{task.name}, shuffled", examples=tuple(made), sha256="")
+        exchanged.append(replace(example, completion=other.completion, content=other.content))
+    return replace(task, name=f"{task.name}, shuffled", examples=tuple(exchanged), sha256="")
 
 
 def _prompted(task: Task, prompting: Prompting) -> Task:

@@ -1,11 +1,10 @@
-"""Cells of a probe: ask the base, tune a learning rate, or train and ask; a cell's folder is whole or not there."""
+"""The three kinds of cells of a probe: ask the base model, tune a learning rate, or train a run and ask it."""
 
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,81 +12,50 @@ from typing import Any
 import numpy as np
 
 from aligner_probe.checkpoints.adapters import save_adapter
-from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import generate
-from aligner_probe.files import read_json, whole, write_text
-from aligner_probe.jobs.folder import RESULT, RUNS, WORK
-from aligner_probe.models import fingerprint
+from aligner_probe.files import read_json, write_text
+from aligner_probe.jobs.folder import RUNS, WORK
 from aligner_probe.probing.arms import BASE, CONSTANT, PROMPT
-from aligner_probe.probing.batches import Batch
-from aligner_probe.probing.bench import Bench, first, shuffled
+from aligner_probe.probing.batches import SharedTraining
+from aligner_probe.probing.bench import ProbeBench, first, shuffled
 from aligner_probe.probing.endings import line_end
 from aligner_probe.probing.methods import METHODS, new_adapter
-from aligner_probe.probing.plan import Cell, tune_id
+from aligner_probe.probing.plan import ProbeCell, tune_id
 from aligner_probe.probing.prompts import Control, control, promptings, that_fit
+from aligner_probe.study import cell_folder, read_result
 from aligner_probe.tasks.task import Task
 from aligner_probe.training import Recipe, Run, Training, fit_together, recipe
 from aligner_probe.training.callbacks import Callback
-from aligner_probe.training.provenance import PACKAGES
-from aligner_probe.versions import git_state, versions
 
 ADAPTER = "adapter"
-#: From this share of the steps on, what is gained is "late".
+#: What a run gains after this share of its steps is its "late gain".
 LATE = 0.6
-#: Lower layers, which do not change, are kept here for all cells.
+#: The folder of what the layers below an adapter give, which all cells use.
 LOWER_LAYERS = "lower_layers"
-#: Tokens of a control's answer.
+#: The most tokens of an answer in the control of prompting.
 CONTROL_TOKENS = 16
 
 
-def carry_out(bench: Bench, job: Cell | Batch, *, out: Path) -> None:
-    """Make one cell, or those of a batch that are left: folders `out/runs/ID`, each there when it is finished.
+def carry_out(bench: ProbeBench, job: ProbeCell | SharedTraining, *, out: Path) -> None:
+    """Make one cell, or the unfinished cells of a shared training: the folders OUT/runs/ID.
 
-    Raises AlignerProbeError where a folder is there already, or as `fit_together` and `score_task` do.
+    Raises AlignerProbeError where a folder exists already, or as `fit_together` and `score_task` do.
     """
-    cells, left = (job.cells, job.left) if isinstance(job, Batch) else ((job,), (job,))
+    cells, left = (job.cells, job.left) if isinstance(job, SharedTraining) else ((job,), (job,))
     work = out / WORK / cells[0].id
     if cells[0].kind == "train":
         _train(bench, cells, left, out, work)
     else:
-        make = {"prompts": _prompts, "tune": _tuned}[job.kind]
-        with _cell(bench, job, out) as (_, found):
-            found |= make(bench, job, out)
+        [cell] = cells
+        make = {"prompts": _prompts, "tune": _tuned}[cell.kind]
+        with cell_folder(out, cell.id, asdict(cell), bench.model) as (_, results):
+            results |= make(bench, cell, out)
     shutil.rmtree(work, ignore_errors=True)
 
 
-@contextmanager
-def _cell(bench: Bench, cell: Cell, out: Path, seconds_before: float = 0.0) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A cell's folder, and what goes into its result; whole at the end of the block, or not there."""
-    with whole(out / RUNS / cell.id) as folder:
-        folder.mkdir()
-        began = time.perf_counter()
-        found: dict[str, Any] = {}
-        yield folder, found
-        seconds = round(seconds_before + time.perf_counter() - began, 2)
-        provenance = {"versions": versions(PACKAGES), "git": git_state(), "base": fingerprint(bench.model)}
-        result = asdict(cell) | found | {"seconds": seconds, "provenance": provenance}
-        write_text(folder / RESULT, json.dumps(result, sort_keys=True) + "\n")
-
-
-def read_result(out: Path, cell_id: str) -> dict[str, Any] | None:
-    """What a finished cell found; None where it is not finished. Raises AlignerProbeError where it is damaged."""
-    file = out / RUNS / cell_id / RESULT
-    if not file.is_file():
-        return None
-    try:
-        found = read_json(file)
-        if not isinstance(found, dict):
-            raise CheckpointError(file, "holds no JSON object; expected the result of a cell")
-        return found
-    except CheckpointError as error:
-        raise AlignerProbeError(
-            f"{file} is damaged (it {error.reason}); remove its folder and go on: --resume makes it again"
-        ) from error
-
-
-def recipe_for(bench: Bench, cell: Cell, lr: float, steps: int | None = None) -> Recipe:
-    """How a run is trained, by default for as long as its arm may be."""
+def recipe_for(bench: ProbeBench, cell: ProbeCell, lr: float, steps: int | None = None) -> Recipe:
+    """The recipe of a run at a learning rate, by default with the most steps that its arm may take."""
     budget = bench.budget
     steps = steps or budget.steps_of(cell.arm)
     n = len(bench.parts.train)
@@ -104,8 +72,11 @@ def recipe_for(bench: Bench, cell: Cell, lr: float, steps: int | None = None) ->
     )
 
 
-def material(bench: Bench, cell: Cell) -> tuple[Task, Task]:
-    """What an arm trains on and stops by, without what ends an answer; on shuffled answers, both are."""
+def material(bench: ProbeBench, cell: ProbeCell) -> tuple[Task, Task]:
+    """The training and the validation part of a cell's arm, without what ends an answer.
+
+    For an arm on shuffled answers, the answers of both parts are shuffled.
+    """
     train, validation = bench.parts.train, bench.parts.validation
     if not METHODS[cell.arm].shuffled:
         return train, validation
@@ -113,12 +84,12 @@ def material(bench: Bench, cell: Cell) -> tuple[Task, Task]:
     return tuple(shuffled(part, memory, cell.order_seed) for part in (train, validation))
 
 
-def trained_on(bench: Bench, cell: Cell) -> tuple[Task, Task]:
-    """The same, with what ends an answer."""
+def trained_on(bench: ProbeBench, cell: ProbeCell) -> tuple[Task, Task]:
+    """The training and the validation part of a cell's arm, with what ends an answer."""
     return tuple(bench.as_trained(part) for part in material(bench, cell))
 
 
-def _prompts(bench: Bench, cell: Cell, out: Path) -> dict[str, Any]:
+def _prompts(bench: ProbeBench, cell: ProbeCell, out: Path) -> dict[str, Any]:
     budget, parts = bench.budget, bench.parts
     validation = first(parts.validation, budget.n_validation)
     shown = bench.as_trained(parts.train).examples
@@ -132,11 +103,11 @@ def _prompts(bench: Bench, cell: Cell, out: Path) -> dict[str, Any]:
             f"no prompt of the task fits into the context of {bench.model.cfg.n_ctx} tokens, {room:,} of them for it; "
             "leave long prompts out, or take a base with a longer context"
         )
-    found = {one.name: bench.asked(validation, one)[0] for one in fitting}
+    validated = {one.name: bench.asked(validation, one)[0] for one in fitting}
     means = {
-        name: {which: float(np.mean(values)) for which, values in scores.items()} for name, scores in found.items()
+        name: {which: float(np.mean(values)) for which, values in scores.items()} for name, scores in validated.items()
     }
-    kinds = next(iter(found.values())).keys()
+    kinds = next(iter(validated.values())).keys()
     chosen = {which: max(means, key=lambda name: means[name][which]) for which in kinds}
     base, said = bench.asked(parts.test)
     by_name = {one.name: one for one in fitting}
@@ -161,8 +132,8 @@ def _prompts(bench: Bench, cell: Cell, out: Path) -> dict[str, Any]:
     }
 
 
-def _control(bench: Bench) -> dict[str, Any] | None:
-    """The positive control, on what the base knows best: items of another domain where there are any."""
+def _control(bench: ProbeBench) -> dict[str, Any] | None:
+    """The positive control of prompting, on items of another domain where there are any, else on training items."""
     task = bench.off_domain or bench.parts.train
     task = first(task, bench.budget.n_off_domain)
     answers = generate(bench.model, task.prompts, max_new_tokens=CONTROL_TOKENS, stop=["\n"])
@@ -175,32 +146,32 @@ def _control(bench: Bench) -> dict[str, Any] | None:
     return asdict(made.score(said)) | {"wrapping": made.wrapping.name, "completions": said, "prompt": made.prompts[0]}
 
 
-def _longest_answer(bench: Bench) -> int:
+def _longest_answer(bench: ProbeBench) -> int:
     tasks = (bench.parts.test, bench.parts.validation)
     texts = [example.completion for task in tasks for example in task.examples]
     return max(map(len, bench.model.tokenizer(texts, add_special_tokens=False)["input_ids"])) + CONTROL_TOKENS
 
 
-def _tuned(bench: Bench, cell: Cell, out: Path) -> dict[str, Any]:
-    """Successive halving: all rates for a few steps, the better half of them for more.
+def _tuned(bench: ProbeBench, cell: ProbeCell, out: Path) -> dict[str, Any]:
+    """Choose a learning rate by successive halving: try all for a few steps, then the better half for more steps.
 
-    Where all diverge it is the lowest, whose runs then say that they came to nothing.
+    Where all diverge the lowest is chosen, and the runs that take it report that they failed.
     """
     left, losses = list(METHODS[cell.arm].rates_on(bench.model.cfg.d_model)), []
     kept = out / WORK / LOWER_LAYERS
     for n, steps in bench.budget.tried(len(left)):
         left = left[:n]
-        batches = [left[place : place + cell.together] for place in range(0, len(left), cell.together)]
+        batches = [left[start : start + cell.together] for start in range(0, len(left), cell.together)]
         tried = [loss for rates in batches for loss in _losses(bench, cell, rates, steps, kept)]
-        found = dict(zip(left, tried, strict=True))
-        losses += [{"rate": rate, "steps": steps, "validation_loss": loss} for rate, loss in found.items()]
-        left = sorted(left, key=lambda rate: found[rate])
+        loss_of = dict(zip(left, tried, strict=True))
+        losses += [{"rate": rate, "steps": steps, "validation_loss": loss} for rate, loss in loss_of.items()]
+        left = sorted(left, key=lambda rate: loss_of[rate])
     lowest = min(one["rate"] for one in losses)
-    return {"lr": left[0] if math.isfinite(found[left[0]]) else lowest, "trials": losses}
+    return {"lr": left[0] if math.isfinite(loss_of[left[0]]) else lowest, "trials": losses}
 
 
-def _losses(bench: Bench, cell: Cell, rates: Sequence[float], steps: int, kept: Path) -> list[float]:
-    """Best validation loss of each rate, all in one batch; infinite where training diverges."""
+def _losses(bench: ProbeBench, cell: ProbeCell, rates: Sequence[float], steps: int, kept: Path) -> list[float]:
+    """The best validation loss of each learning rate, infinite where training diverges; all are trained together."""
     train, validation = trained_on(bench, cell)
     trainings = [
         Training(
@@ -211,14 +182,17 @@ def _losses(bench: Bench, cell: Cell, rates: Sequence[float], steps: int, kept: 
         )
         for rate in rates
     ]
-    found = fit_together(bench.model, trainings, cache_folder=kept, show_progress=False)
-    return [math.inf if isinstance(one, AlignerProbeError) else one.best_validation_loss for one in found]
+    runs = fit_together(bench.model, trainings, cache_folder=kept, show_progress=False)
+    return [math.inf if isinstance(run, AlignerProbeError) else run.best_validation_loss for run in runs]
 
 
 class _Follow(Callback):
-    """The strict score on validation where the last part of a training begins; in a file, for a run that goes on."""
+    """Measures the strict score on validation at step `at`, where the last part of a training begins.
 
-    def __init__(self, bench: Bench, validation: Task, at: int, file: Path):
+    The score is kept in `file`, so that a run that is interrupted after that step still has it when it goes on.
+    """
+
+    def __init__(self, bench: ProbeBench, validation: Task, at: int, file: Path):
         self.bench, self.validation, self.at, self.file = bench, validation, at, file
 
     @property
@@ -230,10 +204,10 @@ class _Follow(Callback):
             write_text(self.file, json.dumps(float(np.mean(self.bench.asked(self.validation)[0]["strict"]))))
 
 
-def _train(bench: Bench, cells: Sequence[Cell], left: Sequence[Cell], out: Path, work: Path) -> None:
-    """Train all runs of a batch together, and ask those whose folders are not there yet.
+def _train(bench: ProbeBench, cells: Sequence[ProbeCell], left: Sequence[ProbeCell], out: Path, work: Path) -> None:
+    """Train `cells` together, and ask those in `left`, whose folders do not exist yet.
 
-    A run whose loss is no longer finite says so in its result, and has no adapter.
+    The result of a run whose loss became infinite or not a number says so ("failed"); it has no adapter.
     """
     for cell in left:
         if (out / RUNS / cell.id).exists():
@@ -241,26 +215,26 @@ def _train(bench: Bench, cells: Sequence[Cell], left: Sequence[Cell], out: Path,
     began = time.perf_counter()
     follows = [_follow(bench, cell, work) for cell in cells]
     trainings = [_training(bench, cell, out, follow) for cell, follow in zip(cells, follows, strict=True)]
-    found = fit_together(
+    runs = fit_together(
         bench.model, trainings, out=work, resume=True, cache_folder=out / WORK / LOWER_LAYERS, show_progress=False
     )
     seconds = (time.perf_counter() - began) / len(cells)
-    for cell, run, follow in zip(cells, found, follows, strict=True):
+    for cell, run, follow in zip(cells, runs, follows, strict=True):
         if cell in left:
-            with _cell(bench, cell, out, seconds) as (folder, result):
+            with cell_folder(out, cell.id, asdict(cell), bench.model, seconds_before=seconds) as (folder, results):
                 if isinstance(run, Run):
-                    result |= _asked(bench, cell, run, follow)
+                    results |= _asked(bench, cell, run, follow)
                     save_adapter(run.adapter, folder / ADAPTER, run=run.adapter.provenance | {"probe": cell.id})
                 else:
-                    result["failed"] = str(run)
+                    results["failed"] = str(run)
 
 
-def _follow(bench: Bench, cell: Cell, work: Path) -> _Follow:
+def _follow(bench: ProbeBench, cell: ProbeCell, work: Path) -> _Follow:
     asked = first(material(bench, cell)[1], bench.budget.n_validation)
     return _Follow(bench, asked, round(LATE * bench.budget.steps_of(cell.arm)), work / f"{cell.id}.late.json")
 
 
-def _training(bench: Bench, cell: Cell, out: Path, follow: _Follow) -> Training:
+def _training(bench: ProbeBench, cell: ProbeCell, out: Path, follow: _Follow) -> Training:
     tuned = read_result(out, tune_id(cell.arm)) if bench.budget.tuned else None
     lr = tuned["lr"] if tuned else METHODS[cell.arm].stored_rate_on(bench.model.cfg.d_model)
     train, validation = trained_on(bench, cell)
@@ -273,7 +247,7 @@ def _training(bench: Bench, cell: Cell, out: Path, follow: _Follow) -> Training:
     )
 
 
-def _asked(bench: Bench, cell: Cell, run: Run, follow: _Follow) -> dict[str, Any]:
+def _asked(bench: ProbeBench, cell: ProbeCell, run: Run, follow: _Follow) -> dict[str, Any]:
     adapter, budget = run.adapter, bench.budget
     train, _ = material(bench, cell)
     with adapter.attached():

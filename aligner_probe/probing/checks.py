@@ -11,7 +11,7 @@ from aligner_probe.evaluation.likelihood import MultipleChoice
 from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.models import embedding_rows
 from aligner_probe.probing.arms import PROMPT_TUNING
-from aligner_probe.probing.bench import Bench
+from aligner_probe.probing.bench import ProbeBench
 from aligner_probe.probing.findings import forbids_a_verdict
 from aligner_probe.probing.methods import METHODS
 from aligner_probe.probing.splitting import Parts
@@ -42,7 +42,7 @@ def lost_note(lost: LostCharacters) -> str:
     return f"{lost.said} There will be no verdict: the outcome is undetermined. {lost.way_on}"
 
 
-def check_tokens(bench: Bench) -> None:
+def check_tokens(bench: ProbeBench) -> None:
     """Raise AlignerProbeError where the base's tokenizer cannot write the references, its embedding lacks one of their
     tokens, or its context is too short."""
     positions = METHODS[PROMPT_TUNING].options["n_tokens"] if PROMPT_TUNING in bench.budget.arms else 0

@@ -1,9 +1,9 @@
-"""What a probe will do: the arms and seeds of a budget, as cells that can be made apart and in any order but one.
+"""What a probe will do: a budget's arms and seeds as the cells of a study.
 
     print(plan("quick").to_frame())
 
-A cell is one piece of work with an id that stays the same; its result is a folder of that name. Cells need other cells
-only where a learning rate is tuned first, or a reference is tried because the one before did not learn.
+A cell comes after other cells in two cases only: its learning rate is tuned first, or it belongs to a reference that
+is tried where the reference before it has not learned.
 """
 
 import json
@@ -17,6 +17,7 @@ import pandas as pd
 from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.probing.arms import ALIGNER_1, ALIGNER_1_SHUFFLED, REFERENCE_SHUFFLED
 from aligner_probe.probing.methods import CONDITIONAL, FULL, LORA_8, METHODS, rates_from
+from aligner_probe.study import waves
 
 BudgetName = Literal["quick", "standard", "thorough"]
 CellKind = Literal["prompts", "tune", "train"]
@@ -25,14 +26,26 @@ PROMPTS = "prompts"
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much is spent. `seeds` are pairs: of the start, and of the order of examples.
+    """How much a probe trains and asks.
 
-    `steps` are a run's at most, `reference_steps` those of the reference, which has to show that the task can be
-    learned; validation every `evaluate_every` stops it after `patience` without one that is better by more than
-    `min_improvement` (nats a token).
-    `tuned`: learning rates by successive halving on the first seed, else the stored ones: all are tried for the first
-    of the `rungs`, a share of the steps, the better half of them for the next. `n_validation` and `n_off_domain` are
-    the most items asked.
+    Args:
+        name: the budget's name.
+        arms: the arms that train, by name.
+        seeds: pairs of a start seed (the adapter's first values) and an order seed (the order of the examples).
+        tuned: whether learning rates are tuned on the first pair of seeds; otherwise the stored ones are taken.
+        steps: the most steps of a run.
+        reference_steps: the most steps of the reference, which has to show that the task can be learned.
+        rungs: shares of `steps` for tuning by successive halving: all learning rates are tried for the first share of
+            the steps, the better half of them for the next share, and so on.
+        batch_size: examples in a batch.
+        evaluate_every: steps between two validations.
+        patience: how many validations in a row may bring no improvement before a run stops.
+        min_improvement: what counts as an improvement of the validation loss, in nats a token.
+        n_validation: the most validation items that are asked.
+        n_train_asked: the most training items that are asked.
+        n_off_domain: the most off-domain items that are asked.
+        shots: numbers of examples in the prompts that are tried.
+        draws: how often the examples of such a prompt are drawn.
     """
 
     name: str
@@ -67,9 +80,9 @@ class Budget:
             raise AlignerProbeError(f"no arm that trains is named {unknown[0]!r}; {hint}there are {', '.join(METHODS)}")
 
     def tried(self, rates: int) -> list[tuple[int, int]]:
-        """How many learning rates are tried on each rung, and for how many steps."""
+        """For each rung, how many of `rates` learning rates are tried, and for how many steps."""
         return [
-            (math.ceil(rates / 2**place), max(1, round(share * self.steps))) for place, share in enumerate(self.rungs)
+            (math.ceil(rates / 2**index), max(1, round(share * self.steps))) for index, share in enumerate(self.rungs)
         ]
 
     def steps_of(self, arm: str) -> int:
@@ -96,12 +109,18 @@ BUDGETS: dict[str, Budget] = {
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One piece of work.
+class ProbeCell:
+    """One cell of a probe.
 
-    `prompts`: everything of the base without training. `tune`: learning rates of an arm. `train`: one run. `after` are
-    the ids of cells that come first; `only_if_unlearned` marks a reference that is tried where those have not learned.
-    `together`: runs of the arm, or of `tune` learning rates, that share a batch (`batches.py`).
+    Args:
+        id: the name of its folder.
+        kind: "prompts" asks the base model without training, "tune" chooses an arm's learning rate, "train" is one run.
+        arm: the arm's name; None for "prompts".
+        start_seed: the seed of the adapter's first values.
+        order_seed: the seed of the order of the examples.
+        after: the ids of the cells that come first.
+        only_if_unlearned: whether the cell is made only where the reference in `after` has not learned.
+        together: how many runs of the arm (for "tune", how many learning rates) are trained together (`batches.py`).
     """
 
     id: str
@@ -116,17 +135,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """A budget and its cells, in the order in which they tell most."""
+    """A budget and its cells; the cells that decide most come first."""
 
     budget: Budget
-    cells: tuple[Cell, ...]
+    cells: tuple[ProbeCell, ...]
 
     def to_frame(self) -> pd.DataFrame:
         """One row a cell."""
         return pd.DataFrame([asdict(cell) for cell in self.cells])
 
     def to_json(self, **of: Any) -> str:
-        """Budget and cells as text, with what else the results depend on; the same for the same ones."""
+        """The text of plan.json: the budget, its arms and cells, and `of`, what else the results depend on."""
         content = of | {"budget": asdict(self.budget), "methods": {arm: asdict(METHODS[arm]) for arm in self.arms}}
         return json.dumps(content | {"cells": [asdict(cell) for cell in self.cells]}, indent=1, sort_keys=True) + "\n"
 
@@ -134,21 +153,13 @@ class Plan:
     def arms(self) -> tuple[str, ...]:
         return self.budget.arms
 
-    def runs_of(self, arm: str) -> tuple[Cell, ...]:
-        """The runs of an arm, one a pair of seeds."""
+    def runs_of(self, arm: str) -> tuple[ProbeCell, ...]:
+        """The cells that train an arm, one for each pair of seeds."""
         return tuple(cell for cell in self.cells if cell.kind == "train" and cell.arm == arm)
 
-    def waves(self) -> list[list[Cell]]:
-        """Cells that can be made together, wave after wave: each comes after all that it needs."""
-        waves: list[list[Cell]] = []
-        made: set[str] = set()
-        left = list(self.cells)
-        while left:
-            ready = [cell for cell in left if made.issuperset(cell.after)]
-            waves.append(ready)
-            made |= {cell.id for cell in ready}
-            left = [cell for cell in left if cell.id not in made]
-        return waves
+    def waves(self) -> list[list[ProbeCell]]:
+        """The cells that can be made at the same time, wave after wave."""
+        return waves(self.cells)
 
     @property
     def open_questions(self) -> tuple[str, ...]:
@@ -157,7 +168,10 @@ class Plan:
 
 
 def plan(budget: Budget | BudgetName | str, **changes: Any) -> Plan:
-    """The plan of a budget, by name or made; `changes` are fields of it. Raises AlignerProbeError for others."""
+    """The plan of a budget, which is given by its name or as an object, with some of its fields changed.
+
+    Raises AlignerProbeError for a name or a field that does not exist.
+    """
     if not isinstance(budget, Budget):
         if budget not in BUDGETS:
             raise AlignerProbeError(
@@ -175,36 +189,38 @@ def plan(budget: Budget | BudgetName | str, **changes: Any) -> Plan:
 
 
 def tune_id(arm: str) -> str:
+    """The id of the cell that chooses an arm's learning rate."""
     return f"{rates_from(METHODS[arm])}_tune"
 
 
-def _cells(budget: Budget) -> Iterator[Cell]:
-    yield Cell(PROMPTS, "prompts")
+def _cells(budget: Budget) -> Iterator[ProbeCell]:
+    yield ProbeCell(PROMPTS, "prompts")
     if budget.tuned:
         for arm in budget.arms:
             if rates_from(METHODS[arm]) == arm and arm not in CONDITIONAL:
-                yield Cell(tune_id(arm), "tune", arm, *budget.seeds[0])
+                yield ProbeCell(tune_id(arm), "tune", arm, *budget.seeds[0])
     for start, order in budget.seeds:
         for arm in budget.arms:
             after = (tune_id(arm),) if budget.tuned else ()
             if arm not in CONDITIONAL:
-                yield Cell(run_id(arm, start, order), "train", arm, start, order, after)
+                yield ProbeCell(run_id(arm, start, order), "train", arm, start, order, after)
     yield from _conditional(budget)
 
 
-def _conditional(budget: Budget) -> Iterator[Cell]:
-    """Full fine-tuning, last: only where LoRA has not learned."""
+def _conditional(budget: Budget) -> Iterator[ProbeCell]:
+    """Full fine-tuning comes last, and only where LoRA has not learned."""
     before = tuple(run_id(LORA_8, *seeds) for seeds in budget.seeds)
     if budget.tuned and FULL in budget.arms:
-        yield Cell(tune_id(FULL), "tune", FULL, *budget.seeds[0], before, only_if_unlearned=True)
+        yield ProbeCell(tune_id(FULL), "tune", FULL, *budget.seeds[0], before, only_if_unlearned=True)
         before = (*before, tune_id(FULL))
     for start, order in budget.seeds:
         for arm in CONDITIONAL:
             if arm in budget.arms:
-                yield Cell(run_id(arm, start, order), "train", arm, start, order, before, only_if_unlearned=True)
+                yield ProbeCell(run_id(arm, start, order), "train", arm, start, order, before, only_if_unlearned=True)
 
 
 def run_id(arm: str, start_seed: int, order_seed: int) -> str:
+    """The id of the cell that trains an arm with these seeds."""
     return f"{arm}_start{start_seed}_order{order_seed}"
 
 
@@ -220,7 +236,7 @@ def _open_questions(budget: Budget) -> Iterator[str]:
         yield "There is no dose-response: one size a family."
     if not budget.tuned:
         yield "Learning rates are the stored ones: an arm that fails may have failed for its rate."
-    starts, orders = ({pair[place] for pair in budget.seeds} for place in range(2))
+    starts, orders = ({pair[which] for pair in budget.seeds} for which in range(2))
     if len(budget.seeds) < len(starts) * len(orders):
         yield "Start and order of examples change together, so which of them matters is not told."
     if len(budget.seeds) < 3:
@@ -228,9 +244,16 @@ def _open_questions(budget: Budget) -> Iterator[str]:
 
 
 def described(plan: Plan, seconds: dict[str, float], processes: int, memory: Sequence[str] = ()) -> str:
-    """The plan in words: cells by arm with their time, in all, memory, and what the budget cannot decide."""
+    """The plan in words: the cells of each arm with their time, the time in all, memory, and open questions.
+
+    Args:
+        plan: the plan.
+        seconds: seconds of one process by cell id.
+        processes: how many processes make the cells.
+        memory: lines about the memory that a step takes.
+    """
     lines = [f"budget {plan.budget.name}: {len(plan.cells)} cells"]
-    by_arm: dict[tuple[str, str], list[Cell]] = {}
+    by_arm: dict[tuple[str, str], list[ProbeCell]] = {}
     for cell in plan.cells:
         by_arm.setdefault((cell.arm or "base", cell.kind), []).append(cell)
     for (arm, kind), cells in by_arm.items():

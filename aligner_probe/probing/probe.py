@@ -20,7 +20,7 @@ from aligner_probe.evaluation.scorers import BalancedAccuracy
 from aligner_probe.html import Shown, text_of
 from aligner_probe.jobs.backend import Backend, Processes
 from aligner_probe.probing.batches import share_batches
-from aligner_probe.probing.bench import Bench, first
+from aligner_probe.probing.bench import ProbeBench, first
 from aligner_probe.probing.checks import check_scorer, check_tokens
 from aligner_probe.probing.endings import Ending, ending_for, line_end, without
 from aligner_probe.probing.gathering import Gathered, gather
@@ -48,7 +48,7 @@ class Probe:
 
     parts: Parts
     plan: Plan
-    bench: Bench
+    bench: ProbeBench
     why_scorer: str
     why_ending: str | None = None
 
@@ -130,7 +130,18 @@ def new_probe(
     loaded = None if isinstance(base, str) else base
     name = base if isinstance(base, str) else base.cfg.model_name
     probe = plan_for(budget, parts)
-    bench = Bench(name, parts, scorer, probe.budget, off_domain, own_prompt, ending or "", dtype, device, loaded)
+    bench = ProbeBench(
+        name,
+        parts,
+        scorer,
+        probe.budget,
+        off_domain,
+        own_prompt,
+        ending or "",
+        dtype=dtype,
+        device=device,
+        loaded=loaded,
+    )
     return Probe(parts, probe, bench, why, why_ending=None if ending is None else "it was given")
 
 
@@ -139,7 +150,7 @@ def with_off_domain(probe: Probe) -> Probe:
     if probe.bench.off_domain is not None:
         return probe
     found = off_domain_of(probe.bench.model, probe.parts.train)
-    return replace(probe, bench=_changed(probe.bench, off_domain=found))
+    return replace(probe, bench=probe.bench.changed(off_domain=found))
 
 
 def with_ending(probe: Probe) -> Probe:
@@ -148,15 +159,7 @@ def with_ending(probe: Probe) -> Probe:
         return probe
     examples = first(probe.parts.validation, probe.bench.budget.n_validation).examples
     found = ending_for(probe.bench.model, examples, line_end(probe.parts.whole.examples))
-    return replace(probe, bench=_changed(probe.bench, ending=found.text), why_ending=found.because)
-
-
-def _changed(bench: Bench, **changes: Any) -> Bench:
-    """A bench with fields changed; the model that it has loaded comes along."""
-    changed = replace(bench, **changes)
-    if "model" in bench.__dict__:
-        changed.__dict__["model"] = bench.model
-    return changed
+    return replace(probe, bench=probe.bench.changed(ending=found.text), why_ending=found.because)
 
 
 def with_batches(probe: Probe) -> Probe:

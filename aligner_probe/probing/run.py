@@ -1,7 +1,4 @@
-"""All cells of a plan into one folder, wave after wave; what is finished is never made again.
-
-OUT/plan.json says what is made and of what: it is written first and must not change, so no folder mixes two probes.
-"""
+"""A probe as a study: its plan of cells, what OUT/plan.json says of them, and which cells are made at all."""
 
 import hashlib
 import json
@@ -10,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from aligner_probe.evaluation.scorers import UserFunction
 from aligner_probe.jobs.backend import Backend
-from aligner_probe.jobs.folder import begin, make_all, unfinished
+from aligner_probe.jobs.folder import unfinished
 from aligner_probe.models import fingerprint
 from aligner_probe.probing.batches import jobs
-from aligner_probe.probing.bench import Bench
-from aligner_probe.probing.cells import carry_out, read_result
+from aligner_probe.probing.bench import ProbeBench
+from aligner_probe.probing.cells import carry_out
 from aligner_probe.probing.methods import LORA_8, METHODS
-from aligner_probe.probing.plan import Budget, Cell, Plan, plan
+from aligner_probe.probing.plan import Budget, Plan, ProbeCell, plan
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.thresholds import THRESHOLDS
+from aligner_probe.study import Study, read_result
 from aligner_probe.tasks.encoding import put_around
 from aligner_probe.tasks.task import Task
 
@@ -30,30 +27,17 @@ PLAN = "plan.json"
 
 
 def plan_for(budget: Budget, parts: Parts) -> Plan:
-    """The budget's plan on a task. A single fact has no other fact to trade answers with, so nothing is shuffled."""
+    """The plan of a budget on a task.
+
+    A memory task about one fact has no arms on shuffled answers: there is no other answer to exchange.
+    """
     if parts.kind == "memory" and parts.n_units == 1:
         budget = replace(budget, arms=tuple(arm for arm in budget.arms if not METHODS[arm].shuffled))
     return plan(budget)
 
 
-def make(probe: Plan, bench: Bench, out: Path, backend: Backend, *, show_progress: bool = True) -> None:
-    """Make all cells that are not finished.
-
-    Raises AlignerProbeError where the folder was begun with another plan, another process is at work in it, or cells
-    failed, after the others were made.
-    """
-    prepare(probe, bench, out)
-    with tqdm(total=len(probe.cells), desc="cells", disable=not show_progress) as bar:
-        made = 0
-        for wave in probe.waves():
-            if wanted := jobs([cell for cell in wave if is_wanted(cell, probe, out)], out):
-                make_all(wanted, carry_out, bench, out, backend, bar=bar)
-            made += len(wave)
-            bar.update(made - bar.n)  # a batch is one job
-
-
-def prepare(probe: Plan, bench: Bench, out: Path) -> None:
-    """Write plan.json, or check that the one in the folder is the same."""
+def study_of(probe: Plan, bench: ProbeBench) -> Study[ProbeCell]:
+    """The study that makes a probe's cells."""
     text = probe.to_json(
         base=fingerprint(bench.model),
         dtype=bench.dtype,
@@ -65,31 +49,50 @@ def prepare(probe: Plan, bench: Bench, out: Path) -> None:
         own_prompt=bench.own_prompt,
         ending=bench.ending,
     )
-    begin(out, {PLAN: text}, "another task, base or budget than this probe's")
+    return Study(
+        cells=probe.cells,
+        carry_out=carry_out,
+        bench=bench,
+        files={PLAN: text},
+        differs="another task, base or budget than this probe's",
+        is_wanted=lambda cell, out: is_wanted(cell, probe, out),
+        jobs=jobs,
+    )
 
 
-def is_wanted(cell: Cell, probe: Plan, out: Path) -> bool:
-    """Whether a conditional cell has its condition."""
+def make(probe: Plan, bench: ProbeBench, out: Path, backend: Backend, *, show_progress: bool = True) -> None:
+    """Make all cells that are not finished.
+
+    Raises AlignerProbeError as `Study.make` does.
+    """
+    study_of(probe, bench).make(out, backend, show_progress=show_progress)
+
+
+def is_wanted(cell: ProbeCell, probe: Plan, out: Path) -> bool:
+    """Whether a cell is made: a conditional one only where the first candidate for the reference has not learned."""
     return not cell.only_if_unlearned or not has_learned(probe, out)
 
 
 def has_learned(probe: Plan, out: Path) -> bool:
-    """Whether the first candidate for the reference has, on validation, over its seeds."""
-    found = [read_result(out, cell.id) for cell in probe.runs_of(LORA_8)]
-    scores = [one["validation"] for one in found if one is not None and "failed" not in one]
+    """Whether LoRA r=8, the first candidate for the reference, has learned the task.
+
+    That is so where the mean of its validation scores over the seeds reaches `Thresholds.learned`.
+    """
+    results = [read_result(out, cell.id) for cell in probe.runs_of(LORA_8)]
+    scores = [one["validation"] for one in results if one is not None and "failed" not in one]
     return bool(scores) and float(np.mean(scores)) >= THRESHOLDS.learned
 
 
-def left(probe: Plan, out: Path) -> list[Cell]:
-    """Cells that are not finished and wanted, as far as that is known by now."""
+def left(probe: Plan, out: Path) -> list[ProbeCell]:
+    """The cells that are wanted and not finished, as far as that is known by now."""
     return [cell for cell in unfinished(probe.cells, out) if is_wanted(cell, probe, out)]
 
 
 def _vocabulary(tokenizer: Any) -> str | None:
-    """A hash of what texts become: the same for the same pieces, whatever else a tokenizer's files say.
+    """A hash of a tokenizer's vocabulary: the same for the same pieces, whatever else the tokenizer's files say.
 
-    A BOS that the tokenizer has and does not put enters it, so that a probe that was begun when such bases got a BOS
-    before every prompt is not gone on with.
+    It differs for a tokenizer that has a BOS token and does not write it. Probes of such base models that an older
+    version began had a BOS before every prompt, so they cannot go on with this version.
     """
     if tokenizer is None:
         return None

@@ -103,10 +103,18 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One run. `seed` draws the start and the order of batches alike; the base, untrained, has none.
+class ReproductionCell:
+    """One cell of the reproduction: one run, or the questions to the untrained base model.
 
-    `lr` has a learning rate for each stage that is trained ("sft", "dpo").
+    Args:
+        id: the name of its folder.
+        experiment: what is trained and asked.
+        method: a name in `METHODS`, or `BASE` for the untrained base model.
+        recipe: how it is trained; None for the base model.
+        arm: "main", or what the run does differently (`results.FinishedRun` describes the arms).
+        precision: of the adapter and the optimiser; None for the base model.
+        seed: both the start seed and the order seed; None for the base model.
+        lr: the learning rate of each stage that is trained ("sft", "dpo").
     """
 
     id: str
@@ -119,17 +127,23 @@ class Planned:
     lr: dict[str, float]
 
     @property
+    def after(self) -> tuple[str, ...]:
+        """The ids of the cells that come first: none."""
+        return ()
+
+    @property
     def is_base(self) -> bool:
+        """Whether the base model is asked and nothing is trained."""
         return self.method == BASE
 
 
-def plan(config: Config, rates: dict[str, dict[str, float]]) -> tuple[Planned, ...]:
-    """Every run: the bases, all of the first seed, the recipe as published, and then the other seeds."""
+def plan(config: Config, rates: dict[str, dict[str, float]]) -> tuple[ReproductionCell, ...]:
+    """All cells: the base model, the runs of the first seed, the recipe as published, and then the other seeds."""
     return tuple(_runs(config, rates))
 
 
-def plan_json(config: Config, runs: tuple[Planned, ...], base: str, world_seed: int) -> str:
-    """Configuration, base (its fingerprint) and runs as text; the same for the same ones."""
+def plan_json(config: Config, runs: tuple[ReproductionCell, ...], base: str, world_seed: int) -> str:
+    """The text of plan.json: the configuration, the fingerprint of the base model, the methods and all cells."""
     content = {"base": base, "world_seed": world_seed, "config": asdict(config)}
     content |= {"methods": {method.name: asdict(method) for method in METHODS.values()}}
     return json.dumps(content | {"runs": [asdict(run) for run in runs]}, indent=1, sort_keys=True) + "\n"
@@ -150,34 +164,34 @@ def rate_key(method: str, arm: Arm) -> str:
     return f"{method}-{arm}" if arm in FREEZING else method
 
 
-def _runs(config: Config, rates: dict[str, dict[str, float]]) -> Iterator[Planned]:
-    def corrected(experiment: Experiment, method: str, seed: int, arm: Arm = "main") -> Planned:
+def _runs(config: Config, rates: dict[str, dict[str, float]]) -> Iterator[ReproductionCell]:
+    def corrected(experiment: Experiment, method: str, seed: int, arm: Arm = "main") -> ReproductionCell:
         key = rate_key(method, arm)
         lr = {"sft": rates["instructions" if experiment == "safety" else experiment][key]}
         if experiment == "safety":
             lr["dpo"] = rates["safety"][key]
         return _named(experiment, method, "corrected", arm, "float32", seed, lr)
 
-    def published(experiment: Experiment, method: str, seed: int, arm: Arm = "main") -> Planned:
+    def published(experiment: Experiment, method: str, seed: int, arm: Arm = "main") -> ReproductionCell:
         lr = {"sft": config.lora_published[0] if method == "lora-8" else PUBLISHED_RATE}
         if arm == "tenth-rate":
             lr = {"sft": PUBLISHED_RATE / 10}
         precision = "float32" if arm == "float32" else "bf16-true"
         return _named(experiment, method, "as-published", arm, precision, seed, lr)
 
-    def freezing(seed: int) -> Iterator[Planned]:
+    def freezing(seed: int) -> Iterator[ReproductionCell]:
         for experiment in EXPERIMENTS[:2]:
             for arm in FREEZING:
                 yield corrected(experiment, "aligner-1", seed, arm)
 
     for experiment in EXPERIMENTS:
-        yield Planned(f"{experiment}_{BASE}", experiment, BASE, None, "main", None, None, {})
-    for place, seed in enumerate(config.seeds):
+        yield ReproductionCell(f"{experiment}_{BASE}", experiment, BASE, None, "main", None, None, {})
+    for index, seed in enumerate(config.seeds):
         for experiment in EXPERIMENTS:
             for method in METHODS:
                 yield corrected(experiment, method, seed)
         yield from freezing(seed)
-        if place == 0:
+        if index == 0:
             for experiment in EXPERIMENTS[:2]:
                 for method in PUBLISHED_METHODS:
                     yield published(experiment, method, config.published_seed)
@@ -188,6 +202,8 @@ def _runs(config: Config, rates: dict[str, dict[str, float]]) -> Iterator[Planne
                     yield published(experiment, method, config.published_seed, "tenth-rate")
 
 
-def _named(experiment: Experiment, method: str, recipe: Any, arm: Arm, precision: Any, seed: int, lr: Any) -> Planned:
+def _named(
+    experiment: Experiment, method: str, recipe: Any, arm: Arm, precision: Any, seed: int, lr: Any
+) -> ReproductionCell:
     parts = [experiment, method, recipe, *([arm] if arm != "main" else []), f"seed{seed}"]
-    return Planned("_".join(parts), experiment, method, recipe, arm, precision, seed, lr)
+    return ReproductionCell("_".join(parts), experiment, method, recipe, arm, precision, seed, lr)

@@ -1,48 +1,33 @@
-"""All runs of a plan into one folder: what is finished is never repeated, what is not goes on where it was.
+"""The reproduction as a study: its cells are the runs of the plan.
 
-OUT/plan.json says what is made and OUT/items.json what is asked; both are written first and must not change, so that no
-folder mixes runs of two plans or two bases.
+OUT/plan.json says what is made and OUT/items.json what is asked. Both are written first, and a folder that has others
+is refused, so that no folder mixes runs of two plans or two base models.
 """
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from aligner_probe.jobs.backend import Processes
-from aligner_probe.jobs.folder import begin, make_all, unfinished
 from aligner_probe.models import fingerprint
-from aligner_probe.reproduction.plan import Planned, plan_json
+from aligner_probe.reproduction.plan import ReproductionCell, plan_json
 from aligner_probe.reproduction.results import ITEMS, PLAN
-from aligner_probe.reproduction.run import Bench, carry_out
+from aligner_probe.reproduction.run import ReproductionBench, carry_out
+from aligner_probe.study import Study
 
 
-def pending(runs: Sequence[Planned], out: Path) -> list[Planned]:
-    """Runs that are not finished yet."""
-    return unfinished(runs, out)
+def study_of(cells: Sequence[ReproductionCell], bench: ReproductionBench) -> Study[ReproductionCell]:
+    """The study that makes the cells of a plan: `study_of(cells, bench).make(out, Processes(2))`.
 
-
-def prepare(runs: Sequence[Planned], bench: Bench, out: Path) -> None:
-    """Write plan and items, or check that those in the folder are the same.
-
-    Raises AlignerProbeError where the folder was begun with another plan, base or world.
+    Some of them are made by `make(out, backend, only=some)`; plan.json then says the whole plan all the same.
     """
-    wanted = {
-        PLAN: plan_json(bench.config, tuple(runs), fingerprint(bench.model), bench.world_seed),
+    files = {
+        PLAN: plan_json(bench.config, tuple(cells), fingerprint(bench.model), bench.world_seed),
         ITEMS: json.dumps(bench.items_json(), indent=1) + "\n",
     }
-    begin(out, wanted, "another plan, base model or world than these")
-
-
-def carry_out_all(
-    runs: Sequence[Planned], bench: Bench, out: Path, n_processes: int, *, show_progress: bool = True
-) -> None:
-    """Make the runs that are not finished; `prepare` comes first.
-
-    Raises AlignerProbeError where another process is at work in the folder, or, after all others were made, where runs
-    failed, with the first one's reason.
-    """
-    make_all(runs, _made, bench, out, Processes(n_processes), show_progress=show_progress)
-
-
-def _made(bench: Bench, run: Planned, *, out: Path) -> Path:
-    return carry_out(run, bench, out)
+    return Study(
+        cells=tuple(cells),
+        carry_out=carry_out,
+        bench=bench,
+        files=files,
+        differs="another plan, base model or world than these",
+        unit="runs",
+    )

@@ -18,8 +18,8 @@ from aligner_probe.evaluation import generate
 from aligner_probe.files import write_text
 from aligner_probe.jobs.pool import each
 from aligner_probe.models import fingerprint
-from aligner_probe.reproduction.plan import FREEZING, METHODS, Config, Planned, rate_key
-from aligner_probe.reproduction.run import Bench, new_adapter, recipe_of, whole_intervals
+from aligner_probe.reproduction.plan import FREEZING, METHODS, Config, ReproductionCell, rate_key
+from aligner_probe.reproduction.run import ReproductionBench, new_adapter, recipe_of, whole_intervals
 from aligner_probe.training import fit
 from aligner_probe.training.rates import DPO_SHARE
 
@@ -37,7 +37,7 @@ GRIDS = {
 class Trial:
     """One learning rate of a method (and arm) on an experiment; `rate_key` names what it is for."""
 
-    run: Planned
+    run: ReproductionCell
     key: str
     rate: float
 
@@ -46,7 +46,9 @@ class Trial:
         return f"{self.run.experiment} {self.key} {self.rate:.6g}"
 
 
-def sweep(bench: Bench, file: Path, command: Sequence[str], n_processes: int, *, show_progress: bool = True) -> None:
+def sweep(
+    bench: ReproductionBench, file: Path, command: Sequence[str], n_processes: int, *, show_progress: bool = True
+) -> None:
     """Try every rate and write `file` with all validation losses and the best rates.
 
     Raises AlignerProbeError where every rate of a method fails, or the file cannot be written.
@@ -75,7 +77,7 @@ def trials(experiment: Any, config: Config, sft: dict[str, float]) -> list[Trial
                 key = rate_key(method.name, arm)
                 rate = float(f"{rate * DPO_SHARE:.2g}") if experiment == "safety" else rate
                 lr = {"sft": sft[key], "dpo": rate} if experiment == "safety" else {"sft": rate}
-                run = Planned("", experiment, method.name, "corrected", arm, "float32", config.seeds[0], lr)
+                run = ReproductionCell("", experiment, method.name, "corrected", arm, "float32", config.seeds[0], lr)
                 found.append(Trial(run, key, rate))
     return found
 
@@ -91,7 +93,7 @@ def chosen(losses: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str
     return best
 
 
-def try_out(bench: Bench, trial: Trial) -> float:
+def try_out(bench: ReproductionBench, trial: Trial) -> float:
     """Best validation loss of the last stage; infinite where training diverges.
 
     Of DPO it is the share of validation prompts that are not answered as preferred, with a thousandth of the loss to
@@ -121,7 +123,9 @@ def try_out(bench: Bench, trial: Trial) -> float:
     return wrong / len(examples) + done.best_validation_loss / 1000
 
 
-def _try(wanted: list[Trial], losses: Any, bench: Bench, kept: Path, made_by: str, n_processes: int, bar: tqdm) -> None:
+def _try(
+    wanted: list[Trial], losses: Any, bench: ReproductionBench, kept: Path, made_by: str, n_processes: int, bar: tqdm
+) -> None:
     missing = [t for t in wanted if f"{t.rate:.6g}" not in losses[t.run.experiment][t.key]]
     bar.update(len(wanted) - len(missing))
     if not missing:

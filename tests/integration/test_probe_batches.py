@@ -11,8 +11,8 @@ from aligner_probe.evaluation import ExactMatch
 from aligner_probe.jobs.backend import Processes
 from aligner_probe.jobs.folder import RESULT, RUNS
 from aligner_probe.probing import batches, cells, run
-from aligner_probe.probing.batches import Batch, jobs, share_batches
-from aligner_probe.probing.bench import Bench
+from aligner_probe.probing.batches import SharedTraining, jobs, share_batches
+from aligner_probe.probing.bench import ProbeBench
 from aligner_probe.probing.plan import described, plan
 from aligner_probe.probing.probe import with_batches
 from aligner_probe.probing.splitting import split_task
@@ -22,7 +22,7 @@ TWO_SEEDS = {"seeds": ((0, 1), (1, 0)), "arms": ("aligner-1", "aligner-1-shuffle
 
 
 def bench(**changes):
-    return Bench(str(micro.base()), split_task(probes.styled()), ExactMatch(), plan("standard", **changes).budget)
+    return ProbeBench(str(micro.base()), split_task(probes.styled()), ExactMatch(), plan("standard", **changes).budget)
 
 
 def rows(by):
@@ -43,7 +43,9 @@ def test_the_rule_is_of_sizes_alone(monkeypatch):
         alone = {together for (arm, _), together in found.items() if arm in ("full", "prompt-tuning-10", None)}
         assert alone == {1}
         assert probe.to_json() == share_batches(plan(by.budget), by).to_json()
-        sizes = [len(job.cells) for job in jobs(probe.runs_of("lora-8"), micro.base()) if isinstance(job, Batch)]
+        sizes = [
+            len(job.cells) for job in jobs(probe.runs_of("lora-8"), micro.base()) if isinstance(job, SharedTraining)
+        ]
         assert sizes == {1: [], 2: [2, 2, 1], 3: [3, 2], 5: [5]}[expected]
     monkeypatch.setitem(batches.MOST_TOKENS, "cpu", 3 * own)
     probe = share_batches(plan(by.budget), by)
@@ -60,7 +62,7 @@ def test_jobs_have_every_unfinished_cell_once_and_keep_their_batches(tmp_path):
     (tmp_path / RUNS / finished.id / RESULT).write_text("{}")
     for wave in probe.waves():
         made = jobs(wave, tmp_path)
-        left = [cell for job in made for cell in (job.left if isinstance(job, Batch) else [job])]
+        left = [cell for job in made for cell in (job.left if isinstance(job, SharedTraining) else [job])]
         assert sorted(cell.id for cell in left) == sorted(cell.id for cell in wave if cell != finished)
         assert len({job.id for job in made}) == len(made)
     [job] = jobs(probe.runs_of("aligner-1"), tmp_path)

@@ -104,10 +104,10 @@ def test_a_scorer_of_the_users_that_has_changed_is_another_probe(tmp_path, monke
         probe = tiny(scorer="python:mine:right")
         if plans:
             with pytest.raises(AlignerProbeError, match="another task, base or budget"):
-                run.prepare(probe.plan, probe.bench, tmp_path / "out")
+                run.study_of(probe.plan, probe.bench).begin(tmp_path / "out")
             return
-        run.prepare(probe.plan, probe.bench, tmp_path / "out")
-        run.prepare(probe.plan, probe.bench, tmp_path / "out")
+        run.study_of(probe.plan, probe.bench).begin(tmp_path / "out")
+        run.study_of(probe.plan, probe.bench).begin(tmp_path / "out")
         plans.append(probe)
 
 

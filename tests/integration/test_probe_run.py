@@ -14,7 +14,7 @@ from aligner_probe.evaluation import BalancedAccuracy, ExactMatch
 from aligner_probe.jobs.folder import RESULT, RUNS
 from aligner_probe.models import load_model
 from aligner_probe.probing import cells, run
-from aligner_probe.probing.bench import Bench, first, shuffled
+from aligner_probe.probing.bench import ProbeBench, first, shuffled
 from aligner_probe.probing.off_domain import off_domain_of
 from aligner_probe.probing.plan import BUDGETS, PROMPTS, plan
 from aligner_probe.probing.probe import carry_out_probe, new_probe
@@ -91,7 +91,7 @@ def test_an_unfinished_probe_says_how_to_go_on(whole, tmp_path):
     from aligner_probe.probing.gathering import gather
 
     probe = tiny_probe()
-    run.prepare(probe.plan, probe.bench, tmp_path)
+    run.study_of(probe.plan, probe.bench).begin(tmp_path)
     with pytest.raises(AlignerProbeError, match=r"5 of 5 cells .* the first prompts; go on: .*--resume"):
         gather(probe.plan, probe.parts, tmp_path)
 
@@ -162,7 +162,7 @@ def test_a_single_fact_has_nothing_to_shuffle():
 def test_the_best_constant_answer():
     rows = [Example(f"Q {i}", " yes." if i % 3 else " no.", str(i)) for i in range(60)]
     parts = split_task(Task("labels", "sft", tuple(rows)))
-    answer, scores = Bench("none", parts, ExactMatch(), TINY).constant()
+    answer, scores = ProbeBench("none", parts, ExactMatch(), TINY).constant()
     assert answer == " yes."
     assert scores["strict"] == [float(e.completion == " yes.") for e in parts.test.examples]
 

@@ -46,12 +46,16 @@ class Killed(Callback):
             raise KeyboardInterrupt
 
 
+def make(out, ids):
+    study = runner.study_of(list(micro.runs().values()), micro.bench())
+    study.make(out, only=[cell for cell in study.cells if cell.id in ids], show_progress=False)
+
+
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """A folder with three runs."""
     out = tmp_path_factory.mktemp("reproduction")
-    runner.prepare(tuple(micro.runs().values()), micro.bench(), out)
-    runner.carry_out_all([micro.runs()[name] for name in QUICK], micro.bench(), out, 1, show_progress=False)
+    make(out, QUICK)
     return out
 
 
@@ -201,7 +205,7 @@ def test_finished_runs_are_never_repeated(quick, monkeypatch):
         raise AssertionError("a finished run was made again")
 
     monkeypatch.setattr(runner, "carry_out", never)
-    runner.carry_out_all([micro.runs()[name] for name in QUICK], micro.bench(), quick, 1, show_progress=False)
+    make(quick, QUICK)
     assert {file: file.stat().st_mtime_ns for file in (quick / "runs").rglob("*")} == before
 
 
@@ -209,10 +213,10 @@ def test_finished_runs_are_never_repeated(quick, monkeypatch):
 def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, quick, step, stage):
     run, out = micro.runs()[QUICK[2]], tmp_path
     with pytest.raises(KeyboardInterrupt):
-        carry_out(run, micro.bench(), out, callbacks=[Killed(step, stage)])
+        carry_out(micro.bench(), run, out=out, callbacks=[Killed(step, stage)])
     assert not (out / "runs" / run.id).exists()
     assert (out / "work" / run.id).is_dir()
-    carry_out(run, micro.bench(), out)
+    carry_out(micro.bench(), run, out=out)
     assert not (out / "work" / run.id).exists()
     whole = json.loads((quick / "runs" / run.id / "result.json").read_text())
     again = json.loads((out / "runs" / run.id / "result.json").read_text())
@@ -244,7 +248,7 @@ def test_seeds_draw_the_start_and_the_order(tmp_path):
 def test_pure_bfloat16_is_kept_in_the_file(tmp_path):
     run = micro.runs()["math_aligner-10_as-published_seed1337"]
     bench = replace(micro.bench(), config=replace(micro.CONFIG, published_epochs=1.0))
-    folder = carry_out(run, bench, tmp_path)
+    folder = carry_out(bench, run, out=tmp_path)
     adapter = load_adapter(folder / "adapter", micro.bench().model)
     assert adapter.prefix.dtype == adapter.start["prefix"].dtype == torch.bfloat16
     drawn = new_adapter(run, micro.bench().model, micro.bench().materials["math"].stages[0].train)
@@ -254,7 +258,7 @@ def test_pure_bfloat16_is_kept_in_the_file(tmp_path):
 def test_a_folder_of_another_plan_or_a_damaged_one_is_refused(tmp_path, quick):
     other = replace(micro.bench(), config=replace(micro.CONFIG, steps=7))
     with pytest.raises(AlignerProbeError, match="another plan, base model or world"):
-        runner.prepare(tuple(micro.runs().values()), other, quick)
+        runner.study_of(list(micro.runs().values()), other).begin(quick)
     with pytest.raises(AlignerProbeError, match=r"plan\.json is missing.*aligner-probe reproduce"):
         load_results(tmp_path)
     (tmp_path / "runs" / QUICK[0]).mkdir(parents=True)
@@ -270,9 +274,9 @@ def test_a_folder_of_another_plan_or_a_damaged_one_is_refused(tmp_path, quick):
 def test_runs_that_fail_are_named_after_the_others_are_made(tmp_path, monkeypatch):
     runs = [micro.runs()[QUICK[0]], micro.runs()[QUICK[1]]]
     bad = replace(runs[1], lr={"sft": -1.0})
-    runner.prepare(tuple(micro.runs().values()), micro.bench(), tmp_path)
+    study = runner.study_of(list(micro.runs().values()), micro.bench())
     with pytest.raises(AlignerProbeError, match=rf"1 of 2 runs failed.*{bad.id}: recipe does not fit: lr"):
-        runner.carry_out_all([bad, runs[0]], micro.bench(), tmp_path, 1, show_progress=False)
+        study.make(tmp_path, only=[bad, runs[0]], show_progress=False)
     assert [run.id for run in load_results(tmp_path).runs] == [runs[0].id]
 
 

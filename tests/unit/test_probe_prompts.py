@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.probing.answer_form import format_scores, has_format, separable
 from aligner_probe.probing.endings import ended, line_end
-from aligner_probe.probing.formats import format_scores, has_format, separable
 from aligner_probe.probing.prompts import WRAPPINGS, bare, control, promptings, that_fit, wrapping_for
 from aligner_probe.tasks.task import Example, Task
 
