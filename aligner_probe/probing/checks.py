@@ -12,10 +12,10 @@ from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.models import embedding_rows
 from aligner_probe.probing.arms import PROMPT_TUNING
 from aligner_probe.probing.bench import ProbeBench
-from aligner_probe.probing.findings import forbids_a_verdict
 from aligner_probe.probing.methods import METHODS
 from aligner_probe.probing.splitting import Parts
-from aligner_probe.probing.thresholds import THRESHOLDS
+from aligner_probe.probing.verdicts.findings import forbids_a_verdict
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 from aligner_probe.tasks.characters import LostCharacters
 from aligner_probe.tasks.encoding import check_ids, decoded, prompt_ids
 from aligner_probe.tasks.task import Task

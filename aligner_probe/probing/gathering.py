@@ -12,14 +12,14 @@ from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.html import Shown
 from aligner_probe.probing.arms import ALIGNER_1, BASE, CONSTANT, KEPT_ARMS, REFERENCE, REFERENCE_SHUFFLED
 from aligner_probe.probing.cells import read_result
-from aligner_probe.probing.doses import Size
-from aligner_probe.probing.evidence import Evidence, ReferenceTraining
-from aligner_probe.probing.measures import Kept, Table, Which, capacity, floors_of, knowledge_kept, measure
 from aligner_probe.probing.methods import FULL, FULL_SHUFFLED, LORA_8, METHODS
 from aligner_probe.probing.plan import PROMPTS, Plan
 from aligner_probe.probing.run import left
 from aligner_probe.probing.splitting import Parts
-from aligner_probe.probing.thresholds import THRESHOLDS
+from aligner_probe.probing.verdicts.doses import Size
+from aligner_probe.probing.verdicts.evidence import Evidence, ReferenceTraining
+from aligner_probe.probing.verdicts.measures import Kept, Table, Which, capacity, floors_of, knowledge_kept, measure
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 from aligner_probe.tasks.characters import LostCharacters
 
 

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import read_json
-from aligner_probe.probing.measures import Kind
+from aligner_probe.probing.verdicts.measures import TaskKind
 from aligner_probe.tasks.loading import load_splits, load_task
 from aligner_probe.tasks.task import Task
 
@@ -22,11 +22,15 @@ class Given:
     train: Task
     test: Task | None
     validation: Task | None
-    kind: Kind
+    kind: TaskKind
 
 
 def load_parts(
-    task: str | Path, test: Path | None = None, validation: Path | None = None, kind: Kind | None = None, **reading: Any
+    task: str | Path,
+    test: Path | None = None,
+    validation: Path | None = None,
+    kind: TaskKind | None = None,
+    **reading: Any,
 ) -> Given:
     """Read a JSONL file, a folder with train.jsonl (and test.jsonl, validation.jsonl), or "panel:NAME".
 
@@ -40,7 +44,7 @@ def load_parts(
     return Given(train, held_out, asked, kind or _kind_said(folder) or "general")
 
 
-def _kind_said(folder: Path) -> Kind | None:
+def _kind_said(folder: Path) -> TaskKind | None:
     """The kind that a panel's list gives a task; the nature in it is never read here."""
     file = folder.parent / PANEL
     if not file.is_file():
@@ -50,6 +54,6 @@ def _kind_said(folder: Path) -> Kind | None:
     except (CheckpointError, AttributeError) as error:
         said = error.reason if isinstance(error, CheckpointError) else "lists no tasks"
         raise AlignerProbeError(f"{file}: {said}; expected a panel's list of tasks, or give --kind") from error
-    if found is not None and found not in get_args(Kind):
-        raise AlignerProbeError(f"{file}: kind {found!r}; expected {' or '.join(get_args(Kind))}, or give --kind")
+    if found is not None and found not in get_args(TaskKind):
+        raise AlignerProbeError(f"{file}: kind {found!r}; expected {' or '.join(get_args(TaskKind))}, or give --kind")
     return found

@@ -23,12 +23,12 @@ from aligner_probe.files import read_json
 from aligner_probe.jobs.backend import Backend
 from aligner_probe.microworld.panel import panel, write_panel
 from aligner_probe.microworld.world import World
-from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.inputs import PANEL, load_parts
 from aligner_probe.probing.plan import Budget
 from aligner_probe.probing.probe import ProbeResult, carry_out_probe, new_probe, with_off_domain
-from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
-from aligner_probe.probing.verdict import Verdict, judge
+from aligner_probe.probing.verdicts.evidence import Evidence
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
+from aligner_probe.probing.verdicts.verdict import Verdict, judge
 from aligner_probe.tasks.panel import PANEL as FOLDER
 
 FORMAT = "aligner_probe panel report 1"

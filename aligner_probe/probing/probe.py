@@ -25,15 +25,15 @@ from aligner_probe.probing.checks import check_scorer, check_tokens
 from aligner_probe.probing.endings import Ending, ending_for, line_end, without
 from aligner_probe.probing.gathering import Gathered, gather
 from aligner_probe.probing.inputs import load_parts
-from aligner_probe.probing.measures import Kind
 from aligner_probe.probing.off_domain import off_domain_of
 from aligner_probe.probing.plan import BUDGETS, Budget, Plan
-from aligner_probe.probing.power import SizeOfTest, planned_size
 from aligner_probe.probing.report import report, write_report
 from aligner_probe.probing.run import PLAN, make, plan_for
 from aligner_probe.probing.splitting import Parts, split_task
-from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
-from aligner_probe.probing.verdict import Verdict, judge
+from aligner_probe.probing.verdicts.measures import TaskKind
+from aligner_probe.probing.verdicts.power import SizeOfTest, planned_size
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
+from aligner_probe.probing.verdicts.verdict import Verdict, judge
 from aligner_probe.quantised import precision
 from aligner_probe.tasks.given import one_task
 from aligner_probe.tasks.task import Task
@@ -89,7 +89,7 @@ def new_probe(
     *,
     test: Task | None = None,
     validation: Task | None = None,
-    kind: Kind | str = "general",
+    kind: TaskKind | str = "general",
     scorer: Scorer | str | None = None,
     budget: Budget | str = "standard",
     off_domain: Task | None = None,

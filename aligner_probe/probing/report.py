@@ -14,11 +14,11 @@ from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.files import read_json, write_text
 from aligner_probe.probing.endings import Ending
 from aligner_probe.probing.gathering import Gathered
-from aligner_probe.probing.measures import Measures
 from aligner_probe.probing.plan import Plan
 from aligner_probe.probing.splitting import Parts
-from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
-from aligner_probe.probing.verdict import Verdict
+from aligner_probe.probing.verdicts.measures import Measures
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
+from aligner_probe.probing.verdicts.verdict import Verdict
 from aligner_probe.tasks.characters import LostCharacters
 from aligner_probe.tasks.task import one_line
 

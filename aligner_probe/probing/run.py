@@ -18,7 +18,7 @@ from aligner_probe.probing.cells import carry_out
 from aligner_probe.probing.methods import LORA_8, METHODS
 from aligner_probe.probing.plan import Budget, Plan, ProbeCell, plan
 from aligner_probe.probing.splitting import Parts
-from aligner_probe.probing.thresholds import THRESHOLDS
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 from aligner_probe.study import Study, read_result
 from aligner_probe.tasks.encoding import put_around
 from aligner_probe.tasks.task import Task

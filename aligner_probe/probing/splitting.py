@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import get_args
 
 from aligner_probe.errors import AlignerProbeError, one_of
-from aligner_probe.probing.measures import Kind
+from aligner_probe.probing.verdicts.measures import TaskKind
 from aligner_probe.tasks.task import Example, Task, as_read
 
 #: Shares of a general task that are validated and tested on; and of a memory task's wordings.
@@ -25,7 +25,7 @@ WORDINGS_ASIDE = 0.25
 class Parts:
     """The three parts of a task, and of which kind it is; `own_test` where the test was given apart."""
 
-    kind: Kind
+    kind: TaskKind
     train: Task
     validation: Task
     test: Task
@@ -57,7 +57,7 @@ class Parts:
 
 def split_task(
     task: Task,
-    kind: Kind | str = "general",
+    kind: TaskKind | str = "general",
     *,
     test: Task | None = None,
     validation: Task | None = None,
@@ -75,7 +75,7 @@ def split_task(
                 f"task {part.name!r} holds preferences; a probe expects prompts with completions, so give it the "
                 "chosen answers as completions"
             )
-    one_of(kind, get_args(Kind), "kind")
+    one_of(kind, get_args(TaskKind), "kind")
     cut = _memory if kind == "memory" else _general
     parts = Parts(kind, *cut(task, test, validation, seed), own_test=test is not None)
     _check(parts)

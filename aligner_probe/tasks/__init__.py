@@ -1,8 +1,25 @@
 """What is learned: tasks read from JSONL in the field names data sets are published with, and their token ids."""
 
-from aligner_probe.tasks.encoding import Encoded, Tokens, collate, encode
-from aligner_probe.tasks.loading import load_splits, load_task
-from aligner_probe.tasks.task import Example, Preference, Task
+from typing import TYPE_CHECKING
+
+from aligner_probe.lazy import names_of
+
+if TYPE_CHECKING:
+    from aligner_probe.tasks.encoding import Encoded, Tokens, collate, encode
+    from aligner_probe.tasks.loading import load_splits, load_task
+    from aligner_probe.tasks.task import Example, Preference, Task
+
+_HOMES = {
+    "Encoded": "encoding",
+    "Example": "task",
+    "Preference": "task",
+    "Task": "task",
+    "Tokens": "encoding",
+    "collate": "encoding",
+    "encode": "encoding",
+    "load_splits": "loading",
+    "load_task": "loading",
+}
 
 __all__ = [
     "Encoded",
@@ -15,3 +32,5 @@ __all__ = [
     "load_splits",
     "load_task",
 ]
+
+__getattr__ = names_of(__name__, _HOMES)

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 import aligner_probe as ap
 from aligner_probe.probing.plan import BUDGETS
-from aligner_probe.probing.thresholds import THRESHOLDS
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 
 DOCS = ROOT / "docs"
 

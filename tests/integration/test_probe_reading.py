@@ -15,11 +15,11 @@ from aligner_probe.models import load_model
 from aligner_probe.probing import timing
 from aligner_probe.probing.bench import first
 from aligner_probe.probing.checks import lost_note
-from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.probe import carry_out_probe, new_probe
 from aligner_probe.probing.report import comparison, read_report
-from aligner_probe.probing.thresholds import THRESHOLDS
-from aligner_probe.probing.verdict import judge
+from aligner_probe.probing.verdicts.evidence import Evidence
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
+from aligner_probe.probing.verdicts.verdict import judge
 from aligner_probe.tasks import load_task
 from aligner_probe.tasks.characters import LostCharacters, lost_characters
 from aligner_probe.tasks.panel import PANEL

@@ -129,7 +129,7 @@ def test_tables_say_what_was_found(results):
 def test_a_probe_s_result_and_verdict():
     from aligner_probe.probing.gathering import Gathered
     from aligner_probe.probing.probe import ProbeResult
-    from aligner_probe.probing.verdict import Verdict
+    from aligner_probe.probing.verdicts.verdict import Verdict
 
     verdict = Verdict("form", f"because {EVIL}", {}, (EVIL, EVIL))
     gathered = object.__new__(Gathered)

@@ -10,8 +10,8 @@ from sklearn.isotonic import IsotonicRegression
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import BalancedAccuracy
-from aligner_probe.probing.doses import Size, crossing, dose_response, monotone
-from aligner_probe.probing.measures import Table, capacity, knowledge_kept, measure
+from aligner_probe.probing.verdicts.doses import Size, crossing, dose_response, monotone
+from aligner_probe.probing.verdicts.measures import Table, capacity, knowledge_kept, measure
 from aligner_probe.tasks.task import Example
 
 FEW = {"n_resamples": 200}

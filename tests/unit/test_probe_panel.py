@@ -14,7 +14,6 @@ from aligner_probe.artifacts import artifact
 from aligner_probe.commands.probe import NATURES as NATURES_OFFERED
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import sha256
-from aligner_probe.probing.evidence import Evidence
 from aligner_probe.probing.panel import (
     FORMAT,
     RIGHT,
@@ -31,8 +30,9 @@ from aligner_probe.probing.panel import (
     panel_report,
     summary,
 )
-from aligner_probe.probing.thresholds import THRESHOLDS
-from aligner_probe.probing.verdict import judge
+from aligner_probe.probing.verdicts.evidence import Evidence
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
+from aligner_probe.probing.verdicts.verdict import judge
 from aligner_probe.tasks.panel import PANEL
 
 PROVENANCE = {"versions": {}, "git": {}, "base": "x"}

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import items_needed
-from aligner_probe.probing.power import planned_size
 from aligner_probe.probing.splitting import split_task
-from aligner_probe.probing.thresholds import THRESHOLDS
+from aligner_probe.probing.verdicts.power import planned_size
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 from aligner_probe.tasks.task import Example, Preference, Task
 
 

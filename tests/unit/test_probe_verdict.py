@@ -10,11 +10,11 @@ from evidences import FORM, HALF, LATENT, LEARNED, NEW, NOTHING, SAID, WORKS, N,
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import BalancedAccuracy
 from aligner_probe.evaluation.intervals import Interval, items_needed
-from aligner_probe.probing.evidence import Evidence, ReferenceTraining
-from aligner_probe.probing.measures import Table, capacity, floors_of, knowledge_kept, measure
-from aligner_probe.probing.power import size_of_test
-from aligner_probe.probing.thresholds import Thresholds
-from aligner_probe.probing.verdict import judge
+from aligner_probe.probing.verdicts.evidence import Evidence, ReferenceTraining
+from aligner_probe.probing.verdicts.measures import Table, capacity, floors_of, knowledge_kept, measure
+from aligner_probe.probing.verdicts.power import size_of_test
+from aligner_probe.probing.verdicts.thresholds import Thresholds
+from aligner_probe.probing.verdicts.verdict import judge
 from aligner_probe.tasks.task import Example
 
 

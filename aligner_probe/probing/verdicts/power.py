@@ -1,29 +1,35 @@
 """How many independent test items a verdict needs, and how many rows of a task that is.
 
-The plan of a probe and its verdict both ask `size_of_test`. The plan does not know yet what floor and reference will
-score: it takes the best constant answer as the floor, and the weakest reference that counts as learned. The verdict
-takes what was found.
+Both the plan of a probe and its verdict ask `size_of_test`. The plan does not know the scores yet. It takes the best
+constant answer as the floor, and as the reference the lowest score that counts as learned. The verdict takes the scores
+that were measured.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import items_needed, power
-from aligner_probe.probing.measures import Kind
-from aligner_probe.probing.splitting import Parts
-from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
+from aligner_probe.probing.verdicts.measures import TaskKind
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
 
 
 @dataclass(frozen=True)
 class SizeOfTest:
-    """A test's number of independent items against what is needed.
+    """The number of independent items of a test, and the number that is needed.
 
-    `scale` says what decides: the power to tell two shares of right answers apart ("shares"), a least number for
-    intervals of log-likelihoods ("likelihood"), or nothing, as every fact of a memory task is asked ("facts").
-    `power` is None where it is not defined, `needed` where no number of items is enough. `rows_an_item` is how many
-    rows are written for one more independent test item, training rows among them unless `own_file` is set: then the
-    test is a file of its own.
+    Args:
+        n: independent test items.
+        scale: what decides how many are needed. "shares": the power to tell two shares of right answers apart.
+            "likelihood": a least number for intervals of log-likelihoods. "facts": nothing, because every fact of a
+            memory task is asked.
+        needed: how many are needed; None where no number is enough.
+        power: the power of the test as it is; None where it is not defined.
+        floor, reference: the scores that the calculation is for.
+        rows_an_item: rows to write for one more independent test item. They include training rows unless `own_file`.
+        own_file: whether the test is a file of its own.
+        thresholds: what the calculation compares with.
     """
 
     n: int
@@ -38,11 +44,12 @@ class SizeOfTest:
 
     @property
     def enough(self) -> bool:
+        """Whether the test has as many items as are needed."""
         return self.needed is not None and self.n >= self.needed
 
     @property
     def rows(self) -> int | None:
-        """Rows in all (of the test file, where it is given apart) that have about as many items as are needed."""
+        """About how many rows give the items that are needed: of the test file, where the test is a file of its own."""
         return None if self.needed is None else math.ceil(self.needed * self.rows_an_item)
 
     @property
@@ -67,14 +74,14 @@ class SizeOfTest:
 def size_of_test(
     n: int,
     *,
-    kind: Kind,
+    kind: TaskKind,
     floor: float,
     reference: float,
     rows_an_item: float = 1.0,
     own_file: bool = False,
     thresholds: Thresholds = THRESHOLDS,
 ) -> SizeOfTest:
-    """What `n` independent items can show between the scores of floor and reference.
+    """The size of a test with `n` independent items, for given scores of floor and reference.
 
     Shares of right answers are tested by the exact one-sided binomial test. Scores outside 0 to 1 are log-likelihoods.
     """
@@ -97,10 +104,27 @@ def size_of_test(
     return SizeOfTest(n, "shares", needed, power(n, lower, upper, t.alpha), *rest)
 
 
-def planned_size(parts: Parts, constant: float | None, thresholds: Thresholds = THRESHOLDS) -> SizeOfTest:
-    """The size of a probe's test before anything is run.
+@runtime_checkable
+class TestedParts(Protocol):
+    """What is asked of a task's parts (`splitting.Parts`) here."""
 
-    `constant` is what the best constant answer scores in the test, None where log-likelihoods are the score.
+    @property
+    def kind(self) -> TaskKind: ...
+
+    @property
+    def n_units(self) -> int: ...
+
+    @property
+    def rows_an_item(self) -> float: ...
+
+    @property
+    def own_test(self) -> bool: ...
+
+
+def planned_size(parts: TestedParts, constant: float | None, thresholds: Thresholds = THRESHOLDS) -> SizeOfTest:
+    """The size of a probe's test before anything is trained.
+
+    `constant` is the score of the best constant answer on the test part; None where scores are log-likelihoods.
     """
     floor, reference = (-1.0, 0.0) if constant is None else (constant, max(constant, thresholds.learned))
     return size_of_test(

@@ -1,12 +1,15 @@
-"""How much of what a task teaches is recovered by a prompt, by one token, by more: one number each, with its interval.
+"""The measures of a probe: the share of what the reference learns that a prompt, one token or another arm recovers.
 
     R(arm) = (A_arm - A_floor) / (A_reference - A_floor)
-    A_floor = max(base, best constant answer, reference trained on shuffled answers)
+    A_floor = max(base model, best constant answer, reference trained on shuffled answers)
 
-all on the same test items. Without that floor a reference that learns nothing but which answers are frequent would
-look like knowledge. F is R of the best prompt, R1 of Aligner-1, B of a free output bias in every layer; delta is R1
-less R of a random subspace of Aligner-1's size. Intervals are a bootstrap over items and seeds; items of one group (an
-entity, a fact) are drawn together, since they stand and fall together (Miller, arXiv 2411.00640).
+A is the mean score on the test items, the same items for every arm. The floor is subtracted because a reference that
+learns only which answers are frequent would otherwise look like knowledge.
+
+F is R of the best prompt, R1 is R of Aligner-1, and B is R of a free output bias in every layer. Delta is R1 less R of
+a random subspace with as many trained parameters as Aligner-1. Confidence intervals are a bootstrap over items and
+seeds. Items of one group (an entity, a fact) are drawn together, because they are right or wrong together (Miller,
+arXiv 2411.00640).
 """
 
 from collections.abc import Sequence
@@ -28,23 +31,28 @@ from aligner_probe.probing.arms import (
     REFERENCE,
     REFERENCE_SHUFFLED,
 )
-from aligner_probe.probing.doses import DoseResponse, Size, dose_response
+from aligner_probe.probing.verdicts.doses import DoseResponse, Size, dose_response
 
-Kind = Literal["general", "memory"]
+#: How a task is tested: "general" on groups that were not trained, "memory" on trained groups in other words.
+TaskKind = Literal["general", "memory"]
+#: Kinds of score.
 Which = Literal["strict", "content", "format", "likelihood"]
-#: A mean, or all resamples' means at once.
+#: The mean score of an arm, or its means in all resamples at once.
 Mean = np.ndarray | float
-#: Enough for a bound's second digit; thousands of them are drawn for every measure of every kind of score.
+#: Resamples of each bootstrap: enough for the second digit of a bound.
 N_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One kind of score (strict, content, format, likelihood) of every arm on the same test items.
+    """One kind of score (strict, content, format or likelihood) of every arm on the same test items.
 
-    An arm has a row a seed and a column an item; what has no seeds (the base, a prompt) has one row. `groups` names
-    what each item is about; None where every item stands by itself. Raises AlignerProbeError for arms of different
-    items.
+    Args:
+        scores: by arm, an array of shape (seeds, items). Arms without seeds (the base model, a prompt) have one row.
+        groups: the group of each item; None where each item is a group of its own.
+
+    Raises:
+        AlignerProbeError: the arms have different numbers of items, or there is not one group an item.
     """
 
     scores: dict[str, Float[np.ndarray, "_seeds items"]]
@@ -62,39 +70,46 @@ class Table:
             )
         [width] = widths
         names = range(width) if self.groups is None else self.groups
-        place = {name: index for index, name in enumerate(dict.fromkeys(names))}
-        belongs = np.zeros((width, len(place)))
-        belongs[np.arange(width), [place[name] for name in names]] = 1
+        column = {name: index for index, name in enumerate(dict.fromkeys(names))}
+        belongs = np.zeros((width, len(column)))
+        belongs[np.arange(width), [column[name] for name in names]] = 1
         object.__setattr__(self, "_units", {name: rows @ belongs for name, rows in self.scores.items()})
         object.__setattr__(self, "_sizes", belongs.sum(axis=0))
 
     @property
     def n_items(self) -> int:
+        """The number of test items."""
         return next(iter(self.scores.values())).shape[1]
 
     @property
     def n_units(self) -> int:
-        """What is drawn in a resample: groups, or items where there are none."""
+        """The number of units that a resample draws: groups, or items where there are no groups."""
         return len(self._sizes)
 
     def n_seeds(self, arm: str) -> int:
+        """The number of an arm's rows."""
         return len(self.scores[arm])
 
     def mean(self, arm: str) -> float:
+        """An arm's mean score over seeds and items."""
         return float(self.scores[arm].mean())
 
     def score(self, arm: str, **options: int) -> Interval:
-        """An arm's mean score; where all items score the same, the interval reaches as far as is not excluded."""
-        found = self.interval(lambda mean: mean, arm, **options)
-        if found.degenerate and 0 <= found.value <= 1:
-            return mean_interval(np.full(self.n_units, found.value), **options)
-        return found
+        """An arm's mean score with its interval.
+
+        Where all items score the same, a bootstrap has no width. The interval then covers every mean that so many items
+        do not exclude.
+        """
+        mean = self.interval(lambda mean: mean, arm, **options)
+        if mean.degenerate and 0 <= mean.value <= 1:
+            return mean_interval(np.full(self.n_units, mean.value), **options)
+        return mean
 
     def interval(self, statistic: Statistic, *arms: str, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Interval:
-        """The interval of a statistic of these arms' mean scores."""
+        """The value and interval of a statistic, a function of these arms' mean scores."""
 
         def of_sums(*sums: Mean) -> Mean:
-            # Drawn groups differ in size, so a mean is a ratio of two sums.
+            # Groups differ in size, so the mean of a resample is a ratio of two sums.
             *totals, size = sums
             with np.errstate(divide="ignore", invalid="ignore"):
                 return statistic(*(total / size for total in totals))
@@ -104,10 +119,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Measures:
-    """All measures of one kind of score.
+    """All measures of one kind of score; what was not run is missing or None.
 
-    `scores` has every arm's mean; `recovered` every arm's R but the floors'. `floors` are those that there should be,
-    `floor_arm` is the highest. What was not run is missing (None), never guessed.
+    Args:
+        n_items: test items.
+        n_units: independent test items, groups counted once.
+        scores: the mean score of every arm.
+        floors: the arms that the floor should be the maximum of, also those that were not run.
+        floor: the score of the floor.
+        floor_arm: the arm that has it.
+        gap: the score of the reference less that of the floor.
+        recovered: R of every arm but those of the floor.
+        delta: R1 less R of the random subspace.
+        doses: the dose-response of each family of arms.
     """
 
     n_items: int
@@ -133,7 +157,7 @@ class Measures:
 
     @property
     def B(self) -> Interval | None:
-        """R of a free output bias in every layer: all that constant shifts can do."""
+        """R of a free output bias in every layer, which is the most that constant shifts can do."""
         return self.recovered.get(OUTPUT_BIAS)
 
 
@@ -145,10 +169,17 @@ def measure(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Measures:
-    """Every measure of a table; `sizes` says of arms what family they belong to and how many numbers they train.
+    """Compute every measure of a table.
 
-    Floors that the table lacks are left out (the verdict asks for them). Raises AlignerProbeError without base or
-    reference.
+    Args:
+        table: the scores.
+        sizes: by arm, its family and its number of trained parameters, for the dose-response.
+        floors: the arms of the floor. Those that the table lacks are left out here, and the verdict reports them.
+        n_resamples: resamples of each bootstrap.
+        seed: the seed of the resampling.
+
+    Raises:
+        AlignerProbeError: the table lacks the base model or the reference.
     """
     missing = [arm for arm in (BASE, REFERENCE) if arm not in table.scores]
     if missing:
@@ -180,12 +211,12 @@ def measure(
     )
 
 
-def floors_of(which: Which, kind: Kind = "general", n_groups: int | None = None) -> tuple[str, ...]:
-    """The floors that a kind of score of a task has.
+def floors_of(which: Which, kind: TaskKind = "general", n_groups: int | None = None) -> tuple[str, ...]:
+    """The arms of the floor for a kind of score.
 
-    Every constant answer has the right format, and so has whoever learned from shuffled answers; a likelihood has no
-    constant answer. A single fact is its own constant answer, and shuffling it leaves it as it is: there only the base
-    is a floor.
+    Format: every constant answer has the right format, and so have answers learned from shuffled ones, so only the base
+    model is a floor. Likelihood: a constant answer has none. A memory task about one fact: the fact itself is the best
+    constant answer, and shuffling changes nothing, so only the base model is a floor.
     """
     if which == "format" or (kind == "memory" and n_groups == 1):
         return (BASE,)
@@ -194,11 +225,12 @@ def floors_of(which: Which, kind: Kind = "general", n_groups: int | None = None)
 
 @dataclass(frozen=True)
 class Kept:
-    """K: what of other domains' knowledge an adapter leaves, on prompts of another domain.
+    """K: how much of the knowledge of another domain the base model still has with an adapter.
 
-    `kept` is content right after by content right before; `content` and `format` are the shares of answers with the
-    right content and in the base's plain form, before and after. Their sum says which was lost: an adapter may carry
-    its format over (format falls) and keep the knowledge (content stays).
+    `kept` is the share of answers with the right content with the adapter, divided by the share without. `content` and
+    `format` are shares of answers, without and with the adapter: those with the right content, and those in the base
+    model's plain form. An adapter may carry its own format over to the other domain (format falls) and still keep the
+    knowledge (content stays).
     """
 
     content: tuple[Interval, Interval]
@@ -207,7 +239,7 @@ class Kept:
 
 
 def knowledge_kept(content: Table, form: Table, arm: str, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Kept:
-    """K of an arm from scores of off-domain items; both tables have the base and the arm."""
+    """K of an arm, from the scores of off-domain items; both tables have the base model and the arm."""
     options = {"n_resamples": n_resamples, "seed": seed}
 
     def pair(table: Table) -> tuple[Interval, Interval]:
@@ -219,7 +251,7 @@ def knowledge_kept(content: Table, form: Table, arm: str, *, n_resamples: int = 
 
 @dataclass(frozen=True)
 class Capacity:
-    """How many of a memory task's facts an arm holds: those right in all their test wordings, over seeds."""
+    """The number of facts of a memory task that an arm answers right in all test wordings, as a mean over seeds."""
 
     facts: Interval
     n_facts: int
@@ -233,14 +265,14 @@ def capacity(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Capacity:
-    """The number of groups that are right throughout, averaged over seeds; right scores `full_marks`."""
+    """Count the groups whose items all score `full_marks`, as a mean over an arm's seeds."""
     names = np.array(table.groups if table.groups is not None else range(table.n_items))
     facts = list(dict.fromkeys(names.tolist()))
     right = table.scores[arm] >= full_marks - 1e-9
     held = np.stack([right[:, names == fact].all(axis=1) for fact in facts], axis=1)
     n = len(facts)
-    found = bootstrap(lambda mean: mean * n, held.astype(np.float64), n_resamples=n_resamples, seed=seed)
-    return Capacity(found, n)
+    count = bootstrap(lambda mean: mean * n, held.astype(np.float64), n_resamples=n_resamples, seed=seed)
+    return Capacity(count, n)
 
 
 def _highest(*means: Mean) -> Mean:
@@ -248,7 +280,7 @@ def _highest(*means: Mean) -> Mean:
 
 
 def _recovery(arm: Mean, reference: Mean, *floors: Mean) -> np.ndarray:
-    """R; not a number where the reference is no better than the floor, since there is nothing to recover then."""
+    """R; not a number where the reference is no better than the floor, because there is nothing to recover."""
     floor = _highest(*floors)
     gap = reference - floor
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -260,7 +292,7 @@ def _delta(one: Mean, other: Mean, reference: Mean, *floors: Mean) -> Mean:
 
 
 def _doses(table: Table, sizes: dict[str, Size], floors: Sequence[str], options: dict[str, int]) -> tuple:
-    found = []
+    responses = []
     for family in dict.fromkeys(size.family for size in sizes.values()):
         arms = {arm: size for arm, size in sizes.items() if size.family == family and arm in table.scores}
         if arms:
@@ -273,5 +305,5 @@ def _doses(table: Table, sizes: dict[str, Size], floors: Sequence[str], options:
 
                 return table.interval(whole, REFERENCE, *floors, *of, **options)
 
-            found.append(dose_response(family, [(arm, arms[arm].n_parameters) for arm in ordered], interval))
-    return tuple(found)
+            responses.append(dose_response(family, [(arm, arms[arm].n_parameters) for arm in ordered], interval))
+    return tuple(responses)

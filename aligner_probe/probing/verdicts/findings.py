@@ -1,6 +1,6 @@
-"""What one kind of score says by itself: the rules of a verdict, from what forbids one to what makes one.
+"""The rules of a verdict, applied to one kind of score: first those that forbid a verdict, then those that give one.
 
-Each rule returns a finding with its reason in a sentence, or None to let the next one speak.
+A rule returns a finding with its reason in a sentence, or None where it does not apply and the next rule is asked.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from aligner_probe.probing.arms import (
     REFERENCE,
     REFERENCE_SHUFFLED,
 )
-from aligner_probe.probing.evidence import Evidence
-from aligner_probe.probing.measures import Measures, Which
-from aligner_probe.probing.power import size_of_test
-from aligner_probe.probing.thresholds import Thresholds
+from aligner_probe.probing.verdicts.evidence import Evidence
+from aligner_probe.probing.verdicts.measures import Measures, Which
+from aligner_probe.probing.verdicts.power import size_of_test
+from aligner_probe.probing.verdicts.thresholds import Thresholds
 from aligner_probe.tasks.characters import LostCharacters
 
 Name = Literal["form", "latent", "new", "known", "constant answer", "undetermined"]
@@ -29,19 +29,20 @@ Side = Literal["above", "below", "across"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What is said of one kind of score, and why; `known` means that the base has it already."""
+    """What a kind of score shows, and why; "known" means that the base model has it without training."""
 
     name: Name
     reason: str
 
     @property
     def decided(self) -> bool:
+        """Whether the finding names the nature of the task."""
         return self.name in ("form", "latent", "new", "known")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of score of a task, with all that is known beside it."""
+    """One kind of score of a task, with the evidence and the thresholds that the rules need."""
 
     which: Which
     measures: Measures
@@ -50,15 +51,16 @@ class Case:
 
     @property
     def memory(self) -> bool:
-        """Whether form and latent cannot be said: the content tested was trained."""
+        """Whether the tested content was trained, so that the finding cannot be form or latent."""
         return self.evidence.kind == "memory" and self.which != "format"
 
     def score(self, arm: str) -> float:
+        """The mean score of an arm."""
         return self.measures.scores[arm].value
 
 
 def find(which: Which, measures: Measures, evidence: Evidence, thresholds: Thresholds) -> Finding:
-    """The first rule that has something to say."""
+    """The finding of the first rule that applies."""
     case = Case(which, measures, evidence, thresholds)
     rules: tuple[Callable[[Case], Finding | None], ...] = (
         _characters_lost,
@@ -76,19 +78,19 @@ def find(which: Which, measures: Measures, evidence: Evidence, thresholds: Thres
         _no_examples_shown,
     )
     for rule in rules:
-        found = rule(case)
-        if found is not None:
-            return found
+        finding = rule(case)
+        if finding is not None:
+            return finding
     return _form_latent_or_new(case)
 
 
 def side(interval: Interval, cut: float) -> Side:
-    """On which side of a cut a whole interval lies."""
+    """On which side of a cut an interval lies; "across" where it contains the cut."""
     return "above" if interval.low > cut else "below" if interval.high < cut else "across"
 
 
 def said(interval: Interval) -> str:
-    """ "0.64 [0.55, 0.72]"."""
+    """A value with its interval, for instance "0.64 [0.55, 0.72]"."""
     return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
@@ -97,7 +99,7 @@ def _undetermined(reason: str) -> Finding:
 
 
 def _characters_lost(case: Case) -> Finding | None:
-    """A base that never sees what is asked or wanted says nothing about the task."""
+    """A base model whose tokenizer loses characters of the task never sees the whole task."""
     lost = case.evidence.lost
     if lost is None or not forbids_a_verdict(lost, case.thresholds):
         return None
@@ -108,7 +110,7 @@ def _characters_lost(case: Case) -> Finding | None:
 
 
 def forbids_a_verdict(lost: LostCharacters, thresholds: Thresholds) -> bool:
-    """Whether so many examples lose characters, or the prompt template does, that there is no verdict."""
+    """Whether the prompt template or too large a share of the examples loses characters for a verdict."""
     return lost.template is not None or len(lost.affected) > thresholds.lost_examples * lost.n
 
 
@@ -144,7 +146,7 @@ def _constant(case: Case) -> Finding | None:
 
 
 def _too_few_items(case: Case) -> Finding | None:
-    """Of a memory task every fact is tested: they are all there are, and no sample of more."""
+    """A memory task is never too small: its test has all the facts, and is no sample of them."""
     gap = case.measures.gap.value
     if case.memory or case.evidence.kind == "memory" or gap <= case.thresholds.least_gap:
         return None
@@ -215,7 +217,7 @@ def _not_converged(case: Case) -> Finding | None:
 
 
 def _contradicted(case: Case) -> Finding | None:
-    """Strict scores against log-likelihoods, each on its own scale from floor to reference."""
+    """Strict scores and log-likelihoods, each on its own scale from floor to reference, on different sides of a cut."""
     other = case.evidence.likelihood
     if case.which != "strict" or other is None or not other.gap.low > 0:
         return None
@@ -231,7 +233,7 @@ def _contradicted(case: Case) -> Finding | None:
 
 
 def _memory(case: Case) -> Finding | None:
-    """What was trained is tested, so a token that reproduces it may just hold it: never form or latent."""
+    """The finding of a memory task: new or undetermined, because a token may just hold the trained facts."""
     if not case.memory:
         return None
     m, t = case.measures, case.thresholds
@@ -252,10 +254,10 @@ def _memory(case: Case) -> Finding | None:
 
 
 def _shuffled_does_as_well(case: Case) -> Finding | None:
-    """A token that does as well trained on shuffled answers has learned what answers look like.
+    """One token recovers as much where it is trained on shuffled answers.
 
-    Of form that is what there is to learn, and the base says the rest; a skill that no prompt reaches is not claimed
-    from it.
+    Then it has learned what answers look like. For a form that is all there is to learn. For a skill that no prompt
+    reaches, it is no evidence.
     """
     m, t = case.measures, case.thresholds
     shuffled = m.recovered.get(ALIGNER_1_SHUFFLED)

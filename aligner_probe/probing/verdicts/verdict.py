@@ -1,8 +1,8 @@
-"""Form, latent, new, mixed, constant answer, or undetermined: one verdict from all kinds of scores, with its reasons.
+"""The verdict on a task: form, latent, new, mixed, constant answer or undetermined, with its reasons.
 
-The strict score decides. Where completions hold a form and a content apart and the two are of different natures (one
-must be learned, the other was there or could be prompted), the task is mixed, and the parts say which is which. After
-the definition in arXiv 2312.05503: form is what prompting or in-context learning can reach in principle.
+The strict score decides. Completions may hold form and content apart. Where these two are of different natures (one
+has to be learned, and the other can be prompted or is there already), the verdict is mixed, and its parts say which is
+which. The definition follows arXiv 2312.05503: form is what prompting or in-context learning can reach in principle.
 """
 
 from dataclasses import dataclass
@@ -10,19 +10,22 @@ from typing import Any, Literal
 
 from aligner_probe.html import Shown
 from aligner_probe.probing.arms import ALIGNER_1_SHUFFLED, PROMPT_TUNING
-from aligner_probe.probing.evidence import Evidence
-from aligner_probe.probing.findings import Finding, find, forbids_a_verdict, said, side
-from aligner_probe.probing.thresholds import THRESHOLDS, Thresholds
+from aligner_probe.probing.verdicts.evidence import Evidence
+from aligner_probe.probing.verdicts.findings import Finding, find, forbids_a_verdict, said, side
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
 
 Outcome = Literal["form", "latent", "new", "mixed", "constant answer", "undetermined"]
 
 
 @dataclass(frozen=True, repr=False)
 class Verdict(Shown):
-    """The outcome, why, and what else the numbers say.
+    """The verdict on one task, for one base model and supervised fine-tuning.
 
-    `parts` has the findings by kind of score ("strict", "content" and, where it can be told apart, "format"). It holds
-    for one objective (supervised fine-tuning) and one base model.
+    Args:
+        outcome: the verdict.
+        reason: why, in sentences.
+        parts: the finding of each kind of score: "strict", "content" and, where it is scored by itself, "format".
+        notes: what else the measures show, a sentence each.
     """
 
     outcome: Outcome
@@ -39,7 +42,7 @@ class Verdict(Shown):
 
 
 def judge(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> Verdict:
-    """The verdict on a task."""
+    """Decide the verdict on a task from its evidence."""
     kinds = {"strict": evidence.strict, "content": evidence.content, "format": evidence.format}
     parts = {
         which: find(which, measures, evidence, thresholds) for which, measures in kinds.items() if measures is not None
@@ -52,19 +55,20 @@ def _combined(parts: dict[str, Finding]) -> tuple[Outcome, str]:
     strict, content, form = parts["strict"], parts["content"], parts.get("format")
     if strict.name == "known":
         return "undetermined", strict.reason
-    # First, since of a mixed task strict scores contradict likelihoods, most of which are those of the known part.
+    # This comes before the strict finding. In a mixed task most of the likelihood comes from the part that is known, so
+    # strict scores contradict likelihoods.
     if form is not None and strict.name != "constant answer":
         natures = {content.name, form.name}
         if content.decided and form.decided and "new" in natures and len(natures) > 1 and not _plain(content, form):
             return "mixed", f"Its content is {_with_reason(content)} Its format is {_with_reason(form)}"
-    # A content that the base has leaves the form to decide, and that is the strict score.
+    # Where the base model knows the content, only the form is left to decide, and the strict score decides it.
     if strict.decided and content.decided and content.name not in ("known", strict.name):
         return "mixed", f"Its content alone is {_with_reason(content)} Form and content together: {strict.reason}"
     return strict.name, strict.reason
 
 
 def _plain(content: Finding, form: Finding) -> bool:
-    """New content in a form that the base writes anyway: nothing is mixed there."""
+    """Whether new content stands in a form that the base model writes anyway, so that nothing is mixed."""
     return content.name == "new" and form.name == "known"
 
 

@@ -1,0 +1,59 @@
+"""The evidence for a verdict: the measures of each kind of score, the controls, and the training of the reference."""
+
+from dataclasses import dataclass
+
+from aligner_probe.evaluation.intervals import Interval
+from aligner_probe.probing.verdicts.measures import Capacity, Kept, Measures, TaskKind
+from aligner_probe.tasks.characters import LostCharacters
+
+
+@dataclass(frozen=True)
+class ReferenceTraining:
+    """How far a method that is tried as the reference came in its training.
+
+    Args:
+        method: the arm's name.
+        validation: the strict score on the validation part after training.
+        late_gain: how much of that was gained over the last 40 % of the steps; None where it was not measured.
+        train: the strict score on items that were trained; None where none could be asked.
+    """
+
+    method: str
+    validation: float
+    late_gain: float | None = None
+    train: float | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that a verdict is decided on; what was not run is None.
+
+    Args:
+        kind: how the task is tested.
+        strict, content, format, likelihood: the measures of each kind of score. `format` is None where completions do
+            not hold form and content apart.
+        trainings: the methods that were tried as the reference, in order.
+        run_on: the share of the reference's answers that begin with the expected answer and do not end there.
+        most_shots: the most examples in a prompt that was tried; prompts with more do not fit into the context.
+        prompting: the score of the positive control, a trivial format that is shown in examples.
+        kept: K of Aligner-1.
+        rows_an_item: rows of the task for each independent test item (`Parts.rows_an_item`).
+        own_test: whether the test is a file of its own.
+        capacity: the number of facts that Aligner-1 holds, for a memory task.
+        lost: the characters of the task that the base model's tokenizer loses.
+    """
+
+    kind: TaskKind
+    strict: Measures
+    content: Measures
+    format: Measures | None = None
+    likelihood: Measures | None = None
+    trainings: tuple[ReferenceTraining, ...] = ()
+    run_on: float = 0.0
+    most_shots: int = 1
+    prompting: Interval | None = None
+    kept: Kept | None = None
+    rows_an_item: float = 1.0
+    own_test: bool = False
+    capacity: Capacity | None = None
+    lost: LostCharacters | None = None
