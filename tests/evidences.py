@@ -3,9 +3,9 @@
 import numpy as np
 
 from aligner_probe.evaluation.intervals import Interval
-from aligner_probe.probing.evidence import ReferenceTraining
-from aligner_probe.probing.measures import Table, floors_of, measure
-from aligner_probe.probing.thresholds import Thresholds
+from aligner_probe.probing.verdicts.evidence import ReferenceTraining
+from aligner_probe.probing.verdicts.measures import Table, floors_of, measure
+from aligner_probe.probing.verdicts.thresholds import Thresholds
 
 N = 120
 #: Cuts that stay when those of the panel move: here it is about the rules.
