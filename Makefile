@@ -23,6 +23,9 @@ figures: $(READY)
 	@echo "== figures: drawing the paper's figures into figures/"
 	$(RUN) -m aligner_probe figures $(or $(ARGS),$(SET))
 
+# Without bytecode each test process, and each command that a test starts, would compile what it imports anew.
+test test-all: export PYTHONDONTWRITEBYTECODE =
+
 test: $(READY) lint
 	@echo "== test: all tests but the slow ones, on $(JOBS) cores"
 	$(RUN) -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(ARGS)

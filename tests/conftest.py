@@ -13,6 +13,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+from typechecking import make_each_check_once, read_bytecode_of_other_packages
+
+read_bytecode_of_other_packages()
+make_each_check_once()
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("ALIGNER_PROBE_DATA", ROOT.parent / "shared"))

@@ -14,7 +14,8 @@ def order(folder, *arguments):
 
 
 def test_a_seed_draws_one_order_in_which_every_file_stays_together(tmp_path):
-    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    for name in ("conftest.py", "typechecking.py"):
+        shutil.copy(ROOT / "tests" / name, tmp_path)
     for letter in "abcd":
         (tmp_path / f"test_{letter}.py").write_text("".join(f"def test_{i}(): pass\n" for i in range(5)))
     first, again, other = (order(tmp_path, "--shuffle", seed) for seed in "112")

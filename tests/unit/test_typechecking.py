@@ -1,0 +1,85 @@
+"""Every signature of the package is checked while the tests run, also of functions that are defined again and again."""
+
+import sys
+from importlib.util import cache_from_source
+
+import pytest
+import torch
+from jaxtyping import Float, TypeCheckError, install_import_hook, jaxtyped
+from jaxtyping._import_hook import Typechecker
+from torch import Tensor
+
+from aligner_probe.evaluation.intervals import items_needed
+
+[CHECKER] = (checker for key, checker in Typechecker.lookup.items() if key != "0")
+
+
+def defined(n, annotation):
+    """Functions of one name, each with a body of its own."""
+
+    def one(at):
+        @jaxtyped(typechecker=CHECKER)
+        def added(x: annotation, y: Float[Tensor, " a"]) -> Float[Tensor, " a"]:
+            return x[: len(x) - (at == "wrong return")] + at if isinstance(at, int) else x[:-1]
+
+        return added
+
+    return [one(at) for at in (*range(n), "wrong return")]
+
+
+def test_functions_that_share_a_check_keep_their_bodies_and_their_refusals():
+    x = torch.zeros(3)
+    *right, wrong = defined(3, Float[Tensor, " a"])
+    assert [int(f(x, x)[0]) for f in right] == [0, 1, 2]
+    for f in right:
+        with pytest.raises(TypeCheckError, match="added"):
+            f(x, torch.zeros(4))
+        with pytest.raises(TypeCheckError, match="added"):
+            f(x.int(), x)
+    with pytest.raises(TypeCheckError, match="return value"):
+        wrong(x, x)
+
+
+def test_another_annotation_is_another_check():
+    x = torch.zeros(3)
+    for annotation, other in ((Float[Tensor, " a"], x.int()), (Tensor, None)):
+        for f in defined(2, annotation)[:2]:
+            f(x, x)
+            with pytest.raises(TypeCheckError, match="added"):
+                f(other, x)
+
+
+def test_a_default_without_a_hash_is_checked_too():
+    for at in range(2):
+
+        @jaxtyped(typechecker=CHECKER)
+        def kept(x: int, more: list = []) -> int:  # noqa: B006
+            return x + at + len(more)  # noqa: B023
+
+        assert kept(1) == 1 + at
+        with pytest.raises(TypeCheckError, match="kept"):
+            kept("1")
+
+
+def test_the_package_is_checked():
+    with pytest.raises(TypeCheckError, match="items_needed"):
+        items_needed("none", 0.5)
+
+
+def test_what_a_checked_module_imports_is_no_checked_module(tmp_path, monkeypatch):
+    """Its bytecode has its usual name, so that it is read where it lies."""
+    (tmp_path / "other_package.py").write_text(
+        "from importlib import _bootstrap_external\nNAME = _bootstrap_external.cache_from_source(__file__)\n"
+    )
+    (tmp_path / "checked.py").write_text("import other_package\ndef one(x: int) -> int:\n    return x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with install_import_hook("checked", "beartype.beartype"):
+        import checked
+    try:
+        expected = cache_from_source(str(tmp_path / "other_package.py"))
+        assert checked.other_package.__cached__ == expected == checked.other_package.NAME
+        with pytest.raises(TypeCheckError, match="one"):
+            checked.one("1")
+    finally:
+        for name in ("checked", "other_package"):
+            sys.modules.pop(name, None)
