@@ -3,21 +3,28 @@
 import torch
 
 from aligner_probe.adapters import Aligner, FullFineTune, LLaMAAdapter, LoRA, OutputBias, PrefixTuning, PromptTuning
+from aligner_probe.adapters.registry import new_adapter
 
-#: Every method with the variants that the contract distinguishes; each is called with a base model and a start seed.
+#: The rows of the contract: options of a method on the tiny base model (`tiny.SIZES`), and how many parameters are
+#: trained; None for those of the base model itself. A method that is added has a row here.
+ROWS = {
+    "aligner-1": ("aligner", {"n_tokens": 1, "start_layer": 1}, 48 + 12),
+    "aligner-5": ("aligner", {"n_tokens": 5, "start_layer": 1}, 240 + 12),
+    "gates only": ("aligner", {"n_tokens": 2, "start_layer": 1, "train": "gates"}, 12),
+    "tokens only": ("aligner", {"n_tokens": 2, "start_layer": 1, "train": "tokens", "initial_gate": 0.1}, 96),
+    "llama_adapter": ("llama_adapter", {"n_tokens": 3, "start_layer": 1, "gate_function": "tanh"}, 3 * 3 * 48 + 12),
+    "one gate a layer": ("llama_adapter", {"n_tokens": 3, "start_layer": 1, "gate_per": "layer"}, 3 * 3 * 48 + 3),
+    "lora": ("lora", {"r": 4, "targets": ("q", "k", "v", "o")}, 4 * 4 * (2 * (48 + 48) + 2 * (48 + 24))),
+    "output bias": ("output_bias", {"start_layer": 1}, 3 * 48),
+    "random subspace": ("output_bias", {"subspace": 20, "start_layer": 1}, 20),
+    "prefix tuning": ("prefix_tuning", {"n_tokens": 3}, 2 * 4 * 3 * 24),
+    "prompt tuning": ("prompt_tuning", {"n_tokens": 3}, 3 * 48),
+    "full": ("full", {}, None),
+}
+#: The adapters of the rows; each is called with a base model and a start seed.
 VARIANTS = {
-    "aligner-1": lambda model, seed: Aligner(model, 1, 1, seed),
-    "aligner-5": lambda model, seed: Aligner(model, 5, 1, seed),
-    "gates only": lambda model, seed: Aligner(model, 2, 1, seed, train="gates"),
-    "tokens only": lambda model, seed: Aligner(model, 2, 1, seed, train="tokens", initial_gate=0.1),
-    "llama_adapter": lambda model, seed: LLaMAAdapter(model, 3, 1, seed, gate_function="tanh"),
-    "one gate a layer": lambda model, seed: LLaMAAdapter(model, 3, 1, seed, gate_per="layer"),
-    "lora": lambda model, seed: LoRA(model, 4, seed=seed, targets=("q", "k", "v", "o")),
-    "output bias": lambda model, seed: OutputBias(model, start_layer=1, seed=seed),
-    "random subspace": lambda model, seed: OutputBias(model, 20, start_layer=1, seed=seed),
-    "prefix tuning": lambda model, seed: PrefixTuning(model, 3, seed=seed),
-    "prompt tuning": lambda model, seed: PromptTuning(model, 3, seed=seed),
-    "full": lambda model, seed: FullFineTune(model, seed=seed),
+    name: lambda model, seed, method=method, options=options: new_adapter(method, model, options | {"seed": seed})
+    for name, (method, options, _) in ROWS.items()
 }
 #: One adapter of each method; each is called with a base model.
 MAKERS = {

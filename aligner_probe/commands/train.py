@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligner_probe.commands import going_on
-from aligner_probe.commands.method_options import DEFAULT_METHOD, METHODS, add_method_options, method_options
+from aligner_probe.commands.declared import Declared
+from aligner_probe.commands.method_options import (
+    DEFAULT_METHOD,
+    add_method_options,
+    add_plugin,
+    known_methods,
+    method_options,
+)
 from aligner_probe.commands.options import (
     Group,
     Parser,
@@ -47,7 +54,9 @@ and Beaver are recognised; others need --prompt-template and --completion-field.
 """
 
 
-def parser() -> Parser:
+def parser(methods: Declared | None = None) -> Parser:
+    """The parser of the command; `methods` are those it knows, by default the package's own."""
+    methods = known_methods([]) if methods is None else methods
     parser = command_parser("train", EPILOG)
     parser.add_argument("--model", required=True, metavar="M", help="the base model: a hub id, or a local folder")
     parser.add_argument(
@@ -59,17 +68,21 @@ def parser() -> Parser:
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder of the results")
     parser.add_argument("--resume", action="store_true", help="go on with what is in DIR")
-    parser.add_argument("--method", choices=METHODS, help=f"default: {DEFAULT_METHOD}, or the method of --adapter")
+    parser.add_argument(
+        "--method", choices=list(methods), help=f"default: {DEFAULT_METHOD}, or the method of --adapter"
+    )
     parser.add_argument(
         "--adapter",
         metavar="A",
         help="begin from this adapter, for instance DPO from the result of SFT: DIR/adapter, or what ap.load_adapter "
         "reads",
     )
-    add_method_options(parser.add_argument_group("the method's options"))
+    add_plugin(parser)
+    of_method = parser.add_argument_group("the method's options")
     add_recipe_options(parser.add_argument_group("the recipe, and what to change in it"))
     _add_execution(parser.add_argument_group("how it is carried out"))
     _add_data(parser.add_argument_group("data"))
+    add_method_options(of_method, methods)
     return parser
 
 
@@ -113,8 +126,9 @@ def _add_data(group: Group) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(argv)
-    adapter_options, changes = method_options(options), recipe_changes(options)
+    methods = known_methods(argv)
+    options = parser(methods).parse_args(argv)
+    adapter_options, changes = method_options(options, methods), recipe_changes(options)
     use_threads(options.threads)
 
     import torch
@@ -189,19 +203,21 @@ def _adapter(
 
     Gates that stay frozen must be open. If their value is not given, it is chosen on the task's examples.
     """
-    from aligner_probe.checkpoints.adapters import METHODS as CLASSES
+    from aligner_probe.adapters.prefix import PrefixAdapter
+    from aligner_probe.adapters.registry import adapter_class, new_adapter
     from aligner_probe.checkpoints.adapters import load_adapter
     from aligner_probe.training.opening import open_gate
 
     if options.adapter is not None:
         return load_adapter(options.adapter, model), {}
-    seed, recorded = options.seed or 0, {}
-    if adapter_options.get("train") == "tokens" and "initial_gate" not in adapter_options:
-        opened = open_gate(model, task, CLASSES[method], max_length=how.max_length, seed=seed, **adapter_options)
+    seed, recorded, cls = options.seed or 0, {}, adapter_class(method)
+    frozen = issubclass(cls, PrefixAdapter) and adapter_options.get("train") == "tokens"
+    if frozen and "initial_gate" not in adapter_options:
+        opened = open_gate(model, task, cls, max_length=how.max_length, seed=seed, **adapter_options)
         adapter_options = adapter_options | {"initial_gate": opened.initial_gate}
         recorded = {"open_gate": asdict(opened)}
         print(f"gates are left at {opened.initial_gate:.4g}: tokens add {opened.measured:.1%} of the residual norm")
-    return CLASSES[method](model, seed=seed, **adapter_options), recorded
+    return new_adapter(method, model, {"seed": seed, **adapter_options}), recorded
 
 
 def _callbacks(options: argparse.Namespace) -> "list[Callback]":
@@ -261,14 +277,14 @@ def _way_on(options: argparse.Namespace) -> str:
 
 def _unlike_published(recipe: str, method: str, kind: str, how: "Recipe", dtype: str) -> Iterator[str]:
     """What differs from the authors' runs although the recipe is theirs."""
+    from aligner_probe.adapters.registry import adapter_class
+
     if recipe != "as-published":
         return
     if how.precision == "bf16-true" and dtype != "bfloat16":
         yield f"the base is in {dtype}, theirs in bfloat16 as the adapter (leave out --dtype)"
-    if method == "lora" and kind == "preference":
-        yield "they trained no LoRA by DPO, so the recipe is their Aligner's"
-    elif method == "lora":
-        yield "their LoRA's dropout of .05 is not applied"
+    if kind in (notes := adapter_class(method).published_notes):
+        yield notes[kind]
 
 
 def _lost_updates(metrics: "pd.DataFrame") -> str:

@@ -10,9 +10,8 @@ import torch
 from learning import model, quick, task
 
 from aligner_probe.adapters import Aligner, LoRA
-from aligner_probe.checkpoints.adapters import METHODS, load_adapter, save_adapter
+from aligner_probe.checkpoints.adapters import load_adapter, save_adapter
 from aligner_probe.commands import train as command
-from aligner_probe.commands.method_options import METHODS as METHOD_OPTIONS
 from aligner_probe.commands.recipe_options import recipe_changes
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import sha256
@@ -349,11 +348,3 @@ def test_every_option_of_every_recipe_and_method_is_on_the_command_line():
     assert more == {"warmup_steps": 3, "patience": None}
     assert not recipe_changes(command.parser().parse_args(shared))
     assert recipe_changes(command.parser().parse_args([*shared, "--clip", "0.5"])) == {"clip": 0.5}
-    base = model()
-    for name, method in METHODS.items():
-        start = {"start_layer": 1} if "start_layer" in METHOD_OPTIONS[name] else {}
-        options = set(method(base, **start).config.to_dict()) - {"seed"}
-        assert options == set(METHOD_OPTIONS[name]), name
-    flags = {option for action in command.parser()._actions for option in action.option_strings}
-    taken = {name for options in METHOD_OPTIONS.values() for name in options} - {"train"} | {"freeze"}
-    assert {f"--{name.replace('_', '-')}" for name in taken} <= flags
