@@ -33,21 +33,21 @@ EVALUATE_EVERY = 20
 
 def batches_of(probe, bench, arm: str) -> list[list[Callable]]:
     """An arm's trainings, in the batches of the plan; each is made when it is called."""
+    from aligner_probe.arms.catalogue import ARMS, new_arm_adapter
     from aligner_probe.probing.cells import recipe_for, trained_on
-    from aligner_probe.probing.methods import METHODS, new_adapter
     from aligner_probe.training import Training
 
     def training(cell, rate: float, steps: int):
         train, validation = trained_on(bench, cell)
         how = recipe_for(bench, cell, rate, steps)
         return Training(
-            adapter=new_adapter(arm, bench.model, cell.start_seed), task=train, validation=validation, recipe=how
+            adapter=new_arm_adapter(arm, bench.model, cell.start_seed), task=train, validation=validation, recipe=how
         )
 
     found = []
     for kind in ("tune", "train"):
         its = [cell for cell in probe.cells if (cell.arm, cell.kind) == (arm, kind)]
-        method, width = METHODS[arm], bench.model.cfg.d_model
+        method, width = ARMS[arm], bench.model.cfg.d_model
         if kind == "train":
             made = [[partial(training, cell, method.stored_rate_on(width), bench.budget.steps) for cell in its]]
         else:
@@ -144,7 +144,7 @@ def measure(probe, bench, arms: list[str], rounds: int, plain) -> dict[str, Time
 
 def table(times: dict[str, Times], probe) -> str:
     """The results as a Markdown table."""
-    from aligner_probe.probing.methods import METHODS
+    from aligner_probe.arms.catalogue import label_of
 
     lines = [
         "| arm | runs in a batch | plain, CPU seconds | wall / plain [quartiles] | CPU / plain [quartiles] |",
@@ -152,7 +152,7 @@ def table(times: dict[str, Times], probe) -> str:
     ]
     for name, its in times.items():
         together = {cell.together for cell in probe.cells if cell.arm == name and cell.kind == "train"}
-        label = METHODS[name].label if name in METHODS else name
+        label = label_of(name)
         batch = ", ".join(map(str, together)) or ""
         lines.append(f"| {label} | {batch} | {statistics.median(its.floor_cpu):.1f} | {its.said()} |")
     return "\n".join(lines)
@@ -173,16 +173,17 @@ def main() -> None:
     if options.steps < 1 or options.rounds < 1:
         parser.error("--steps, --rounds: at least 1")
     one_thread()
+    from aligner_probe.arms.catalogue import ARMS, PROBE_ARMS
+    from aligner_probe.arms.names import CONDITIONAL
     from aligner_probe.models import load_model
     from aligner_probe.probing import batches
     from aligner_probe.probing.inputs import load_parts
-    from aligner_probe.probing.methods import CONDITIONAL, METHODS
     from aligner_probe.probing.plan import plan
     from aligner_probe.probing.probe import new_probe, with_batches
 
-    arms = options.arms.split(",") if options.arms else [arm for arm in METHODS if arm not in CONDITIONAL]
-    if unknown := [arm for arm in arms if arm not in METHODS]:
-        parser.error(f"--arms: there is no {unknown[0]!r}; there are {', '.join(METHODS)}")
+    arms = options.arms.split(",") if options.arms else [arm for arm in PROBE_ARMS if arm not in CONDITIONAL]
+    if unknown := [arm for arm in arms if arm not in ARMS]:
+        parser.error(f"--arms: there is no {unknown[0]!r}; there are {', '.join(ARMS)}")
     if options.most_tokens:
         batches.MOST_TOKENS = dict.fromkeys(batches.MOST_TOKENS, options.most_tokens)
     given = load_parts(options.task)

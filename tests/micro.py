@@ -4,10 +4,11 @@ import functools
 import tempfile
 from pathlib import Path
 
+from aligner_probe.arms.catalogue import REPRODUCED_ARMS
 from aligner_probe.microworld import vocabulary
 from aligner_probe.microworld.pretrain import Pretraining, new_model
 from aligner_probe.microworld.world import World
-from aligner_probe.reproduction.plan import EXPERIMENTS, METHODS, MIXED, Config, plan, rate_key
+from aligner_probe.reproduction.plan import EXPERIMENTS, MIXED, Config, plan, rate_key
 from aligner_probe.reproduction.run import ReproductionBench
 
 SHAPE = Pretraining(d_model=32, d_mlp=48, n_layers=4, n_heads=4)
@@ -28,7 +29,8 @@ CONFIG = Config(
     sweep_rates=2,
 )
 RATES = {
-    stage: {rate_key(m, arm): 0.02 for m in METHODS for arm in ("main", "gates", "tokens")} for stage in EXPERIMENTS
+    stage: {rate_key(m, arm): 0.02 for m in REPRODUCED_ARMS for arm in ("main", "gates", "tokens")}
+    for stage in EXPERIMENTS
 }
 #: Keeps the folder until the process ends.
 _folder = tempfile.TemporaryDirectory(prefix="micro-")

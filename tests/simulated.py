@@ -9,16 +9,18 @@ import torch
 from builders import run as trained
 from safetensors.torch import save_file
 
+from aligner_probe.arms.catalogue import ARMS, REPRODUCED_ARMS
 from aligner_probe.checkpoints import save_checkpoint
 from aligner_probe.microworld.world import World
 from aligner_probe.reproduction.items import KINDS, Item, scores
-from aligner_probe.reproduction.plan import EXPERIMENTS, METHODS, Config, ReproductionCell, plan, plan_json, rate_key
+from aligner_probe.reproduction.plan import EXPERIMENTS, Config, ReproductionCell, plan, plan_json, rate_key
 from aligner_probe.reproduction.results import ADAPTER, ITEMS, PLAN, RESULT, RUNS
 from aligner_probe.reproduction.tasks import Maker
 
 D_MODEL, N_LAYERS, N_HEADS, START = 128, 8, 8, 2
 RATES = {
-    stage: {rate_key(m, arm): 0.02 for m in METHODS for arm in ("main", "gates", "tokens")} for stage in EXPERIMENTS
+    stage: {rate_key(m, arm): 0.02 for m in REPRODUCED_ARMS for arm in ("main", "gates", "tokens")}
+    for stage in EXPERIMENTS
 }
 #: Chance that an answer is right in content, and in form.
 SKILL = {
@@ -67,22 +69,22 @@ def answers(items: tuple[Item, ...], planned: ReproductionCell, of: str) -> list
 
 
 def n_parameters(method: str) -> int:
-    adapted, options = N_LAYERS - START, METHODS[method].options
+    adapted, options = N_LAYERS - START, ARMS[method].options
     gates = adapted * N_HEADS
     return {
         "aligner": options.get("n_tokens", 0) * D_MODEL + gates,
         "llama_adapter": adapted * 10 * D_MODEL + gates,
         "lora": N_LAYERS * 2 * 2 * 8 * D_MODEL,
         "prompt_tuning": 10 * D_MODEL,
-    }[METHODS[method].adapter]
+    }[ARMS[method].method]
 
 
 def _save_adapter(planned: ReproductionCell, folder: Path, steps: int) -> None:
-    method = METHODS[planned.method]
-    prefix_layers = 1 if method.adapter == "aligner" else N_LAYERS - START
+    method = ARMS[planned.method]
+    prefix_layers = 1 if method.method == "aligner" else N_LAYERS - START
     save_checkpoint(
         trained(
-            method=method.adapter,
+            method=method.method,
             shape=(prefix_layers, method.n_tokens, D_MODEL),
             n_layers=N_LAYERS - START,
             n_heads=N_HEADS,
@@ -102,7 +104,7 @@ def write_run(planned: ReproductionCell, sets: dict, questions: tuple[Item, ...]
     if planned.experiment == "safety" and not planned.is_base:
         sets = sets | {"after_sft": sets["test"]}
     found = {of: scores(items, answers(items, planned, of)) for of, items in sets.items()}
-    method = METHODS.get(planned.method)
+    method = ARMS.get(planned.method)
     row = {
         "id": planned.id,
         "experiment": planned.experiment,
@@ -126,7 +128,7 @@ def write_run(planned: ReproductionCell, sets: dict, questions: tuple[Item, ...]
     }
     folder.mkdir(parents=True)
     (folder / RESULT).write_text(json.dumps(row))
-    if method and method.adapter in ("aligner", "llama_adapter"):
+    if method and method.method in ("aligner", "llama_adapter"):
         _save_adapter(planned, folder / ADAPTER, steps)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from aligner_probe.arms.catalogue import ARMS, REPRODUCED_ARMS
 from aligner_probe.artifacts import artifact, artifacts_folder, microworld_folder
 from aligner_probe.checkpoints import PrefixCheckpoint, load_checkpoint
 from aligner_probe.checkpoints.prefix import METHOD_NAMES
@@ -14,7 +15,7 @@ from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.evaluation.intervals import Interval, difference_interval, mean_interval
 from aligner_probe.figures.drawing import BLUES, GREY, YELLOWS, Input, MissingInputs
 from aligner_probe.files import read_json, sha256
-from aligner_probe.reproduction.plan import BASE, METHODS
+from aligner_probe.reproduction.plan import BASE
 from aligner_probe.reproduction.results import RESULT, RUNS, Results, Run, load_results
 from aligner_probe.sizes import BaseShape
 
@@ -35,7 +36,7 @@ LOOKS = {
     "lora-8": (GREEN, "P"),
     "prompt-tuning-10": (PURPLE, "*"),
 }
-LABELS = {BASE: "base, untrained"} | {method.name: method.label for method in METHODS.values()}
+LABELS = {BASE: "base, untrained"} | {name: ARMS[name].label for name in REPRODUCED_ARMS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +59,14 @@ class Experiments:
         here = {run.method for run in (*self.results.select(experiment), *self.results.select(experiment, BASE))}
         if not here - {BASE}:
             raise MissingInputs([f"runs of {experiment} by the corrected recipe; make them: {REBUILD}"])
-        return [m for m in (BASE, *METHODS) if m in here and (with_base or m != BASE)]
+        return [m for m in (BASE, *REPRODUCED_ARMS) if m in here and (with_base or m != BASE)]
 
     def missing(self, *experiments: str) -> tuple[str, ...]:
         """Methods planned that have no run, in words."""
         return tuple(
             f"{LABELS[method]} on {experiment}"
             for experiment in experiments
-            for method in METHODS
+            for method in REPRODUCED_ARMS
             if not self.results.select(experiment, method)
         )
 
@@ -100,7 +101,7 @@ def load_experiments() -> Experiments:
     adapters = {
         run.id: _adapter(run)
         for run in results.runs
-        if run.adapter is not None and run.method in METHODS and METHODS[run.method].adapter in METHOD_NAMES
+        if run.adapter is not None and run.method in REPRODUCED_ARMS and ARMS[run.method].method in METHOD_NAMES
     }
     hashes = {run.id: sha256(results.folder / RUNS / run.id / RESULT) for run in results.runs}
     return Experiments(results, adapters, hashes, base_shape(microworld_folder()))

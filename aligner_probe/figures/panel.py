@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aligner_probe.arms.names import KEPT_ARMS
 from aligner_probe.artifacts import artifact
 from aligner_probe.evaluation.intervals import Interval, bootstrap
 from aligner_probe.figures.claims import above, not_worse
@@ -20,7 +21,6 @@ from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import BLACK, BLUES, GREY, RED, Comparison, Drawing, Input
 from aligner_probe.figures.experiments import GREEN, LABELS, LOOKS, PURPLE, in_brackets
 from aligner_probe.files import read_json, sha256
-from aligner_probe.probing.arms import KEPT_ARMS
 
 #: Colour and marker of each nature; memory tasks are hollow.
 NATURES = {

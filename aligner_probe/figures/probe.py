@@ -9,11 +9,11 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aligner_probe.arms.catalogue import label_of
+from aligner_probe.arms.names import BASE, CONSTANT, PROMPT, REFERENCE, REFERENCE_SHUFFLED
 from aligner_probe.errors import one_of
 from aligner_probe.figures.drawing import BLACK, BLUES, GREY, MARKERS, RED, YELLOWS
 from aligner_probe.files import write_text
-from aligner_probe.probing.arms import BASE, CONSTANT, PROMPT, REFERENCE, REFERENCE_SHUFFLED
-from aligner_probe.probing.methods import METHODS
 from aligner_probe.probing.report import comparison
 
 COLOURS = {"Aligner": BLUES[0], "LoRA": RED, "LLaMA-Adapter": YELLOWS[0]}
@@ -21,13 +21,19 @@ COLOURS = {"Aligner": BLUES[0], "LoRA": RED, "LLaMA-Adapter": YELLOWS[0]}
 OTHERS = ((BLUES[1], "x"), (YELLOWS[1], "+"), (BLUES[2], "*"), (YELLOWS[2], "1"), (BLACK, "d"))
 #: Arms that train nothing, and the floor's, as lines: colour and dashes.
 LINES = {BASE: (GREY, "-"), PROMPT: (BLACK, "--"), CONSTANT: (GREY, ":"), REFERENCE_SHUFFLED: (GREY, "-.")}
-LABELS = {name: method.label for name, method in METHODS.items()} | {
+LABELS = {
     BASE: "base",
     PROMPT: "best prompt",
     CONSTANT: "constant answer",
     REFERENCE: "reference",
     REFERENCE_SHUFFLED: "reference, shuffled answers",
 }
+
+
+def _label(arm: str) -> str:
+    return LABELS.get(arm) or label_of(arm)
+
+
 MEASURES = (
     ("F", "share of the gap that the best prompt recovers"),
     ("R1", "share of the gap that Aligner-1 recovers"),
@@ -50,10 +56,10 @@ def plot_doses(report: dict[str, Any], ax: Axes, which: str = "strict") -> Axes:
     alone = [arm for arm in sizes if arm not in in_families and not arm.endswith("-shuffled")]
     for place, arm in enumerate(alone):
         colour, marker = OTHERS[place % len(OTHERS)]
-        _points(ax, [sizes[arm]], [found["scores"][arm]], LABELS[arm], colour, marker, line=False)
+        _points(ax, [sizes[arm]], [found["scores"][arm]], _label(arm), colour, marker, line=False)
     for arm, (colour, dashes) in LINES.items():
         if arm in found["scores"]:
-            ax.axhline(found["scores"][arm]["value"], color=colour, linestyle=dashes, linewidth=1, label=LABELS[arm])
+            ax.axhline(found["scores"][arm]["value"], color=colour, linestyle=dashes, linewidth=1, label=_label(arm))
     task = report["task"]
     runs = f"{len(report['seeds'])} runs a point" if len(report["seeds"]) > 1 else "one run a point"
     ax.set_title(f"{task['name']}: {task['n']['test']} test items, {runs}, 95 % intervals", fontsize=10)

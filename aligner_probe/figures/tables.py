@@ -6,12 +6,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aligner_probe.adapters.prefix import Aligner
+from aligner_probe.arms.catalogue import ARMS, REPRODUCED_ARMS
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.figures.claims import above
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Comparison, Drawing
 from aligner_probe.figures.experiments import Experiments
-from aligner_probe.reproduction.plan import METHODS
 from aligner_probe.sizes import (
     LLAMA2_7B,
     ParameterTable,
@@ -127,17 +128,15 @@ def parameter_counts(collection: Collection) -> Drawing:
 def microworld_counts(experiments: Experiments) -> pd.DataFrame:
     """What the micro-world's runs trained, counted, beside the paper's formulas for a base of its sizes."""
     base = experiments.base
-    runs = {run.method: run for run in experiments.results.runs if run.method in METHODS and run.arm == "main"}
-    counts = {method: runs[method].n_parameters for method in METHODS if method in runs}
-    formulas = {
-        m: aligner_parameters(base, METHODS[m].n_tokens or 0) for m in counts if METHODS[m].adapter == "aligner"
-    }
+    runs = {run.method: run for run in experiments.results.runs if run.method in REPRODUCED_ARMS and run.arm == "main"}
+    counts = {method: runs[method].n_parameters for method in REPRODUCED_ARMS if method in runs}
+    formulas = {m: aligner_parameters(base, ARMS[m].n_tokens or 0) for m in counts if ARMS[m].method == Aligner.method}
     formulas |= {"llama-adapter-10": llama_adapter_parameters(base), "lora-8": lora_parameters(base)}
     lora = counts.get("lora-8", lora_parameters(base))
     return pd.DataFrame(
         [
             {
-                "method": METHODS[method].label,
+                "method": ARMS[method].label,
                 "n_parameters": n,
                 "times_fewer_than_lora": lora / n,
                 "adapters_per_gpu": adapters_per_gpu(GPU_BYTES, n, base),

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aligner_probe.checkpoints.adapters import METHODS as CLASSES
+from aligner_probe.arms.catalogue import ARMS
 from aligner_probe.jobs.folder import unfinished
 from aligner_probe.models import device_of, embedding_rows
 from aligner_probe.probing.bench import ProbeBench
-from aligner_probe.probing.methods import METHODS
 from aligner_probe.probing.plan import Plan, ProbeCell
 from aligner_probe.tasks.encoding import encode
 
@@ -61,9 +60,9 @@ def share_batches(probe: Plan, bench: ProbeBench) -> Plan:
     most = max(1, MOST_TOKENS.get(device_of(bench.model).type, MOST_TOKENS["cpu"]) // own)
 
     def together(cell: ProbeCell) -> int:
-        if cell.arm is None or not CLASSES[METHODS[cell.arm].adapter].stacks:
+        if cell.arm is None or not ARMS[cell.arm].stacks:
             return 1
-        n = len(METHODS[cell.arm].rates) if cell.kind == "tune" else len(probe.runs_of(cell.arm))
+        n = len(ARMS[cell.arm].tried_rates) if cell.kind == "tune" else len(probe.runs_of(cell.arm))
         # As few batches as possible, of equal size but for the last.
         return -(-n // -(-n // most))
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from aligner_probe.arms.catalogue import ARMS, new_arm_adapter
+from aligner_probe.arms.names import BASE, CONSTANT, PROMPT
 from aligner_probe.checkpoints.adapters import save_adapter
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import generate
 from aligner_probe.files import read_json, write_text
 from aligner_probe.jobs.folder import RUNS, WORK
-from aligner_probe.probing.arms import BASE, CONSTANT, PROMPT
 from aligner_probe.probing.batches import SharedTraining
 from aligner_probe.probing.bench import ProbeBench, first, shuffled
 from aligner_probe.probing.endings import line_end
-from aligner_probe.probing.methods import METHODS, new_adapter
 from aligner_probe.probing.plan import ProbeCell, tune_id
 from aligner_probe.probing.prompts import Control, control, promptings, that_fit
 from aligner_probe.study import cell_folder, read_result
@@ -78,7 +78,7 @@ def material(bench: ProbeBench, cell: ProbeCell) -> tuple[Task, Task]:
     For an arm on shuffled answers, the answers of both parts are shuffled.
     """
     train, validation = bench.parts.train, bench.parts.validation
-    if not METHODS[cell.arm].shuffled:
+    if not ARMS[cell.arm].shuffled:
         return train, validation
     memory = bench.parts.kind == "memory"
     return tuple(shuffled(part, memory, cell.order_seed) for part in (train, validation))
@@ -157,7 +157,7 @@ def _tuned(bench: ProbeBench, cell: ProbeCell, out: Path) -> dict[str, Any]:
 
     Where all diverge the lowest is chosen, and the runs that take it report that they failed.
     """
-    left, losses = list(METHODS[cell.arm].rates_on(bench.model.cfg.d_model)), []
+    left, losses = list(ARMS[cell.arm].rates_on(bench.model.cfg.d_model)), []
     kept = out / WORK / LOWER_LAYERS
     for n, steps in bench.budget.tried(len(left)):
         left = left[:n]
@@ -175,7 +175,7 @@ def _losses(bench: ProbeBench, cell: ProbeCell, rates: Sequence[float], steps: i
     train, validation = trained_on(bench, cell)
     trainings = [
         Training(
-            adapter=new_adapter(cell.arm, bench.model, cell.start_seed),
+            adapter=new_arm_adapter(cell.arm, bench.model, cell.start_seed),
             task=train,
             validation=validation,
             recipe=recipe_for(bench, cell, rate, steps),
@@ -236,10 +236,10 @@ def _follow(bench: ProbeBench, cell: ProbeCell, work: Path) -> _Follow:
 
 def _training(bench: ProbeBench, cell: ProbeCell, out: Path, follow: _Follow) -> Training:
     tuned = read_result(out, tune_id(cell.arm)) if bench.budget.tuned else None
-    lr = tuned["lr"] if tuned else METHODS[cell.arm].stored_rate_on(bench.model.cfg.d_model)
+    lr = tuned["lr"] if tuned else ARMS[cell.arm].stored_rate_on(bench.model.cfg.d_model)
     train, validation = trained_on(bench, cell)
     return Training(
-        adapter=new_adapter(cell.arm, bench.model, cell.start_seed),
+        adapter=new_arm_adapter(cell.arm, bench.model, cell.start_seed),
         task=train,
         validation=validation,
         recipe=recipe_for(bench, cell, lr),

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from aligner_probe.arms.catalogue import ARMS
+from aligner_probe.arms.names import PROMPT_TUNING
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import Scorer
 from aligner_probe.evaluation.likelihood import MultipleChoice
 from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.models import embedding_rows
-from aligner_probe.probing.arms import PROMPT_TUNING
 from aligner_probe.probing.bench import ProbeBench
-from aligner_probe.probing.methods import METHODS
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.verdicts.findings import forbids_a_verdict
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
@@ -45,7 +45,7 @@ def lost_note(lost: LostCharacters) -> str:
 def check_tokens(bench: ProbeBench) -> None:
     """Raise AlignerProbeError where the base's tokenizer cannot write the references, its embedding lacks one of their
     tokens, or its context is too short."""
-    positions = METHODS[PROMPT_TUNING].options["n_tokens"] if PROMPT_TUNING in bench.budget.arms else 0
+    positions = ARMS[PROMPT_TUNING].n_tokens or 0 if PROMPT_TUNING in bench.budget.arms else 0
     tokenizer = bench.model.tokenizer
     for part in (bench.parts.validation, bench.parts.test):
         wanted = [example.completion for example in part.examples]

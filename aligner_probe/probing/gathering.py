@@ -7,12 +7,22 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from aligner_probe.arms.catalogue import ARMS
+from aligner_probe.arms.names import (
+    ALIGNER_1,
+    BASE,
+    CONSTANT,
+    FULL,
+    FULL_SHUFFLED,
+    KEPT_ARMS,
+    LORA_8,
+    REFERENCE,
+    REFERENCE_SHUFFLED,
+)
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.html import Shown
-from aligner_probe.probing.arms import ALIGNER_1, BASE, CONSTANT, KEPT_ARMS, REFERENCE, REFERENCE_SHUFFLED
 from aligner_probe.probing.cells import read_result
-from aligner_probe.probing.methods import FULL, FULL_SHUFFLED, LORA_8, METHODS
 from aligner_probe.probing.plan import PROMPTS, Plan
 from aligner_probe.probing.run import left
 from aligner_probe.probing.splitting import Parts
@@ -76,9 +86,7 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
         )
     kinds = ("strict", "content", "format", "likelihood")
     tables = {which: _table(which, prompts, made, reference, parts) for which in kinds}
-    sizes = {
-        arm: Size(METHODS[arm].family, made[arm][0]["n_parameters"]) for arm in arms if METHODS[arm].family is not None
-    }
+    sizes = {arm: Size(ARMS[arm].family, made[arm][0]["n_parameters"]) for arm in arms if ARMS[arm].family is not None}
     # Without a constant answer the task's own score is a likelihood.
     own = None if prompts["scores"][CONSTANT] else "likelihood"
     measured = {

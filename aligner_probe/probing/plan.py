@@ -8,15 +8,23 @@ is tried where the reference before it has not learned.
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import pandas as pd
 
+from aligner_probe.arms.catalogue import ARMS, PROBE_ARMS, Arm, arm_named, label_of, register_arm
+from aligner_probe.arms.names import (
+    ALIGNER_1,
+    ALIGNER_1_SHUFFLED,
+    CONDITIONAL,
+    FULL,
+    LORA_8,
+    PROMPT_TUNING,
+    REFERENCE_SHUFFLED,
+)
 from aligner_probe.errors import AlignerProbeError, did_you_mean
-from aligner_probe.probing.arms import ALIGNER_1, ALIGNER_1_SHUFFLED, REFERENCE_SHUFFLED
-from aligner_probe.probing.methods import CONDITIONAL, FULL, LORA_8, METHODS, rates_from
 from aligner_probe.study import waves
 
 BudgetName = Literal["quick", "standard", "thorough"]
@@ -30,7 +38,8 @@ class Budget:
 
     Args:
         name: the budget's name.
-        arms: the arms that train, by name.
+        arms: the arms that train: names of the catalogue (`arms.catalogue.ARMS`), or an `Arm`, which is then registered
+            and stands here by its name.
         seeds: pairs of a start seed (the adapter's first values) and an order seed (the order of the examples).
         tuned: whether learning rates are tuned on the first pair of seeds; otherwise the stored ones are taken.
         steps: the most steps of a run.
@@ -49,7 +58,7 @@ class Budget:
     """
 
     name: str
-    arms: tuple[str, ...]
+    arms: tuple[Any, ...]
     seeds: tuple[tuple[int, int], ...]
     tuned: bool
     steps: int = 240
@@ -74,10 +83,12 @@ class Budget:
                 f"budget {self.name!r}: {', '.join(wrong) or f'rungs {self.rungs}, seeds {self.seeds}'}; expected 1 "
                 "or more of each, rungs that are shares of the steps, and seeds that differ"
             )
-        unknown = [arm for arm in self.arms if arm not in METHODS]
-        if unknown:
-            hint = did_you_mean(unknown[0], METHODS)
-            raise AlignerProbeError(f"no arm that trains is named {unknown[0]!r}; {hint}there are {', '.join(METHODS)}")
+        named = [register_arm(arm) if isinstance(arm, Arm) else arm_named(arm) for arm in self.arms]
+        object.__setattr__(self, "arms", tuple(arm.name for arm in named))
+
+    def __reduce__(self) -> tuple[Callable[..., "Budget"], tuple[Any, ...]]:
+        # The arms themselves travel: another process does not know those that a user has registered.
+        return _budget, (vars(self) | {"arms": tuple(ARMS[arm] for arm in self.arms)},)
 
     def tried(self, rates: int) -> list[tuple[int, int]]:
         """For each rung, how many of `rates` learning rates are tried, and for how many steps."""
@@ -90,16 +101,20 @@ class Budget:
         return self.reference_steps if arm in (LORA_8, REFERENCE_SHUFFLED, *CONDITIONAL) else self.steps
 
 
+def _budget(fields: dict[str, Any]) -> Budget:
+    return Budget(**fields)
+
+
 _FEW = (ALIGNER_1, LORA_8, ALIGNER_1_SHUFFLED, REFERENCE_SHUFFLED)
 BUDGETS: dict[str, Budget] = {
     # The stored rates were found with batches of 32.
     "quick": Budget(
         name="quick", arms=_FEW, seeds=((0, 0), (1, 1)), tuned=False, batch_size=32, patience=4, shots=(1, 4), draws=1
     ),
-    "standard": Budget(name="standard", arms=tuple(METHODS), seeds=((0, 0), (1, 1), (2, 2)), tuned=True),
+    "standard": Budget(name="standard", arms=PROBE_ARMS, seeds=((0, 0), (1, 1), (2, 2)), tuned=True),
     "thorough": Budget(
         name="thorough",
-        arms=tuple(METHODS),
+        arms=PROBE_ARMS,
         seeds=tuple((start, order) for order in range(2) for start in range(5)),
         tuned=True,
         steps=480,
@@ -146,7 +161,7 @@ class Plan:
 
     def to_json(self, **of: Any) -> str:
         """The text of plan.json: the budget, its arms and cells, and `of`, what else the results depend on."""
-        content = of | {"budget": asdict(self.budget), "methods": {arm: asdict(METHODS[arm]) for arm in self.arms}}
+        content = of | {"budget": asdict(self.budget), "methods": {arm: _recorded(ARMS[arm]) for arm in self.arms}}
         return json.dumps(content | {"cells": [asdict(cell) for cell in self.cells]}, indent=1, sort_keys=True) + "\n"
 
     @property
@@ -188,16 +203,29 @@ def plan(budget: Budget | BudgetName | str, **changes: Any) -> Plan:
     return Plan(budget, tuple(_cells(budget)))
 
 
+def _recorded(arm: Arm) -> dict[str, Any]:
+    """An arm as plan.json has it, in the words of version 0.1, so that a folder begun by it goes on."""
+    return {
+        "name": arm.name,
+        "label": "PromptTuning-10" if arm.name == PROMPT_TUNING else arm.label,
+        "adapter": arm.method,
+        "rates": arm.tried_rates,
+        "options": dict(arm.options),
+        "family": arm.family,
+        "shuffled": arm.shuffled,
+    }
+
+
 def tune_id(arm: str) -> str:
     """The id of the cell that chooses an arm's learning rate."""
-    return f"{rates_from(METHODS[arm])}_tune"
+    return f"{ARMS[arm].rates_from}_tune"
 
 
 def _cells(budget: Budget) -> Iterator[ProbeCell]:
     yield ProbeCell(PROMPTS, "prompts")
     if budget.tuned:
         for arm in budget.arms:
-            if rates_from(METHODS[arm]) == arm and arm not in CONDITIONAL:
+            if ARMS[arm].rates_from == arm and arm not in CONDITIONAL:
                 yield ProbeCell(tune_id(arm), "tune", arm, *budget.seeds[0])
     for start, order in budget.seeds:
         for arm in budget.arms:
@@ -225,7 +253,7 @@ def run_id(arm: str, start_seed: int, order_seed: int) -> str:
 
 
 def _open_questions(budget: Budget) -> Iterator[str]:
-    missing = [name for name in METHODS if name not in budget.arms]
+    missing = [name for name in PROBE_ARMS if name not in budget.arms]
     if FULL in missing:
         yield "A task that LoRA r=8 does not learn stays undetermined: full fine-tuning is not tried."
     if "output-bias" in missing:
@@ -257,7 +285,7 @@ def described(plan: Plan, seconds: dict[str, float], processes: int, memory: Seq
     for cell in plan.cells:
         by_arm.setdefault((cell.arm or "base", cell.kind), []).append(cell)
     for (arm, kind), cells in by_arm.items():
-        label = METHODS[arm].label if arm in METHODS else "base: prompts, controls"
+        label = label_of(arm) if arm in ARMS else "base: prompts, controls"
         total = sum(seconds[cell.id] for cell in cells)
         condition = ", only if the reference has not learned" if cells[0].only_if_unlearned else ""
         what = {"tune": "learning rates", "train": f"{len(cells)} runs", "prompts": "no training"}[kind]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from aligner_probe.arms.catalogue import ARMS
+from aligner_probe.arms.names import LORA_8
 from aligner_probe.evaluation.scorers import UserFunction
 from aligner_probe.jobs.backend import Backend
 from aligner_probe.jobs.folder import unfinished
@@ -15,7 +17,6 @@ from aligner_probe.models import fingerprint
 from aligner_probe.probing.batches import jobs
 from aligner_probe.probing.bench import ProbeBench
 from aligner_probe.probing.cells import carry_out
-from aligner_probe.probing.methods import LORA_8, METHODS
 from aligner_probe.probing.plan import Budget, Plan, ProbeCell, plan
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
@@ -32,7 +33,7 @@ def plan_for(budget: Budget, parts: Parts) -> Plan:
     A memory task about one fact has no arms on shuffled answers: there is no other answer to exchange.
     """
     if parts.kind == "memory" and parts.n_units == 1:
-        budget = replace(budget, arms=tuple(arm for arm in budget.arms if not METHODS[arm].shuffled))
+        budget = replace(budget, arms=tuple(arm for arm in budget.arms if not ARMS[arm].shuffled))
     return plan(budget)
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from aligner_probe.arms.catalogue import ARMS, new_arm_adapter
 from aligner_probe.probing.bench import ProbeBench, first
 from aligner_probe.probing.cells import recipe_for, trained_on
-from aligner_probe.probing.methods import METHODS, new_adapter
 from aligner_probe.probing.plan import Plan, ProbeCell
 from aligner_probe.study import StepCost, seconds_a_step, seconds_an_item, threads_of_a_worker
 from aligner_probe.tasks.task import Example
@@ -30,8 +30,8 @@ def seconds_and_memory(probe: Plan, bench: ProbeBench) -> tuple[dict[str, float]
             if cell.arm is None:
                 seconds[cell.id] = a_question * _asked_of_base(bench)
                 continue
-            arm = METHODS[cell.arm]
-            alike = f"{arm.adapter} {arm.options} {cell.together}"
+            arm = ARMS[cell.arm]
+            alike = f"{arm.method} {arm.options} {cell.together}"
             if alike not in steps:
                 steps[alike] = _a_step(bench, cell)
                 memory[arm.label] = steps[alike].memory
@@ -43,15 +43,15 @@ def seconds_and_memory(probe: Plan, bench: ProbeBench) -> tuple[dict[str, float]
 
 def _tuning_steps(bench: ProbeBench, cell: ProbeCell) -> int:
     """The steps of all learning rates that a cell tries, together."""
-    return sum(n * steps for n, steps in bench.budget.tried(len(METHODS[cell.arm].rates)))
+    return sum(n * steps for n, steps in bench.budget.tried(len(ARMS[cell.arm].tried_rates)))
 
 
 def _a_step(bench: ProbeBench, cell: ProbeCell) -> StepCost:
     """Time a step of one run of the cell's arm, trained together with as many others as the plan says."""
     train, _ = trained_on(bench, cell)
-    how = recipe_for(bench, cell, METHODS[cell.arm].stored_rate_on(bench.model.cfg.d_model))
+    how = recipe_for(bench, cell, ARMS[cell.arm].stored_rate_on(bench.model.cfg.d_model))
     few = first(train, how.batch_size)
-    adapters = [new_adapter(cell.arm, bench.model, cell.start_seed) for _ in range(cell.together)]
+    adapters = [new_arm_adapter(cell.arm, bench.model, cell.start_seed) for _ in range(cell.together)]
     trainings = [Training(adapter=adapter, task=few, recipe=how) for adapter in adapters]
     return seconds_a_step(bench.model, trainings)
 

@@ -10,50 +10,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from aligner_probe.adapters.registry import adapter_class
+from aligner_probe.arms.catalogue import ARMS, REPRODUCED_ARMS, Arm
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import read_json
 
 Experiment = Literal["instructions", "math", "safety"]
-Arm = Literal["main", "gates", "tokens", "other-seed", "float32", "tenth-rate"]
+Variant = Literal["main", "gates", "tokens", "other-seed", "float32", "tenth-rate"]
 EXPERIMENTS: tuple[Experiment, ...] = ("instructions", "math", "safety")
 LEARNING_RATES = Path(__file__).with_name("learning_rates.json")
 BASE = "base"
 
 
-@dataclass(frozen=True)
-class Method:
-    """`adapter` is its class's method name, `options` its keyword arguments but the seed; `label` is for figures."""
-
-    name: str
-    label: str
-    adapter: str
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def n_tokens(self) -> int | None:
-        return self.options.get("n_tokens")
-
-
-def _aligner(n_tokens: int, **options: Any) -> Method:
-    return Method(
-        f"aligner-{n_tokens}", f"Aligner-{n_tokens}", "aligner", {"n_tokens": n_tokens, "start_layer": 2} | options
-    )
-
-
-#: In the order of figures. Sixty tokens are ten for each of the six adapted layers: LLaMA-Adapter-10's size, as 300 is
-#: on LLaMA-2 7B.
-METHODS = {
-    method.name: method
-    for method in (
-        _aligner(1),
-        _aligner(10),
-        _aligner(60),
-        _aligner(300),
-        Method("llama-adapter-10", "LLaMA-Adapter-10", "llama_adapter", {"n_tokens": 10, "start_layer": 2}),
-        Method("lora-8", "LoRA r=8", "lora", {"r": 8}),
-        Method("prompt-tuning-10", "Prompt tuning-10", "prompt_tuning", {"n_tokens": 10}),
-    )
-}
+#: The first adapted layer of the methods whose default is the paper's, on the micro-world as on LLaMA-2.
+START_LAYER = 2
 PUBLISHED_METHODS = ("aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
 #: The published recipe at a tenth of its rate: bfloat16 must then lose the updates of smaller numbers, too.
 TENTH_METHODS = ("aligner-10", "llama-adapter-10")
@@ -109,7 +79,7 @@ class ReproductionCell:
     Args:
         id: the name of its folder.
         experiment: what is trained and asked.
-        method: a name in `METHODS`, or `BASE` for the untrained base model.
+        method: one of `arms.catalogue.REPRODUCED_ARMS`, or `BASE` for the untrained base model.
         recipe: how it is trained; None for the base model.
         arm: "main", or what the run does differently (`results.FinishedRun` describes the arms).
         precision: of the adapter and the optimiser; None for the base model.
@@ -121,7 +91,7 @@ class ReproductionCell:
     experiment: Experiment
     method: str
     recipe: Literal["corrected", "as-published"] | None
-    arm: Arm
+    arm: Variant
     precision: Literal["float32", "bf16-true"] | None
     seed: int | None
     lr: dict[str, float]
@@ -145,8 +115,19 @@ def plan(config: Config, rates: dict[str, dict[str, float]]) -> tuple[Reproducti
 def plan_json(config: Config, runs: tuple[ReproductionCell, ...], base: str, world_seed: int) -> str:
     """The text of plan.json: the configuration, the fingerprint of the base model, the methods and all cells."""
     content = {"base": base, "world_seed": world_seed, "config": asdict(config)}
-    content |= {"methods": {method.name: asdict(method) for method in METHODS.values()}}
+    content |= {"methods": {name: _recorded(ARMS[name]) for name in REPRODUCED_ARMS}}
     return json.dumps(content | {"runs": [asdict(run) for run in runs]}, indent=1, sort_keys=True) + "\n"
+
+
+def options_of(arm: Arm) -> dict[str, Any]:
+    """The keyword arguments of an arm's adapter, without the seed."""
+    start = {"start_layer": START_LAYER} if adapter_class(arm.method).starts_above else {}
+    return dict(arm.options) | start
+
+
+def _recorded(arm: Arm) -> dict[str, Any]:
+    """An arm as plan.json has it, in the words of version 0.1, so that a folder begun by it goes on."""
+    return {"name": arm.name, "label": arm.label, "adapter": arm.method, "options": options_of(arm)}
 
 
 def learning_rates(path: Path = LEARNING_RATES) -> dict[str, dict[str, float]]:
@@ -159,20 +140,20 @@ def learning_rates(path: Path = LEARNING_RATES) -> dict[str, dict[str, float]]:
         ) from error
 
 
-def rate_key(method: str, arm: Arm) -> str:
+def rate_key(method: str, arm: Variant) -> str:
     """Under which name a method's learning rate stands: arms that freeze have one of their own."""
     return f"{method}-{arm}" if arm in FREEZING else method
 
 
 def _runs(config: Config, rates: dict[str, dict[str, float]]) -> Iterator[ReproductionCell]:
-    def corrected(experiment: Experiment, method: str, seed: int, arm: Arm = "main") -> ReproductionCell:
+    def corrected(experiment: Experiment, method: str, seed: int, arm: Variant = "main") -> ReproductionCell:
         key = rate_key(method, arm)
         lr = {"sft": rates["instructions" if experiment == "safety" else experiment][key]}
         if experiment == "safety":
             lr["dpo"] = rates["safety"][key]
         return _named(experiment, method, "corrected", arm, "float32", seed, lr)
 
-    def published(experiment: Experiment, method: str, seed: int, arm: Arm = "main") -> ReproductionCell:
+    def published(experiment: Experiment, method: str, seed: int, arm: Variant = "main") -> ReproductionCell:
         lr = {"sft": config.lora_published[0] if method == "lora-8" else PUBLISHED_RATE}
         if arm == "tenth-rate":
             lr = {"sft": PUBLISHED_RATE / 10}
@@ -188,7 +169,7 @@ def _runs(config: Config, rates: dict[str, dict[str, float]]) -> Iterator[Reprod
         yield ReproductionCell(f"{experiment}_{BASE}", experiment, BASE, None, "main", None, None, {})
     for index, seed in enumerate(config.seeds):
         for experiment in EXPERIMENTS:
-            for method in METHODS:
+            for method in REPRODUCED_ARMS:
                 yield corrected(experiment, method, seed)
         yield from freezing(seed)
         if index == 0:
@@ -203,7 +184,7 @@ def _runs(config: Config, rates: dict[str, dict[str, float]]) -> Iterator[Reprod
 
 
 def _named(
-    experiment: Experiment, method: str, recipe: Any, arm: Arm, precision: Any, seed: int, lr: Any
+    experiment: Experiment, method: str, recipe: Any, arm: Variant, precision: Any, seed: int, lr: Any
 ) -> ReproductionCell:
     parts = [experiment, method, recipe, *([arm] if arm != "main" else []), f"seed{seed}"]
     return ReproductionCell("_".join(parts), experiment, method, recipe, arm, precision, seed, lr)

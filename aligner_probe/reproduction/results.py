@@ -31,7 +31,7 @@ ASKED_AGAIN = {"after_sft": "test"}
 class Run:
     """One finished run.
 
-    `experiment`: instructions, math or safety. `method`: a name in `plan.METHODS`, or "base" (untrained: no recipe,
+    `experiment`: instructions, math or safety. `method`: one of `REPRODUCED_ARMS`, or "base" (untrained: no recipe,
     seed, adapter; 0 parameters). `recipe`: corrected or as-published. `arm`: main; "gates" and "tokens" (only these of
     Aligner-1 are trained); "other-seed" (as published, from another start); "float32" (as published, but for the
     precision); "tenth-rate" (as published, at a tenth of the learning rate). `precision`: float32 or bf16-true, of

@@ -15,13 +15,14 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters import Adapter, Aligner
-from aligner_probe.checkpoints.adapters import METHODS as CLASSES
+from aligner_probe.adapters.registry import new_adapter as new_adapter_of
+from aligner_probe.arms.catalogue import ARMS, Arm
 from aligner_probe.checkpoints.adapters import save_adapter
 from aligner_probe.evaluation import generate
 from aligner_probe.jobs.folder import RUNS, WORK
 from aligner_probe.microworld.world import World
 from aligner_probe.reproduction.items import Item, scores
-from aligner_probe.reproduction.plan import METHODS, Config, Method, ReproductionCell
+from aligner_probe.reproduction.plan import Config, ReproductionCell, options_of
 from aligner_probe.reproduction.results import ADAPTER
 from aligner_probe.reproduction.tasks import Maker, Material, Stage
 from aligner_probe.study import Bench, cell_folder
@@ -100,14 +101,14 @@ def carry_out(
 
 def new_adapter(cell: ReproductionCell, model: TransformerBridge, task: Task) -> Adapter:
     """The adapter of a run before training; for the arm that trains tokens only, with gates opened for `task`."""
-    method = METHODS[cell.method]
-    options = method.options | {"seed": cell.seed}
+    arm = ARMS[cell.method]
+    options = options_of(arm) | {"seed": cell.seed}
     if cell.arm == "gates":
         options |= {"train": "gates"}
     if cell.arm == "tokens":
         opened = open_gate(model, task, Aligner, **options)
         options |= {"train": "tokens", "initial_gate": opened.initial_gate}
-    return CLASSES[method.adapter](model, **options)
+    return new_adapter_of(arm.method, model, options)
 
 
 def recipe_of(cell: ReproductionCell, stage: Stage, config: Config) -> Recipe:
@@ -178,10 +179,10 @@ def _trained(
         scored |= {name: ask(model, items, bench.config) for name, items in material.items.items()}
         responses = answers(model, bench.questions, bench.config)
     save_adapter(adapter, folder / ADAPTER, run=adapter.provenance | {"reproduction": cell.id})
-    method = METHODS[cell.method]
+    arm = ARMS[cell.method]
     return {
-        "label": _label(cell, method),
-        "n_tokens": method.n_tokens,
+        "label": _label(cell, arm),
+        "n_tokens": arm.n_tokens,
         "n_parameters": adapter.n_parameters,
         "seeds": {"start": cell.seed, "order": cell.seed},
         "steps": {name: int(done.metrics["step"].iloc[-1]) for name, done in fits.items()},
@@ -229,7 +230,7 @@ def _losses(done: Run) -> list[tuple[int, float]]:
     return [(int(step), round(float(loss), 6)) for step, loss in done.validation_loss.items()]
 
 
-def _label(cell: ReproductionCell, method: Method) -> str:
+def _label(cell: ReproductionCell, arm: Arm) -> str:
     of_arm = {
         "gates": "gates only",
         "tokens": "tokens only",
@@ -237,4 +238,4 @@ def _label(cell: ReproductionCell, method: Method) -> str:
         "float32": "float32",
         "tenth-rate": "a tenth of the rate",
     }
-    return f"{method.label}, {of_arm[cell.arm]}" if cell.arm in of_arm else method.label
+    return f"{arm.label}, {of_arm[cell.arm]}" if cell.arm in of_arm else arm.label

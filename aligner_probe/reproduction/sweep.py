@@ -13,24 +13,16 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from aligner_probe.arms.catalogue import ARMS, REPRODUCED_ARMS
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import generate
 from aligner_probe.files import write_text
 from aligner_probe.jobs.pool import each
 from aligner_probe.models import fingerprint
-from aligner_probe.reproduction.plan import FREEZING, METHODS, Config, ReproductionCell, rate_key
+from aligner_probe.reproduction.plan import FREEZING, Config, ReproductionCell, rate_key
 from aligner_probe.reproduction.run import ReproductionBench, new_adapter, recipe_of, whole_intervals
 from aligner_probe.training import fit
 from aligner_probe.training.rates import DPO_SHARE
-
-#: Tried by SFT; DPO's are a hundredth of them (the authors' are a ninetieth). They lie about what was best among
-#: lower ones: on a model this small, more than adapters of large ones are trained with.
-GRIDS = {
-    "aligner": (3e-2, 1e-1, 3e-1),
-    "llama_adapter": (3e-2, 1e-1, 3e-1),
-    "lora": (4e-3, 1.5e-2, 6e-2),
-    "prompt_tuning": (4e-2, 1.5e-1, 5e-1),
-}
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,7 @@ def sweep(
     made_by = json.dumps({"base": fingerprint(bench.model), "config": asdict(bench.config)}, sort_keys=True)
     losses = _read(kept, made_by)
     first = [trial for experiment in ("instructions", "math") for trial in trials(experiment, bench.config, {})]
-    n_safety = len(METHODS) * bench.config.sweep_rates
+    n_safety = len(REPRODUCED_ARMS) * bench.config.sweep_rates
     with tqdm(total=len(first) + n_safety, desc="learning rates", disable=not show_progress) as bar:
         _try(first, losses, bench, kept, made_by, n_processes, bar)
         sft = chosen(losses)["instructions"]
@@ -70,10 +62,10 @@ def sweep(
 def trials(experiment: Any, config: Config, sft: dict[str, float]) -> list[Trial]:
     """All trials of an experiment; `sft` are the rates of safety's first stage."""
     found = []
-    for method in METHODS.values():
+    for method in (ARMS[name] for name in REPRODUCED_ARMS):
         arms = ("main", *FREEZING) if method.name == "aligner-1" and experiment != "safety" else ("main",)
         for arm in arms:
-            for rate in GRIDS[method.adapter][: config.sweep_rates]:
+            for rate in (method.sweep_rates or method.tried_rates)[: config.sweep_rates]:
                 key = rate_key(method.name, arm)
                 rate = float(f"{rate * DPO_SHARE:.2g}") if experiment == "safety" else rate
                 lr = {"sft": sft[key], "dpo": rate} if experiment == "safety" else {"sft": rate}

@@ -12,10 +12,10 @@ from learning import model, quick, task
 
 import aligner_probe as ap
 from aligner_probe.adapters import METHODS, Adapter, Aligner, LoRA, OutputBias
+from aligner_probe.arms.catalogue import ARMS
 from aligner_probe.commands import train as command
 from aligner_probe.commands.recipe_options import recipe_changes
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.probing.methods import METHODS as ARMS
 from aligner_probe.tasks.panel import PANEL
 from aligner_probe.training import Recipe, fit, recipe
 from aligner_probe.training import rates as rates_module
@@ -42,8 +42,8 @@ def test_every_method_has_rates_and_a_probe_s_arms_try_them():
     assert all("learning_rates" in vars(cls) or cls.__mro__[1] is not Adapter for cls in METHODS.values())
     assert rates_of("aligner") == (0.03, 0.1, 0.3)
     for arm in ARMS.values():
-        assert arm.rates == rates_of(arm.adapter, subspace=arm.options.get("subspace")) or arm.name == "random-subspace"
-    assert ARMS["random-subspace"].rates == rates_of("output_bias", subspace=176)
+        assert arm.tried_rates == rates_of(arm.method, **arm.options) or arm.name == "random-subspace"
+    assert ARMS["random-subspace"].tried_rates == rates_of("output_bias", subspace=176)
     assert ARMS["aligner-1"].stored_rate_on(4096) == at_width(rates_of("aligner"), 4096)[1] == 0.0031
 
 

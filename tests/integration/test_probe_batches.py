@@ -51,7 +51,7 @@ def test_the_rule_is_of_sizes_alone(monkeypatch):
     probe = share_batches(plan(by.budget), by)
     said = described(probe, {cell.id: 1.0 for cell in probe.cells}, 1)
     assert "Aligner-1                       5 runs                5 s, 3 in a batch" in said
-    assert "PromptTuning-10                 5 runs                5 s\n" in said
+    assert "Prompt tuning-10                5 runs                5 s\n" in said
 
 
 def test_jobs_have_every_unfinished_cell_once_and_keep_their_batches(tmp_path):

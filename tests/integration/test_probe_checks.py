@@ -8,13 +8,12 @@ import probes
 import pytest
 from learning import DIVERGES, plant_divergence
 
+from aligner_probe.arms.names import FULL, FULL_SHUFFLED, LORA_8, REFERENCE_SHUFFLED
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import MultipleChoice
 from aligner_probe.figures.probe import write_page
 from aligner_probe.probing import cells, gathering, run
-from aligner_probe.probing.arms import REFERENCE_SHUFFLED
 from aligner_probe.probing.checks import check_tokens
-from aligner_probe.probing.methods import FULL, FULL_SHUFFLED, LORA_8
 from aligner_probe.probing.plan import BUDGETS, tune_id
 from aligner_probe.probing.probe import carry_out_probe, new_probe, with_batches
 from aligner_probe.tasks.task import Example, Task

@@ -8,6 +8,7 @@ import micro
 import pytest
 import torch
 
+from aligner_probe.arms.catalogue import REPRODUCED_ARMS
 from aligner_probe.checkpoints.adapters import load_adapter
 from aligner_probe.checkpoints.native import WEIGHTS
 from aligner_probe.checkpoints.reading import load_checkpoint
@@ -21,7 +22,7 @@ from aligner_probe.microworld.world import World
 from aligner_probe.models import load_model
 from aligner_probe.reproduction import runner
 from aligner_probe.reproduction.items import KINDS, scores
-from aligner_probe.reproduction.plan import EXPERIMENTS, METHODS, Config, learning_rates, plan, plan_json
+from aligner_probe.reproduction.plan import EXPERIMENTS, Config, learning_rates, plan, plan_json
 from aligner_probe.reproduction.results import load_results
 from aligner_probe.reproduction.run import carry_out, new_adapter, recipe_of
 from aligner_probe.reproduction.sweep import sweep, trials, try_out
@@ -63,7 +64,7 @@ def test_plan_has_every_method_seed_and_arm():
     runs = plan(Config(), micro.RATES)
     assert len({run.id for run in runs}) == len(runs)
     main = {(r.experiment, r.method, r.seed) for r in runs if r.recipe == "corrected" and r.arm == "main"}
-    assert main == {(e, m, s) for e in EXPERIMENTS for m in METHODS for s in (0, 1, 2)}
+    assert main == {(e, m, s) for e in EXPERIMENTS for m in REPRODUCED_ARMS for s in (0, 1, 2)}
     published = {(r.experiment, r.method) for r in runs if r.recipe == "as-published" and r.arm == "main"}
     assert published == {
         (e, m) for e in ("instructions", "math") for m in ("aligner-1", "aligner-10", "llama-adapter-10", "lora-8")

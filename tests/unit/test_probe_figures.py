@@ -2,16 +2,16 @@
 
 from matplotlib.figure import Figure
 
+from aligner_probe.arms.catalogue import ARMS, PROBE_ARMS
+from aligner_probe.arms.names import BASE, CONSTANT, PROMPT
 from aligner_probe.figures.probe import LABELS, plot_doses
-from aligner_probe.probing.arms import BASE, CONSTANT, PROMPT
-from aligner_probe.probing.methods import METHODS
 
 
 def a_report():
     """All methods, of 10, 20, 30, ... trained numbers."""
-    arms = list(METHODS)
+    arms = list(PROBE_ARMS)
     families = {}
-    for arm, method in METHODS.items():
+    for arm, method in ((name, ARMS[name]) for name in PROBE_ARMS):
         if method.family is not None:
             families.setdefault(method.family, {"points": []})["points"].append({"arm": arm})
     scores = {arm: {"value": 0.5, "low": 0.4, "high": 0.6} for arm in [*arms, BASE, PROMPT, CONSTANT]}
@@ -27,7 +27,7 @@ def test_no_two_arms_look_alike():
     report = a_report()
     axes = plot_doses(report, Figure().subplots())
     handles, labels = axes.get_legend_handles_labels()
-    alone = [m for arm, m in METHODS.items() if m.family is None and not arm.endswith("-shuffled")]
+    alone = [ARMS[name] for name in PROBE_ARMS if ARMS[name].family is None and not ARMS[name].shuffled]
     assert {one.label for one in alone} <= set(labels)
     assert {LABELS[BASE], LABELS[PROMPT], LABELS[CONSTANT]} <= set(labels)
     points = [handle[0] for handle in handles if hasattr(handle, "has_yerr")]

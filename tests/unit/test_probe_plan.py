@@ -3,18 +3,20 @@
 import pytest
 from tiny import bridge
 
-from aligner_probe.errors import AlignerProbeError
-from aligner_probe.probing.arms import ALIGNER_1, ALIGNER_1_SHUFFLED, RANDOM_SUBSPACE, REFERENCE_SHUFFLED
-from aligner_probe.probing.methods import (
+from aligner_probe.adapters import METHODS
+from aligner_probe.adapters.adapter import suggested_start_layer
+from aligner_probe.arms.catalogue import ARMS, PROBE_ARMS, new_arm_adapter
+from aligner_probe.arms.names import (
+    ALIGNER_1,
+    ALIGNER_1_SHUFFLED,
     CONDITIONAL,
     FULL,
     FULL_SHUFFLED,
     LORA_8,
-    METHODS,
-    new_adapter,
-    rates_from,
-    start_layer_of,
+    RANDOM_SUBSPACE,
+    REFERENCE_SHUFFLED,
 )
+from aligner_probe.errors import AlignerProbeError
 from aligner_probe.probing.plan import BUDGETS, PROMPTS, described, plan, tune_id
 
 
@@ -41,9 +43,9 @@ def test_quick_is_what_it_says():
 
 def test_standard_has_all_arms_three_seeds_and_equal_trials():
     standard = plan("standard")
-    assert {cell.arm for cell in standard.cells if cell.arm} == set(METHODS)
-    assert {len(standard.runs_of(arm)) for arm in METHODS} == {3}
-    assert {len(METHODS[cell.arm].rates) for cell in standard.cells if cell.kind == "tune"} == {3}
+    assert {cell.arm for cell in standard.cells if cell.arm} == set(PROBE_ARMS)
+    assert {len(standard.runs_of(arm)) for arm in PROBE_ARMS} == {3}
+    assert {len(ARMS[cell.arm].tried_rates) for cell in standard.cells if cell.kind == "tune"} == {3}
     assert not any("B is" in line or "Delta" in line or "stored" in line for line in standard.open_questions)
 
 
@@ -78,7 +80,7 @@ def test_full_fine_tuning_waits_for_the_reference_before_it():
 
 
 def test_shuffled_arms_take_the_rate_of_the_true_ones():
-    assert (rates_from(METHODS[ALIGNER_1_SHUFFLED]), rates_from(METHODS[REFERENCE_SHUFFLED])) == (ALIGNER_1, LORA_8)
+    assert (ARMS[ALIGNER_1_SHUFFLED].rates_from, ARMS[REFERENCE_SHUFFLED].rates_from) == (ALIGNER_1, LORA_8)
     assert tune_id(ALIGNER_1_SHUFFLED) == tune_id(ALIGNER_1)
 
 
@@ -107,23 +109,23 @@ def test_the_plan_in_words():
 
 def test_every_arm_makes_its_adapter_and_a_random_subspace_has_aligner_s_size():
     model = bridge("llama_gqa")
-    adapters = {arm: new_adapter(arm, model, 0) for arm in METHODS}
+    adapters = {arm: new_arm_adapter(arm, model, 0) for arm in ARMS}
     assert adapters[RANDOM_SUBSPACE].n_parameters == adapters[ALIGNER_1].n_parameters
     assert {arm for arm, adapter in adapters.items() if adapter.layers.start == 1} == {
-        arm for arm, method in METHODS.items() if method.adapter in ("aligner", "llama_adapter", "output_bias")
+        name for name, arm in ARMS.items() if METHODS[arm.method].starts_above
     }
-    assert start_layer_of(model) == 1
+    assert suggested_start_layer(model) == 1
     families = {}
-    for arm, method in METHODS.items():
-        families.setdefault(method.family, []).append(adapters[arm].n_parameters)
+    for name in PROBE_ARMS:
+        families.setdefault(ARMS[name].family, []).append(adapters[name].n_parameters)
     assert families["Aligner"] == sorted(set(families["Aligner"]))
     assert families["LoRA"] == sorted(set(families["LoRA"]))
     with pytest.raises(AlignerProbeError, match="no arm that trains is named 'base'"):
-        new_adapter("base", model, 0)
+        new_arm_adapter("base", model, 0)
 
 
 def test_learning_rates_shrink_with_the_width_of_the_base():
-    method = METHODS["aligner-1"]
-    assert method.rates_on(128) == method.rates == method.rates_on(64)
+    method = ARMS["aligner-1"]
+    assert method.rates_on(128) == method.tried_rates == method.rates_on(64)
     assert method.rates_on(4096) == (0.00094, 0.0031, 0.0094)
-    assert method.stored_rate_on(256) == method.rates[1] / 2
+    assert method.stored_rate_on(256) == method.tried_rates[1] / 2

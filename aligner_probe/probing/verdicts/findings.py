@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from aligner_probe.evaluation.intervals import Interval
-from aligner_probe.probing.arms import (
+from aligner_probe.arms.names import (
     ALIGNER_1,
     ALIGNER_1_SHUFFLED,
     BASE,
@@ -17,6 +16,7 @@ from aligner_probe.probing.arms import (
     REFERENCE,
     REFERENCE_SHUFFLED,
 )
+from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.probing.verdicts.evidence import Evidence
 from aligner_probe.probing.verdicts.measures import Measures, Which
 from aligner_probe.probing.verdicts.power import size_of_test

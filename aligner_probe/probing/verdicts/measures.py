@@ -19,9 +19,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from aligner_probe.errors import AlignerProbeError
-from aligner_probe.evaluation.intervals import Interval, Statistic, bootstrap, mean_interval
-from aligner_probe.probing.arms import (
+from aligner_probe.arms.names import (
     ALIGNER_1,
     BASE,
     FLOORS,
@@ -31,6 +29,8 @@ from aligner_probe.probing.arms import (
     REFERENCE,
     REFERENCE_SHUFFLED,
 )
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.intervals import Interval, Statistic, bootstrap, mean_interval
 from aligner_probe.probing.verdicts.doses import DoseResponse, Size, dose_response
 
 #: How a task is tested: "general" on groups that were not trained, "memory" on trained groups in other words.

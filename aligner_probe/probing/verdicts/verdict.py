@@ -8,8 +8,8 @@ which. The definition follows arXiv 2312.05503: form is what prompting or in-con
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from aligner_probe.arms.names import ALIGNER_1_SHUFFLED, PROMPT_TUNING
 from aligner_probe.html import Shown
-from aligner_probe.probing.arms import ALIGNER_1_SHUFFLED, PROMPT_TUNING
 from aligner_probe.probing.verdicts.evidence import Evidence
 from aligner_probe.probing.verdicts.findings import Finding, find, forbids_a_verdict, said, side
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
