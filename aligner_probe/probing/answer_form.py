@@ -1,8 +1,8 @@
-"""Format by itself: whether a completion has the reference's form, whatever it says.
+"""The format score: whether a completion has the form of the expected answer, whatever its content is.
 
-It can be asked where every completion holds its content word for word and more words around it: the form is then the
-reference with its content replaced by anything. Where the form is the letters of the content (capitals, spelling) or
-there is nothing but content, form and content are not told apart.
+It exists where every completion holds its content word for word, with more words around it. The form is then the
+expected answer with anything in the place of its content. Form and content cannot be told apart where the form lies in
+the letters of the content (capitals, spelling), or where there is nothing but content.
 """
 
 import re
@@ -30,21 +30,21 @@ def separable(examples: Sequence[Example]) -> bool:
 
 
 def has_format(completion: str, example: Example) -> bool:
-    """Whether a completion is the reference with any content in the place of its own; space around it aside."""
+    """Whether a completion is the expected answer with any content in its place; outer white space is ignored."""
     pattern = ANYTHING.join(map(re.escape, _around(example)))
     return re.fullmatch(pattern, unicodedata.normalize("NFC", completion).strip(), re.DOTALL) is not None
 
 
 def _around(example: Example) -> list[str]:
-    """What stands before, between and after the places where a completion says its content to the letter.
+    """The pieces of a completion before, between and after the occurrences of its content.
 
-    A content that is a part of other words ("A" in "Answer") does not stand there. Characters are composed (NFC).
+    A content inside another word ("A" in "Answer") is no occurrence. Characters are composed (NFC).
     """
     text = unicodedata.normalize("NFC", example.completion).strip()
     content = unicodedata.normalize("NFC", example.content or "").strip()
     parts, behind = [], 0
     for start, _ in occurrences(text, content):
-        # An occurrence begins with a word, and a content may begin with a sign that does not count.
+        # An occurrence begins with a word, and a content may begin with a sign before its first word.
         start = text.rfind(content, behind, start + len(content))
         if start >= 0:
             parts.append(text[behind:start])
@@ -53,7 +53,7 @@ def _around(example: Example) -> list[str]:
 
 
 def format_scores(completions: Sequence[str], examples: Sequence[Example]) -> Float[np.ndarray, " items"]:
-    """1 an item whose completion has the format, else 0.
+    """For each item 1 where the completion has the form, otherwise 0.
 
     Raises AlignerProbeError where form and content are not told apart, or there is not one completion an example.
     """
@@ -62,5 +62,5 @@ def format_scores(completions: Sequence[str], examples: Sequence[Example]) -> Fl
             f"{len(completions)} completions for {len(examples)} examples, some perhaps without a form of their own; "
             'expected one each, and a "content" that stands in every completion with other words around it'
         )
-    found = [has_format(text, example) for text, example in zip(completions, examples, strict=True)]
-    return np.array(found, dtype=np.float64)
+    scores = [has_format(text, example) for text, example in zip(completions, examples, strict=True)]
+    return np.array(scores, dtype=np.float64)

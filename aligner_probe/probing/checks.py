@@ -1,4 +1,4 @@
-"""What is refused before anything is trained: by what the references themselves are wrong, and what does not fit."""
+"""Refuses scorers that reject the expected answers, and tasks that do not fit the base model, before any training."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from aligner_probe.tasks.task import Task
 
 
 def check_scorer(scorer: Scorer, parts: Parts) -> None:
-    """Raise AlignerProbeError where even the references would not count as learned, or are none of their choices."""
+    """Raise AlignerProbeError where the scorer rejects the expected answers themselves."""
     for part in (parts.validation, parts.test):
         if isinstance(scorer, MultipleChoice):
             scorer.check(part.examples)
@@ -36,28 +36,31 @@ def check_scorer(scorer: Scorer, parts: Parts) -> None:
 
 
 def lost_note(lost: LostCharacters) -> str:
-    """What the tokenizer loses, on one line, and whether that leaves a verdict."""
+    """What the tokenizer loses, on one line, and whether there can be a verdict all the same."""
     if not forbids_a_verdict(lost, THRESHOLDS):
         return lost.said
     return f"{lost.said} There will be no verdict: the outcome is undetermined. {lost.way_on}"
 
 
 def check_tokens(bench: ProbeBench) -> None:
-    """Raise AlignerProbeError where the base's tokenizer cannot write the references, its embedding lacks one of their
-    tokens, or its context is too short."""
+    """Raise AlignerProbeError where the base model cannot write the expected answers.
+
+    That is so where its tokenizer does not give them back, its embedding lacks one of their tokens, or a prompt leaves
+    no room for an answer in its context.
+    """
     positions = ARMS[PROMPT_TUNING].n_tokens or 0 if PROMPT_TUNING in bench.budget.arms else 0
     tokenizer = bench.model.tokenizer
     for part in (bench.parts.validation, bench.parts.test):
         wanted = [example.completion for example in part.examples]
         ids = tokenizer(wanted, add_special_tokens=False)["input_ids"]
-        said = [decoded(tokenizer, row) for row in ids]
-        share, worst = _share_right(bench.scorer, part, said)
+        back = [decoded(tokenizer, row) for row in ids]
+        share, worst = _share_right(bench.scorer, part, back)
         if share < THRESHOLDS.learned:
-            lost = Counter("".join(wanted)) - Counter("".join(said))
+            lost = Counter("".join(wanted)) - Counter("".join(back))
             signs = "".join(sign for sign, _ in lost.most_common(20) if not sign.isspace())
             raise AlignerProbeError(
                 f"the base's tokenizer does not give back the references of {part.name}: {wanted[worst][:60]!r} comes "
-                f"back as {said[worst][:60]!r}, so that they score {share:.2f}, and {THRESHOLDS.learned:g} is expected "
+                f"back as {back[worst][:60]!r}, so that they score {share:.2f}, and {THRESHOLDS.learned:g} is expected "
                 f"of a model that has learned it; characters it loses: {signs or 'none but white space'}. Take a base "
                 "that knows them, or leave them out"
             )
@@ -76,9 +79,9 @@ def check_tokens(bench: ProbeBench) -> None:
             )
 
 
-def _share_right(scorer: Scorer, part: Task, said: Sequence[str]) -> tuple[float, int]:
-    """The strict score of texts, and which is the worst; 1 where no text is scored."""
+def _share_right(scorer: Scorer, part: Task, texts: Sequence[str]) -> tuple[float, int]:
+    """The mean strict score of texts, and the index of the worst; 1 and 0 for a scorer that reads no texts."""
     if not isinstance(scorer, TextScorer):
         return 1.0, 0
-    found = scorer.score(said, part.examples)
-    return found.mean("strict"), int(np.argmin(found.strict))
+    scores = scorer.score(texts, part.examples)
+    return scores.mean("strict"), int(np.argmin(scores.strict))

@@ -1,9 +1,9 @@
-"""What ends an answer: the base's end token, or a text where the base hardly knows that token.
+"""Decides what ends an answer: the base model's end token, or a new line where the base model hardly knows that token.
 
-Small bases were often trained on texts without an end token. To teach it them takes many numbers, if it succeeds at
-all: their answers begin right and run on, and none is right to the letter. A new line, which such bases do know, then
-ends answers instead, in training, in prompts and in what is generated, so that a probe tells of its task and not of
-the token. It is settled on the base alone, before anything is trained.
+Small base models were often trained on texts without an end token. Teaching it to them takes many parameters, if it
+works at all. Their answers begin right and run on, and none of them is exactly right. Such models do know a new line,
+which then ends answers instead: in training, in prompts and in what is generated. So a probe measures its task and not
+whether the token was learned. The decision uses the base model alone, before anything is trained.
 """
 
 import math
@@ -17,15 +17,15 @@ from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.likelihood import log_likelihoods
 from aligner_probe.tasks.task import Example, Task
 
-#: In the order they are tried.
+#: The texts that can end answers, in the order in which they are tried.
 LINE_ENDS = ("\n", "\n\n", "\n\n\n", "\n###\n")
-#: A new line must be this many times as likely as the end token to take its place.
+#: A new line replaces the end token only where it is this many times as likely.
 TIMES_AS_LIKELY = 100
 
 
 @dataclass(frozen=True)
 class Ending:
-    """A text, empty for the base's end token, and why it is that."""
+    """What ends answers: a text, empty for the base model's end token, and the reason."""
 
     text: str
     because: str
@@ -36,7 +36,7 @@ class Ending:
 
 
 def line_end(examples: Sequence[Example]) -> str:
-    """A new line, or as many as stand in no answer before its end. Raises AlignerProbeError where there is none."""
+    """The first text of `LINE_ENDS` that stands inside no completion. Raises AlignerProbeError where there is none."""
     for text in LINE_ENDS:
         if not any(text in example.completion.rstrip() for example in examples):
             return text
@@ -47,9 +47,9 @@ def line_end(examples: Sequence[Example]) -> str:
 
 
 def without(task: Task, text: str) -> Task:
-    """The task with `text` taken from the end of every completion that ends on it, so that it is none of the answer.
+    """The task without `text` at the end of its completions, so that it is no part of an answer.
 
-    Raises AlignerProbeError where it stands inside a completion: an answer would be cut there.
+    Raises AlignerProbeError where the text also stands inside a completion, because an answer would be cut there.
     """
     examples = tuple(replace(e, completion=e.completion.removesuffix(text)) for e in task.examples) if text else ()
     for example in examples:
@@ -63,15 +63,16 @@ def without(task: Task, text: str) -> Task:
 
 
 def ended(task: Task, text: str) -> Task:
-    """The task with `text` at the end of every completion that does not end on it; as it is for an empty one."""
+    """The task with `text` at the end of every completion; unchanged for an empty text."""
     return replace(task, examples=tuple(replace(e, completion=_with(e.completion, text)) for e in task.examples))
 
 
 def ending_for(model: TransformerBridge, examples: Sequence[Example], text: str = "\n") -> Ending:
-    """The end token; `text`, a new line, where the base has none, or hardly knows it.
+    """Decide between the base model's end token and `text`.
 
-    It hardly knows a token that it finds, after the references, less likely than one drawn at random, where references
-    with `text` are `TIMES_AS_LIKELY` as likely. Probabilities are geometric means over `examples`.
+    It is `text` where the base model has no end token. It is also `text` where two things are true: after the expected
+    answers the end token is less likely than a token drawn at random, and the expected answers with `text` are
+    `TIMES_AS_LIKELY` times as likely as with the end token. Probabilities are geometric means over `examples`.
     """
     tokenizer = model.tokenizer
     if tokenizer.eos_token_id is None:
@@ -81,7 +82,7 @@ def ending_for(model: TransformerBridge, examples: Sequence[Example], text: str 
     if end >= -math.log(model.cfg.d_vocab):
         return Ending("", "the base knows its end token")
     with_text = log_likelihoods(model, ended(Task("", "sft", tuple(examples)), text).examples, append_eos=False)
-    # Of whole references, since a tokenizer may put what ends one into a token with what comes before.
+    # Whole answers are compared, because a tokenizer may join the text and what comes before it into one token.
     more = float(np.mean([one.sum() - other.sum() for one, other in zip(with_text, with_end, strict=True)]))
     why = (
         f"after references the base gives its end token {tokenizer.eos_token!r} a probability of e^{end:.1f} and "

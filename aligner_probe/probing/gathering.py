@@ -1,4 +1,4 @@
-"""The results of a probe's cells, put together to the evidence that a verdict is drawn from."""
+"""Reads the results of a probe's cells and puts them together as the evidence for a verdict."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +35,15 @@ from aligner_probe.tasks.characters import LostCharacters
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Gathered(Shown):
-    """Everything found: the evidence, K of every arm it was measured for, and each cell's own result.
+    """All results of a probe.
 
-    `failed` are the runs that came to nothing, by id, and why.
+    Args:
+        evidence: what the verdict is decided on.
+        kept: K of each arm for which it was measured.
+        reference: the arm that is the reference.
+        prompts: the result of the cell that asks the base model without training.
+        runs: the results of the runs by cell id, without those that failed.
+        failed: by cell id, why a run failed.
     """
 
     evidence: Evidence
@@ -55,13 +61,15 @@ class Gathered(Shown):
         }
 
     def runs_of(self, arm: str) -> list[dict[str, Any]]:
+        """The results of an arm's runs."""
         return [run for run in self.runs.values() if run["arm"] == arm]
 
 
 def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = None) -> Gathered:
-    """Read all cells. `lost` are the characters that the base's tokenizer loses of the task.
+    """Read the results of all cells in OUT.
 
-    Raises AlignerProbeError, with the way on, where some are not finished.
+    `lost` are the characters of the task that the base model's tokenizer loses. Raises AlignerProbeError where cells
+    are not finished, and where no run of the reference came to an end.
     """
     missing = left(probe, out)
     if missing:
@@ -71,9 +79,9 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
         )
     prompts = read_result(out, PROMPTS)
     cells = [cell for cell in probe.cells if cell.kind == "train"]
-    results = {cell.id: found for cell in cells if (found := read_result(out, cell.id)) is not None}
-    failed = {name: found["failed"] for name, found in results.items() if "failed" in found}
-    runs = {name: found for name, found in results.items() if name not in failed}
+    results = {cell.id: result for cell in cells if (result := read_result(out, cell.id)) is not None}
+    failed = {name: result["failed"] for name, result in results.items() if "failed" in result}
+    runs = {name: result for name, result in results.items() if name not in failed}
     arms = [arm for arm in probe.arms if any(run["arm"] == arm for run in runs.values())]
     made = {arm: [run for run in runs.values() if run["arm"] == arm] for arm in arms}
     reference = max(
@@ -87,14 +95,14 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
     kinds = ("strict", "content", "format", "likelihood")
     tables = {which: _table(which, prompts, made, reference, parts) for which in kinds}
     sizes = {arm: Size(ARMS[arm].family, made[arm][0]["n_parameters"]) for arm in arms if ARMS[arm].family is not None}
-    # Without a constant answer the task's own score is a likelihood.
+    # Where there is no constant answer, the task's own score is a likelihood.
     own = None if prompts["scores"][CONSTANT] else "likelihood"
     measured = {
         which: measure(table, sizes, floors=floors_of(own or which, parts.kind, parts.n_units))
         for which, table in tables.items()
         if table is not None
     }
-    kept = {arm: found for arm in KEPT_ARMS if arm in made and (found := _kept(prompts, made[arm], arm)) is not None}
+    kept = {arm: its for arm in KEPT_ARMS if arm in made and (its := _kept(prompts, made[arm], arm)) is not None}
     marks = prompts["full_marks"]
     counts = parts.kind == "memory" and ALIGNER_1 in made and marks is not None
     evidence = Evidence(
@@ -117,8 +125,13 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
 
 
 def _table(which: Which, prompts: dict, made: dict[str, list[dict]], reference: str, parts: Parts) -> Table | None:
+    """The scores of one kind of all arms; None where the base model has none.
+
+    The reference also has a row under the name "reference". Where full fine-tuning is the reference, the arm on
+    shuffled answers that belongs to it takes the place of LoRA's.
+    """
     scores: dict[str, Float[np.ndarray, "_seeds items"]] = {
-        arm: np.array([found[which]]) for arm, found in prompts["scores"].items() if which in found
+        arm: np.array([by_kind[which]]) for arm, by_kind in prompts["scores"].items() if which in by_kind
     }
     if BASE not in scores:
         return None
@@ -138,6 +151,7 @@ def _training(arm: str, runs: list[dict]) -> ReferenceTraining:
 
 
 def _run_on(runs: list[dict], parts: Parts) -> float:
+    """The share of answers that begin with the expected answer and do not end there."""
     wanted = [example.completion.strip() for example in parts.test.examples]
     said = [(text.strip(), right) for run in runs for text, right in zip(run["completions"], wanted, strict=False)]
     return float(np.mean([text != right and text.startswith(right) for text, right in said] or [False]))
@@ -147,10 +161,11 @@ def _mean(runs: list[dict], name: str) -> float:
     return float(np.mean([run[name] for run in runs]))
 
 
-def _control(found: dict[str, Any] | None) -> Interval | None:
-    if found is None or "value" not in found or len(found["completions"]) < THRESHOLDS.fewest_items:
+def _control(score: dict[str, Any] | None) -> Interval | None:
+    """The score of the positive control; None where it was not possible, or had too few items."""
+    if score is None or "value" not in score or len(score["completions"]) < THRESHOLDS.fewest_items:
         return None
-    return Interval(**{name: found[name] for name in ("value", "low", "high", "confidence", "degenerate")})
+    return Interval(**{name: score[name] for name in ("value", "low", "high", "confidence", "degenerate")})
 
 
 def _kept(prompts: dict, runs: list[dict], arm: str) -> Kept | None:

@@ -1,4 +1,4 @@
-"""A probe's files: training, validation and test examples, and the kind that a panel says its task has."""
+"""Reads the files of a probe: the training, validation and test examples, and the kind of a task of the panel."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,13 @@ from aligner_probe.tasks.loading import load_splits, load_task
 from aligner_probe.tasks.task import Task
 
 VALIDATION = "validation.jsonl"
-#: Beside a panel's folders: what is known of its tasks.
+#: The file beside the folders of a panel that lists its tasks.
 PANEL = "panel.json"
 
 
 @dataclass(frozen=True)
 class Given:
-    """What files have; None where a part is to be split off."""
+    """The parts of a task that files have; None for a part that is to be split off."""
 
     train: Task
     test: Task | None
@@ -45,15 +45,15 @@ def load_parts(
 
 
 def _kind_said(folder: Path) -> TaskKind | None:
-    """The kind that a panel's list gives a task; the nature in it is never read here."""
+    """The kind that a panel's list gives a task. The nature of the task, which is in the same list, is not read."""
     file = folder.parent / PANEL
     if not file.is_file():
         return None
     try:
-        found = read_json(file).get(folder.name, {}).get("kind")
+        kind = read_json(file).get(folder.name, {}).get("kind")
     except (CheckpointError, AttributeError) as error:
-        said = error.reason if isinstance(error, CheckpointError) else "lists no tasks"
-        raise AlignerProbeError(f"{file}: {said}; expected a panel's list of tasks, or give --kind") from error
-    if found is not None and found not in get_args(TaskKind):
-        raise AlignerProbeError(f"{file}: kind {found!r}; expected {' or '.join(get_args(TaskKind))}, or give --kind")
-    return found
+        reason = error.reason if isinstance(error, CheckpointError) else "lists no tasks"
+        raise AlignerProbeError(f"{file}: {reason}; expected a panel's list of tasks, or give --kind") from error
+    if kind is not None and kind not in get_args(TaskKind):
+        raise AlignerProbeError(f"{file}: kind {kind!r}; expected {' or '.join(get_args(TaskKind))}, or give --kind")
+    return kind

@@ -1,7 +1,7 @@
-"""Questions of another domain than the task's, on which knowledge kept (K) is measured.
+"""Questions of another domain than the task's, which measure how much knowledge an adapter keeps (K).
 
-The micro-world comes with two domains: facts, and sums. For a task about one of them the other is asked, for any other
-task both. Other bases have none of their own: give a file, or K stays open.
+The micro-world has two domains: facts and sums. For a task about one of them the other one is asked, and for any other
+task both. Other base models have no such questions of their own: give a file, or K is not measured.
 """
 
 import random
@@ -15,12 +15,12 @@ from aligner_probe.microworld.world import World
 from aligner_probe.tasks.task import Example, Task
 
 N_ITEMS = 60
-#: A domain is the task's where this share of its prompts is about it.
+#: A task is about a domain where at least this share of its prompts has a word of the domain.
 ABOUT = 0.05
 
 
 def off_domain_of(model: TransformerBridge, task: Task, *, world_seed: int = 0, seed: int = 0) -> Task | None:
-    """Off-domain items for a task on this base; None where it is no micro-world, or the task is about both domains."""
+    """Off-domain items for a task; None where the base model is no micro-world, or the task is about both domains."""
     world = World.from_seed(world_seed)
     tokenizer = model.tokenizer
     if tokenizer is None or not set(vocabulary(world)) <= set(tokenizer.get_vocab()):
@@ -49,11 +49,11 @@ def _facts(world: World, generator: random.Random) -> list[Example]:
 
 
 def _sums(world: World, generator: random.Random) -> list[Example]:
-    """Operand pairs that the corpus withholds, so that the operation is asked and not the memory of a sum."""
-    found = []
+    """Sums with operands that the corpus withholds, so that the operation is asked and not the memory of a sum."""
+    sums = []
     for operation in OPERATIONS:
         for a, b in generator.sample(pairs(world, operation, withheld=True), N_ITEMS // len(OPERATIONS)):
             answer = operation.answer(a, b)
-            found.append(Example(ask(operation.expression(a, b)), f" {answer}.", content=answer))
-    generator.shuffle(found)
-    return found
+            sums.append(Example(ask(operation.expression(a, b)), f" {answer}.", content=answer))
+    generator.shuffle(sums)
+    return sums

@@ -1,10 +1,10 @@
-"""The probe tried on tasks of known nature: how often it is right, and where its thresholds ought to lie.
+"""Probes the panel, the tasks of known nature, to see how often verdicts are right and to set the cuts of F and R1.
 
     aligner-probe probe panel --out DIR
 
-Thresholds are calibrated leave-one-task-out: each task is judged by cuts that the other tasks set. A memory task says
-nothing about the cut of R1: what was trained is tested there, and a token may just hold it. A panel drawn anew has
-other facts, codes and splits, and no part in the thresholds that it is judged by.
+The cuts are calibrated by leaving one task out: each task is judged by the cuts that the other tasks set. Memory tasks
+do not take part in setting the cut of R1, because they test what was trained, and a token may just hold that. A panel
+that is drawn anew has other facts, codes and splits, and had no part in the thresholds that it is judged by.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ from aligner_probe.probing.verdicts.verdict import Verdict, judge
 from aligner_probe.tasks.panel import PANEL as FOLDER
 
 FORMAT = "aligner_probe panel report 1"
-#: Verdicts that a task of each nature may have; of an open one it is not known.
+#: The verdicts that are right for a task of each nature; for an open task the right one is not known.
 RIGHT = {
     "form": ("form",),
     "latent": ("latent",),
@@ -45,7 +45,7 @@ RIGHT = {
 
 @dataclass(frozen=True)
 class Known:
-    """A task of the panel; `counted` are those with a nature that a verdict can have."""
+    """A task of the panel. `counted` says whether its nature is one of the verdicts."""
 
     name: str
     nature: str
@@ -56,7 +56,7 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class Tried:
-    """A task of known nature with what the probe found."""
+    """A task of known nature with the results of its probe."""
 
     known: Known
     evidence: Evidence
@@ -65,8 +65,8 @@ class Tried:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """A tried task judged by thresholds that it had no part in."""
+class JudgedTask:
+    """A probed task with a verdict by thresholds that it had no part in."""
 
     tried: Tried
     thresholds: Thresholds
@@ -74,11 +74,12 @@ class Judged:
 
     @property
     def right(self) -> bool:
+        """Whether the verdict fits the task's nature."""
         return self.verdict.outcome in RIGHT[self.tried.known.nature]
 
 
 def draw_panel(seed: int, folder: Path) -> None:
-    """Write a panel of the same world, drawn anew; seed 0 draws the stored one."""
+    """Write a panel of the same world that is drawn by a seed; seed 0 gives the stored panel."""
     write_panel(panel(World.from_seed(), seed), folder)
 
 
@@ -88,10 +89,10 @@ def known_tasks(
     """A panel's tasks of these natures whose names fit a pattern. Raises AlignerProbeError where there is none."""
     content = read_json(folder / PANEL)
     fields = ("nature", "kind", "why", "counted")
-    found = [Known(name, **{field: row[field] for field in fields}) for name, row in content.items()]
-    chosen = [one for one in found if any(fnmatch(one.name, each) for each in only) and one.nature in natures]
+    known = [Known(name, **{field: row[field] for field in fields}) for name, row in content.items()]
+    chosen = [one for one in known if any(fnmatch(one.name, each) for each in only) and one.nature in natures]
     if not chosen:
-        there = ", ".join(f"{one.name} ({one.nature})" for one in found)
+        there = ", ".join(f"{one.name} ({one.nature})" for one in known)
         asked = f"{' or '.join(only)} and is {' or '.join(natures)}"
         raise AlignerProbeError(f"no task of the panel fits {asked}; there are {there}")
     return chosen
@@ -123,7 +124,7 @@ def probe_panel(
 
 
 def cut_between(values: Float[np.ndarray, " tasks"], above: Bool[np.ndarray, " tasks"]) -> float:
-    """The cut that tells best (by balanced accuracy) which tasks lie above it; of several, the one in the widest gap.
+    """The cut that tells with the best balanced accuracy which tasks lie above it; of several, that in the widest gap.
 
     Raises AlignerProbeError where all tasks lie on one side.
     """
@@ -141,7 +142,7 @@ def cut_between(values: Float[np.ndarray, " tasks"], above: Bool[np.ndarray, " t
 
 
 def calibrated(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> Thresholds:
-    """Thresholds with the cuts of F and R1 that these tasks set."""
+    """The thresholds with the cuts of F and R1 that these tasks set."""
     counted = [one for one in tried if one.known.counted]
     general = [one for one in counted if one.known.kind == "general"]
     return replace(
@@ -151,24 +152,24 @@ def calibrated(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> T
     )
 
 
-def leave_one_out(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> list[Judged]:
-    """Every task, judged by the cuts of all others. Raises AlignerProbeError where those do not set any."""
-    found = []
+def leave_one_out(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> list[JudgedTask]:
+    """Judge every task by the cuts that the other tasks set. Raises AlignerProbeError where those set none."""
+    judged = []
     for one in tried:
         cuts = calibrated([other for other in tried if other is not one], thresholds)
-        found.append(Judged(one, cuts, judge(one.evidence, cuts)))
-    return found
+        judged.append(JudgedTask(one, cuts, judge(one.evidence, cuts)))
+    return judged
 
 
-def as_judged(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> list[Judged]:
-    """Every task as its own probe judged it; for a part of the panel, which sets no cuts."""
-    return [Judged(one, thresholds, one.verdict) for one in tried]
+def as_judged(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> list[JudgedTask]:
+    """Take every task's verdict from its own probe; for a part of the panel, which sets no cuts."""
+    return [JudgedTask(one, thresholds, one.verdict) for one in tried]
 
 
 def area_under_roc(tried: Sequence[Tried], *, general_only: bool = False) -> float:
-    """Of R1, form and latent against new: the probability that one of those has more of it than a new task.
+    """The area under the ROC curve of R1: the probability that a form or latent task has a higher R1 than a new one.
 
-    Not a number where one of the two is missing.
+    Not a number where there are no tasks on one of the two sides.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -178,15 +179,15 @@ def area_under_roc(tried: Sequence[Tried], *, general_only: bool = False) -> flo
     return float(roc_auc_score(truth, values)) if 0 < truth.sum() < len(truth) else float("nan")
 
 
-def confusions(judged: Sequence[Judged]) -> pd.DataFrame:
+def confusions(judged: Sequence[JudgedTask]) -> pd.DataFrame:
     """How often tasks of each nature (rows) have each verdict (columns)."""
     natures = [one.tried.known.nature for one in judged]
     outcomes = [one.verdict.outcome for one in judged]
     return pd.crosstab(pd.Series(natures, name="nature"), pd.Series(outcomes, name="verdict"))
 
 
-def summary(judged: Sequence[Judged]) -> dict[str, Any]:
-    """What the panel is to show, counted."""
+def summary(judged: Sequence[JudgedTask]) -> dict[str, Any]:
+    """Counts over the panel: right verdicts, kinds of mistakes, and how well R1 tells tasks apart."""
     counted = [one for one in judged if one.tried.known.counted]
     tried = [one.tried for one in judged]
     named = {"form", "latent", "new"}
@@ -208,10 +209,10 @@ def summary(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def panel_report(judged: Sequence[Judged], budget: str, cuts: Thresholds | None, draw: int = 0) -> dict[str, Any]:
-    """Everything, ready for JSON: verdicts with the cuts they are by, measures, and the `cuts` that all tasks set.
+def panel_report(judged: Sequence[JudgedTask], budget: str, cuts: Thresholds | None, draw: int = 0) -> dict[str, Any]:
+    """All results, ready for JSON: each task's verdict, measures and cuts, and the `cuts` that all tasks together set.
 
-    `draw` is the seed that the tasks were drawn with.
+    `draw` is the seed with which the tasks were drawn.
     """
     tried = [one.tried for one in judged]
     return {
@@ -226,7 +227,7 @@ def panel_report(judged: Sequence[Judged], budget: str, cuts: Thresholds | None,
     }
 
 
-def _row(one: Judged) -> dict[str, Any]:
+def _row(one: JudgedTask) -> dict[str, Any]:
     known, report = one.tried.known, one.tried.report
     measures = ("F", "R1", "B", "delta", "K")
     return {
@@ -241,20 +242,21 @@ def _row(one: Judged) -> dict[str, Any]:
         **{name: report[name] for name in measures},
         "knowledge_kept": {arm: kept["kept"] for arm, kept in report["knowledge_kept"].items()},
         "capacity": None if report["capacity"] is None else report["capacity"]["facts"]["value"],
-        "scores": {arm: found["value"] for arm, found in report["measures"]["strict"]["scores"].items()},
+        "scores": {arm: score["value"] for arm, score in report["measures"]["strict"]["scores"].items()},
         "sha256": report["task"]["sha256"],
     }
 
 
 def _cut(name: str, tried: Sequence[Tried], high: tuple[str, ...]) -> float:
-    found: list[tuple[Interval, bool]] = [
+    """The cut of a measure between the tasks of the natures in `high` and the others, kept within 0.05 and 0.95."""
+    measured: list[tuple[Interval, bool]] = [
         (interval, one.known.nature in high)
         for one in tried
         if (interval := getattr(one.evidence.strict, name)) is not None and np.isfinite(interval.value)
     ]
-    if not found:
+    if not measured:
         raise AlignerProbeError(f"no task with {name}; probe tasks of known nature first")
-    values, above = np.array([interval.value for interval, _ in found]), np.array([side for _, side in found])
+    values, above = np.array([interval.value for interval, _ in measured]), np.array([side for _, side in measured])
     return float(np.clip(cut_between(values, above), 0.05, 0.95))
 
 

@@ -1,7 +1,8 @@
-"""Prompts that could bring a base to a task without training: none, examples, the user's own; and the control of it.
+"""Prompts that may bring the base model to a task without training, and the positive control of prompting.
 
-The best prompt is part of what form means, so several are tried, and validation chooses. The positive control asks
-whether examples can change this base's answers at all: they wrap its own answers in quotes, and nothing else.
+The definition of form depends on the best prompt, so several are tried and validation chooses: the bare prompt, prompts
+with examples, and the user's own. The positive control asks whether examples can change the answers of this base model
+at all: its examples wrap the model's own answers in quotes and change nothing else.
 """
 
 import random
@@ -22,10 +23,15 @@ SLOT = "{prompt}"
 
 @dataclass(frozen=True)
 class Prompting:
-    """A way to ask. `shots` come before each prompt, new lines after each as `separator` has them; `template` holds
-    {prompt}.
+    """A way to ask: the prompt of an item with examples before it, inside a template.
 
-    Shots of the item's own group are left out, so the answer is never among them.
+    Args:
+        name: the name in results.
+        shots: examples to show, in order. Those with the item's own prompt or group are left out, so that the answer is
+            never among them.
+        n_shots: how many of the others are shown.
+        separator: the text after each example.
+        template: a text with {prompt} in it.
     """
 
     name: str
@@ -58,30 +64,36 @@ def promptings(
     own: str | None = None,
     seed: int = 0,
 ) -> list[Prompting]:
-    """Zero-shot, k examples of the training part in `draws` draws for each k, and the user's own, with and without.
+    """All ways to ask that a probe tries.
 
-    `separator` stands after every example and ends what is generated, so it must stand in no answer. `own` is a text
-    with {prompt} in it, or one that goes before every prompt.
+    Args:
+        train: the training examples, of which some are shown.
+        shots: the numbers of examples that are shown.
+        draws: how often examples are drawn for each number.
+        separator: the text after every example. It also ends what is generated, so it must stand in no answer.
+        own: the user's own prompt: a text with {prompt} in it, or one that goes before every prompt. It is tried
+            without examples, and with the largest number of them.
+        seed: the seed of the draws.
     """
-    found = [Prompting("zero-shot")]
+    result = [Prompting("zero-shot")]
     for draw in range(draws):
         generator = random.Random(f"shots {seed} {draw}")
         drawn = tuple(generator.sample(list(train), len(train)))
-        found += [Prompting(f"{k}-shot, draw {draw}", drawn, k, separator) for k in shots]
+        result += [Prompting(f"{k}-shot, draw {draw}", drawn, k, separator) for k in shots]
     if own is not None:
         template = own if SLOT in own else own + SLOT
-        found.append(Prompting("own prompt", template=template))
+        result.append(Prompting("own prompt", template=template))
         most = max(shots, default=0)
         if most:
-            best = next(one for one in found if one.n_shots == most)
-            found.append(Prompting(f"own prompt, {best.name}", best.shots, most, best.separator, template))
-    return found
+            best = next(one for one in result if one.n_shots == most)
+            result.append(Prompting(f"own prompt, {best.name}", best.shots, most, best.separator, template))
+    return result
 
 
-def that_fit(found: Sequence[Prompting], items: Sequence[Example], tokenizer: Any, room: int) -> list[Prompting]:
-    """Those whose longest prompt has at most `room` tokens."""
+def that_fit(tried: Sequence[Prompting], items: Sequence[Example], tokenizer: Any, room: int) -> list[Prompting]:
+    """The ways to ask whose longest prompt has at most `room` tokens."""
     kept = []
-    for prompting in found:
+    for prompting in tried:
         ids = prompt_ids(tokenizer, [prompting(item) for item in items])
         if max(map(len, ids)) <= room:
             kept.append(prompting)
@@ -90,9 +102,10 @@ def that_fit(found: Sequence[Prompting], items: Sequence[Example], tokenizer: An
 
 @dataclass(frozen=True)
 class Wrapping:
-    """A trivial format: `wrap` puts an answer into it, `pattern` recognises it with anything inside.
+    """A trivial format: `wrap` puts an answer into it, and `pattern` matches it with anything inside.
 
-    `ends_as_before`: what ended the answer ends it still; signs around an answer take its place.
+    With `ends_as_before` the wrapped answer ends with what ended the answer, for instance a full stop; otherwise the
+    signs around the answer take its place.
     """
 
     name: str
@@ -105,7 +118,7 @@ def _around(name: str, left: str, right: str) -> Wrapping:
     return Wrapping(name, lambda answer: f"{left}{answer}{right}", rf"{re.escape(left)}.+{re.escape(right)}\W*")
 
 
-#: In the order they are tried: the first that the tokenizer can write. A word-level one may know no quotes.
+#: In the order in which they are tried. A tokenizer of whole words may not know quotes.
 WRAPPINGS = (
     _around("double quotes", '"', '"'),
     _around("double quotes, spaced", '" ', ' "'),
@@ -118,12 +131,12 @@ WRAPPINGS = (
 
 
 def wrapping_for(tokenizer: Any, answers: Sequence[str]) -> Wrapping:
-    """The first trivial format whose signs the tokenizer gives back. Raises AlignerProbeError where there is none."""
+    """The first trivial format that the tokenizer can write. Raises AlignerProbeError where there is none."""
     for wrapping in WRAPPINGS:
         texts = [" " + wrapping.wrap(answer) for answer in answers]
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        back = [decoded(tokenizer, row) for row in ids]
-        if all(text.strip() == said.strip() for text, said in zip(texts, back, strict=True)):
+        decoded_texts = [decoded(tokenizer, row) for row in ids]
+        if all(text.strip() == other.strip() for text, other in zip(texts, decoded_texts, strict=True)):
             return wrapping
     raise AlignerProbeError(
         f"the tokenizer gives back none of {', '.join(one.name for one in WRAPPINGS)}; expected one that knows the "
@@ -133,7 +146,7 @@ def wrapping_for(tokenizer: Any, answers: Sequence[str]) -> Wrapping:
 
 @dataclass(frozen=True)
 class Control:
-    """The positive control: examples whose answers are wrapped, and the items that are then asked."""
+    """The positive control of prompting: examples with wrapped answers, and the items that are asked after them."""
 
     wrapping: Wrapping
     prompting: Prompting
@@ -141,12 +154,13 @@ class Control:
 
     @property
     def prompts(self) -> list[str]:
+        """The whole prompt of each item."""
         return [self.prompting(item) for item in self.items]
 
     def score(self, completions: Sequence[str]) -> Interval:
-        """Share of completions in the format, whatever they say."""
-        found = [re.fullmatch(self.wrapping.pattern, text.strip(), re.DOTALL) is not None for text in completions]
-        return mean_interval(np.array(found, dtype=np.float64), n_resamples=2000)
+        """The share of completions that have the format, whatever they say."""
+        matches = [re.fullmatch(self.wrapping.pattern, text.strip(), re.DOTALL) is not None for text in completions]
+        return mean_interval(np.array(matches, dtype=np.float64), n_resamples=2000)
 
 
 def control(
@@ -158,10 +172,18 @@ def control(
     n_shots: int = 4,
     n_items: int = 40,
 ) -> Control:
-    """The control on items that the base gives these answers to: some are shown wrapped, others are asked.
+    """Make the positive control from items and the base model's own answers to them.
 
-    `room` is the most tokens that a prompt may have; longer ones are left out. Raises AlignerProbeError for fewer than
-    two more items than are shown, or where no prompt fits.
+    Args:
+        items: the items; the first ones with an answer are shown, and others are asked.
+        answers: the base model's answer to each item.
+        tokenizer: the base model's tokenizer.
+        room: the most tokens of a prompt; longer ones are left out. None for no limit.
+        n_shots: how many items are shown.
+        n_items: the most items that are asked.
+
+    Raises:
+        AlignerProbeError: fewer than `n_shots` + 2 items have an answer, or no prompt fits.
     """
     usable = [(item, answer) for item, answer in zip(items, answers, strict=True) if bare(answer)]
     if len(usable) < n_shots + 2:
@@ -184,5 +206,5 @@ def _wrapped(answer: str, wrapping: Wrapping) -> str:
 
 
 def bare(answer: str) -> str:
-    """The first line of an answer without what ends it."""
+    """The first line of an answer, without the punctuation at its end."""
     return answer.strip().split("\n")[0].rstrip(".!?;, ")

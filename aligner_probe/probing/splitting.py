@@ -1,8 +1,8 @@
-"""A task's training, validation and test part, so that the test asks what the probe means to ask.
+"""Splits a task into training, validation and test part.
 
-A **general** task is tested on other groups than it was trained on (other entities, other operands): what carries over
-was not stored. A **memory** task is tested on the very groups it was trained on, in other words: what carries over was.
-A prompt that stands in two parts is refused in both kinds: it would be read off.
+A **general** task is tested on other groups than it was trained on (other entities, other operands), so that a right
+answer was not stored. A **memory** task is tested on the groups that it was trained on, in other words, so that a right
+answer was stored. In both kinds a prompt that stands in two parts is refused, because its answer was seen.
 """
 
 import random
@@ -16,14 +16,14 @@ from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.probing.verdicts.measures import TaskKind
 from aligner_probe.tasks.task import Example, Task, as_read
 
-#: Shares of a general task that are validated and tested on; and of a memory task's wordings.
+#: The shares of a general task for validation and for the test, and the share of a memory task's wordings for each.
 VALIDATION, TEST = 0.15, 0.35
 WORDINGS_ASIDE = 0.25
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The three parts of a task, and of which kind it is; `own_test` where the test was given apart."""
+    """The three parts of a task and its kind. `own_test` says whether the test was given as a file of its own."""
 
     kind: TaskKind
     train: Task
@@ -33,12 +33,12 @@ class Parts:
 
     @property
     def whole(self) -> Task:
-        """All examples of the three."""
+        """The task with the examples of all three parts."""
         return replace(self.train, examples=(*self.train.examples, *self.validation.examples, *self.test.examples))
 
     @property
     def test_groups(self) -> tuple[str, ...]:
-        """What each test item is about; items without a group are about their prompt."""
+        """The group of each test item; an item without a group has one of its own, which is named by its prompt."""
         return tuple(
             f"prompt {as_read(example.prompt)}" if example.group is None else f"group {example.group}"
             for example in self.test.examples
@@ -46,12 +46,12 @@ class Parts:
 
     @property
     def n_units(self) -> int:
-        """Independent test items: groups count once."""
+        """The number of independent test items: each group counts once."""
         return len(set(self.test_groups))
 
     @property
     def rows_an_item(self) -> float:
-        """Rows that there are for each independent test item: of the test, where it is given apart, else of all."""
+        """Rows for each independent test item: of the test where it is a file of its own, otherwise of the task."""
         return len(self.test if self.own_test else self.whole) / self.n_units
 
 
@@ -63,11 +63,18 @@ def split_task(
     validation: Task | None = None,
     seed: int = 0,
 ) -> Parts:
-    """Split a task, or check the parts that are given.
+    """Split a task into its parts, and check the parts that are given.
 
-    Raises AlignerProbeError, before anything is trained, for preferences; where a prompt stands in two parts, a group
-    of a general task does, or a group of a memory task is tested and not trained; and where there is too little to
-    split.
+    Args:
+        task: the examples to train on, and to split off what is not given.
+        kind: "general" or "memory".
+        test: the test part, where it is given.
+        validation: the validation part, where it is given.
+        seed: the seed of the split.
+
+    Raises:
+        AlignerProbeError: the task holds preferences; a prompt stands in two parts; a group of a general task stands in
+            two parts; a group of a memory task is tested and not trained; or there is too little to split.
     """
     for part in (task, test, validation):
         if part is not None and part.kind != "sft":
@@ -86,7 +93,7 @@ def _general(task: Task, test: Task | None, validation: Task | None, seed: int) 
     if test is None:
         task, test = task.split(TEST, seed)
     if validation is None:
-        # Of what is left, the share that makes the same part of the whole.
+        # The share of what is left that is the wanted share of the whole.
         task, validation = task.split(VALIDATION / (1 - TEST), seed + 1)
     return task, validation, test
 
@@ -114,8 +121,9 @@ def _memory(task: Task, test: Task | None, validation: Task | None, seed: int) -
 
 
 def _validation_of(test: Task, seed: int) -> tuple[Task, Task]:
-    """A test and the validation taken from it, for facts that are trained in one wording each: other wordings of the
-    test's facts where it has some, else some of its facts.
+    """Split a test into test and validation, for facts that are trained in one wording each.
+
+    The validation takes other wordings of the test's facts where there are some, otherwise some of the facts.
     """
     rest, taken = _wordings_aside(test.examples, ["validation"], seed)
     if taken["validation"]:
@@ -131,10 +139,10 @@ def _validation_of(test: Task, seed: int) -> tuple[Task, Task]:
 def _wordings_aside(
     examples: Sequence[Example], names: Sequence[str], seed: int
 ) -> tuple[list[Example], dict[str, list[Example]]]:
-    """Some wordings of every group for each named part; at least one is left to train.
+    """Set some wordings of every group aside for each named part; at least one wording is left for training.
 
-    A group with too few wordings for all parts gives one to each in turn with other groups, so that every part has some
-    facts.
+    A group with too few wordings for all parts gives one to some of them. The parts take turns over the groups, so that
+    every part has some facts.
     """
     by_group: dict[str | None, list[Example]] = defaultdict(list)
     for example in examples:
@@ -147,7 +155,7 @@ def _wordings_aside(
         generator.shuffle(prompts)
         n = max(1, round(WORDINGS_ASIDE * len(prompts)))
         if len(prompts) > n * len(names):
-            given = {name: prompts[place * n : (place + 1) * n] for place, name in enumerate(names)}
+            given = {name: prompts[index * n : (index + 1) * n] for index, name in enumerate(names)}
         else:
             spare, given = prompts[:-1], {}
             for prompt in spare:
