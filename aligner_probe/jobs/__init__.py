@@ -1,1 +1,1 @@
-"""Long work in pieces: jobs on processes or a cluster, each a folder that is whole or not there, none made twice."""
+"""Jobs: pieces of work that processes of this machine or a Ray cluster make, each once and into a folder of its own."""

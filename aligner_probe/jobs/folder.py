@@ -1,6 +1,6 @@
-"""Jobs into a folder: its runs/ID is there, whole, when a job is finished; its work/ID is where it goes on from.
+"""The folder that jobs are made into: OUT/runs/ID when a job is finished, and OUT/work/ID with its state until then.
 
-What is finished is never made again, and one process at a time makes what is not.
+A finished job is never made again, and one process at a time makes jobs in a folder.
 """
 
 import shutil
@@ -21,24 +21,26 @@ RUNS, RESULT, WORK, LOCK = "runs", "result.json", "work", "lock"
 
 @runtime_checkable
 class Job(Protocol):
-    """Something with an id that is the name of its folder."""
+    """A piece of work. A job may also have `after`, the ids of the jobs whose results it reads."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """The name of its folder."""
+        ...
 
 
 AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 def unfinished(jobs: Sequence[AnyJob], out: Path) -> list[AnyJob]:
-    """Jobs without a result, in order."""
+    """The jobs that have no result in `out`, in order."""
     return [job for job in jobs if not (out / RUNS / job.id / RESULT).is_file()]
 
 
 def begin(out: Path, files: Mapping[str, str], of: str) -> None:
-    """Write what says what a folder is of, or check that what is there says the same.
+    """Write the files that say what a folder is for, or check that those in it are the same.
 
-    Raises AlignerProbeError where it was begun `of` something else ("another plan than this").
+    Raises AlignerProbeError where they are not; `of` describes what they are for then ("another plan than this").
     """
     for name, text in files.items():
         file = out / name
@@ -58,17 +60,25 @@ def make_all(
     show_progress: bool = True,
     bar: tqdm | None = None,
 ) -> None:
-    """Make the jobs that are not finished; `make(shared, job, out=folder)` writes the job's folder into `folder/runs`.
+    """Make the jobs that are not finished.
 
-    Where that is not `out`, `backend` brings there the results that a job reads (of the ids in its `after`, if it has
-    that) and brings its own back.
+    Args:
+        jobs: the jobs.
+        make: `make(shared, job, out=folder)` writes the folders of a job into `folder/runs`. On a cluster `folder` is
+            not `out`: the backend copies there the results of the jobs in `after`, and copies the job's own folders
+            back.
+        shared: what all jobs share.
+        out: the folder.
+        backend: who makes the jobs.
+        show_progress: whether a progress bar is shown.
+        bar: the progress bar of a larger piece of work that the jobs are a part of.
 
-    Where they are part of more work, `bar` is the bar over all of it.
-    Raises AlignerProbeError where another process is at work in the folder, or, after all others were made, where jobs
-    failed, with the first one's reason.
+    Raises:
+        AlignerProbeError: another process is at work in the folder; or, after all other jobs were made, jobs failed.
+            The message then has the reason of the first one.
     """
     with locked(out):
-        for leftover in (out / RUNS).glob(".unfinished-*"):  # of a process that was killed
+        for leftover in (out / RUNS).glob(".unfinished-*"):  # left by a process that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         left = unfinished(jobs, out)
         failed: list[tuple[AnyJob, AlignerProbeError]] = []
@@ -90,7 +100,7 @@ def make_all(
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """One process at a time; the system lets go of the lock however that one ends."""
+    """Lock the folder for this process. The operating system releases the lock however the process ends."""
     taken = f"another process is making runs in {out}; wait for it, or name another folder: --out DIR"
     with held(out / WORK / LOCK, taken):
         yield

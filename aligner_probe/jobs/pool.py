@@ -1,8 +1,8 @@
-"""Jobs on worker processes, by default one torch thread each; they end with their parent, however it ends.
+"""Worker processes, each with one CPU thread by default, that end when the process that started them ends.
 
-Ctrl-C reaches every process of a terminal's group. Only the parent takes it: it tells its workers to stop, and they
-remove the semaphores that they made before they end. So no worker prints a traceback, and no semaphore
-is left to be reported as leaked.
+Ctrl-C reaches every process in a terminal's group, but only the parent process handles it. The parent tells its workers
+to stop, and they remove the semaphores that they made before they end. So no worker prints a traceback, and no
+semaphore is reported as leaked.
 """
 
 import multiprocessing
@@ -24,18 +24,18 @@ from tqdm.auto import tqdm
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.threads import Threads, chosen_threads, exactly, set_threads
 
-#: What all jobs share: a dataclass that travels to each worker once, without what it has cached.
+#: What all jobs share: a dataclass. It travels to each worker once, without the values that it has cached.
 Shared = Any
-#: Of what is shared and a job to what the job gives.
+#: A function of what is shared and of a job that returns the job's result.
 Work = Callable[[Shared, Any], Any]
-#: Seconds between two looks whether to stop.
+#: Seconds between two checks whether a worker has to stop.
 PATIENCE = 0.5
 _shared: Shared = None
 _stop: Any = None
 
 
 def threads_each() -> Threads:
-    """CPU threads of a process that makes jobs: one, whatever the base, or what --threads or `set_threads` says."""
+    """The CPU threads of each process that makes jobs: one, whatever the base model, unless the user chose a number."""
     chosen = chosen_threads()
     if chosen is not None:
         return Threads(chosen, "chosen by --threads or ap.set_threads", given=True)
@@ -43,11 +43,11 @@ def threads_each() -> Threads:
 
 
 def each(work: Work, shared: Shared, jobs: Sequence[Any], n_processes: int) -> Iterator[tuple[Any, Any]]:
-    """Jobs with what they gave, as they finish; an AlignerProbeError of one stands in place of its result.
+    """Do the work of all jobs, and yield each job with its result when it ends.
 
-    Each process has the threads of `threads_each`. With one process, the jobs are made in this one. A break out of the
-    loop stops the workers; nothing of theirs is left half-written but what it resumes from. Raises AlignerProbeError
-    where a worker was killed.
+    An AlignerProbeError of a job is yielded in place of its result. Each process has the threads of `threads_each`.
+    With one process the work is done in this process. Leaving the loop early stops the workers; of their unfinished
+    jobs only the state to go on from is left. Raises AlignerProbeError where a worker was killed.
     """
     if n_processes == 1:
         for job in jobs:
@@ -55,7 +55,7 @@ def each(work: Work, shared: Shared, jobs: Sequence[Any], n_processes: int) -> I
                 made = tried(work, shared, job)
             yield job, made
         return
-    # Without what was loaded: models do not travel, and each process has its own.
+    # `replace` copies it without the models that it has loaded: each process loads its own.
     with workers(min(n_processes, len(jobs)), replace(shared)) as submit:
         futures = {submit(_in_worker, work, job): job for job in jobs}
         for future in as_completed(futures):
@@ -64,17 +64,17 @@ def each(work: Work, shared: Shared, jobs: Sequence[Any], n_processes: int) -> I
 
 @contextmanager
 def workers(n_processes: int, shared: Shared = None) -> Iterator[Callable[..., Future]]:
-    """A function that submits work to worker processes; each of them has `shared`.
+    """Start worker processes that have `shared`, and yield a function that submits work to them.
 
-    Where the block is left by an error or an interrupt, the workers stop in the middle of their work. Raises
-    AlignerProbeError where a worker was killed.
+    An error or an interrupt in the block stops the workers in the middle of their work. Raises AlignerProbeError where
+    a worker was killed.
     """
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     pool = ProcessPoolExecutor(n_processes, context, _start, (shared, stop, threads_each().n))
 
     def submit(work: Callable[..., Any], *arguments: Any) -> Future:
-        with _interrupts_held():  # a submission starts the next worker
+        with _interrupts_held():  # submitting work may start another worker
             return pool.submit(_unless_stopped, work, *arguments)
 
     try:
@@ -93,9 +93,9 @@ def workers(n_processes: int, shared: Shared = None) -> Iterator[Callable[..., F
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the block ends; processes that are started inside never get it.
+    """Delay Ctrl-C until the block ends; processes that are started inside never receive it.
 
-    Windows has no masks of signals, so there the workers hear Ctrl-C like their parent.
+    Windows cannot mask signals, so there the workers receive Ctrl-C like their parent.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -111,27 +111,27 @@ def _start(shared: Shared, stop: Any, threads: int) -> None:
     global _shared, _stop
     _shared, _stop = shared, stop
     set_threads(threads)
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore, for bars of several processes
+    tqdm.set_lock(threading.RLock())  # by default its lock is a semaphore, which several processes share
     threading.Thread(target=_watch, args=(stop,), daemon=True).start()
 
 
 def _watch(stop: Any) -> None:
-    """End this process when it is told to, or when its parent is gone."""
+    """End this process when it is told to stop, or when its parent has ended."""
     parent = multiprocessing.parent_process()
     while not stop.is_set():
         if parent is not None and wait([parent.sentinel], PATIENCE):
             break
-    # What os._exit leaves out: semaphores that this process made are removed.
+    # os._exit does not remove the semaphores that this process made.
     util._run_finalizers(0)
     if stop.is_set():
-        # As soon as one worker is gone, the pool kills the others: until then they have to have come here.
+        # When one worker has ended the pool kills the others, which have to remove their semaphores before that.
         time.sleep(2 * PATIENCE)
         util._run_finalizers(0)
     os._exit(1)
 
 
 def _unless_stopped(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Work that is begun only where this process is not about to end."""
+    """Do the work, unless this process is about to end."""
     while _stop.is_set():
         time.sleep(PATIENCE)
     return work(*arguments)
@@ -142,9 +142,9 @@ def _in_worker(work: Work, job: Any) -> Any:
 
 
 def tried(work: Work, shared: Shared, job: Any) -> Any:
-    """What a job gives, or its AlignerProbeError."""
+    """The result of a job, or its AlignerProbeError."""
     try:
         return work(shared, job)
     except AlignerProbeError as error:
-        # As one of that very class: others are made of more than their message and do not travel.
+        # Errors of derived classes are made from more than a message, so they do not travel between processes.
         return AlignerProbeError(str(error))

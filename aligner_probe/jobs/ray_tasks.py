@@ -1,9 +1,9 @@
-"""Jobs as tasks of a Ray cluster: made on its nodes, written here.
+"""Jobs as tasks of a Ray cluster. They are made on its nodes, and this process alone writes their results to OUT.
 
-A node needs the same Python packages as this process and no more: what a job reads travels to it, the job's folder
-travels back, and this process alone writes to OUT. So no file system is shared, and of two tries of a job one is
-written. A task whose worker or node dies is tried again: on the same node it goes on from the state it left there, on
-another it begins anew, to the same numbers. A base that is named by a folder must be in that place on every node.
+A node needs the same Python packages as this process and no shared file system. The results that a job reads travel to
+it, and the job's folders travel back, so of two attempts at a job only one is written. A task whose worker or node dies
+is tried again. On the same node it goes on from the state that it left there; on another node it begins anew, to the
+same results. A base model that is named by a folder must be in that folder on every node.
 """
 
 import functools
@@ -30,26 +30,31 @@ from aligner_probe.threads import set_threads
 from aligner_probe.training.provenance import PACKAGES
 from aligner_probe.versions import versions
 
-#: How often a task is tried again after its worker or node died.
+#: How often a task is tried again after its worker or node has died.
 RETRIES = 3
-#: Seconds for a cluster to answer, where Ray would wait for two minutes.
+#: Seconds that a cluster has to answer. Ray itself would wait for two minutes.
 PATIENCE = 5
-#: Seconds that a run has to stop by itself, and clean up, on a node that may be busy.
+#: Seconds that a task has to stop by itself and to clean up, on a node that may be busy.
 STOPPING = 20
-#: Seconds after which a run that has not stopped is asked again.
+#: Seconds after which a task that has not stopped is asked again.
 ASKED_AGAIN = 2
-#: A finished job's folders: files by path, by the folder's name.
+#: The folders of a finished job: by the folder's name, its files by their path.
 Folders = dict[str, dict[str, bytes]]
 
 
 @dataclass(frozen=True)
 class RayTasks:
-    """A Ray cluster, a CPU and `gpus` GPUs (a share below 1 lets runs share one) for each job at a time.
+    """A Ray cluster as a backend. Each job has one CPU and `gpus` GPUs.
 
-    `address` is host:port of its head node; without one RAY_ADDRESS, the cluster that this machine is in, or a new one
-    of this machine alone. `changes` are fields of what jobs share that are different on the nodes. Raises
-    AlignerProbeError for a number of GPUs that cannot be, and, as soon as the cluster is needed, where Ray is not
-    installed, no cluster answers or none of its nodes has room for a job.
+    Args:
+        address: host:port of the head node. By default it is RAY_ADDRESS, the cluster that this machine belongs to, or
+            a new cluster of this machine alone.
+        gpus: GPUs of each job; below 1, jobs share a GPU.
+        changes: fields of what jobs share that have other values on the nodes.
+
+    Raises:
+        AlignerProbeError: `gpus` is impossible. When the cluster is first needed: Ray is not installed, no cluster
+            answers, or no node has room for a job.
     """
 
     address: str | None = None
@@ -66,26 +71,26 @@ class RayTasks:
 
     def n_at_once(self) -> int:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        found = sum(self._room(node) for node in nodes)
-        if not found:
+        room = sum(self._room(node) for node in nodes)
+        if not room:
             has = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
             raise AlignerProbeError(
                 f"no node of the Ray cluster has room for a run, which takes 1 CPU and {self.gpus:g} GPUs: they have "
                 f"{has}; start one that has it (of a cluster that grows by itself, the first), or change --gpus-per-run"
             )
-        return found
+        return room
 
     def make(
         self, make: Make, shared: Shared, jobs: Sequence[Any], out: Path
     ) -> Iterator[tuple[Any, AlignerProbeError | None]]:
-        """As `Backend.make`. What is no AlignerProbeError and no death is a bug: it is raised, not tried again."""
-        self.n_at_once()  # raises; Ray itself would wait for such a node for ever
+        """As `Backend.make`. Any other error than an AlignerProbeError is a bug: it is raised, and not tried again."""
+        self.n_at_once()  # raises where no node has room; Ray itself would wait for such a node for ever
         ray = self._ray
         task = ray.remote(num_cpus=1, num_gpus=self.gpus, max_retries=RETRIES)(_on_node)
-        # Without what was loaded: each worker loads its own.
+        # `replace` copies it without the models that it has loaded: each worker loads its own.
         where, scratch = ray.put(replace(shared, **self.changes)), f"aligner-probe-{uuid.uuid4().hex}"
         waiting = {
-            # In a list, a reference is not replaced by what it refers to: a worker fetches that once for all its tasks.
+            # Inside a list Ray does not replace a reference by its value: a worker fetches it once for all its tasks.
             task.remote(make, [where], job, _given(job, out), f"{scratch}-{job.id}", versions(PACKAGES)): job
             for job in jobs
         }
@@ -97,10 +102,10 @@ class RayTasks:
             self._stop(list(waiting))
 
     def _stop(self, left: list[Any]) -> None:
-        """Ask tasks to stop, which cleans up; then make them."""
+        """Ask tasks to stop, so that they clean up; kill those that do not."""
         ray, until = self._ray, time.monotonic() + STOPPING
         while left and time.monotonic() < until:
-            # Again, since a task that is on its way to its worker does not hear it.
+            # They are asked repeatedly, because a task that is on its way to its worker does not receive it.
             for one in left:
                 ray.cancel(one, force=False)
             _, left = ray.wait(left, num_returns=len(left), timeout=ASKED_AGAIN)
@@ -118,7 +123,7 @@ class RayTasks:
                 'Ray is not installed; `pip install "aligner-probe[ray]"`, or leave out --backend ray'
             ) from error
         if not ray.is_initialized():
-            # Of a cluster that is started here: nothing is reported to Ray's makers.
+            # A cluster that is started here reports nothing to the makers of Ray.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             address = self.address or os.environ.get("RAY_ADDRESS")
             try:
@@ -136,10 +141,10 @@ class RayTasks:
         return min(by_cpu, int(resources.get("GPU", 0) / self.gpus)) if self.gpus else by_cpu
 
     def _written(self, done: Any, out: Path) -> AlignerProbeError | None:
-        """Write what a task gave, or return why there is nothing."""
+        """Write the folders that a task returned, or return the error of a task that failed."""
         errors = self._ray.exceptions
         try:
-            found = self._ray.get(done)
+            result = self._ray.get(done)
         except errors.RayTaskError as error:
             if not (isinstance(error.cause, errors.RaySystemError) or "failed to import" in str(error.cause)):
                 raise
@@ -151,18 +156,18 @@ class RayTasks:
                 f"its worker or node died, and again in {RETRIES} more tries, perhaps for want of memory ({said}); go "
                 "on with the same command and --resume"
             )
-        return found if isinstance(found, AlignerProbeError) else tried(_write, out, found)
+        return result if isinstance(result, AlignerProbeError) else tried(_write, out, result)
 
 
 def _check_answers(address: str | None) -> None:
-    """Raises OSError where nobody listens at host:port; other forms of an address are Ray's to judge."""
+    """Raise OSError where no process listens at host:port; Ray checks the other forms of an address."""
     host, _, port = (address or "").rpartition(":")
     if host and port.isdigit() and "/" not in host:
         socket.create_connection((host, int(port)), timeout=PATIENCE).close()
 
 
 def _given(job: Any, out: Path) -> dict[str, bytes]:
-    """Results that a job reads: those of the jobs it comes after."""
+    """The results that a job reads, by job id: those of the jobs in its `after`."""
     files = {name: out / RUNS / name / RESULT for name in getattr(job, "after", ())}
     return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
 
@@ -182,7 +187,7 @@ def _unpack(files: dict[str, bytes], folder: Path) -> None:
 def _on_node(
     make: Make, where: list, job: Any, given: dict[str, bytes], scratch: str, wanted: dict[str, str]
 ) -> Folders | AlignerProbeError:
-    """What a task does on its node; `scratch` is a name that only the tries of this job have in common."""
+    """What a task does on its node. `scratch` is a folder name that only the attempts at this job share."""
     here = versions(PACKAGES)
     if here != wanted:
         differing = ", ".join(f"{name} {here[name]}, not {wanted[name]}" for name in here if here[name] != wanted[name])
@@ -191,12 +196,13 @@ def _on_node(
         )
     set_threads(1)
     folder = Path(tempfile.gettempdir()) / scratch
-    # Workers of a cluster that was started in the background ignore interrupts, by which Ray asks a task to stop.
+    # Ray asks a task to stop by an interrupt, which workers of a cluster that was started in the background ignore.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return tried(_made, _fetched(*where), (make, job, given, folder))
     finally:
-        # A killed worker does not get here: the next try finds its state. To be asked again must not break this off.
+        # A killed worker does not come here, so the next attempt finds its state. Another request to stop must not
+        # interrupt the cleaning up.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -212,7 +218,7 @@ def _made(shared: Shared, task: tuple[Make, Any, dict[str, bytes], Path]) -> Fol
     make, job, given, folder = task
     runs = folder / RUNS
     with writing_to(folder):
-        # An earlier try, which died, left state to go on from; or finished runs, then in the middle of several.
+        # An earlier attempt that died left its state. Where it also left finished folders it died between several.
         if any(not one.name.startswith(".") and one.name not in given for one in runs.glob("*")):
             shutil.rmtree(folder)
         shutil.rmtree(runs, ignore_errors=True)

@@ -37,7 +37,7 @@ def test_no_torch_and_no_base_model(imported):
 
 
 def test_nothing_that_makes_results(imported):
-    assert imported[1] == ["aligner_probe.arms", "aligner_probe.arms.names"]
+    assert set(imported[1]) <= {"aligner_probe.arms", "aligner_probe.arms.names"}  # the names of the arms
 
 
 def test_a_lazy_package_has_its_names_and_no_others():
