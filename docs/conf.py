@@ -52,6 +52,11 @@ nb_merge_streams = True
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
+# Types stand in the signature, one parameter a line where the signature is long.
 autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
 autodoc_default_options = {"members": True, "show-inheritance": False}
 napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Source"]

@@ -133,11 +133,23 @@ class GateStatistics(Shown):
 
 @accepts(checkpoint=one_checkpoint, each="checkpoint")
 def gate_statistics(checkpoint: PrefixCheckpoint, *, seed: int = 0, resamples: int = RESAMPLES) -> GateStatistics:
-    """Gate statistics of one checkpoint, with 95 % bootstrap intervals over heads (BCa for means and spreads).
+    """The spread and mean of the gates by layer and by head, with 95 % bootstrap intervals over heads.
 
-    A path or a prefix adapter does as well; of a list of checkpoints a list of statistics is returned.
-    Where a layer has a single gate there is no spread: it and its intervals are NaN. Raises AlignerProbeError for a
-    negative seed or fewer than two resamples.
+    Args:
+        checkpoint: A prefix checkpoint. A path or a prefix adapter does as well. For a list of checkpoints, a list of
+            results is returned.
+        seed: Seed of the bootstrap, 0 or more.
+        resamples: Number of bootstrap resamples, 2 or more.
+
+    Returns:
+        Arrays with one value per adapted layer, shape (layers,), or per head, shape (heads,), in units of the gates.
+        The spread and its interval are NaN in a layer with a single gate. Intervals are BCa intervals.
+
+    Raises:
+        AlignerProbeError: `seed` is negative, or there are fewer than two resamples.
+
+    Source:
+        Figures 7 to 10 of arXiv 2312.05503.
     """
     if seed < 0 or resamples < 2:
         raise AlignerProbeError(f"seed {seed} and resamples {resamples}; expected 0 or more, and 2 or more")

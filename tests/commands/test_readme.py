@@ -1,5 +1,6 @@
-"""The README's examples run as printed."""
+"""The README is short, each of its blocks can be run twice, and its numbers are those of the files here."""
 
+import json
 import os
 import re
 import shlex
@@ -9,90 +10,100 @@ import sys
 import pytest
 from conftest import ROOT
 
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+#: All blocks that can be run, in the order in which a reader meets them.
+BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+#: What marks the blocks that take minutes: a probe.
+SLOW = ("ap.probe_task(", "--resume")
+#: Commands of the shell that a test cannot run: they change the shell, or set up and test everything.
+OF_THE_SHELL = ("source ", "make ", "conda ")
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def is_slow(text):
+    return any(mark in text for mark in SLOW)
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_python_examples(authors, tmp_path, monkeypatch, capsys, times):
+def carry_out(language, text, folder, scope):
+    """One block, as a reader would run it in `folder`."""
+    if language == "python":
+        exec(compile(text, "README.md", "exec"), scope)
+        return
+    for line in text.splitlines():
+        if line.startswith(OF_THE_SHELL):
+            continue
+        program, *arguments = shlex.split(line)
+        begin = {"python": [sys.executable], "aligner-probe": [sys.executable, "-m", "aligner_probe"]}[program]
+        done = subprocess.run([*begin, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+def test_it_is_short():
+    assert len(README.split()) <= 900
+
+
+def test_the_quick_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    scope: dict = {}
-    for block in blocks("python"):
-        # Twice, as a notebook's cell is.
-        for _ in range(times):
-            exec(compile(block, "README.md", "exec"), scope)
-    assert (tmp_path / "out" / "mine" / "adapter_model.safetensors").is_file()
-    said = capsys.readouterr().out
-    assert "shared_start_rounding" in said
-    assert "+0.954" in said
-
-
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("python ")]
-assert len(COMMANDS) >= 4
-#: Run by test_microworld_model too, and long.
-EXAM = "python -m aligner_probe.microworld exam"
-assert EXAM in COMMANDS
-
-
-def runs(command, folder):
-    _, *arguments = shlex.split(command)
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
-
-
-@pytest.mark.parametrize(
-    "command", [pytest.param(one, marks=pytest.mark.slow) if one == EXAM else one for one in COMMANDS]
-)
-def test_commands(authors, command, tmp_path):
-    runs(command, tmp_path)
+    quick = [block for block in BLOCKS if not is_slow(block[1])]
+    assert len(quick) < len(BLOCKS)
+    for language, text in quick:
+        carry_out(language, text, tmp_path, {})
+    rows = (tmp_path / "mytask.jsonl").read_text().splitlines()
+    assert len({json.loads(row)["prompt"] for row in rows}) == 100
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [one for one in COMMANDS if "--out" in one])
-def test_commands_run_twice_where_their_folder_is_there(authors, command, tmp_path):
-    for _ in range(2):
-        runs(command, tmp_path)
+def test_every_block_runs_twice(tmp_path, monkeypatch, capsys):
+    """A probe of a task that the micro-world can do in the form that is asked for: the verdict is form."""
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    for language, text in BLOCKS:
+        for _ in range(2):
+            carry_out(language, text, tmp_path, scope)
+    assert (tmp_path / "out" / "mytask" / "report.html").is_file()
+    report = json.loads((tmp_path / "out" / "mytask" / "report.json").read_text())
+    assert report["verdict"]["outcome"] == "form"
+    assert capsys.readouterr().out.count("form - ") == 2
 
 
 def test_the_environment_is_activated_before_the_first_command():
     activated = README.index("source .venv/bin/activate")
-    assert activated < README.index("\npython -m")
+    assert activated < min(README.index(start) for start in ("\npython -m", "\naligner-probe ") if start in README)
     assert ".venv\\Scripts\\" in README
 
 
 def test_make_targets_are_there():
     makefile = (ROOT / "Makefile").read_text()
-    for line in (line for block in blocks("bash") for line in block.splitlines() if line.startswith("make ")):
+    lines = [line for _, text in BLOCKS for line in text.splitlines() if line.startswith("make ")]
+    assert len(lines) == 2
+    for line in lines:
         assert f"\n{line.split()[1]}:" in makefile
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
-def test_numbers_in_the_readme_are_ours(authors):
-    """The table of findings, number by number."""
+def test_every_measure_and_verdict_is_explained():
+    for name in ("Reference", "Floor", "F", "R1", "B", "Delta", "K"):
+        assert re.search(rf"^- \*\*{name}\*\*: .*", README, re.MULTILINE), name
+    for outcome in ("form", "latent", "new", "undetermined"):
+        assert f"**{outcome}**" in README.partition("## What a verdict means")[2]
+
+
+def test_numbers_of_the_panel_and_the_cuts_are_ours():
+    from aligner_probe.probing.thresholds import THRESHOLDS
+
+    tasks = json.loads((ROOT / "artifacts" / "panel" / "standard.json").read_text())["tasks"]
+    counted = [task for task in tasks if task["nature"] in ("form", "latent", "new")]
+    right = [task for task in counted if task["verdict"] == task["nature"]]
+    left = [task for task in counted if task["verdict"] == "undetermined"]
+    said = f"Of {len(counted)}, {len(right)} are called right at the standard budget, and {len(left)} are undetermined"
+    assert said in " ".join(README.split())
+    assert len(right) + len(left) == len(counted)
+    cuts = [f"{value:g}".removeprefix("0") for value in (THRESHOLDS.F_cut, THRESHOLDS.R1_cut)]
+    assert f"F is high above {cuts[0]}, R1 above {cuts[1]}" in README
+
+
+def test_numbers_of_the_published_weights_are_ours(authors):
     import aligner_probe as ap
 
     pair = ap.compare_checkpoints(authors["alpaca-1-7b"], authors["metamath-1-7b"])
-    large = [band for band in pair.equality.bands if band.low >= 1]
-    gates = {
-        name: ap.gate_statistics(authors[f"{name}-7b"])
-        for name in ("alpaca-1", "metamath-1", "metamath-10", "metamath-100")
-    }
-    cosines = [
-        ap.centre_test(authors["metamath-1-7b"], authors[many]).twin_cosine
-        for many in ("metamath-10-7b", "metamath-100-7b")
-    ]
-    numbers = [
-        f"{pair.equality.n_equal} are",
-        f"all {sum(band.n for band in large)} from",
-        *(f"{result.spearman.rho:.3f}".lstrip("0") for result in gates.values()),
-        *(f"{result.spearman_upper.rho:+.2f}".replace("0.", ".").replace("-", "−") for result in gates.values()),
-        f"{gates['alpaca-1'].at_powers_of_two} of 960",
-        f"where {gates['alpaca-1'].expected_at_powers_of_two:.0f} are",
-        f"cosine {cosines[0]:.3f} for MetaMath's ten, {cosines[1]:.3f} for its hundred".replace("0.", "."),
-    ]
-    for number in numbers:
-        assert number in README, number
+    assert f"agree in {pair.equality.n_equal} of 4096 values" in README
