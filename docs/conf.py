@@ -23,7 +23,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build", "_templates"]
+exclude_patterns = ["_build", "_templates", "examples"]
 templates_path = ["_templates"]
 html_theme = "furo"
 html_title = f"aligner_probe {version}"
@@ -51,6 +51,8 @@ nb_execution_excludepatterns = [
 nb_merge_streams = True
 
 autosummary_generate = True
+# Every public name with an example shows it; `tests/commands/test_docs.py` runs them.
+autosummary_context = {"examples": {file.stem for file in (Path(__file__).parent / "examples").glob("*.py")}}
 autodoc_member_order = "bysource"
 # Types stand in the signature, one parameter a line where the signature is long.
 autodoc_typehints = "signature"

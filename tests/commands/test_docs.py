@@ -1,5 +1,6 @@
 """The documentation names every public object and every number in use, runs, and builds without a warning."""
 
+import functools
 import importlib
 import os
 import re
@@ -156,6 +157,34 @@ def test_each_term_of_the_glossary_is_explained_once():
     terms = re.findall(r"^(\S.*)\n  \S", text_of(DOCS / "glossary.md"), re.MULTILINE)
     assert len(terms) > 40
     assert terms == sorted(set(terms), key=lambda term: term.lower().replace("-", " "))
+
+
+EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
+EXAMPLES_MARKED = [pytest.param(file, marks=pytest.mark.slow if file.stem == "probe_task" else ()) for file in EXAMPLES]
+#: Needs a download; only warned about; those that a method of one's own is made of, which its how-to page shows.
+WITHOUT_EXAMPLE = {
+    "download_published", "AlignerProbeWarning", "Adapter", "AdapterConfig", "LayeredConfig", "register_adapter",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", EXAMPLES_MARKED, ids=lambda file: file.stem)
+def test_an_example_of_the_api_pages_runs(file, authors, small_world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = text_of(file)
+    assert f"ap.{file.stem}" in text
+    exec(compile(text, file.name, "exec"), {})
+
+
+@pytest.fixture(scope="module")
+def small_world():
+    """The micro-world loaded once for all examples, most of which need it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aligner_probe.models.load_model", functools.cache(ap.load_model))
+        yield
+
+
+def test_every_public_name_has_an_example():
+    assert {file.stem for file in EXAMPLES} == set(ap.__all__) - WITHOUT_EXAMPLE
 
 
 def test_every_public_name_has_an_api_page():

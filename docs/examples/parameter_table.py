@@ -1,0 +1,3 @@
+import aligner_probe as ap
+
+print(ap.parameter_table().to_frame())
