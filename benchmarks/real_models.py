@@ -134,7 +134,7 @@ def table(rows: list[dict]) -> str:
         counts = {r["method"]: r["trained"] for r in rows if r["model"] == model}
         if counts:
             cells = [f"{counts[m]:,}" if m in counts else "" for m in METHODS]
-            lines.append(f"| {model} | trained numbers | | {' | '.join(cells)} |")
+            lines.append(f"| {model} | trained parameters | | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
