@@ -1,88 +1,34 @@
-"""Where each architecture family keeps what an adapter needs, in TransformerLens hook names.
+"""Sizes and projections of a base model's attention layers, read from its TransformerLens bridge.
 
-An adapter adds to head outputs (`attn.hook_z`) what it computes from the query after rotary. Most families fire
-`attn.hook_rot_q`; GPT-NeoX and Phi-3 have that hook point but never fire it, so there the query is rotated here, from
-`attn.hook_q` and the layer's own `hook_cos` and `hook_sin`; GPT-2 has no rotary. Measured on transformer-lens 4.3.
+Also a check that what a `Family` says of its hook points is true of a model.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
+from transformers import DynamicCache
 
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.families import family_of
 
-#: How the final query of a layer is come by.
-Query = Literal["hook_rot_q", "hook_q", "rotate"]
-
-
-@dataclass(frozen=True)
-class Family:
-    """An architecture whose hook points are known to be where an adapter needs them."""
-
-    architecture: str
-    query: Query
-
-    @property
-    def query_hooks(self) -> tuple[str, ...]:
-        """Hook points of a layer's attention to be read before `hook_z`."""
-        return ("hook_q", "hook_cos", "hook_sin") if self.query == "rotate" else (self.query,)
-
-    def final_query(self, seen: dict[str, Tensor]) -> Float[Tensor, "batch pos n_heads d_head"]:
-        """The query after rotary, from what the query hooks saw."""
-        if self.query != "rotate":
-            return seen[self.query]
-        return rotate(seen["hook_q"], seen["hook_cos"], seen["hook_sin"])
-
-
-FAMILIES = {
-    architecture: Family(architecture, query)
-    for architecture, query in {
-        "LlamaForCausalLM": "hook_rot_q",
-        "MistralForCausalLM": "hook_rot_q",
-        "Qwen2ForCausalLM": "hook_rot_q",
-        "Qwen3ForCausalLM": "hook_rot_q",
-        "GemmaForCausalLM": "hook_rot_q",
-        "Gemma2ForCausalLM": "hook_rot_q",
-        "GPT2LMHeadModel": "hook_q",
-        "GPTNeoXForCausalLM": "rotate",
-        "Phi3ForCausalLM": "rotate",
-    }.items()
-}
-
-
-def family_of(architecture: str) -> Family:
-    """The family of an architecture by its Hugging Face class name.
-
-    Raises AlignerProbeError for any other, before anything is loaded or computed.
-    """
-    if architecture not in FAMILIES:
-        raise AlignerProbeError(
-            f"architecture {architecture} is not supported: where its query after rotary and its head outputs are has "
-            f"not been established and tested; expected one of {', '.join(FAMILIES)}"
-        )
-    return FAMILIES[architecture]
-
-
-def rotate(
-    q: Float[Tensor, "batch pos n_heads d_head"],
-    cos: Float[Tensor, "one_or_batch pos d_rotary"],
-    sin: Float[Tensor, "one_or_batch pos d_rotary"],
-) -> Float[Tensor, "batch pos n_heads d_head"]:
-    """Rotary embedding by halves over the first d_rotary numbers of a head; the rest passes through."""
-    turned, passed = q[..., : cos.shape[-1]], q[..., cos.shape[-1] :]
-    low, high = turned.chunk(2, dim=-1)
-    cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
-    return torch.cat([turned * cos + torch.cat([-high, low], dim=-1) * sin, passed], dim=-1)
+#: Number of positions that `check_family` runs.
+CHECKED_POSITIONS = 4
+#: Largest difference between two attention probabilities that rounding explains.
+PATTERN_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """Sizes of a model's attention layers."""
+    """Sizes of a model's attention layers.
+
+    `n_kv_heads` is the number of key and value heads. It is smaller than `n_heads` where several query heads share one.
+    """
 
     n_layers: int
     n_heads: int
@@ -92,6 +38,7 @@ class AttentionShape:
 
     @classmethod
     def of(cls, model: TransformerBridge) -> "AttentionShape":
+        """The sizes of a TransformerLens model."""
         n_heads = model.cfg.n_heads
         n_kv_heads = getattr(model.cfg, "n_key_value_heads", None) or n_heads
         return cls(model.cfg.n_layers, n_heads, n_kv_heads, model.cfg.d_head, model.cfg.d_model)
@@ -104,13 +51,21 @@ def project(
     tokens: Float[Tensor, "n_tokens d_model"],
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "n_tokens n_heads d_head"]:
-    """Tokens through a layer's own key or value projection (with its bias, where it has one), repeated to all heads.
+    """Keys or values of prefix tokens: the tokens through the layer's own key or value projection.
 
-    No norm, no rotary (eq. 5 of arXiv 2312.05503). Straight from the weights: calling the projection would fire its
-    hooks with a tensor of another shape. `dtype` computes in another precision than the weights'.
+    A bias of the projection is added where there is one. No norm and no rotary position embedding is applied (eq. 5 of
+    arXiv 2312.05503). Where query heads share a key or value head, that head is repeated for each of them. The weights
+    are used directly, because calling the projection would fire its hook points with a tensor of another shape.
+
+    Args:
+        model: The base model.
+        layer: Index of the layer, from zero.
+        which: "k" for keys, "v" for values.
+        tokens: The prefix tokens.
+        dtype: Precision to compute in; None is that of the weights.
     """
     shape = AttentionShape.of(model)
-    linear = getattr(model.blocks[layer].attn, which)
+    linear: Any = getattr(model.blocks[layer].attn, which)
     weight, bias = linear.weight, getattr(linear.original_component, "bias", None)
     if dtype is not None:
         weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -119,6 +74,86 @@ def project(
 
 
 def score_scale(model: TransformerBridge, layer: int) -> float:
-    """What a layer multiplies query-key products by: 1 / sqrt(d_head), but for Gemma 2's own choice."""
+    """The factor that a layer multiplies query-key products by.
+
+    It is 1 / sqrt(d_head), unless the layer has a `scaling` of its own, as in Gemma 2.
+    """
     scaling = getattr(model.blocks[layer].attn.original_component, "scaling", None)
     return AttentionShape.of(model).d_head ** -0.5 if scaling is None else float(scaling)
+
+
+@torch.no_grad()
+def check_family(model: TransformerBridge) -> None:
+    """Compare what the model's `Family` says with what the model does; for whoever adds a family.
+
+    Attention is computed again from the family's final query and from the keys that Hugging Face puts into the
+    key-value cache. It must give the attention pattern of the model in every layer. The attention projections that the
+    family names must exist.
+
+    Args:
+        model: A TransformerLens model of the family. Random weights and any size will do.
+
+    Raises:
+        AlignerProbeError: The family's entry is wrong for this model; the message names the field.
+    """
+    architecture = type(model.original_model).__name__
+    family = family_of(architecture)
+    for projection in family.modules:
+        name = family.module(0, projection)
+        try:
+            model.original_model.get_submodule(name)
+        except AttributeError as error:
+            raise AlignerProbeError(
+                f"{architecture} has no module {name}; expected the name of its {projection!r} projection in the "
+                "fields `layers` and `modules` of its family"
+            ) from error
+    names = (*family.query_hooks, "hook_pattern")
+    seen: list[dict[str, Tensor]] = [{} for _ in model.blocks]
+    hooks = [
+        (f"blocks.{layer}.attn.{name}", _keeper(of_layer, name))
+        for layer, of_layer in enumerate(seen)
+        for name in names
+    ]
+    ids = torch.arange(1, 1 + CHECKED_POSITIONS, device=model.W_E.device)[None]
+    cache = DynamicCache(config=model.original_model.config)
+    with model.hooks(fwd_hooks=hooks):
+        model(ids, past_key_values=cache, use_cache=True)
+    for layer, of_layer in enumerate(seen):
+        silent = [name for name in names if name not in of_layer]
+        if silent:
+            raise AlignerProbeError(
+                f"{architecture} never fires {silent[0]} in layer {layer}; expected another `query` of its family: "
+                "'hook_rot_q', 'hook_q' or 'rotate'"
+            )
+        pattern = _pattern(model, layer, family.final_query(of_layer), cache.layers[layer].keys)
+        difference = float((pattern - of_layer["hook_pattern"].float()).abs().max())
+        if not difference <= PATTERN_TOLERANCE:
+            raise AlignerProbeError(
+                f"the final query of {architecture} by query={family.query!r} gives attention probabilities that "
+                f"differ by {difference:.3g} from the model's in layer {layer}; expected another `query` of its "
+                "family: 'hook_rot_q', 'hook_q' or 'rotate'"
+            )
+
+
+def _keeper(seen: dict[str, Tensor], name: str) -> Any:
+    def keep(tensor: Tensor, hook: HookPoint) -> None:
+        seen[name] = tensor
+
+    return keep
+
+
+def _pattern(
+    model: TransformerBridge,
+    layer: int,
+    query: Float[Tensor, "batch pos n_heads d_head"],
+    keys: Float[Tensor, "batch n_kv_heads pos d_head"],
+) -> Float[Tensor, "batch n_heads pos pos"]:
+    """Causal attention probabilities of a layer, in float32, from its final query and its keys."""
+    heads_per_key = query.shape[2] // keys.shape[1]
+    all_keys = keys.float().repeat_interleave(heads_per_key, dim=1)
+    scores = query.float().transpose(1, 2) @ all_keys.transpose(-1, -2) * score_scale(model, layer)
+    cap = getattr(model.blocks[layer].attn.original_component, "attn_logit_softcapping", None)
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+    return scores.masked_fill(future, float("-inf")).softmax(-1)

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from aligner_probe.arguments import accepts, refuse
 from aligner_probe.artifacts import MICROWORLD, microworld_folder
 from aligner_probe.bridges import KnownFingerprint, StoredFingerprint, state_of
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.hooks import family_of
+from aligner_probe.families import family_of
 from aligner_probe.model_names import check_model_name
 from aligner_probe.overlay import overlay
 from aligner_probe.quantised import (
@@ -40,8 +41,6 @@ LONG_STEP = 256
 #: A folder that holds any of these has a tokenizer; of which kind, transformers finds out. (Asked without looking, it
 #: makes an empty GPT-2 tokenizer of no file at all.)
 TOKENIZERS = ("tokenizer*", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
-#: Modules whose weights a bridge keeps but no longer reads: GPT-2's, NeoX's and Phi-3's fused projections.
-FUSED = (".qkv", ".gate_up_proj")
 
 
 def _given(value: Any, where: str) -> str | Path | nn.Module:
@@ -64,10 +63,10 @@ def load_model(
     attached where the folder has one), a Hugging Face model (wrapped in place, in its own precision and on its own
     device unless `device` is given) or a bridge. The tokenizer is the one that `AutoTokenizer` gives: where
     TransformerLens made a copy of it that puts a BOS before every text, the tokenizer itself is put back, with a
-    warning. `fast` computes attention and norms with Hugging Face's kernels in the families of `overlay.FAST`; False
+    warning. `fast` computes attention and norms with Hugging Face's kernels where the family has fast components; False
     leaves all of it to TransformerLens (a bridge stays as it is either way).
     Raises AlignerProbeError for a device that is not there, a damaged or missing micro-world, a bridge whose weights
-    were processed, an architecture outside `hooks.FAMILIES`, a quantised base, or a model that cannot be found, is
+    were processed, an architecture outside `families.FAMILIES`, a quantised base, or a model that cannot be found, is
     damaged, or lacks weights; before any weight is read where that is possible.
     """
     dtype = precision(dtype)
@@ -252,7 +251,7 @@ def _bridge(model: nn.Module, architecture: str, tokenizer: object, name: str, f
         dtype=first.dtype,
         device=first.device,
         model_name=name,
-        post_adapter_hook=overlay if fast else None,
+        post_adapter_hook=partial(overlay, components=family_of(architecture).fast_components) if fast else None,
     )
     return freeze(attach_tokenizer(bridge, tokenizer))
 
@@ -295,8 +294,9 @@ def base_parameters(model: TransformerBridge) -> Iterator[tuple[nn.Module, str, 
 
     Fused projections are left out: the bridge splits them into new ones and computes with those.
     """
+    unused = family_of(architecture_of(model)).unused_modules
     for path, module in model.original_model.named_modules():
-        if any(part in path for part in FUSED):
+        if any(part in path for part in unused):
             continue
         for name, parameter in module._parameters.items():
             if parameter is not None:

@@ -1,17 +1,18 @@
-"""Fast attention and norms for the TransformerLens bridge: the same hooks, the kernels of plain Hugging Face.
+"""Fast attention and norms for the TransformerLens bridge: the same hook points, the kernels of plain Hugging Face.
 
-TransformerLens writes attention out (scores, softmax in float32, pattern) whether or not anyone looks, computes each
-RMS norm twice and adds a bias of zeros to all logits. This overlay fires the same hook points, but takes head outputs
-from `F.scaled_dot_product_attention`, computes each norm once and adds no zeros. Scores and pattern are written out
-only while something is hooked to them or the pattern is asked for, as by `run_with_cache`; as long as nothing edits
-them, head outputs stay to the bit what they are unwatched.
+TransformerLens always computes attention step by step (scores, softmax in float32, pattern), computes each RMS norm
+twice, and adds a bias of zeros to the logits. The components of this module fire the same hook points, but compute head
+outputs with `F.scaled_dot_product_attention`, compute each norm once and add no zeros. They compute scores and pattern
+only while a hook is registered there or while the pattern is asked for, as `run_with_cache` does. As long as no hook
+edits scores or pattern, the head outputs are the same to the bit with hooks and without.
 
-    build_bridge_from_module(model, architecture, ..., post_adapter_hook=overlay)
+    build_bridge_from_module(model, architecture, ..., post_adapter_hook=partial(overlay, components="llama"))
 
-What is not plain attention (`_is_plain`, `_needs_original`) goes to TransformerLens's own forward pass. Measured on
-transformer-lens 4.3.
+A layer or a call that the fast forward pass does not reproduce (`_is_plain`, `_needs_original`) uses TransformerLens's
+own forward pass. Measured on transformer-lens 4.3.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -45,23 +46,28 @@ from aligner_probe.lean import (
     switched,
 )
 
-#: Architectures whose attention is plain: rotary over the whole head, one softmax, nothing between query and key.
-FAST = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "GemmaForCausalLM")
-#: What an attention layer of Hugging Face may have that is not reproduced here.
+#: What an attention layer of Hugging Face may have that `FastAttention` does not reproduce.
 _EXTRAS = ("attn_logit_softcapping", "sinks", "key_multiplier", "q_norm", "k_norm", "q_layernorm", "k_layernorm")
 #: The same, as flags of a bridge's configuration.
 _FIXED_FLAGS = ("gated_q_proj", "rotary_interleaved_cos_sin", "rotary_adjacent_pairs")
 
 
-def overlay(adapter: ArchitectureAdapter) -> None:
-    """Turn TransformerLens's components into fast ones, before a bridge is built; a no-op outside `FAST`."""
-    if adapter.cfg.architecture not in FAST or not adapter.component_mapping:
+def overlay(adapter: ArchitectureAdapter, components: str | None) -> None:
+    """Turn TransformerLens's components into fast ones, before a bridge is built from them.
+
+    Args:
+        adapter: TransformerLens's description of the architecture; its components are changed in place.
+        components: Which fast components take their place: a key of `FAST_COMPONENTS`, as a family names it. None
+            changes nothing.
+    """
+    if components is None or not adapter.component_mapping:
         return
-    components = list(adapter.component_mapping.values())
-    for component in components:
-        components.extend(component.submodules.values())
-        # Exact types: a subclass is there because it does something else.
-        component.__class__ = _FASTER.get(type(component), type(component))
+    fast = FAST_COMPONENTS[components]
+    remaining = list(adapter.component_mapping.values())
+    for component in remaining:
+        remaining.extend(component.submodules.values())
+        # Exact types only: a subclass exists because it computes something else.
+        component.__class__ = fast.get(type(component), type(component))
 
 
 class FastAttention(Lean, PositionEmbeddingsAttentionBridge):
@@ -184,17 +190,21 @@ class FastAttention(Lean, PositionEmbeddingsAttentionBridge):
         return z, hooked_pattern
 
 
-#: What takes the place of each of TransformerLens's components.
-_FASTER = {
-    BlockBridge: LeanBlock,
-    EmbeddingBridge: LeanEmbedding,
-    GatedMLPBridge: LeanMLP,
-    LinearBridge: LeanLinear,
-    PositionEmbeddingsAttentionBridge: FastAttention,
-    RMSNormalizationBridge: LeanRMSNorm,
-    UnembeddingBridge: LeanUnembedding,
+#: Fast components by the TransformerLens component that each one replaces. The keys are the names that
+#: `Family.fast_components` may have. "llama": rotary position embedding over the whole head, one softmax, and nothing
+#: between query and key.
+FAST_COMPONENTS: dict[str, Mapping[type, type]] = {
+    "llama": {
+        BlockBridge: LeanBlock,
+        EmbeddingBridge: LeanEmbedding,
+        GatedMLPBridge: LeanMLP,
+        LinearBridge: LeanLinear,
+        PositionEmbeddingsAttentionBridge: FastAttention,
+        RMSNormalizationBridge: LeanRMSNorm,
+        UnembeddingBridge: LeanUnembedding,
+    },
 }
-#: Additive masks by the mask that they were made of: it lives for one forward pass, and so do they.
+#: Additive masks by the mask that they were made from. That mask lives for one forward pass, and so do they.
 _MASKS = WeakTensorKeyDictionary()
 
 

@@ -22,7 +22,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.config import AdapterConfig, require
 from aligner_probe.bridges import state_of
-from aligner_probe.hooks import AttentionShape, Family, family_of
+from aligner_probe.families import Family, family_of
+from aligner_probe.hooks import AttentionShape
 from aligner_probe.html import Shown
 from aligner_probe.models import architecture_of, check_raw, n_base_parameters
 from aligner_probe.sizes import adapters_per_gpu_as_published

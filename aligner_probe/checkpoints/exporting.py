@@ -26,6 +26,7 @@ from aligner_probe.checkpoints.given import from_adapter, one_adapter
 from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import load_checkpoint
 from aligner_probe.errors import AlignerProbeError, did_you_mean
+from aligner_probe.families import family_of
 from aligner_probe.html import Shown
 from aligner_probe.models import architecture_of, fingerprint, load_model, place_of, read_config, stored_dtype
 from aligner_probe.tasks.encoding import prompt_ids
@@ -269,7 +270,7 @@ def _constant(
 def _steering(bridge: TransformerBridge, shifts: dict, out: Path, origin: dict[str, Any]) -> Path:
     config = bridge.original_model.config
     architecture = architecture_of(bridge)
-    parallel = architecture == "GPTNeoXForCausalLM" and bool(config.use_parallel_residual)
+    parallel = family_of(architecture).is_parallel(config)
     return steering.write(out, shifts, architecture=architecture, parallel=parallel, origin=origin)
 
 

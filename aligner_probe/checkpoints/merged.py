@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from aligner_probe.checkpoints.prefix import dtype_name
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.families import FAMILIES, family_of
 from aligner_probe.files import whole
 from aligner_probe.models import load_plain, load_tokenizer, place_of
 from aligner_probe.threads import threads_of_size, using
@@ -45,23 +46,6 @@ BESIDE = (*TOKENIZER_FILES, "generation_config.json")
 TEXT = "Once upon a time, 12 + 34 = 46.\n\tNaïve “quotes”, UPPER lower."
 #: Largest logit difference, relative to the largest logit, that rounding alone explains.
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
-
-
-@dataclass(frozen=True)
-class Target:
-    """The architecture a merged model is written as, and its output projections' bias by layer."""
-
-    architecture: str
-    bias: str = "model.layers.{layer}.self_attn.o_proj.bias"
-
-
-TARGETS = {
-    **{name: Target(name) for name in (f"{f}ForCausalLM" for f in ("Llama", "Gemma", "Gemma2", "Qwen3"))},
-    "GPT2LMHeadModel": Target("GPT2LMHeadModel", "transformer.h.{layer}.attn.c_proj.bias"),
-    "GPTNeoXForCausalLM": Target("GPTNeoXForCausalLM", "gpt_neox.layers.{layer}.attention.dense.bias"),
-    "MistralForCausalLM": Target("LlamaForCausalLM"),
-    "Qwen2ForCausalLM": Target("LlamaForCausalLM"),
-}
 
 
 @dataclass(frozen=True)
@@ -102,21 +86,25 @@ def target_config(config: Any) -> Any:
     Raises AlignerProbeError where the base has no exact place for an attention output bias.
     """
     architecture = (config.architectures or ["a model without a named architecture"])[0]
-    if architecture == "Phi3ForCausalLM":
-        raise AlignerProbeError(
-            "Phi3ForCausalLM cannot take a merge: its attention has no biases, and its fused projections and long "
-            "rotary are no other architecture's; export to steering instead"
-        )
-    if architecture not in TARGETS:
-        raise AlignerProbeError(f"{architecture} cannot take a merge; expected one of {', '.join(TARGETS)}")
+    merged_as = _merged_as(architecture)
     if getattr(config, "quantization_config", None) is not None:
         raise AlignerProbeError("the base is quantised; merge into the model it was made of, then quantise")
-    as_llama = architecture in ("MistralForCausalLM", "Qwen2ForCausalLM")
-    merged = _as_llama(config, architecture) if as_llama else copy.deepcopy(config)
+    merged = copy.deepcopy(config) if merged_as == architecture else _as_llama(config, architecture)
     if hasattr(merged, "attention_bias"):
         merged.attention_bias = True
-    merged.architectures = [TARGETS[architecture].architecture]
+    merged.architectures = [merged_as]
     return merged
+
+
+def _merged_as(architecture: str) -> str:
+    """The architecture of the merged model, by that of its base; raises AlignerProbeError where there is none."""
+    family = FAMILIES.get(architecture)
+    if family is not None and family.merged_as is not None:
+        return family.merged_as
+    if family is not None and family.no_merge:
+        raise AlignerProbeError(f"{architecture} cannot take a merge: {family.no_merge}")
+    possible = [other.architecture for other in FAMILIES.values() if other.merged_as is not None]
+    raise AlignerProbeError(f"{architecture} cannot take a merge; expected one of {', '.join(possible)}")
 
 
 def _as_llama(config: Any, architecture: str) -> Any:
@@ -146,9 +134,9 @@ def merge(base: nn.Module, shifts: dict[int, Float[Tensor, " d_model"]]) -> nn.M
     import transformers
 
     config = target_config(base.config)
-    target = TARGETS[type(base).__name__]
+    merged_as = _merged_as(type(base).__name__)
     with torch.device("meta"):
-        merged = getattr(transformers, target.architecture)(config)
+        merged = getattr(transformers, merged_as)(config)
     state = base.state_dict()
     dtype = next(base.parameters()).dtype
     for name, empty in merged.state_dict().items():
@@ -157,7 +145,7 @@ def merge(base: nn.Module, shifts: dict[int, Float[Tensor, " d_model"]]) -> nn.M
             assert name.endswith("proj.bias"), name
             state[name] = torch.zeros(empty.shape, dtype=dtype)
     for layer, shift in shifts.items():
-        name = target.bias.format(layer=layer)
+        name = f"{family_of(merged_as).module(layer, 'o')}.bias"
         state[name] = (state[name].double() + shift.to(state[name].device)).to(dtype)
     merged.load_state_dict(state, strict=True, assign=True)
     merged.tie_weights()

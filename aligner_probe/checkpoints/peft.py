@@ -14,11 +14,10 @@ from aligner_probe.checkpoints.containers import StateDict
 from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, stack_gates, stack_prefixes
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.families import FAMILIES
 from aligner_probe.files import whole
 
 NAME = "PEFT AdaptionPrompt"
-#: Bases on which PEFT computes what this project does, by config.json's model_type.
-MODEL_TYPES = ("llama", "mistral")
 PART = re.compile(r"(?:^|\.)layers\.(\d+)\.self_attn\.adaption_(gate|prompt)$")
 GPT2_PART = re.compile(r"(?:^|\.)h\.(\d+)\.attn\.adaption_(gate|prompt)$")
 
@@ -90,9 +89,10 @@ def what_it_is(config: dict[str, Any]) -> str:
 def check_base(config: Any, checkpoint: PrefixCheckpoint) -> None:
     """Raises AlignerProbeError for a base (its Hugging Face configuration) where PEFT would compute something else."""
     kind, n_layers = config.model_type, config.num_hidden_layers
-    if kind not in MODEL_TYPES:
+    possible = [family.model_type for family in FAMILIES.values() if family.adaption_prompt]
+    if kind not in possible:
         raise AlignerProbeError(
-            f"PEFT's AdaptionPrompt on {kind} is not this method; expected a base of {', '.join(MODEL_TYPES)}"
+            f"PEFT's AdaptionPrompt on {kind} is not this method; expected a base of {', '.join(possible)}"
         )
     if checkpoint.layers.stop != n_layers:
         raise AlignerProbeError(

@@ -20,18 +20,13 @@ from torch import Tensor
 from aligner_probe.checkpoints import native
 from aligner_probe.checkpoints.containers import read_tensors
 from aligner_probe.errors import CheckpointError
+from aligner_probe.families import family_of
 from aligner_probe.files import whole
 
 VECTORS, SPECIFICATION = "steering.safetensors", "steering.json"
 FORMAT = "aligner_probe steering"
 FORMAT_VERSION = 1
 HOOK = "blocks.{layer}.attn.hook_out"
-#: The attention output projection by its Hugging Face name, where it is not Llama's.
-MODULES = {
-    "GPT2LMHeadModel": "transformer.h.{layer}.attn.c_proj",
-    "GPTNeoXForCausalLM": "gpt_neox.layers.{layer}.attention.dense",
-}
-LLAMA_MODULE = "model.layers.{layer}.self_attn.o_proj"
 WHAT = (
     "One vector a layer, added at every position to the output of the attention output projection, before any norm "
     "and before the sum with the residual stream."
@@ -90,12 +85,12 @@ def write(
     from safetensors.torch import save
 
     folder = Path(folder)
-    module = MODULES.get(architecture, LLAMA_MODULE)
+    family = family_of(architecture)
     layers = [
         {
             "layer": layer,
             "hook": HOOK.format(layer=layer),
-            "module": module.format(layer=layer),
+            "module": family.module(layer, "o"),
             "norm": round(float(shift.norm()), 6),
         }
         for layer, shift in sorted(shifts.items())

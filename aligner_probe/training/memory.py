@@ -18,9 +18,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.hooks import AttentionShape, family_of
+from aligner_probe.families import family_of
+from aligner_probe.hooks import AttentionShape
 from aligner_probe.models import architecture_of, device_of, dtype_of, n_base_parameters
-from aligner_probe.overlay import FAST
 from aligner_probe.training.recipe import Recipe
 
 #: The estimate of the activations can be up to 1 / SURELY times too high, in families that write out their attention.
@@ -64,7 +64,7 @@ class BaseSizes:
             d_vocab=cfg.d_vocab,
             n_parameters=n_base_parameters(model),
             itemsize=itemsize,
-            pattern=0 if architecture_of(model) in FAST else _pattern_bytes(model, itemsize),
+            pattern=0 if family_of(architecture_of(model)).fast_components else _pattern_bytes(model, itemsize),
             mlp_kept=3 if gated else 4 if written_out else 1,
             norms=sum(name.startswith("ln") for name in model.blocks[0].submodules),
         )
@@ -187,8 +187,8 @@ def estimate_memory(
 
 
 def _pattern_bytes(model: TransformerBridge, itemsize: int) -> int:
-    """Bytes of one entry of a pattern in memory: its softmax is in float32, unless query and key are one matrix."""
-    return itemsize if family_of(architecture_of(model)).query != "hook_rot_q" else 4 + itemsize % 4
+    """Bytes of each entry of a pattern that is written out; in most families its softmax is taken in float32."""
+    return 4 + itemsize % 4 if family_of(architecture_of(model)).softmax_in_float32 else itemsize
 
 
 def capacity(model: TransformerBridge) -> tuple[int, str]:
