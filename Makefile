@@ -10,11 +10,11 @@ RUN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts/python.exe,bin/python)
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: figures test test-all lint docs lock clean help
+.PHONY: figures test test-all style types lint docs lock clean help
 
 help:
 	@sed -n '2,4p' Makefile | cut -c3-
-	@echo "  make test-all  also the slow tests; make lint: style; make docs: the documentation; make lock: new versions; make clean: remove $(VENV)"
+	@echo "  make test-all  also the slow tests; make lint: style and types; make docs: the documentation; make lock: new versions; make clean: remove $(VENV)"
 
 # Of the micro-world's own runs; of the authors' weights as long as there are none.
 SET := $(if $(wildcard artifacts/reproduction),,--published)
@@ -26,18 +26,27 @@ figures: $(READY)
 # Without bytecode each test process, and each command that a test starts, would compile what it imports anew.
 test test-all: export PYTHONDONTWRITEBYTECODE =
 
-test: $(READY) lint
+test: $(READY) style
 	@echo "== test: all tests but the slow ones, on $(JOBS) cores"
 	$(RUN) -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(ARGS)
 
-test-all: $(READY) lint
+test-all: $(READY) style
 	@echo "== test-all: all tests, on $(JOBS) cores"
 	$(RUN) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
-lint: $(READY)
-	@echo "== lint: style"
+# The tests begin with the style alone, because the types take longer than a minute.
+lint: style types
+
+style: $(READY)
+	@echo "== style: ruff"
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+# Without the variable, pyright would ask the network whether there is a newer version.
+types: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+types: $(READY)
+	@echo "== types: pyright (a minute or two)"
+	$(RUN) -m pyright --pythonpath $(RUN)
 
 # Notebooks are executed for it, which takes some minutes the first time; warnings are errors.
 docs: $(READY)

@@ -1,10 +1,10 @@
-"""Writing without leaving halves behind, reading JSON from strangers, and the hash that names a file's content."""
+"""Files: writing that leaves no half-written file, reading JSON of unknown origin, and hashes of contents."""
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,14 @@ from typing import Any
 
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 
-#: A configuration or a record is far smaller; a larger file is not read.
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+#: A larger JSON file is not read. Configurations and records are far smaller.
 MAX_JSON_BYTES = 2**26
-#: How files begin that an editor saved in UTF-16 or UTF-32.
+#: The first bytes of files that an editor saved in UTF-16 or UTF-32.
 OTHER_UNICODE = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
@@ -26,7 +31,7 @@ def sha256(path: Path) -> str:
 
 
 def free_bytes(place: Path) -> int:
-    """What the disk has left where `place` is, or would be."""
+    """The free bytes of the disk on which `place` is, or would be."""
     there = next(one for one in (place.absolute(), *place.absolute().parents) if one.exists())
     return shutil.disk_usage(there).free
 
@@ -68,7 +73,7 @@ def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """Make `folder` where it is not there; if the block fails and left nothing in it, it goes again."""
+    """Make `folder` if it does not exist. If the block fails and `folder` is empty, remove it again."""
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -80,9 +85,9 @@ def new_folder(folder: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` under a temporary name beside `path`, then rename: readers see the old file or the new one.
+    """Write `text` under a temporary name beside `path`, then rename it, so that readers see the old or the new file.
 
-    Raises AlignerProbeError where the place cannot be written.
+    Raises AlignerProbeError where `path` cannot be written.
     """
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +98,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def staging_folder(parent: Path) -> Iterator[Path]:
-    """A hidden folder inside `parent` that is gone afterwards, whatever happened; rename out of it what is to stay."""
+    """Yield a hidden folder inside `parent`, which is removed afterwards; rename out of it what is to stay."""
     stage = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=parent))
     try:
         yield stage
@@ -103,9 +108,10 @@ def staging_folder(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole(place: Path) -> Iterator[Path]:
-    """Where to write a new file or folder: it is named `place` when the block ends, or never appears.
+    """Yield a path to write a new file or folder to. It is renamed to `place` when the block ends without an error.
 
-    Raises AlignerProbeError where there is something already, or where the place cannot be written.
+    If the block fails, nothing appears at `place`. Raises AlignerProbeError where `place` exists already, or cannot be
+    written.
     """
     if place.exists():
         raise AlignerProbeError(f"{place} exists already; name another place, or remove it first")
@@ -116,16 +122,16 @@ def whole(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def held(lock: Path, taken: str) -> Iterator[None]:
-    """Hold a lock file inside the block; the system lets go of it however the process ends.
+    """Lock the file `lock` while the block runs. The system unlocks it however the process ends.
 
-    Raises AlignerProbeError, saying `taken`, where another process holds it.
+    Raises AlignerProbeError with the message `taken` where another process has locked it.
     """
     with writing_to(lock.parent):
         lock.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle)
         except OSError as error:
             raise AlignerProbeError(taken) from error
         yield
@@ -133,13 +139,21 @@ def held(lock: Path, taken: str) -> Iterator[None]:
         os.close(handle)
 
 
+def _lock(handle: int) -> None:
+    """Lock an open file for this process alone. Raises OSError where another process has locked it."""
+    if sys.platform == "win32":
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 @contextmanager
 def writing_to(place: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write (permissions, full disk, a file in the way) into one line."""
+    """Raise AlignerProbeError, one line, if the system refuses to write (permissions, full disk, a file in the way)."""
     try:
         yield
     except OSError as error:
-        # os.strerror leaves out the temporary names, which would only puzzle.
+        # os.strerror leaves out the temporary names, which a user does not know.
         said = os.strerror(error.errno) if error.errno else str(error)
         raise AlignerProbeError(
             f"cannot write to {place}: {said}; nothing was changed there. Name another place, or make room"

@@ -44,7 +44,32 @@ def test_versions_agree():
     import aligner_probe
 
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert aligner_probe.__version__ == PROJECT["version"] == citation["version"]
+    # pyproject.toml takes the version from the package, so there is one place for it.
+    assert PROJECT["dynamic"] == ["version"]
+    newest = re.search(r"^## \[(.+?)\] - (\d{4}-\d\d-\d\d)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert (aligner_probe.__version__, newest[2]) == (citation["version"], str(citation["date-released"]))
+    assert newest[1] == aligner_probe.__version__
+
+
+def test_a_wheel_says_that_the_package_is_typed():
+    from hatchling.builders.wheel import WheelBuilder
+
+    files = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    assert {"aligner_probe/py.typed", "aligner_probe/commands/entry.py"} <= files
+
+
+def test_make_lint_checks_style_and_types():
+    makefile = (ROOT / "Makefile").read_text()
+    assert "\nlint: style types\n" in makefile
+    assert "-m pyright" in makefile
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = [step.get("run", "") for step in workflow["jobs"]["test"]["steps"]]
+    assert [step.split()[:2] for step in steps if step] == [["make", "lint"], ["make", "test"]]
+    assert workflow["jobs"]["test"]["strategy"]["matrix"] == {
+        "os": ["ubuntu-latest", "macos-latest", "windows-latest"],
+        "python": ["3.11", "3.12", "3.13"],
+    }
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "aligner_probe").rglob("*.py")), ids=lambda path: path.name)
