@@ -46,15 +46,16 @@ def did_you_mean(name: object, names: Iterable[object]) -> str:
     return f"did you mean {near}? " if near is not None else ""
 
 
-def one_of(value: Choice, choices: Iterable[object], what: str) -> Choice:
-    """The value, where it is one of the choices of an option that is called `what`.
+def one_of(value: object, choices: Iterable[Choice], what: str) -> Choice:
+    """The one of `choices` that `value` is; `what` is the name of the option.
 
-    Raises AlignerProbeError otherwise, with all choices and the nearest.
+    Raises AlignerProbeError, with all choices and the nearest, where `value` is none of them.
     """
     choices = tuple(choices)
     # By identity or equality of the same type: 1 is not True, and an array is compared with nothing.
-    if any(value is one or (type(value) is type(one) and value == one) for one in choices):
-        return value
+    for one in choices:
+        if value is one or (type(value) is type(one) and value == one):
+            return one
     raise AlignerProbeError(
         f"{what} {value!r}; {did_you_mean(value, choices)}expected one of {', '.join(map(str, choices))}"
     )

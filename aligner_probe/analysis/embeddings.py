@@ -94,16 +94,16 @@ def embed_tokens(
     Raises AlignerProbeError for an unknown method, an option of the other method, mixed d_model, fewer than four
     tokens, or a perplexity that is too large.
     """
-    one_of(method, get_args(Method), "method")
+    chosen_method: Method = one_of(method, get_args(Method), "method")
     theirs = {"tsne": ("n_neighbors", n_neighbors), "umap": ("perplexity", perplexity)}
-    option, value = theirs[method]
+    option, value = theirs[chosen_method]
     if value is not None:
         raise AlignerProbeError(f"method {method!r} takes no {option}; leave {option} out, or choose the other method")
     tokens, members = _gather(checkpoints)
     n = len(tokens)
     if n < 4:
         raise AlignerProbeError(f"{n} tokens in all; a map needs at least 4: add a checkpoint with more tokens")
-    if method == "tsne":
+    if chosen_method == "tsne":
         # A third of the other points is the most that leaves a neighbourhood smaller than everything.
         chosen = min(PERPLEXITY, (n - 1) / 3) if perplexity is None else perplexity
         if not 0 < chosen < n:
@@ -116,7 +116,7 @@ def embed_tokens(
         coordinates, settings = _umap(tokens, chosen, seed), {"n_neighbors": chosen}
     trust_neighbours = min(TRUST_NEIGHBOURS, (n - 1) // 2)
     return TokenMap(
-        method=method,
+        method=chosen_method,
         coordinates=coordinates,
         members=members,
         seed=seed,
@@ -214,7 +214,7 @@ def _caveats(n: int, members: pd.DataFrame) -> tuple[str, ...]:
             f"{n} points are too few for a neighbourhood to mean anything: their places are mostly the method's own "
             "repulsion, so neither a centre nor a cluster can be read from them; see the raw distances"
         )
-    single = sorted(label for label, count in members["checkpoint"].value_counts().items() if count == 1)
+    single = sorted(str(label) for label, count in members["checkpoint"].value_counts().items() if count == 1)
     if single:
         caveats.append(f"one point each stands for {', '.join(single)}: a single point has no spread to compare")
     return tuple(caveats)

@@ -9,6 +9,7 @@ language model. Equality by magnitude shows what it is: see `aligner_probe.analy
 
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,10 @@ class Side:
     gates: Float[Tensor, "n_layers n_gates"] | None = None
 
 
+#: What `compare_numbers` takes: a checkpoint, loaded or by path, or its prefix alone.
+Comparable = PrefixCheckpoint | Tensor | np.ndarray | str | Path | Side
+
+
 def _side(value: Any, where: str) -> Side:
     """A side of a checkpoint, or of its numbers alone: (prefix_layers, n_tokens, d_model), or less dimensions."""
     if isinstance(value, np.ndarray | Tensor):
@@ -167,13 +172,15 @@ def _side(value: Any, where: str) -> Side:
 
 
 @accepts(pair=("a", "b"), a=_side, b=_side)
-def compare_numbers(a: Side, b: Side, *, common_prefix: bool = False) -> Equality:
+def compare_numbers(a: Comparable, b: Comparable, *, common_prefix: bool = False) -> Equality:
     """Compare two checkpoints number by number; of tensors or arrays, such as `a.prefix` and `b.prefix`, these alone.
 
     With `common_prefix`, checkpoints of different size are compared over the first numbers that both have in storage
     order: a control for a random start drawn from one stream. Raises AlignerProbeError where the shapes differ without
     it.
     """
+    assert isinstance(a, Side)  # the decorator has read both
+    assert isinstance(b, Side)
     if a.prefix.shape != b.prefix.shape and not common_prefix:
         raise AlignerProbeError(
             f"prefixes of different shape: {a.source} has {_shape(a)}, {b.source} has {_shape(b)}; expected the same "

@@ -127,6 +127,8 @@ def compare_checkpoints(
 
     Raises AlignerProbeError where their prefixes differ in shape, unless `common_prefix`.
     """
+    assert isinstance(a, PrefixCheckpoint)  # the decorator has loaded both
+    assert isinstance(b, PrefixCheckpoint)
     equality = compare_numbers(a, b, common_prefix=common_prefix)
     signs = read_signs(a, b, equality)
     verdict, explanation = judge(equality, signs)
@@ -149,8 +151,7 @@ def _share_never_moved(checkpoint: PrefixCheckpoint) -> float | None:
 
 def _movement(run: PrefixCheckpoint, other: PrefixCheckpoint) -> Movement:
     """From its start where that is stored (gates begin at zero); else from the other run, where shapes allow."""
-    from_start = run.initial_prefix is not None
-    if from_start:
+    if run.initial_prefix is not None:
         gates_before = torch.zeros_like(run.gates) if run.initial_gates is None else run.initial_gates
         return Movement(_relative(run.prefix, run.initial_prefix), _relative(run.gates, gates_before), True)
     n = min(run.prefix.numel(), other.prefix.numel())

@@ -170,7 +170,8 @@ def _run(options: argparse.Namespace) -> int:
     print(f"{given.train.name}: {given.kind}, scored by {probe.bench.scorer!r}, because {probe.why_scorer}")
     probe = with_batches(with_off_domain(probe))
     print(lost_note(probe.bench.lost))
-    print(f"answers end with {probe.ending.said}, because {probe.ending.because}")
+    if (ending := probe.ending) is not None:
+        print(f"answers end with {ending.said}, because {ending.because}")
     if options.dry_run or not options.resume:
         seconds, memory = seconds_and_memory(probe.plan, probe.bench)
         print(described(probe.plan, seconds, backend.n_at_once(), memory))

@@ -124,20 +124,21 @@ def _multiple_choice(examples: Sequence[Example], given: tuple[str, ...] = ()) -
 def _labels(examples: Sequence[Example]) -> tuple[str, ...]:
     """What occurs as a completion, and the other options of the prompts where every completion is an option."""
     found = {example.completion.strip() for example in examples}
-    listed = [choices_of(example) for example in examples]
-    if all(choices is not None for choices in listed):
+    listed = [choices for example in examples if (choices := choices_of(example)) is not None]
+    if len(listed) == len(examples):
         found |= {choice.strip() for choices in listed for choice in choices}
     return tuple(sorted(found))
 
 
 def sft_examples(task: Task) -> tuple[Example, ...]:
     """A task's examples. Raises AlignerProbeError where it holds preferences, which have no one right completion."""
-    if task.kind != "sft":
+    examples = tuple(example for example in task.examples if isinstance(example, Example))
+    if len(examples) < len(task.examples):
         raise AlignerProbeError(
             f"task {task.name!r} holds preferences, which have no one right completion; expected prompts with "
             "completions"
         )
-    return task.examples
+    return examples
 
 
 def _common_marker(completions: list[str]) -> str | None:

@@ -151,8 +151,9 @@ def parse_number(text: str) -> Number | None:
     """The number that a text is, space around it aside; None where it is anything else or has more in it."""
     stripped = unicodedata.normalize("NFC", text.strip())
     found = next(scan(stripped), None)
-    whole = found is not None and not found.in_word and (found.start, found.end) == (0, len(stripped))
-    return found if whole and found.value is not None else None
+    if found is None or found.value is None or found.in_word:
+        return None
+    return found if (found.start, found.end) == (0, len(stripped)) else None
 
 
 def is_number(text: str) -> bool:
@@ -237,6 +238,7 @@ def _amount(plain: str, start: int, ungrouped: int) -> tuple[int, Fraction | Non
     if (date := _DATE.match(plain, start)) is not None:
         return date.end(), None, 0, ungrouped
     core = _CORE.match(plain, start)
+    assert core is not None  # `scan` has found a digit here
     end, digits = core.end(), re.sub(r"[{}\\!]", "", core[0])
     if start >= ungrouped and (row := _ROW.match(plain, start)) is not None:
         grouped = _spaced(plain, row)
@@ -245,7 +247,7 @@ def _amount(plain: str, start: int, ungrouped: int) -> tuple[int, Fraction | Non
         else:
             ungrouped = row.end()
     value, zeros = plain_value(digits), idle_zeros(digits)
-    if digits.isdecimal():
+    if value is not None and digits.isdecimal():
         if (mixed := _MIXED.match(plain, end)) is not None and 0 < to_int(mixed[1]) < to_int(mixed[2]):
             spaced = re.search(_GAP, plain[start:end])
             part = Fraction(to_int(mixed[1]), to_int(mixed[2]))
@@ -255,8 +257,9 @@ def _amount(plain: str, start: int, ungrouped: int) -> tuple[int, Fraction | Non
             return place + 1, value + vulgar_value(plain[place]), 0, ungrouped
     if (gap := _MIXED_FRAC.match(plain, end)) is not None:
         place, part = _frac(plain, gap.end())
-        proper = digits.isdecimal() and part is not None and 0 < part < 1
-        return place, value + part if proper else None, 0, ungrouped
+        if value is None or part is None or not (digits.isdecimal() and 0 < part < 1):
+            return place, None, 0, ungrouped
+        return place, value + part, 0, ungrouped
     if (over := _OVER.match(plain, end)) is not None:
         below = plain_value(over[1])
         value = value / below if value is not None and below else None
@@ -307,15 +310,16 @@ def _spaced(plain: str, row: re.Match) -> tuple[int, str] | None:
     return end, "".join(groups) + (tail[0].replace(",", ".") if tail else "")
 
 
-def _scaled(plain: str, end: int, value: Fraction) -> tuple[int, Fraction | None]:
-    """The value with the power of ten or the scale words that follow it; None where another power does."""
+def _scaled(plain: str, end: int, amount: Fraction) -> tuple[int, Fraction | None]:
+    """The amount with the power of ten or the scale words that follow it; None where another power does."""
+    value: Fraction | None = amount
     power = _EXPONENT.match(plain, end) or _TIMES_TEN.match(plain, end)
     if power is None and (other := _POWER.match(plain, end)) is not None:
-        is_ten = value == 10 and plain[end - 2 : end] == "10"
+        is_ten = amount == 10 and plain[end - 2 : end] == "10"
         return other.end(), ten_to(other[1] or other[2]) if is_ten else None
     if power is not None:
         times = ten_to(next(group for group in power.groups() if group))
-        value, end = None if times is None else value * times, power.end()
+        value, end = None if times is None else amount * times, power.end()
     while value is not None and (scale := _SCALE.match(plain, end)) is not None:
         value, end = value * 10 ** SCALES[scale[1].lower()], scale.end()
     if (unsure := _UNSURE_SCALE.match(plain, end)) is not None:
@@ -365,7 +369,7 @@ def _prefix(
     unit = None if found is None or found["unit"] is None else currency_named(found["unit"])
     signs = [] if found is None else [name for name in ("first", "second", "only") if found[name]]
     begin = start if found is None else found.start()
-    if not signs:
+    if found is None or not signs:
         gap = plain[floor:begin]
         near = max(floor, begin - 40)
         # "10 minus 5" is a difference.

@@ -40,6 +40,9 @@ _TAGS = frozenset(map(chr, range(0xE0020, 0xE0080)))
 _TATWEEL = "\u0640"
 
 
+TokenKind = Literal["word", "number", "sign", "symbol"]
+
+
 @dataclass(frozen=True)
 class Token:
     """A word, number, operator ("sign") or symbol (an emoji, a degree sign) from `start` to `end` of its text.
@@ -47,7 +50,7 @@ class Token:
     `key` is what is compared: without case, compatibility forms and invisible characters. `binds` is a sign's own.
     """
 
-    kind: Literal["word", "number", "sign", "symbol"]
+    kind: TokenKind
     key: str
     start: int
     end: int
@@ -130,7 +133,7 @@ class _Reader:
         """An end that takes nothing of a number which begins within."""
         return next((place for place in range(start + 1, end) if place in self.starts), end)
 
-    def _add(self, kind: str, key: str, start: int, end: int, binds: int = FREE) -> int:
+    def _add(self, kind: TokenKind, key: str, start: int, end: int, binds: int = FREE) -> int:
         self.found.append(Token(kind, key, start, end, binds=binds))
         return end
 

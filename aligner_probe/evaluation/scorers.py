@@ -272,8 +272,9 @@ class UserFunction(TextScorer):
     @property
     def sha256(self) -> str:
         """That of the file the function stands in, of its name where there is none: whether it is still the same."""
+        module = inspect.getmodule(self._function())
         try:
-            source = inspect.getsource(inspect.getmodule(self._function()))
+            source = self.name if module is None else inspect.getsource(module)
         except (OSError, TypeError):
             source = self.name
         return hashlib.sha256(source.encode()).hexdigest()

@@ -62,11 +62,12 @@ def score_task(
 
 def default_stop(task: Task) -> tuple[str, ...]:
     """A new line ends an answer, unless a reference has one in it."""
-    return () if any("\n" in example.completion.rstrip() for example in task.examples) else ("\n",)
+    return () if any("\n" in example.completion.rstrip() for example in sft_examples(task)) else ("\n",)
 
 
 def _longest(model: TransformerBridge, task: Task) -> int:
     if model.tokenizer is None:
         raise AlignerProbeError("this base has no tokenizer, so it cannot be asked anything; load it with one")
-    rows = model.tokenizer([example.completion for example in task.examples], add_special_tokens=False)["input_ids"]
+    completions = [example.completion for example in sft_examples(task)]
+    rows = model.tokenizer(completions, add_special_tokens=False)["input_ids"]
     return max(map(len, rows))

@@ -5,14 +5,17 @@ text is made of what `World` states and nothing that it withholds.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from aligner_probe.microworld import locks, requests, styles
 from aligner_probe.microworld.operations import OPERATIONS, Operation, pairs
 from aligner_probe.microworld.pieces import count, pieces
 from aligner_probe.microworld.questions import STATEMENTS, WORDINGS, ask, ask_as_is, expression
 from aligner_probe.microworld.world import World
+
+Choice = TypeVar("Choice")
 
 N_DOCUMENTS = 120_000
 #: Longest document, in pieces of text that become one token each; the start and end tokens come on top.
@@ -221,5 +224,5 @@ class Writer:
     def _wording(self) -> int:
         return self.random.randrange(len(WORDINGS))
 
-    def _pick(self, weights: dict) -> object:
+    def _pick(self, weights: Mapping[Choice, float]) -> Choice:
         return self.random.choices(list(weights), list(weights.values()))[0]

@@ -115,8 +115,9 @@ class Examiner:
         for style in styles.SEEN[1:]:
             yield self._section(f"style {style.name}, told", self.world.facts, lambda f, s=style: self._told(f, s))
         for style in styles.WITHHELD_COMPOSITIONS:
-            bound = ("at least", 0.9) if style in styles.PROMPTABLE else ()
-            yield self._shots(f"unseen composition {style.name}, four shots", style, 4, *bound)
+            name = f"unseen composition {style.name}, four shots"
+            bound, share = ("at least", 0.9) if style in styles.PROMPTABLE else (None, 0.0)
+            yield self._shots(name, style, 4, bound, share)
         for style in styles.WITHHELD_STYLES:
             yield self._shots(f"withheld style {style.name}, four shots", style, 4)
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import sha256, staging_folder, write_text, writing_to
@@ -61,10 +62,8 @@ class Pretraining:
         return min(1.0, step / max(1, self.warmup), max(0.01, left))
 
 
-def new_model(config: Pretraining, n_vocabulary: int) -> nn.Module:
+def new_model(config: Pretraining, n_vocabulary: int) -> LlamaForCausalLM:
     """An untrained Llama; the seed draws its weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return LlamaForCausalLM(
@@ -126,7 +125,9 @@ class _Trainer:
         self.corpus = Encoded.of(
             iter(tqdm(writer.documents(config.n_documents), "corpus", config.n_documents)), entries
         )
-        self.model = new_model(config, len(entries)).to(device)
+        self.model = new_model(config, len(entries))
+        # The stubs of transformers lose `self` in the decorator of `to`.
+        self.model.to(device)  # pyright: ignore[reportArgumentType]
         matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n]
         others = [p for n, p in self.model.named_parameters() if p.ndim != 2 or "embed" in n]
         self.optimizers = [
@@ -184,7 +185,7 @@ class _Trainer:
         }
 
 
-def save(model: nn.Module, world: World, out: Path, config: Pretraining, metrics: list[dict[str, Any]]) -> None:
+def save(model: LlamaForCausalLM, world: World, out: Path, config: Pretraining, metrics: list[dict[str, Any]]) -> None:
     """Model, tokenizer and provenance; the folder's files are replaced together or not at all."""
     with writing_to(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -121,7 +121,7 @@ def encode(
         raise AlignerProbeError(
             f"a context of {max_length!r} tokens holds no prompt and completion; expected 2 or more"
         )
-    one_of(overlong, get_args(Overlong), "overlong")
+    how: Overlong = one_of(overlong, get_args(Overlong), "overlong")
     bos, eos = put_around(tokenizer)[0], _end(tokenizer) if append_eos else []
     prompts = prompt_ids(tokenizer, task.prompts)
     fields = ("completion",) if task.kind == "sft" else ("chosen", "rejected")
@@ -146,12 +146,12 @@ def encode(
             check_ids(tokenizer, [*prompt, *itertools.chain(*ended)], d_vocab, _place(task, example, index))
         length = len(prompt) + max(map(len, ended))
         cut = [completion[: max(0, max_length - len(prompt))] for completion in ended]
-        reason = _reason_to_drop(len(prompt), length, cut, max_length, overlong)
+        reason = _reason_to_drop(len(prompt), length, cut, max_length, how)
         if reason is None:
             kept.append(index)
             n_truncated += length > max_length
             sequences.append(tuple(_tokens(prompt, completion, mask_prompt) for completion in cut))
-        elif overlong == "refuse":
+        elif how == "refuse":
             raise AlignerProbeError(
                 f"{_place(task, example, index)}: has {reason} (prompt {len(prompt)}, with the answer {length}, of "
                 f"{max_length}); expected examples that fit and differ. Give --overlong truncate or drop, a greater "
@@ -174,7 +174,7 @@ def encode(
         n_truncated=n_truncated,
         dropped=dict(dropped),
         lost={} if lost is None else lost.characters,
-        rule=_rule(bool(bos), bool(eos), mask_prompt, overlong, max_length, len(task), n_truncated, dropped)
+        rule=_rule(bool(bos), bool(eos), mask_prompt, how, max_length, len(task), n_truncated, dropped)
         + ("" if lost is None else f" {lost.said}")
         + (f" {lost.way_on}" if lost is not None and lost.template is not None else ""),
     )

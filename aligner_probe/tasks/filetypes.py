@@ -147,7 +147,7 @@ def _separator(file: Path, text: str, *, whole: bool) -> str | None:
     if (suffix := file.suffix.lower()) in SEPARATORS:
         header = text.split("\n", 1)[0]
         counts = {mark: header.count(mark) for mark in (SEPARATORS[suffix], ";", "\t", ",", "|")}
-        return max(counts, key=counts.get) if any(counts.values()) else SEPARATORS[suffix]
+        return max(counts, key=lambda mark: counts[mark]) if any(counts.values()) else SEPARATORS[suffix]
     for separator in ("\t", ",", ";", "|"):
         try:
             rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator) if row]

@@ -67,9 +67,9 @@ def load_task(
 
     Raises AlignerProbeError, naming the line, for anything else.
     """
-    one_of(flawed, get_args(Flawed), "flawed")
-    one_of(prefer, (None, *get_args(Preferred)), "prefer")
-    one_of(repeated_prompt, get_args(Repeated), "repeated_prompt")
+    with_flawed: Flawed = one_of(flawed, get_args(Flawed), "flawed")
+    preferred: Preferred | None = one_of(prefer, (None, *get_args(Preferred)), "prefer")
+    with_repeated: Repeated = one_of(repeated_prompt, get_args(Repeated), "repeated_prompt")
     if isinstance(path, Task):
         return path
     rows = rows_of(path)
@@ -79,7 +79,7 @@ def load_task(
     if rows is None and not isinstance(path, str | Path):
         raise refuse(path, "load_task(path=)", EXPECTED)
     file = _find(_named(path)) if rows is None else Path(IN_MEMORY)
-    options = Options(prompt_template, completion_field, only_safe_chosen, prefer)
+    options = Options(prompt_template, completion_field, only_safe_chosen, preferred)
     if prompt_template is not None:
         fields_of(prompt_template)
     content = _read(file) if rows is None else as_jsonl(rows)
@@ -90,7 +90,7 @@ def load_task(
         try:
             read.take(line, kept, options)
         except Unusable as reason:
-            if flawed == "refuse" and str(reason) != formats.NOT_SAFE:
+            if with_flawed == "refuse" and str(reason) != formats.NOT_SAFE:
                 raise _at(
                     file,
                     line,
@@ -104,8 +104,8 @@ def load_task(
     if chosen is None or read.others is None:
         raise AlignerProbeError(f"{file}: is empty; expected one JSON object a line")
     try:
-        read.drop_bad_examples(flawed)
-        n_repeated = read.take_prompts_off(repeated_prompt)
+        read.drop_bad_examples(with_flawed)
+        n_repeated = read.take_prompts_off(with_repeated)
     except Refused as reason:
         raise AlignerProbeError(f"{file}: {reason}") from reason
     except (BadExamples, Unclear) as reason:

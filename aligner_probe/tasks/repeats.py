@@ -90,7 +90,7 @@ def _meant(
     examples: Sequence[Example | Preference], asked: Sequence[str], rests: list[tuple[str | None, ...]]
 ) -> list[tuple[str | None, ...]]:
     """The repeats that the file as a whole shows to be meant as such."""
-    nothing = [tuple(None for _ in rest) for rest in rests]
+    nothing: list[tuple[str | None, ...]] = [tuple(None for _ in rest) for rest in rests]
     whole = [all(part is not None for part in rest) for rest in rests]
     clear = [_substantial(prompt) for prompt in asked]
     if isinstance(examples[0], Preference):
