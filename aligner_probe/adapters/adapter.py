@@ -25,7 +25,7 @@ from aligner_probe.bridges import state_of
 from aligner_probe.families import Family, family_of
 from aligner_probe.hooks import AttentionShape
 from aligner_probe.html import Shown
-from aligner_probe.models import architecture_of, check_raw, n_base_parameters
+from aligner_probe.models import architecture_of, check_raw, device_of, n_base_parameters
 from aligner_probe.sizes import adapters_per_gpu_as_published
 from aligner_probe.tokenizers import own_tokenizer
 
@@ -152,6 +152,11 @@ class Adapter(Shown, nn.Module, ABC):
     def layers(self) -> range:
         """Adapted layers."""
         return range(getattr(self.config, "start_layer", 0), self.shape.n_layers)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the base model."""
+        return device_of(self.model)
 
     @property
     def n_parameters(self) -> int:

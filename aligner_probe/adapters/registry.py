@@ -82,10 +82,10 @@ def register_adapter(name: str) -> Callable[[AdapterClass], AdapterClass]:
             '@ap.register_adapter("head_scale")'
         )
 
-    def register(cls: AdapterClass) -> AdapterClass:
+    def register(cls: Any) -> Any:
         if not (inspect.isclass(cls) and issubclass(cls, Adapter)):
             raise AlignerProbeError(f"register_adapter({name!r}) was given {cls!r}; expected a subclass of ap.Adapter")
-        config = config_class(cls)
+        config = _declared_config(cls)
         if not (inspect.isclass(config) and issubclass(config, AdapterConfig) and is_dataclass(config)):
             raise AlignerProbeError(
                 f"{cls.__qualname__}.config is {config!r}; expected a dataclass that extends ap.AdapterConfig or "
@@ -131,7 +131,12 @@ def _home(cls: type) -> tuple[str, str]:
 
 
 def config_class(cls: type[Adapter]) -> type[AdapterConfig]:
-    """The config dataclass that a class of adapters declares by the annotation of `config`."""
+    """The config dataclass that a registered class declares by the annotation of `config`."""
+    return _declared_config(cls)
+
+
+def _declared_config(cls: type[Adapter]) -> Any:
+    """What a class, or the nearest class that it extends, annotates `config` with."""
     for base in cls.__mro__:
         declared = inspect.get_annotations(base).get("config")
         if isinstance(declared, str):  # the user's module has `from __future__ import annotations`

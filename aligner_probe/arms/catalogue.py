@@ -1,7 +1,7 @@
 """What each arm is that trains: its method, options, learning rates, label and group; the one catalogue of them.
 
     ARMS["aligner-10"].new_adapter(model, seed=0)
-    register_arm(Arm("lora-64", "LoRA r=64", "lora", {"r": 64}, family="LoRA"))
+    register_arm(Arm("lora-64", "LoRA r=64", "lora", {"r": 64}, group="LoRA"))
 
 Probe, reproduction and figures read it. A probe has an arm that a user registers where its budget names it:
 `Budget(arms=(..., "lora-64"))`, or with the `Arm` itself in place of the name.
@@ -49,8 +49,8 @@ class Arm:
             is the paper's.
         rates: the learning rates that are tried, for a base model of width `training.rates.WIDTH`; None for those that
             the method declares. Where none is tuned, the middle one is taken.
-        family: the name of the group of arms that differ in size alone, whose scores are drawn against their size; None
-            for an arm that belongs to no group.
+        group: the name of the arms that differ in size alone and whose scores are drawn against their size; None for an
+            arm of one size only.
         shuffled_of: for an arm on shuffled answers, where every prompt has the completion of another prompt: the arm on
             the right answers that it is compared with. It takes that arm's learning rate.
         sized_as: for the method "output_bias": the arm whose number of parameters is the option `subspace`.
@@ -62,7 +62,7 @@ class Arm:
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
     rates: Rates | None = None
-    family: str | None = None
+    group: str | None = None
     shuffled_of: str | None = None
     sized_as: str | None = None
     sweep_rates: Rates | None = None
@@ -177,7 +177,7 @@ def label_of(name: str) -> str:
 
 
 def _aligner(name: str, n_tokens: int, label: str = "", **more: Any) -> Arm:
-    more = {"family": "Aligner"} | more
+    more = {"group": "Aligner"} | more
     options = {"n_tokens": n_tokens} | more.pop("options", {})
     return Arm(name, label or f"Aligner-{n_tokens}", Aligner.method, options, **more)
 
@@ -193,16 +193,16 @@ for _one in (
     _aligner("aligner-60", 60),
     _aligner(ALIGNER_100, 100),
     _aligner("aligner-300", 300),
-    _aligner("gates-only", 1, "Aligner-1, gates only", options={"train": "gates"}, family=None),
+    _aligner("gates-only", 1, "Aligner-1, gates only", options={"train": "gates"}, group=None),
     Arm(OUTPUT_BIAS, "free output bias", OutputBias.method),
     Arm(RANDOM_SUBSPACE, "random subspace", OutputBias.method, rates=OutputBias.subspace_rates, sized_as=ALIGNER_1),
-    Arm(LLAMA_ADAPTER_10, "LLaMA-Adapter-10", LLaMAAdapter.method, {"n_tokens": 10}, family="LLaMA-Adapter"),
+    Arm(LLAMA_ADAPTER_10, "LLaMA-Adapter-10", LLaMAAdapter.method, {"n_tokens": 10}, group="LLaMA-Adapter"),
     # The committed sweep tried higher rates than training does by default.
     Arm(PROMPT_TUNING, "Prompt tuning-10", PromptTuning.method, {"n_tokens": 10}, sweep_rates=(4e-2, 1.5e-1, 5e-1)),
-    _lora(LORA_1, 1, family="LoRA"),
-    _lora(LORA_8, 8, family="LoRA"),
+    _lora(LORA_1, 1, group="LoRA"),
+    _lora(LORA_8, 8, group="LoRA"),
     Arm(FULL, "full fine-tune", FullFineTune.method),
-    _aligner(ALIGNER_1_SHUFFLED, 1, "Aligner-1, shuffled answers", family=None, shuffled_of=ALIGNER_1),
+    _aligner(ALIGNER_1_SHUFFLED, 1, "Aligner-1, shuffled answers", group=None, shuffled_of=ALIGNER_1),
     _lora(REFERENCE_SHUFFLED, 8, "LoRA r=8, shuffled answers", shuffled_of=LORA_8),
     Arm(FULL_SHUFFLED, "full fine-tune, shuffled answers", FullFineTune.method, shuffled_of=FULL),
 ):

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from aligner_probe.analysis.equality import Equality, MagnitudeBand, compare_numbers
+from aligner_probe.arms.names import ALIGNER_1, ALIGNER_10, LLAMA_ADAPTER_10
 from aligner_probe.evaluation.intervals import Interval, proportion_interval
 from aligner_probe.figures.claims import Claim, above, below
 from aligner_probe.figures.collection import Collection
@@ -21,7 +22,8 @@ from aligner_probe.figures.experiments import FORM_AND_SKILL, GREEN, LABELS, Exp
 from aligner_probe.figures.paper import EQUAL_NUMBERS
 from aligner_probe.reproduction.results import Run
 
-METHODS = ("aligner-1", "aligner-10", "llama-adapter-10")
+#: The arms whose runs are paired.
+PAIRED_ARMS = (ALIGNER_1, ALIGNER_10, LLAMA_ADAPTER_10)
 FIRST, TENTH = "one seed, bfloat16", "one seed, bfloat16, a tenth of the rate"
 #: Name, (arm on instructions, arm on math), colour, marker and line.
 CONDITIONS = {
@@ -98,7 +100,7 @@ def equality_by_storage(collection: Collection) -> Drawing:
     found, missing = _pairs(experiments)
     if not found:
         raise MissingInputs(missing)
-    together = [[pair for pair in found if pair.method == m and pair.condition != TENTH] for m in METHODS]
+    together = [[pair for pair in found if pair.method == m and pair.condition != TENTH] for m in PAIRED_ARMS]
     together += [[pair] for pair in found if pair.condition == TENTH]
     together = [pairs for pairs in together if pairs]
     figure, axes = panels(len(together), sharey=True)
@@ -128,7 +130,7 @@ def equality_by_storage(collection: Collection) -> Drawing:
 
 def _pairs(experiments: Experiments) -> tuple[list[Pair], list[str]]:
     found, missing = [], []
-    for method in METHODS:
+    for method in PAIRED_ARMS:
         for condition, (arms, *_) in CONDITIONS.items():
             runs = [
                 next(iter(experiments.results.select(experiment, method, recipe="as-published", arm=arm)), None)

@@ -94,7 +94,7 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
         )
     kinds = ("strict", "content", "format", "likelihood")
     tables = {which: _table(which, prompts, made, reference, parts) for which in kinds}
-    sizes = {arm: Size(ARMS[arm].family, made[arm][0]["n_parameters"]) for arm in arms if ARMS[arm].family is not None}
+    sizes = {arm: Size(ARMS[arm].group, made[arm][0]["n_parameters"]) for arm in arms if ARMS[arm].group is not None}
     # Where there is no constant answer, the task's own score is a likelihood.
     own = None if prompts["scores"][CONSTANT] else "likelihood"
     measured = {

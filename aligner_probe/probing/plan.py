@@ -211,7 +211,7 @@ def _recorded(arm: Arm) -> dict[str, Any]:
         "adapter": arm.method,
         "rates": arm.tried_rates,
         "options": dict(arm.options),
-        "family": arm.family,
+        "family": arm.group,
         "shuffled": arm.shuffled,
     }
 

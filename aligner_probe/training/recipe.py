@@ -299,9 +299,10 @@ def recipe(
         option: plain(value, f"recipe({option}=)", Recipe.__dataclass_fields__[option].type)
         for option, value in changes.items()
     }
+    of_method = {} if method is None else adapter_class(method).published_recipe
     options = dict(RECIPES[name][kind])
-    if method is not None and name == "as-published" and kind in (own := adapter_class(method).published_recipe):
-        options = _PUBLISHED | own[kind]
+    if name == "as-published" and kind in of_method:
+        options = _PUBLISHED | of_method[kind]
     replaced = {"warmup": ("warmup_steps",), "warmup_steps": ("warmup", "warmup_counts"), "steps": ("patience",)}
     for given, others in replaced.items():
         if changes.get(given) is not None:

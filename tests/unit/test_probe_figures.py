@@ -12,8 +12,8 @@ def a_report():
     arms = list(PROBE_ARMS)
     families = {}
     for arm, method in ((name, ARMS[name]) for name in PROBE_ARMS):
-        if method.family is not None:
-            families.setdefault(method.family, {"points": []})["points"].append({"arm": arm})
+        if method.group is not None:
+            families.setdefault(method.group, {"points": []})["points"].append({"arm": arm})
     scores = {arm: {"value": 0.5, "low": 0.4, "high": 0.6} for arm in [*arms, BASE, PROMPT, CONSTANT]}
     return {
         "measures": {"strict": {"doses": families, "scores": scores}},
@@ -27,7 +27,7 @@ def test_no_two_arms_look_alike():
     report = a_report()
     axes = plot_doses(report, Figure().subplots())
     handles, labels = axes.get_legend_handles_labels()
-    alone = [ARMS[name] for name in PROBE_ARMS if ARMS[name].family is None and not ARMS[name].shuffled]
+    alone = [ARMS[name] for name in PROBE_ARMS if ARMS[name].group is None and not ARMS[name].shuffled]
     assert {one.label for one in alone} <= set(labels)
     assert {LABELS[BASE], LABELS[PROMPT], LABELS[CONSTANT]} <= set(labels)
     points = [handle[0] for handle in handles if hasattr(handle, "has_yerr")]

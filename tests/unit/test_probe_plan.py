@@ -117,7 +117,7 @@ def test_every_arm_makes_its_adapter_and_a_random_subspace_has_aligner_s_size():
     assert suggested_start_layer(model) == 1
     families = {}
     for name in PROBE_ARMS:
-        families.setdefault(ARMS[name].family, []).append(adapters[name].n_parameters)
+        families.setdefault(ARMS[name].group, []).append(adapters[name].n_parameters)
     assert families["Aligner"] == sorted(set(families["Aligner"]))
     assert families["LoRA"] == sorted(set(families["LoRA"]))
     with pytest.raises(AlignerProbeError, match="no arm that trains is named 'base'"):

@@ -12,6 +12,7 @@ from aligner_probe.arms.names import (
     ALIGNER_1_SHUFFLED,
     BASE,
     CONSTANT,
+    FULL,
     PROMPT,
     REFERENCE,
     REFERENCE_SHUFFLED,
@@ -208,7 +209,7 @@ def _not_converged(case: Case) -> Finding | None:
             f"the last 40 % of its steps {last.method} {how}, expected under {t.late_gain:g}. Give it "
             f"more steps.{_run_on(case)}"
         )
-    if not any(one.method == "full" for one in tried):
+    if not any(one.method == FULL for one in tried):
         return _undetermined(
             f"The reference has not learned (validation {reached}, expected {t.learned:g}), and full fine-tuning was "
             f"not tried: --budget standard.{_run_on(case)}"
