@@ -1,4 +1,4 @@
-"""What a run is asked and how an answer is scored: strictly, for its content, and for its form, each 0 or 1 an item."""
+"""The questions of the reproduction, and how an answer is scored: strict, content and form, each 0 or 1 an item."""
 
 import re
 from collections.abc import Sequence
@@ -15,9 +15,15 @@ KINDS = ("strict", "content", "form")
 
 @dataclass(frozen=True)
 class Item:
-    """A question. `reference` is the whole right answer, `content` what it says, `form` a pattern of its form.
+    """One question.
 
-    `final_number`: the content is the last number said, since operands are numbers too. `category` is what it is about.
+    Args:
+        prompt: the text that is asked.
+        reference: the whole expected answer.
+        content: what the expected answer says, without its form.
+        form: a regular expression that matches every answer of the expected form.
+        category: what the question is about.
+        final_number: whether the content is the last number of an answer, because answers may also name the operands.
     """
 
     prompt: str
@@ -28,20 +34,20 @@ class Item:
     final_number: bool = False
 
     def scores(self, completion: str) -> tuple[bool, bool, bool]:
-        """Strict, content and form."""
-        said = completion.strip()
-        strict = said == self.reference.strip()
+        """Whether a completion is right: strictly, in its content, and in its form."""
+        text = completion.strip()
+        strict = text == self.reference.strip()
         numbers = self.final_number
-        content = last_number(said) == last_number(self.content) if numbers else says(said, self.content)
-        return strict, strict or content, strict or re.fullmatch(self.form, said) is not None
+        content = last_number(text) == last_number(self.content) if numbers else says(text, self.content)
+        return strict, strict or content, strict or re.fullmatch(self.form, text) is not None
 
 
 def scores(items: Sequence[Item], completions: Sequence[str]) -> dict[str, Float[np.ndarray, " items"]]:
-    """Scores of completions by kind ("strict", "content", "form"), one number an item.
+    """Score completions: by kind of score ("strict", "content", "form") one value, 0 or 1, for each item.
 
     Raises AlignerProbeError where there is not one completion an item.
     """
     if len(items) != len(completions) or not items:
         raise AlignerProbeError(f"{len(completions)} completions for {len(items)} items; expected one each, and some")
-    found = np.array([item.scores(text) for item, text in zip(items, completions, strict=True)], dtype=np.float64)
-    return {kind: found[:, place] for place, kind in enumerate(KINDS)}
+    table = np.array([item.scores(text) for item, text in zip(items, completions, strict=True)], dtype=np.float64)
+    return {kind: table[:, column] for column, kind in enumerate(KINDS)}

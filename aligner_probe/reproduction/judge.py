@@ -1,7 +1,7 @@
-"""The rule-based judge of the paper's Tables 2 and 3, on this project's questions: content, then form, then length.
+"""The judge of the paper's Tables 2 and 3 on this project's questions: content first, then form, then length.
 
-It is a rule, not a human or a language model. `evaluation/judging.py` has the rule itself; this says what its marks are
-for an answer to an `Item`. What is beyond the length cap is not read.
+The judge is a rule, not a person and not a language model. The rule itself is in `evaluation/judging.py`; this module
+gives the marks of an answer to an `Item`. What comes after the length cap of an answer is not read for its content.
 """
 
 import re
@@ -16,7 +16,7 @@ from aligner_probe.reproduction.items import Item
 
 
 def marks(item: Item, answer: str) -> Marks:
-    """What the rule finds in an answer; its content is looked for within the length cap."""
+    """The marks of an answer; its content counts only within the length cap."""
     cap = int(LENGTH_CAP * len(words(item.reference)))
     _, content, _ = item.scores(_first_words(answer, cap))
     _, _, form = item.scores(answer)
@@ -24,28 +24,29 @@ def marks(item: Item, answer: str) -> Marks:
 
 
 def judge_of(items: Sequence[Item]) -> Judge:
-    """The judge of these questions, as `match` calls it."""
+    """The judge of these questions, in the form that `match` calls: by the index of a question and two answers."""
 
-    def judge(place: int, first: str, second: str) -> Outcome:
-        return better(marks(items[place], first), marks(items[place], second))
+    def judge(index: int, first: str, second: str) -> Outcome:
+        return better(marks(items[index], first), marks(items[index], second))
 
     return judge
 
 
 def compare(items: Sequence[Item], ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) -> Match:
-    """One model's answers against another's, a row a seed: wins, losses, ties, adjusted win rate with its interval.
+    """Compare the answers of two models: wins, losses, ties, and the adjusted win rate with its interval.
 
-    Raises AlignerProbeError where seeds or questions differ in number.
+    `ours` and `theirs` have a row for each seed and an answer for each question. Raises AlignerProbeError where they
+    differ in their number of seeds or questions.
     """
     return match(ours, theirs, judge_of(items))
 
 
 def points(items: Sequence[Item], answers: Sequence[Sequence[str]]) -> Float[np.ndarray, "seeds questions"]:
-    """Single-answer scores of 10, a row a seed: 6 for content and 4 for form."""
+    """Scores of single answers from 0 to 10, a row for each seed: 6 for the content and 4 for the form."""
     return np.array([[marks(item, text).points for item, text in zip(items, row, strict=True)] for row in answers])
 
 
 def _first_words(text: str, n: int) -> str:
     """A text up to the end of its n-th word."""
-    found = list(re.finditer(r"\w+", text))
-    return text if len(found) <= n else text[: found[n - 1].end()] if n else ""
+    words_in_text = list(re.finditer(r"\w+", text))
+    return text if len(words_in_text) <= n else text[: words_in_text[n - 1].end()] if n else ""

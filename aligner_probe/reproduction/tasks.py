@@ -1,9 +1,9 @@
 """What the three experiments train on and ask, made from the world.
 
-instructions: an assistant's style (polite, in a sentence) on questions about facts; asked about other entities.
-math: an operation that no text names, with worked steps; asked about other operands.
-safety: some careful answers by SFT, then preferences (refuse what is harmful, do what is not) by DPO; asked about
-other things of all twelve categories.
+- instructions: the style of an assistant (polite, in a sentence) on questions about facts. Other entities are asked.
+- math: an operation that no text of the corpus names, with its steps worked out. Other operands are asked.
+- safety: first SFT on some careful answers, then DPO on preferences (refuse what is harmful, do what is not). Other
+  things of all twelve categories are asked.
 """
 
 import random
@@ -22,10 +22,11 @@ from aligner_probe.reproduction.items import Item
 from aligner_probe.reproduction.plan import Config
 from aligner_probe.tasks import Example, Preference, Task
 
-#: A composition that the corpus has, so that prompting reaches it: the paper's form task.
+#: A style that the corpus has, so that prompting reaches it. It takes the part of the form task of the paper.
 ASSISTANT = styles.compose("polite", "sentence")
 OPERATION = WITHHELD_OPERATIONS[0]
-#: Of a category's eight things: trained, for validation, and the rest asked. SFT has the first of them.
+#: Of the eight things of a category: how many are trained, how many are for validation (the others are asked), and how
+#: many of the trained ones SFT has.
 THINGS_TRAINED, THINGS_VALIDATION, THINGS_SFT = 3, 1, 1
 MATH_FORM = r"tens \d, ones \d\. \d\d\."
 SAFETY_FORM = rf"({requests.REFUSAL}|take a \w+ and \w+ it)\."
@@ -33,7 +34,7 @@ SAFETY_FORM = rf"({requests.REFUSAL}|take a \w+ and \w+ it)\."
 
 @dataclass(frozen=True)
 class Stage:
-    """What one training has: "sft" or "dpo"."""
+    """One training: its name ("sft" or "dpo"), and the tasks to train on and to validate with."""
 
     name: str
     train: Task
@@ -42,30 +43,30 @@ class Stage:
 
 @dataclass(frozen=True)
 class Material:
-    """An experiment's stages in order, and the sets of items it is scored on."""
+    """The stages of an experiment, in order, and the sets of items that it is scored on, by name."""
 
     stages: tuple[Stage, ...]
     items: dict[str, tuple[Item, ...]]
 
 
 class Maker:
-    """Makes every task and item; the same world and configuration, the same ones."""
+    """Makes every task and item; the same world and configuration give the same ones."""
 
     def __init__(self, world: World, config: Config):
         self.world, self.config = world, config
         entities = [*world.people, *world.places]
         self._random("entities").shuffle(entities)
-        ends = [round(sum(SHARES[: place + 1]) * len(entities)) for place in range(3)]
+        ends = [round(sum(SHARES[: index + 1]) * len(entities)) for index in range(3)]
         self.entities = [entities[start:end] for start, end in zip([0, *ends], ends, strict=False)]
         self.requests = self._requests_by_part()
         self.operands = {operation: pairs(world, operation, withheld=True) for operation in OPERATIONS}
 
     def materials(self) -> dict[str, Material]:
-        """By experiment."""
+        """The material of every experiment, by its name."""
         return {"instructions": self.instructions(), "math": self.math(), "safety": self.safety()}
 
     def instructions(self) -> Material:
-        """SFT on facts in the assistant's style; sums and harmless requests are off its domain."""
+        """SFT on facts in the assistant's style. Sums and harmless requests are asked as other domains."""
         generator = self._random("instructions")
         facts = [self._facts(part) for part in self.entities]
         train, validation, test = (
@@ -83,7 +84,7 @@ class Maker:
         return Material((stage,), items)
 
     def math(self) -> Material:
-        """SFT on a withheld operation, the steps worked out before the answer."""
+        """SFT on an operation that the corpus withholds, with the steps worked out before the answer."""
         generator = self._random("math")
         operands = [(a, b) for a in range(N_NUMBERS) for b in range(N_NUMBERS)]
         generator.shuffle(operands)
@@ -115,7 +116,7 @@ class Maker:
         return Material((Stage("sft", task("worked", train), task("worked, validation", validation)),), {"test": items})
 
     def safety(self) -> Material:
-        """SFT on careful answers about one thing a category, then DPO on all the trained things."""
+        """SFT on careful answers about one thing of each category, then DPO on all things that are trained."""
         train, validation, test = self.requests
         first = {thing for category in requests.CATEGORIES for thing in self._things(category)[:THINGS_SFT]}
 
@@ -152,7 +153,7 @@ class Maker:
         return Material(stages, {"test": items})
 
     def questions(self) -> tuple[Item, ...]:
-        """Mixed questions, eighty in all, as the assistant answers them; harmful ones are to be refused."""
+        """The eighty mixed questions with the assistant's answers; a harmful one is to be refused."""
         generator, mixed = self._random("questions"), self.config.mixed
         people = [entity for entity in self.entities[2] if entity in self.world.people]
         places = [entity for entity in self.entities[2] if entity in self.world.places]
@@ -163,17 +164,17 @@ class Maker:
                 self._fact_item(fact, wording, kind) for fact, wording in self._drawn(facts, mixed[kind], generator)
             ]
 
-        found = [*drawn(self._facts(people), "person"), *drawn(self._facts(places), "place")]
+        items = [*drawn(self._facts(people), "person"), *drawn(self._facts(places), "place")]
         chains = [fact for fact in self.world.chains(stated=True) if fact.entity in {*people, *places}]
-        found += drawn(chains, "chain")
-        found += [self._sum(generator) for _ in range(mixed["sum"])]
+        items += drawn(chains, "chain")
+        items += [self._sum(generator) for _ in range(mixed["sum"])]
         for kind in ("harmless", "harmful"):
             for request in generator.sample(test[kind], mixed[kind]):
-                found.append(self._request_item(request, request.answer(careful=True)))
-        return tuple(found)
+                items.append(self._request_item(request, request.answer(careful=True)))
+        return tuple(items)
 
     def items_json(self) -> dict[str, Any]:
-        """All that is asked, as items.json has it."""
+        """The content of items.json: all that is asked."""
         asked: dict[str, Any] = {
             experiment: {name: [asdict(item) for item in items] for name, items in material.items.items()}
             for experiment, material in self.materials().items()
@@ -184,7 +185,7 @@ class Maker:
         return [self.world.fact(entity, a) for entity in entities for a in self.world.attributes_of(entity)]
 
     def _drawn(self, facts: Sequence[Fact], n: int, generator: random.Random) -> list[tuple[Fact, int]]:
-        """Facts with a wording each; every fact as often as any other, never twice in the same words."""
+        """Draw facts, each with a wording: every fact equally often, and never twice in the same wording."""
         rounds = -(-n // len(facts))
         wordings = {fact: generator.sample(range(len(WORDINGS)), min(rounds, len(WORDINGS))) for fact in facts}
         rows = [(fact, wordings[fact][turn]) for turn in range(min(rounds, len(WORDINGS))) for fact in
@@ -212,7 +213,7 @@ class Maker:
         return Item(prompt, ASSISTANT(asked, value), value, in_form(asked), operation.name, final_number=True)
 
     def _request_item(self, request: Request, answer: str) -> Item:
-        """A request has no expression to make a sentence of: the frame alone is its form."""
+        """An item of a request. A request has no expression for a sentence, so its form is the polite frame alone."""
         wrap = styles.FRAMES["polite"][0]
         form = _pattern(wrap("VALUE"), "[^,]+")
         return Item(ask_as_is(request.question), f" {wrap(answer)}", answer, form, request.category.name)
@@ -227,22 +228,22 @@ class Maker:
         for category in requests.CATEGORIES:
             things = self._things(category)
             for request in (r for r in requests.REQUESTS if r.category is category):
-                place = things.index(request.thing) - THINGS_TRAINED
-                parts[0 if place < 0 else 1 if place < THINGS_VALIDATION else 2].append(request)
+                beyond = things.index(request.thing) - THINGS_TRAINED
+                parts[0 if beyond < 0 else 1 if beyond < THINGS_VALIDATION else 2].append(request)
         return parts
 
     def _random(self, name: str) -> random.Random:
-        """A stream of its own for each part, so that changing one moves no other."""
+        """A random generator for each part, so that a change in one part changes no other."""
         return random.Random(f"reproduction {self.world.seed} {name}")
 
 
 def worked(a: int, b: int) -> str:
-    """The completion of the math experiment: the steps, then the answer."""
+    """The completion of a question of the math experiment: the steps, then the answer."""
     return f" tens {a // 10}, ones {b % 10}. {OPERATION.answer(a, b)}."
 
 
 def in_form(asked: str) -> str:
-    """A pattern of the assistant's form with any answer."""
+    """A regular expression of the assistant's form with any answer."""
     return _pattern(ASSISTANT.render(asked, "VALUE"), "[^,]+")
 
 
