@@ -53,8 +53,8 @@ def plant_divergence(monkeypatch: pytest.MonkeyPatch, at: int = 1) -> None:
     """
     step = Member.step
 
-    def planted(self: Member, loss: float, tokens_per_second: float) -> dict:
-        row = step(self, loss, tokens_per_second)
+    def planted(self: Member, loss: float) -> dict:
+        row = step(self, loss)
         if self.recipe.lr == DIVERGES and self.progress.step >= at:
             with torch.no_grad():
                 for parameter in self.trained.values():

@@ -1,8 +1,8 @@
-"""Training: one loop (`loop.py`), two named recipes, lower layers computed once, and what a run tells and records."""
+"""Training of adapters: `fit` and `fit_together`, two named recipes, and what a training reports and records."""
 
 from aligner_probe.training.callbacks import Callback
-from aligner_probe.training.loop import fit, fit_together
-from aligner_probe.training.member import Training
+from aligner_probe.training.fit import fit, fit_together
+from aligner_probe.training.inputs import Training
 from aligner_probe.training.opening import open_gate
 from aligner_probe.training.recipe import Recipe, recipe
 from aligner_probe.training.run import Run

@@ -1,14 +1,15 @@
-"""Layers below an adapter's first one are the same in every step: their outcome, computed once for all examples.
+"""Layers below an adapter's first one give the same output in every step: it is computed once for all examples.
 
     kept = LowerLayers(model, sequences, layer=2)         # one forward pass of two layers, without gradients
     with entering_at(model, 2, kept.residual([5, 8])):    # training/blocks.py
         model(ids, attention_mask=mask)
 
-Kept is the residual stream entering `layer`, for every token, in a memory-mapped file that is gone with the object; or,
-with `folder`, in a file that stays for other runs and processes. Its name and its end are a hash of all that the
-numbers depend on, so a wrong one is never taken. Sequences are computed in batches of their own, by length, whatever
-order they are trained in: the numbers do not depend on the run. They may differ in the last bits from those of a
-training batch, since matrix products round differently by shape, and so they are part of a run's identity.
+What is kept is the residual stream that enters `layer`, for every token. It lies in a memory-mapped file that goes with
+the object or, with `folder`, in a file that stays for other trainings and processes. The name and the end of that file
+are a hash of everything that its values depend on, so a wrong file is never read. Sequences are computed in batches by
+length, not in the order in which they are trained on, so the values are the same for every training. They may differ in
+the last bits from those of a training batch, because matrix products of other shapes round differently. That is why a
+resumed training must keep lower layers as it did before.
 """
 
 import hashlib
@@ -45,41 +46,55 @@ SUFFIX = ".lower_layers"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Whether lower layers are kept, for how many bytes, and why or why not, in words."""
+class CachePlan:
+    """Whether the output of the lower layers is kept, how many bytes it takes, and the reason in words."""
 
     kept: bool
     n_bytes: int
     reason: str
 
 
-def plan(
-    adapter: Adapter, n_tokens: int, passes: float, cache: Cache, budget: int = BUDGET_BYTES, place: Path | None = None
-) -> Plan:
-    """Decide on what does not change from one run of the same options to the next, but for a disk that is full.
+def plan_cache(
+    adapter: Adapter,
+    n_tokens: int,
+    passes: float,
+    cache: Cache | str,
+    budget: int = BUDGET_BYTES,
+    folder: Path | None = None,
+) -> CachePlan:
+    """Decide whether the output of the layers below an adapter is kept.
 
-    `passes` is how often an example is trained on, `place` where a new file would lie. Raises AlignerProbeError where
-    `cache` is True and it cannot be.
+    The decision is the same for every training with the same options, unless the disk is full.
+
+    Args:
+        adapter: layers below its first adapted layer are meant.
+        n_tokens: the tokens of all sequences.
+        passes: how often each example is trained on, on average.
+        cache: what the user asks for: True, False or "auto".
+        budget: the most bytes that may be kept.
+        folder: where a new file would lie, for the free space there; None leaves that out.
+
+    Raises AlignerProbeError where `cache` is True and the layers cannot be kept.
     """
     start = adapter.layers.start
     n_bytes = n_tokens * adapter.shape.d_model * dtype_of(adapter.model).itemsize
     obstacle = _obstacle(adapter, start)
     if obstacle is None and n_bytes > budget:
         obstacle = f"keeping {n_tokens:,} tokens takes {n_bytes:,} bytes, over the budget of {budget:,}"
-    if obstacle is None and place is not None and n_bytes > (free := free_bytes(place)):
-        obstacle = f"keeping {n_tokens:,} tokens takes {n_bytes:,} bytes, and {place} has {free:,} left"
+    if obstacle is None and folder is not None and n_bytes > (free := free_bytes(folder)):
+        obstacle = f"keeping {n_tokens:,} tokens takes {n_bytes:,} bytes, and {folder} has {free:,} left"
     if cache is True and obstacle is not None:
         raise AlignerProbeError(
             f"lower layers cannot be kept: {obstacle}; leave it to cache='auto' (--cache auto), name a greater "
             "cache_budget, or make room"
         )
     if cache is False:
-        return Plan(False, n_bytes, "switched off")
+        return CachePlan(False, n_bytes, "switched off")
     if obstacle is None and cache == "auto" and passes < 1:
         obstacle = f"examples are trained on {passes:.2g} times each, so keeping costs more than it saves"
     if obstacle is not None:
-        return Plan(False, n_bytes, obstacle)
-    return Plan(True, n_bytes, f"layers below {start} are computed once, {n_bytes / 2**20:.1f} MiB kept")
+        return CachePlan(False, n_bytes, obstacle)
+    return CachePlan(True, n_bytes, f"layers below {start} are computed once, {n_bytes / 2**20:.1f} MiB kept")
 
 
 def _obstacle(adapter: Adapter, start: int) -> str | None:

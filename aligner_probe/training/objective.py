@@ -1,7 +1,14 @@
-"""SFT and DPO behind one face: examples in, summed loss and weight out."""
+"""What is minimised: the losses of SFT and of DPO, on forward passes that several trainings may share.
 
-from collections.abc import Iterable, Sequence
+forward = Forward(model, sequences)
+train = SFT(forward, n)                                # an Objective
+logits, labels = forward(train.rows(batch))            # one pass over the rows of these examples
+loss = train.loss(logits, labels, batch) / train.weight(batch)
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,21 +21,28 @@ from aligner_probe.tasks.encoding import IGNORED, Encoded, Tokens
 from aligner_probe.training.blocks import checkpointing, entering_at
 from aligner_probe.training.losses import dpo_loss, sequence_log_probability, sft_loss
 from aligner_probe.training.lower_layers import LowerLayers
+from aligner_probe.training.provenance import EncodedTask
 from aligner_probe.training.recipe import Recipe
 from aligner_probe.training.sequences import Sequences
 
-#: Examples a batch where nothing is trained, at most; and how many times as many as are trained at once. Their logits
-#: alone could otherwise take more memory than a training step does.
+#: The most examples in a batch of validation, and how many times as many as in a micro-batch of training. Without
+#: these limits the logits alone could take more memory than a training step.
 SCORING_BATCH, SCORING_TIMES = 32, 2
 
 
 class Forward:
-    """Logits and labels of sequences by number, padded on the right, from where a label is first predicted.
+    """Forward passes over given sequences: `forward(indices)` gives their logits and labels, padded on the right.
 
-    What comes before that in all rows, mostly prompts, is not unembedded. Blocks below `lower.layer` do not run where
-    `lower` is given, unless something has changed them since they were computed (`LowerLayers.outdated`): then all
-    blocks run, and `set_aside` says why. With `checkpoint_from`, blocks from there on keep only their input for the
-    backward pass.
+    Both begin at the first position that predicts a label in any row, since earlier positions (most of the prompts)
+    need no unembedding.
+
+    Args:
+        model: the base model; the adapters that are attached at the time of a call take part.
+        sequences: everything that may be asked for, by index.
+        lower: the kept output of the layers below `lower.layer`, which then do not run. Once something has changed
+            those layers (`LowerLayers.outdated`), all layers run, and `set_aside` says why.
+        checkpoint_from: layers from this one on keep only their input for the backward pass, and run again there.
+        set_aside: why kept layers are not used, where that is known from the start.
     """
 
     def __init__(
@@ -37,11 +51,12 @@ class Forward:
         sequences: Sequences,
         lower: LowerLayers | None = None,
         checkpoint_from: int | None = None,
+        set_aside: str | None = None,
     ):
         self.model, self.sequences, self.lower, self.checkpoint_from = model, sequences, lower, checkpoint_from
         self.device = device_of(model)
-        #: Why the kept layers were not used in some forward pass; None as long as they always were.
-        self.set_aside: str | None = None
+        #: Why kept layers were not used in some forward pass; None as long as they always were.
+        self.set_aside = set_aside
 
     def __call__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         batch = self.sequences.batch(indices)
@@ -67,19 +82,21 @@ class Forward:
 
 @runtime_checkable
 class Objective(Protocol):
-    """What the loop needs to know of a kind of training: examples in, summed loss and weight out.
+    """What the training loop needs to know about a loss.
 
-    The examples' sequences are some of those of a forward pass, which may have other runs' beside them.
+    Its examples are a part of the sequences of `forward`, which may have those of other trainings as well.
     """
+
+    forward: Forward
 
     def __len__(self) -> int: ...
 
     def rows(self, indices: Sequence[int]) -> list[int]:
-        """The sequences of these examples, by their numbers in the forward pass."""
+        """The indices of these examples' sequences in `forward`."""
         ...
 
     def weight(self, indices: Sequence[int]) -> int:
-        """What the summed loss of these examples is divided by."""
+        """What the summed loss of these examples is divided by: their labelled tokens (SFT), or their number (DPO)."""
         ...
 
     def loss(
@@ -88,12 +105,12 @@ class Objective(Protocol):
         labels: Int[Tensor, "rows pos"],
         indices: Sequence[int],
     ) -> Float[Tensor, ""]:
-        """Summed loss of these examples, from what the forward pass gives for their rows."""
+        """The summed loss of these examples; `logits` and `labels` are what `forward(self.rows(indices))` gives."""
         ...
 
 
 class SFT:
-    """Cross-entropy of the labelled tokens; weighted by their number. Example 0 is the sequence `first`."""
+    """Cross-entropy of the labelled tokens of `n` examples; example 0 is the sequence `first` of the forward pass."""
 
     def __init__(self, forward: Forward, n: int, first: int = 0):
         self.forward, self.n, self.first = forward, n, first
@@ -112,9 +129,10 @@ class SFT:
 
 
 class DPO:
-    """DPO's loss; the reference is the adapter as it is when `set_reference` is called, computed once.
+    """DPO's loss of `n` preferences.
 
-    From the sequence `first` on there are all chosen answers and then all rejected ones.
+    From the sequence `first` on, the forward pass has all chosen answers and then all rejected ones. The reference
+    model is the model at the time when `set_reference` is called.
     """
 
     def __init__(self, forward: Forward, n: int, first: int, beta: float, scoring_batch: int):
@@ -132,14 +150,14 @@ class DPO:
         return len(indices)
 
     def set_reference(self) -> None:
-        """Log-probabilities of all answers under the model as it is now."""
+        """Compute and keep the log-probabilities of all answers under the model as it is now."""
         with torch.no_grad():
             rows = range(self.first, self.first + 2 * self.n)
             scores = [sequence_log_probability(*self.forward(part)) for part in chunks(rows, 2 * self.scoring_batch)]
             self._reference = torch.cat(scores)
 
     def loss(self, logits: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
-        """Both answers went through the model in one forward pass."""
+        """The rows are those of the chosen answers, then those of the rejected ones."""
         scores = sequence_log_probability(logits, labels)
         reference = self._reference[torch.as_tensor(self.rows(indices)) - self.first]
         n = len(indices)
@@ -147,27 +165,66 @@ class DPO:
 
 
 def from_first(labels: Int[Tensor, "rows pos"]) -> Int[Tensor, "rows kept"]:
-    """Labels from the position on that predicts the first of any row."""
+    """The labels, from the first position on that predicts a label in any row."""
     labelled = (labels != IGNORED).any(0).nonzero()
     return labels[:, max(0, int(labelled[0]) - 1) :] if len(labelled) else labels
 
 
 def sequences_of(encoded: Encoded) -> list[Tokens]:
-    """Everything that passes through the model for encoded examples: of preferences, chosen and then rejected."""
+    """The sequences of encoded examples; of preferences first all chosen answers, then all rejected ones."""
     return [*encoded.sequences, *(encoded.rejected or ())]
 
 
 def objective(encoded: Encoded, recipe: Recipe, forward: Forward, first: int = 0) -> Objective:
-    """What is minimised on encoded examples, from the sequence `first` of a forward pass: DPO or SFT."""
+    """The objective for encoded examples, which begin at the sequence `first` of a forward pass: SFT or DPO."""
     if encoded.kind == "sft":
         return SFT(forward, len(encoded), first)
     return DPO(forward, len(encoded), first, recipe.beta, scoring_batch(recipe))
 
 
+@dataclass(frozen=True, eq=False)
+class Objectives:
+    """What one training minimises, and the same loss on its validation examples, where it has any."""
+
+    train: Objective
+    validation: Objective | None = None
+
+
+def distinct(tasks: Iterable[EncodedTask | None]) -> dict[str, Encoded]:
+    """The encoded tasks by the hash of their tokens, each once, since trainings may share their examples."""
+    by_hash: dict[str, Encoded] = {}
+    for task in tasks:
+        if task is not None:
+            by_hash.setdefault(task.tokens_sha256, task.encoded)
+    return by_hash
+
+
+def shared(
+    tasks: Sequence[EncodedTask | None], recipes: Sequence[Recipe], make: Callable[[list[Tokens]], Forward]
+) -> list[Objective | None]:
+    """An objective for each task (None for None), all on one forward pass over the distinct ones among them.
+
+    `make` makes the forward pass from its sequences; it is not called where there are none.
+    """
+    rows: list[Tokens] = []
+    first: dict[str, int] = {}
+    for name, encoded in distinct(tasks).items():
+        first[name] = len(rows)
+        rows += sequences_of(encoded)
+    if not rows:
+        return [None for _ in tasks]
+    forward = make(rows)
+    return [
+        None if task is None else objective(task.encoded, recipe, forward, first[task.tokens_sha256])
+        for task, recipe in zip(tasks, recipes, strict=True)
+    ]
+
+
 def scoring_batch(recipe: Recipe) -> int:
-    """Examples a batch where nothing is trained."""
+    """How many examples are in a batch where nothing is trained."""
     return min(SCORING_BATCH, SCORING_TIMES * recipe.rows_at_once)
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    """The items in order, `size` at a time; the last chunk may be smaller."""
     return (items[i : i + size] for i in range(0, len(items), size))

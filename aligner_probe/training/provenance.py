@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,17 +18,27 @@ from aligner_probe.versions import git_state, versions
 PACKAGES = ("torch", "transformers", "transformer-lens", "tokenizers", "safetensors")
 
 
+@dataclass(frozen=True, eq=False)
+class EncodedTask:
+    """A task with its encoded examples and the SHA-256 of all their tokens (`tokens_hash`)."""
+
+    task: Task
+    encoded: Encoded
+    tokens_sha256: str
+
+
 def provenance(
     adapter: Adapter,
     recipe: Recipe,
-    task: tuple[Task, Encoded],
-    validation: tuple[Task, Encoded] | None,
+    task: EncodedTask,
+    validation: EncodedTask | None,
     execution: dict[str, Any],
 ) -> dict[str, Any]:
-    """What is known before the first step; `execution` is how the run is carried out (`lower_layers`, ...).
+    """What is known before the first step, as a dictionary that JSON takes.
 
-    `began_from` is None where the adapter's own seed drew the numbers, else the file they are from and the training
-    that made them; `beside` are other adapters that are attached.
+    `execution` says how the training is executed (whether lower layers are kept, and so on). In the result,
+    `began_from` is None where the adapter's own seed drew its parameters; otherwise it names the file that they were
+    loaded from and the training that made them. `beside` lists other adapters that are attached to the base model.
     """
     model = adapter.model
     device = device_of(model)
@@ -47,8 +58,8 @@ def provenance(
             "dtype": str(dtype_of(model)).removeprefix("torch."),
         },
         "tokenizer": {"class": type(model.tokenizer).__name__, "sha256": tokenizer_hash(model.tokenizer)},
-        "task": _data(*task),
-        "validation": None if validation is None else _data(*validation),
+        "task": _data(task),
+        "validation": None if validation is None else _data(validation),
         "execution": {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
             "threads": torch.get_num_threads(),
@@ -67,7 +78,7 @@ def _beside(adapter: Adapter) -> dict[str, Any]:
 
 
 def tokenizer_hash(tokenizer: Any) -> str | None:
-    """SHA-256 of a fast tokenizer's own JSON, else of its vocabulary; None where it tells of neither."""
+    """SHA-256 of a fast tokenizer's own JSON, otherwise of its vocabulary; None where a tokenizer has neither."""
     if hasattr(tokenizer, "backend_tokenizer"):
         content = tokenizer.backend_tokenizer.to_str()
     elif hasattr(tokenizer, "get_vocab"):
@@ -78,7 +89,7 @@ def tokenizer_hash(tokenizer: Any) -> str | None:
 
 
 def tokens_hash(encoded: Encoded) -> str:
-    """SHA-256 of all ids and labels: exactly what is trained on, whatever file, split, template and tokenizer."""
+    """SHA-256 of all token ids and labels: exactly what is trained on, whatever file, split or template gave them."""
     digest = hashlib.sha256(encoded.kind.encode())
     for row in [*encoded.sequences, *(encoded.rejected or ())]:
         digest.update(torch.stack([row.input_ids, row.labels]).numpy().tobytes())
@@ -86,7 +97,8 @@ def tokens_hash(encoded: Encoded) -> str:
     return digest.hexdigest()
 
 
-def _data(task: Task, encoded: Encoded) -> dict[str, Any]:
+def _data(data: EncodedTask) -> dict[str, Any]:
+    task, encoded = data.task, data.encoded
     return {
         "name": task.name,
         "kind": task.kind,
@@ -94,7 +106,7 @@ def _data(task: Task, encoded: Encoded) -> dict[str, Any]:
         "format": task.format,
         "template": task.template,
         "sha256": task.sha256,
-        "tokens_sha256": tokens_hash(encoded),
+        "tokens_sha256": data.tokens_sha256,
         "n_examples": len(encoded),
         "encoding": encoded.rule,
         "dropped": task.dropped_note,

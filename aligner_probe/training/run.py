@@ -1,4 +1,4 @@
-"""What a training leaves behind, and where one is."""
+"""The result of a training (`Run`), and how far a training is (`Progress`)."""
 
 import math
 from dataclasses import dataclass
@@ -13,12 +13,22 @@ from aligner_probe.training.recipe import FEWEST_STEPS, Recipe
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run(Shown):
-    """What a training left behind; the adapter holds the best numbers where there was a validation part, else the last.
+    """The result of a training.
 
-    `metrics` has one row a step: loss (before the step), lr, tokens_per_second; validation_loss where it was taken, and
-    at the end of an epoch and of the run the shares of the lost-update monitor, with how much of an epoch they are over
-    (monitored_epochs; LostUpdates says the rest). `rule` says how examples were encoded, `lower_layers`
-    whether layers below the adapter were computed once. `provenance` is what `save_adapter` records.
+    Attributes:
+        adapter: the trained adapter. It holds the parameters with the lowest validation loss, or the last ones where
+            there was no validation part.
+        recipe: how it was trained, with every option settled.
+        metrics: one row for each step: `step`, `loss` (before the step), `lr`, `tokens_per_second`; `validation_loss`
+            where it was taken (step 0 is before training). At the end of an epoch and of the training also the shares
+            of lost updates (`training.monitor.LostUpdates`) and over how much of an epoch they are
+            (`monitored_epochs`).
+        rule: how the examples were encoded, in words.
+        lower_layers: whether the layers below the adapter were computed once, and why, in words.
+        best_step: the step whose parameters the adapter holds.
+        best_validation_loss: the validation loss of that step; None without a validation part.
+        stopped_early: whether training ended before its last step because the validation loss did not improve.
+        provenance: what `save_adapter` records about the training.
     """
 
     adapter: Adapter
@@ -103,9 +113,10 @@ def _last(losses: pd.Series) -> float | None:
 
 @dataclass
 class Progress:
-    """Where a run is; what `state.pt` keeps beside the numbers.
+    """How far a training is; a part of `state.pt`.
 
-    `to_beat` is the validation loss that was last better by enough, `waited` how many evaluations ago that was.
+    `to_beat` is the last validation loss that was better by more than the recipe's `min_improvement`; `waited` counts
+    the evaluations since then.
     """
 
     step: int = 0
@@ -117,6 +128,6 @@ class Progress:
 
 
 def metrics_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of metrics, the columns that every run has first."""
+    """Rows of metrics as a table; the columns that every training has come first."""
     first = ["step", "loss", "lr", "tokens_per_second", "validation_loss"]
     return pd.DataFrame(rows, columns=[*first, *sorted({key for row in rows for key in row} - set(first))])

@@ -11,7 +11,7 @@ from aligner_probe.adapters import Aligner, FullFineTune, LoRA, OutputBias, Pref
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks import encode
 from aligner_probe.training import fit, lower_layers
-from aligner_probe.training.lower_layers import SUFFIX, LowerLayers, plan
+from aligner_probe.training.lower_layers import SUFFIX, LowerLayers, plan_cache
 from aligner_probe.training.objective import Forward
 from aligner_probe.training.sequences import Sequences
 
@@ -115,7 +115,7 @@ def test_training_is_the_same_and_lower_layers_do_not_run(kind, method):
 def test_what_changes_lower_layers_has_none_to_keep(make, says):
     base = model()
     adapter = make(base)
-    assert not plan(adapter, 100, 5.0, "auto").kept
+    assert not plan_cache(adapter, 100, 5.0, "auto").kept
     with pytest.raises(AlignerProbeError, match=says):
         fit(base, adapter, task(), recipe=quick(), cache=True, show_progress=False)
 
@@ -123,28 +123,28 @@ def test_what_changes_lower_layers_has_none_to_keep(make, says):
 def test_when_keeping_is_off_and_why():
     base = model()
     adapter = Aligner(base, 1, START)
-    assert plan(adapter, 1000, 1.0, "auto").n_bytes == 1000 * 48 * 4
-    assert plan(adapter, 1000, 1.0, "auto", budget=1000 * 48 * 4).kept
-    assert "over the budget" in plan(adapter, 1000, 1.0, "auto", budget=1000 * 48 * 4 - 1).reason
-    assert "0.5 times" in plan(adapter, 1000, 0.5, "auto").reason
-    assert plan(adapter, 1000, 0.5, True).kept
-    assert plan(adapter, 1000, 9.0, False).reason == "switched off"
+    assert plan_cache(adapter, 1000, 1.0, "auto").n_bytes == 1000 * 48 * 4
+    assert plan_cache(adapter, 1000, 1.0, "auto", budget=1000 * 48 * 4).kept
+    assert "over the budget" in plan_cache(adapter, 1000, 1.0, "auto", budget=1000 * 48 * 4 - 1).reason
+    assert "0.5 times" in plan_cache(adapter, 1000, 0.5, "auto").reason
+    assert plan_cache(adapter, 1000, 0.5, True).kept
+    assert plan_cache(adapter, 1000, 9.0, False).reason == "switched off"
     with Aligner(base, 1, 0).attached():
-        assert "another adapter" in plan(adapter, 1000, 9.0, "auto").reason
+        assert "another adapter" in plan_cache(adapter, 1000, 9.0, "auto").reason
     with base.hooks(fwd_hooks=[("blocks.1.hook_out", lambda tensor, hook: None)]):
-        assert "hooked to blocks.1.hook_out" in plan(adapter, 1000, 9.0, "auto").reason
+        assert "hooked to blocks.1.hook_out" in plan_cache(adapter, 1000, 9.0, "auto").reason
     with base.hooks(fwd_hooks=[("blocks.2.hook_in", lambda tensor, hook: None)]):
-        assert plan(adapter, 1000, 9.0, "auto").kept
-    assert plan(adapter, 1000, 9.0, "auto").kept
+        assert plan_cache(adapter, 1000, 9.0, "auto").kept
+    assert plan_cache(adapter, 1000, 9.0, "auto").kept
 
 
 def test_a_disk_without_room_is_seen_before_anything_is_written(tmp_path, monkeypatch):
     base = model()
     adapter = Aligner(base, 1, START)
     monkeypatch.setattr(lower_layers, "free_bytes", lambda place: 1000 * 48 * 4)
-    assert plan(adapter, 1000, 9.0, "auto", place=tmp_path).kept
-    assert "bytes, and out has 192,000 left" in plan(adapter, 1001, 9.0, "auto", place=Path("out")).reason
-    assert plan(adapter, 1001, 9.0, "auto").kept  # a file that may be there already
+    assert plan_cache(adapter, 1000, 9.0, "auto", folder=tmp_path).kept
+    assert "bytes, and out has 192,000 left" in plan_cache(adapter, 1001, 9.0, "auto", folder=Path("out")).reason
+    assert plan_cache(adapter, 1001, 9.0, "auto").kept  # a file that may be there already
     monkeypatch.setattr(lower_layers, "free_bytes", lambda place: 0)
     run = fit(base, adapter, task(), recipe=quick(), out=tmp_path / "out", show_progress=False)
     assert "out has 0 left" in run.lower_layers

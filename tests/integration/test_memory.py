@@ -123,7 +123,7 @@ def test_fit_refuses_what_surely_does_not_fit(monkeypatch, tmp_path):
     adapter = Aligner(base, 1, 1)
     estimate = estimate_memory(adapter, quick(), 14)
     assert capacity(base)[0] > 2**28
-    monkeypatch.setattr("aligner_probe.training.loop.capacity", lambda model: (estimate.base, "this toy"))
+    monkeypatch.setattr("aligner_probe.training.planning.capacity", lambda model: (estimate.base, "this toy"))
     with pytest.raises(AlignerProbeError, match="this toy has"):
         fit(base, adapter, task(), recipe=quick(), out=tmp_path / "run", show_progress=False)
     assert not (tmp_path / "run").exists()

@@ -18,7 +18,7 @@ from aligner_probe.files import sha256
 from aligner_probe.models import fingerprint
 from aligner_probe.training import Recipe, fit, recipe
 from aligner_probe.training.callbacks import Callback
-from aligner_probe.training.provenance import provenance, tokenizer_hash, tokens_hash
+from aligner_probe.training.provenance import EncodedTask, provenance, tokenizer_hash, tokens_hash
 from aligner_probe.training.state import STATE
 from aligner_probe.training.wandb import WeightsAndBiases
 
@@ -162,8 +162,9 @@ def test_hashes_tell_what_differs():
         for part, length, mask in ((one, 64, True), (other, 64, True), (one, 9, True), (one, 64, False))
     }
     assert len(hashes) == 4
-    whole = encode(one, base.tokenizer, max_length=64)
-    assert provenance(Aligner(base, 1, 1), quick(), (one, whole), None, {})["validation"] is None
+    encoded = encode(one, base.tokenizer, max_length=64)
+    whole = EncodedTask(one, encoded, tokens_hash(encoded))
+    assert provenance(Aligner(base, 1, 1), quick(), whole, None, {})["validation"] is None
 
 
 @pytest.mark.parametrize(("steps", "every", "seen"), [(5, 1000, [0, 5]), (5, 2, [0, 2, 4, 5]), (4, 2, [0, 2, 4])])

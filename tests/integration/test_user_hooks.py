@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from aligner_probe.adapters import Aligner
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.training import Callback, Training, fit, fit_together
-from aligner_probe.training.lower_layers import plan
+from aligner_probe.training.lower_layers import plan_cache
 
 START = 2
 
@@ -162,10 +162,10 @@ def test_nothing_of_the_libraries_own_switches_keeping_off():
         base.run_with_cache(ids)  # for which transformers leaves hooks behind
         base.run_with_hooks(ids, fwd_hooks=[("hook_embed", lambda tensor, hook: tensor * 2)])
         adapter = Aligner(base, 2, START)
-        assert plan(adapter, 1000, 9.0, "auto").kept
+        assert plan_cache(adapter, 1000, 9.0, "auto").kept
         with adapter.attached():
             base(ids)
-        assert plan(adapter, 1000, 9.0, "auto").kept
+        assert plan_cache(adapter, 1000, 9.0, "auto").kept
 
 
 @contextmanager
