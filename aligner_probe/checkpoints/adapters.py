@@ -14,12 +14,12 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.adapters import METHODS, Adapter, LoRA
 from aligner_probe.adapters.prefix import PrefixAdapter
 from aligner_probe.adapters.registry import expected_methods, is_registered, new_adapter
-from aligner_probe.arguments import a_model, accepts, keywords_of
+from aligner_probe.arguments import a_model, accepts
 from aligner_probe.checkpoints import lora, native, peft_lora, peft_prompts
 from aligner_probe.checkpoints.containers import read_tensors
 from aligner_probe.checkpoints.given import one_adapter
 from aligner_probe.checkpoints.peft_base import check_named_base
-from aligner_probe.checkpoints.prefix import PrefixCheckpoint, dtype_name
+from aligner_probe.checkpoints.prefix import GateFunction, PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import PUBLISHED, load_checkpoint
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import sha256
@@ -72,16 +72,24 @@ def save_adapter(
     )
 
 
-@accepts(rest=lambda: keywords_of(load_checkpoint), model=a_model)
-def load_adapter(path: str | Path, model: TransformerBridge, *, force: bool = False, **reading: Any) -> Adapter:
+@accepts(model=a_model)
+def load_adapter(
+    path: str | Path,
+    model: TransformerBridge,
+    *,
+    force: bool = False,
+    gate: GateFunction | str | None = None,
+    adapter_length: int | None = None,
+) -> Adapter:
     """An adapter from a folder of `save_adapter`, a PEFT folder of LoRA, prefix tuning, prompt tuning or P-tuning, or
     any format that `load_checkpoint` reads.
 
     Raises AlignerProbeError where its shapes do not fit the model, or where it was trained on another base (another
     fingerprint) unless `force`. A PEFT folder only names its base: where that base is on this machine, its fingerprint
     is compared; else a name that differs from the model's is an AlignerProbeWarning, which `loaded_from` keeps. Other
-    foreign files do not say what base they are for. `reading` goes to `load_checkpoint`.
+    foreign files do not say what base they are for. `gate` and `adapter_length` are as in `load_checkpoint`.
     """
+    reading = {"gate": gate, "adapter_length": adapter_length}
     config = config_of(path)
     if "peft_type" in config:
         note = check_named_base(path, config, model, force=force)

@@ -1,4 +1,4 @@
-"""Exact exports: an adapter in the form that another tool reads, or an error that says why there is none.
+"""Exact exports: an adapter in the format that another tool reads, or an error that says why there is none.
 
 | to | what is written | of which adapters | base needed |
 |---|---|---|---|
@@ -19,11 +19,11 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.adapters import Adapter, LoRA, OutputBias
 from aligner_probe.adapters.constant import check_constant, constant_shifts
 from aligner_probe.adapters.prefix import PrefixAdapter
-from aligner_probe.arguments import accepts, keywords_of
+from aligner_probe.arguments import accepts
 from aligner_probe.checkpoints import lit_llama, lora, merged, native, peft, peft_lora, steering
 from aligner_probe.checkpoints.adapters import config_of, load_adapter, save_adapter
 from aligner_probe.checkpoints.given import from_adapter, one_adapter
-from aligner_probe.checkpoints.prefix import METHOD_NAMES, PrefixCheckpoint, dtype_name
+from aligner_probe.checkpoints.prefix import METHOD_NAMES, GateFunction, PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import load_checkpoint
 from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.families import family_of
@@ -44,7 +44,11 @@ SEED = 0
 
 @dataclass(frozen=True, repr=False)
 class Export(Shown):
-    """What was written where; `notes` say what a reader of it must know. `merge` for merged models only."""
+    """What was written where.
+
+    `notes` say what somebody who uses the files must know; `merge` compares a merged model with its adapter, and is
+    None for other formats.
+    """
 
     to: str
     path: Path
@@ -64,7 +68,7 @@ def _source(value: Any, where: str) -> str | Path | Adapter:
     return value if isinstance(value, str | Path) else one_adapter(value, where)
 
 
-@accepts(rest=lambda: keywords_of(load_checkpoint), source=_source)
+@accepts(source=_source)
 def export_adapter(
     source: str | Path | Adapter,
     to: str,
@@ -73,15 +77,29 @@ def export_adapter(
     model: str | Path | None = None,
     dtype: torch.dtype | None = None,
     force: bool = False,
-    **reading: Any,
+    gate: GateFunction | str | None = None,
+    adapter_length: int | None = None,
 ) -> Export:
-    """Write an adapter in another tool's form, one of `FORMATS`, whole or not at all.
+    """Write an adapter in the format of another tool, exactly, whole or not at all.
 
-    `source` is an adapter, or whatever `load_adapter` reads. `model` is the plain base (hub id or folder), needed for
-    merged and, where `source` is no adapter, for steering and a native LoRA; `dtype` its precision (default: as it is
-    stored). `force` and `reading` as for `load_adapter`. Raises AlignerProbeError where there is no exact form, or
-    where `model` has other sizes than the base that an adapter is on, before any weights of the base are read.
+    Args:
+        source: the adapter, or the path or "published:NAME" of anything that `load_adapter` reads.
+        to: "merged" (a plain Hugging Face model), "steering" (a vector a layer), "peft", "lit-llama" or "native".
+        out: the new folder, or for lit-llama the new file; nothing may be there yet.
+        model: the plain base model, a hub id or a folder. Needed for merged and, where `source` is no adapter in
+            memory, for steering and for a native LoRA.
+        dtype: precision in which the base model is read; by default the one it is stored in.
+        force: also where the adapter was trained on another base model.
+        gate: as in `load_checkpoint`: the gate function of a file that does not record it.
+        adapter_length: as in `load_checkpoint`: the tokens a layer of a file that does not record them.
+
+    Returns:
+        What was written where, with notes for the reader.
+
+    Raises AlignerProbeError where the adapter has no exact form in that format, or where `model` has other sizes than
+    the base model of the adapter, before any of its weights are read.
     """
+    reading = {"gate": gate, "adapter_length": adapter_length}
     if to not in FORMATS:
         raise AlignerProbeError(
             f"no export is named {to!r}; {did_you_mean(to, FORMATS)}expected one of {', '.join(FORMATS)}"
@@ -112,7 +130,7 @@ def _lora_config(source: str | Path) -> bool:
 
 
 def _checkpoint(source: str | Path | Adapter, reading: dict[str, Any]) -> PrefixCheckpoint:
-    """A prefix adapter's numbers; raises AlignerProbeError for any other method."""
+    """The parameters of a prefix adapter. Raises AlignerProbeError for any other method."""
     method = source.method if isinstance(source, Adapter) else config_of(source).get("method")
     if isinstance(method, str) and method not in METHOD_NAMES:
         raise AlignerProbeError(
@@ -152,7 +170,7 @@ def _lora(source: str | Path | LoRA, out: Path, model: str | Path | None) -> Exp
 def _native_lora(
     source: str | Path | LoRA, out: Path, model: str | Path | None, dtype: torch.dtype | None, force: bool
 ) -> Export:
-    """The native format records the base, which PEFT's folder only names: so it is attached to one first."""
+    """Attach a LoRA to its base model and save it: the native format records the base model, PEFT's only names it."""
     if isinstance(source, LoRA):
         if model is not None:
             _check_sizes(read_config(model), source.model, model)
@@ -199,7 +217,7 @@ def _adaption_prompt(
 
 
 def _check_constant(source: str | Path | Adapter, reading: dict[str, Any]) -> None:
-    """Raises AlignerProbeError unless a source adds a constant; told without its base."""
+    """Raise AlignerProbeError unless the adapter adds a constant. Its base model is not needed for that."""
     if isinstance(source, Adapter):
         check_constant(source.method, getattr(source.config, "n_tokens", None))
     elif config_of(source).get("method") == OutputBias.method:
@@ -275,8 +293,10 @@ def _steering(bridge: TransformerBridge, shifts: dict, out: Path, origin: dict[s
 
 
 def _check_sizes(config: Any, bridge: TransformerBridge, model: str | Path) -> None:
-    """Raises AlignerProbeError where `model` cannot be the base that an adapter is on; its numbers are compared later,
-    by what the two do."""
+    """Raise AlignerProbeError where the sizes or the architecture of `model` are not those of an adapter's base model.
+
+    That its weights are the same is checked later, by comparing logits.
+    """
     own = bridge.original_model.config
     pairs = {name: (getattr(config, name, None), getattr(own, name, None)) for name in SIZES}
     pairs = {"architecture": ((config.architectures or [None])[0], architecture_of(bridge))} | pairs

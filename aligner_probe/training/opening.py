@@ -12,7 +12,7 @@ layers do to upper ones is in it.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,7 +20,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter, prefix_options
+from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter
 from aligner_probe.arguments import a_model, accepts, refuse
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.html import Shown
@@ -40,7 +40,11 @@ FIRST_GUESS, ROUNDS, PRECISION = 0.01, 30, 1e-3
 
 @dataclass(frozen=True, repr=False)
 class OpenGate(Shown):
-    """`initial_gate` is the option of the adapter; `measured` the share it gives, over `n_positions` positions."""
+    """A constant for frozen gates.
+
+    `initial_gate` is the value for the adapter's option of that name, `share` what was asked for, and `measured` the
+    share that it gives: the median over `n_positions` positions and all adapted layers.
+    """
 
     initial_gate: float
     share: float
@@ -61,7 +65,7 @@ def _prefix_method(value: Any, where: str) -> type[Aligner] | type[LLaMAAdapter]
     raise refuse(value, where, "ap.Aligner or ap.LLaMAAdapter, the class itself")
 
 
-@accepts(rest=lambda: prefix_options(), model=a_model, task=one_task, method=_prefix_method)
+@accepts(model=a_model, task=one_task, method=_prefix_method)
 def open_gate(
     model: TransformerBridge,
     task: Task,
@@ -69,11 +73,31 @@ def open_gate(
     *,
     share: float = SHARE,
     max_length: int | None = None,
-    **options: Any,
+    n_tokens: int | None = None,
+    start_layer: int | None = None,
+    seed: int = 0,
+    gate_function: Literal["linear", "tanh"] | str = "linear",
+    gate_per: Literal["head", "layer"] | str = "head",
+    train: str = "tokens",
+    dtype: torch.dtype = torch.float32,
 ) -> OpenGate:
-    """The constant for frozen gates; `options` are the adapter's, its seed among them.
+    """Find the constant for frozen gates by measuring what an adapter with such gates adds.
 
-    Raises AlignerProbeError where no constant gives this share, as with tanh gates, which end at 1.
+    Args:
+        model: the base model.
+        task: examples to measure on; 32 of them, evenly from the whole, are looked at.
+        method: `ap.Aligner` or `ap.LLaMAAdapter`, the class itself.
+        share: the norm of what the adapter adds, as a share of the norm of the residual stream.
+        max_length: the most tokens of an example; by default the base model's context.
+        n_tokens: as the adapter's, and so are the following options; by default the method's own.
+        start_layer: the first adapted layer, from zero.
+        seed: draws the adapter's tokens.
+        gate_function: "linear" or "tanh".
+        gate_per: "head" for one gate a head, "layer" for one gate a layer.
+        train: accepted so that all options of the adapter can be given; nothing is trained here.
+        dtype: precision of the adapter's parameters.
+
+    Raises AlignerProbeError where no constant gives this share, as with tanh gates, which never open beyond 1.
     """
     if not 0 < share < 1:
         raise AlignerProbeError(f"share {share}; expected between 0 and 1, for instance {SHARE}")
@@ -82,7 +106,15 @@ def open_gate(
     step = max(1, len(encoded) // N_EXAMPLES)
     sequences = Sequences(encoded.sequences[::step][:N_EXAMPLES], pad_id(tokenizer, d_vocab))
     batch = {k: t.to(device_of(model)) for k, t in sequences.batch(range(len(sequences))).items()}
-    adapter = method(model, **(options | {"train": "all", "initial_gate": 0.0}))
+    adapter = method(
+        model,
+        **({} if n_tokens is None else {"n_tokens": n_tokens}),
+        start_layer=start_layer,
+        seed=seed,
+        gate_function=gate_function,
+        gate_per=gate_per,
+        dtype=dtype,
+    )
     tanh = adapter.config.gate_function == "tanh"
     gate = FIRST_GUESS
     for _ in range(ROUNDS):
