@@ -12,28 +12,28 @@ from typing import Any
 import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.arguments import a_model, accepts, keywords_of
+from aligner_probe.arguments import a_model, accepts
 from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named
 from aligner_probe.evaluation.likelihood import MultipleChoice
 from aligner_probe.evaluation.scorers import BalancedAccuracy
-from aligner_probe.html import Shown, text_of
 from aligner_probe.jobs.backend import Backend, Processes
 from aligner_probe.probing.batches import share_batches
 from aligner_probe.probing.bench import ProbeBench, first
 from aligner_probe.probing.checks import check_scorer, check_tokens
 from aligner_probe.probing.endings import Ending, ending_for, line_end, without
-from aligner_probe.probing.gathering import Gathered, gather
+from aligner_probe.probing.gathering import gather
 from aligner_probe.probing.inputs import load_parts
 from aligner_probe.probing.off_domain import off_domain_of
 from aligner_probe.probing.plan import BUDGETS, Budget, Plan
 from aligner_probe.probing.report import report, write_report
+from aligner_probe.probing.result import ProbeResult
 from aligner_probe.probing.run import PLAN, make, plan_for
 from aligner_probe.probing.splitting import Parts, split_task
 from aligner_probe.probing.verdicts.measures import TaskKind
 from aligner_probe.probing.verdicts.power import SizeOfTest, planned_size
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
-from aligner_probe.probing.verdicts.verdict import Verdict, judge
+from aligner_probe.probing.verdicts.verdict import judge
 from aligner_probe.quantised import precision
 from aligner_probe.tasks.given import one_task
 from aligner_probe.tasks.task import Task
@@ -61,25 +61,6 @@ class Probe:
     def ending(self) -> Ending | None:
         """What ends answers, and why; None where that is not settled."""
         return None if self.why_ending is None else Ending(self.bench.ending, self.why_ending)
-
-
-@dataclass(frozen=True, eq=False)
-class ProbeResult(Shown):
-    """What a probe found; `report` is what report.json has."""
-
-    verdict: Verdict
-    gathered: Gathered
-    report: dict[str, Any]
-
-    def shown(self) -> dict[str, Any]:
-        return {
-            "verdict": self.verdict.outcome,
-            "reason": self.verdict.reason,
-            "notes": self.verdict.notes,
-        }
-
-    def __repr__(self) -> str:
-        return f"ProbeResult({self.verdict.outcome!r}: {text_of(self.verdict.reason, 600)})"
 
 
 @accepts(task=one_task, test=one_task, validation=one_task, off_domain=one_task)
@@ -200,7 +181,7 @@ def carry_out_probe(
         why_scorer=probe.why_scorer, ending=probe.ending, thresholds=thresholds,
     )  # fmt: skip
     write_report(content, out)
-    return ProbeResult(verdict, found, content)
+    return ProbeResult(verdict, found, content, probe.parts)
 
 
 def check_folder(out: Path, resume: bool) -> None:
@@ -217,32 +198,85 @@ def _task(value: Any, where: str) -> Any:
     return value if isinstance(value, str | Path) else one_task(value, where)
 
 
-@accepts(rest=lambda: keywords_of(new_probe), model=_base, task=_task)
+@accepts(model=_base, task=_task, test=one_task, validation=one_task, off_domain=one_task)
 def probe_task(
     model: str | TransformerBridge,
     task: Task | str | Path,
     *,
+    test: Task | None = None,
+    validation: Task | None = None,
+    kind: TaskKind | str | None = None,
+    scorer: Scorer | str | None = None,
+    budget: Budget | str = "standard",
+    off_domain: Task | None = None,
+    own_prompt: str | None = None,
+    ending: str | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     n_processes: int = 1,
     backend: Backend | None = None,
     show_progress: bool = True,
-    **options: Any,
 ) -> ProbeResult:
-    """Is this task form, latent, or new to this model?
+    """Is this task form, latent, or new to this base model?
 
-    A task that is named ("panel:NAME", or a path) is read with its test and validation examples, where it has any, and
-    its kind. `options` are those of `new_probe`: test, validation, kind, scorer, budget, off_domain, own_prompt,
-    ending.
-    Without `out` the runs go into a temporary folder and only the result is kept. Raises AlignerProbeError as those do.
+    Args:
+        model: the base model: a bridge of `ap.load_model`, or its name or folder.
+        task: the task: loaded, as rows in memory, or named ("panel:NAME" or a path). A named task is read with its
+            test and validation examples and its kind, where it has any.
+        test: the examples to score on; by default a part of `task`.
+        validation: the examples to choose by; by default a part of `task`.
+        kind: "memory" where facts are learned and their other wordings are asked, "general" otherwise; by default
+            that of a named task, else "general".
+        scorer: a scorer, or its name (`probe run --help` lists them); by default it is guessed from the answers.
+        budget: "quick", "standard" or "thorough", or a `Budget`.
+        off_domain: a task of another domain, on which it is measured what knowledge is kept; by default the
+            micro-world's own, where the base model is the micro-world.
+        own_prompt: a prompt of yours that is tried as well, with {prompt} where the item's prompt goes.
+        ending: the text that ends an answer; empty for the base model's end token. By default the base model settles
+            it.
+        dtype: precision of a base model that is loaded by its name.
+        device: device of a base model that is loaded by its name.
+        out: a folder for the runs and the report; by default a temporary one, and only the result is kept.
+        resume: go on with the probe in `out`, where there is one.
+        n_processes: worker processes that make the runs.
+        backend: what makes the runs instead, for instance `jobs.ray_tasks.RayTasks`.
+        show_progress: show progress bars.
+
+    Returns:
+        The verdict, with the scores, answers and the report behind it.
+
+    Raises AlignerProbeError for a task, scorer or option that does not fit, and where `out` has a probe already and
+    `resume` is off.
     """
     if not isinstance(task, Task):
-        given = load_parts(task)
-        task, own = given.train, {"test": given.test, "validation": given.validation, "kind": given.kind}
-        options = own | options
-    probe = with_off_domain(new_probe(model, task, **options))
-    how = {"n_processes": n_processes, "backend": backend, "show_progress": show_progress}
+        named = load_parts(task)
+        task, kind = named.train, named.kind if kind is None else kind
+        test = named.test if test is None else test
+        validation = named.validation if validation is None else validation
+    probe = new_probe(
+        model,
+        task,
+        test=test,
+        validation=validation,
+        kind="general" if kind is None else kind,
+        scorer=scorer,
+        budget=budget,
+        off_domain=off_domain,
+        own_prompt=own_prompt,
+        ending=ending,
+        dtype=dtype,
+        device=device,
+    )
+    probe = with_off_domain(probe)
+
+    def carried_out(folder: str | Path) -> ProbeResult:
+        return carry_out_probe(
+            probe, folder, n_processes=n_processes, backend=backend, resume=resume, show_progress=show_progress
+        )
+
     if out is not None:
-        return carry_out_probe(probe, out, resume=resume, **how)
+        return carried_out(out)
     with tempfile.TemporaryDirectory(prefix="probe-") as folder:
-        return carry_out_probe(probe, folder, **how)
+        return carried_out(folder)

@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 
 import micro
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from probes import TINY, jsonl, numbers, styled, tiny_probe
 
 from aligner_probe.commands import probe as command
@@ -259,3 +261,44 @@ def test_command_mistakes_are_one_line(tmp_path, capsys):
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert error.count("\n") == 1
+
+
+def test_the_result_s_scores_as_tables(whole):
+    out, result = whole
+    content, n_items = read_report(out), len(result.parts.test)
+    arms = result.scores().set_index(["kind", "arm"])
+    for kind, measured in content["measures"].items():
+        assert set(arms.loc[kind].index) == set(measured["scores"])
+        for arm, score in measured["scores"].items():
+            assert arms.loc[(kind, arm), ["score", "low", "high"]].tolist() == list(score.values())[:3]
+            share = measured["recovered"].get(arm, {"value": None})["value"]
+            assert arms.loc[(kind, arm), "recovered"] == pytest.approx(np.nan if share is None else share, nan_ok=True)
+    trained = result.scores("run").set_index("arm").loc[[one["arm"] for one in content["runs"]]]
+    for (arm, row), run_ in zip(trained.iterrows(), content["runs"], strict=True):
+        assert (arm, row.start_seed, row.order_seed, row.lr) == (run_["arm"], 0, 1, run_["lr"])
+        assert row.n_parameters == run_["n_parameters"]
+        for kind, mean in run_["means"].items():
+            assert row[kind] == pytest.approx(mean)
+    items = result.scores("item")
+    assert (items.groupby("arm").item.count() == n_items).all()
+    assert {"base", "prompt", "constant"} <= set(items["arm"])
+    assert items[items.arm == "base"].start_seed.isna().all()
+    assert items[items.arm == "lora-8"].group.tolist() == [one.group for one in result.parts.test.examples]
+    assert items.groupby("arm").strict.mean()["base"] == pytest.approx(arms.loc[("strict", "base"), "score"])
+    with pytest.raises(AlignerProbeError, match=r"by 'seed'.*arm, run, item"):
+        result.scores("seed")
+
+
+def test_the_result_s_samples_and_plot(whole):
+    _, result = whole
+    samples = result.samples()
+    assert samples["item", "reference"].tolist() == [one.completion for one in result.parts.test.examples]
+    assert samples["item", "prompt"].tolist() == result.parts.test.prompts
+    scorer = ExactMatch()
+    for arm in ("base", "prompt", "aligner-1", "lora-8"):
+        again = scorer.score(samples[arm, "answer"].tolist(), result.parts.test.examples)
+        assert samples[arm, "right"].tolist() == (again.strict == 1).tolist()
+    assert "constant" not in samples
+    axes = result.plot()
+    assert axes.get_ylabel() == "strict score"
+    assert result.plot(Figure().subplots()).get_title() == axes.get_title()

@@ -128,11 +128,12 @@ def test_tables_say_what_was_found(results):
 
 def test_a_probe_s_result_and_verdict():
     from aligner_probe.probing.gathering import Gathered
-    from aligner_probe.probing.probe import ProbeResult
+    from aligner_probe.probing.result import ProbeResult
+    from aligner_probe.probing.splitting import Parts
     from aligner_probe.probing.verdicts.verdict import Verdict
 
     verdict = Verdict("form", f"because {EVIL}", {}, (EVIL, EVIL))
     gathered = object.__new__(Gathered)
-    for shown in (verdict, ProbeResult(verdict, gathered, {})):
+    for shown in (verdict, ProbeResult(verdict, gathered, {}, object.__new__(Parts))):
         assert "form" in read(shown._repr_html_())
         assert len(repr(shown)) < 1000
