@@ -89,7 +89,7 @@ def test_every_measure_and_verdict_is_explained():
 
 
 def test_numbers_of_the_panel_and_the_cuts_are_ours():
-    from aligner_probe.probing.thresholds import THRESHOLDS
+    from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 
     tasks = json.loads((ROOT / "artifacts" / "panel" / "standard.json").read_text())["tasks"]
     counted = [task for task in tasks if task["nature"] in ("form", "latent", "new")]
