@@ -1,1 +1,1 @@
-"""Analyses of checkpoints: one module, one public function, one small result with `to_frame()` each."""
+"""Analyses of checkpoints: one module each, with one public function that returns a small result with `to_frame()`."""

@@ -1,13 +1,14 @@
 """Is the one token of Aligner-1 the centre of the tokens of Aligner-N?
 
 The paper (arXiv 2312.05503, section 5.1, Figure 12) sees the one token in the middle of the others on a t-SNE plane.
-Here the distance from the one to the others' centroid is set against what a centre would have to beat:
+This module compares the distance between the one token and the centroid of the others with three controls:
 
-- **leave-one-out:** how far each of the N lies from the centroid of the other N - 1. The one is measured from the
-  same N centroids of N - 1 tokens, since a centroid of more points is nearer to everything.
-- **random directions** of the one token's length, likewise.
-- **without the twin:** runs with one seed share their random start, so the one token may be, but for training, one of
-  the N; it is then near a centroid that contains itself. The twin is the token of the largest cosine.
+- **Leave one out:** how far each of the N tokens lies from the centroid of the other N - 1. The one token is measured
+  from the same N centroids of N - 1 tokens, because a centroid of more points is nearer to everything.
+- **Random directions** with the length of the one token, measured in the same way.
+- **Without the twin:** runs with the same seed have the same random start. So the one token may be, except for the
+  training, one of the N tokens, and then it is near a centroid that contains itself. The twin is the token with the
+  largest cosine to the one token.
 """
 
 from dataclasses import dataclass
@@ -31,13 +32,18 @@ P_TWIN = 1e-6
 
 @dataclass(frozen=True, repr=False)
 class CentreTest(Shown):
-    """Euclidean distances to centroids, in units of the tokens' numbers.
+    """Euclidean distances to centroids, in the units of the tokens' values.
 
-    `distance` is from the one to the centroid of all N, as the paper pictures it; `matched` is its mean distance to
-    the N centroids that leave one token out, to be compared with `leave_one_out`, each token's to the centroid of the
-    others. `random` are distances of random directions to those centroids, in turn. `twin` is the position of the token
-    most like the one, `twin_cosine` how like; `distance_without_twin` and `leave_one_out_without_twin` are what is left
-    without it.
+    Attributes:
+        distance: From the one token to the centroid of all N tokens, as the paper shows it.
+        matched: The mean distance from the one token to the N centroids that leave one token out.
+        leave_one_out: From each token to the centroid of the other tokens, shape (N,). Compare it with `matched`.
+        random: From random directions to those centroids, in turn.
+        twin: The index of the token that is most similar to the one token.
+        twin_cosine: The cosine between the one token and its twin.
+        twin_threshold: The cosine above which a token counts as a twin.
+        distance_without_twin: As `matched`, when the twin is left out.
+        leave_one_out_without_twin: As `leave_one_out`, when the twin is left out, shape (N - 1,).
     """
 
     label_one: str
@@ -69,12 +75,12 @@ class CentreTest(Shown):
 
     @property
     def share_nearer(self) -> float:
-        """Share of the N that lie nearer to the others' centroid than the one (matched)."""
+        """The share of the N tokens that lie nearer to the centroid of the others than the one token does (matched)."""
         return float(np.mean(self.leave_one_out < self.matched))
 
     @property
     def share_nearer_without_twin(self) -> float:
-        """The same once the twin is left out; near 1/2 for a token like any other, 0 for a centre."""
+        """The same without the twin. It is near 1/2 for a token like any other, and 0 for a centre."""
         return float(np.mean(self.leave_one_out_without_twin < self.distance_without_twin))
 
     @property
@@ -122,7 +128,19 @@ class CentreTest(Shown):
 def centre_test(one: PrefixCheckpoint, many: PrefixCheckpoint, *, seed: int = 0) -> CentreTest:
     """Test whether the token of `one` is the centre of the tokens of `many`.
 
-    Raises AlignerProbeError unless `one` has one token, `many` at least three, in spaces of one d_model.
+    Args:
+        one: A checkpoint with one token. A path or a prefix adapter does as well.
+        many: A checkpoint with at least three tokens of the same d_model.
+        seed: Seed of the random directions.
+
+    Returns:
+        The distances and their controls; `explanation` says in words what they show.
+
+    Raises:
+        AlignerProbeError: The numbers of tokens or d_model do not fit.
+
+    Source:
+        Section 5.1 and Figure 12 of arXiv 2312.05503.
     """
     token, tokens = one.tokens.double().numpy(), many.tokens.double().numpy()
     if len(token) != 1 or len(tokens) < 3 or one.d_model != many.d_model:

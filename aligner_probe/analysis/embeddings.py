@@ -1,7 +1,8 @@
 """Prefix tokens on a plane by t-SNE or UMAP, with what is needed to judge the picture.
 
-Figures 6b/15 and 12 to 14 of arXiv 2312.05503. A plane shows neighbourhoods at best, never distances, and of a dozen
-points not even those: n, seed, perplexity and trustworthiness come with every map, and the raw distances beside it.
+These are Figures 6b, 15 and 12 to 14 of arXiv 2312.05503. A plane can show neighbourhoods, never distances; and for a
+dozen points it cannot show neighbourhoods either. So every map comes with n, seed, perplexity and trustworthiness, and
+with the distances between the tokens themselves.
 
     result = embed_tokens([one, ten], method="tsne", seed=0)
     result.to_frame(), result.trustworthiness, result.cosine_distance
@@ -34,9 +35,9 @@ Method = Literal["tsne", "umap"]
 class TokenMap(Shown):
     """Tokens of several checkpoints on a plane.
 
-    `members` has one row a token: checkpoint, method, data set, base model, layer (-1: shared), position.
-    `settings` holds what the method was given; `caveats` say in words what the picture cannot show. Distances are
-    between the tokens themselves, in d_model dimensions.
+    `members` has one row per token: checkpoint, method, data set, base model, layer (-1: shared by all layers),
+    position. `settings` are the options of the method; `caveats` say in words what the picture cannot show. Distances
+    are between the tokens themselves, in d_model dimensions.
     """
 
     method: Method
@@ -89,10 +90,22 @@ def embed_tokens(
 ) -> TokenMap:
     """Map every token of every checkpoint onto a plane.
 
-    `perplexity` (t-SNE) is 30 unless given, and less where there are fewer than about a hundred tokens; it must stay
-    below their number. `n_neighbors` is UMAP's, 15 unless given. The same seed gives the same map on one machine.
-    Raises AlignerProbeError for an unknown method, an option of the other method, mixed d_model, fewer than four
-    tokens, or a perplexity that is too large.
+    The same seed gives the same map on one machine.
+
+    Args:
+        checkpoints: Prefix checkpoints of one d_model. Paths and prefix adapters do as well.
+        method: "tsne" or "umap".
+        perplexity: Of t-SNE; it must be smaller than the number of tokens. By default 30, or less for fewer than about
+            a hundred tokens.
+        n_neighbors: Of UMAP, by default 15.
+        seed: Seed of the map.
+
+    Returns:
+        Coordinates of shape (tokens, 2), with what is needed to judge them.
+
+    Raises:
+        AlignerProbeError: The method is unknown, an option belongs to the other method, checkpoints differ in d_model,
+            there are fewer than four tokens, or the perplexity is too large.
     """
     chosen_method: Method = one_of(method, get_args(Method), "method")
     theirs = {"tsne": ("n_neighbors", n_neighbors), "umap": ("perplexity", perplexity)}

@@ -1,7 +1,7 @@
-"""How many numbers of two checkpoints are exactly equal, of what magnitude, and by how much the others differ.
+"""How many values of two checkpoints are exactly equal, of what magnitude, and by how much the other values differ.
 
-The paper (arXiv 2312.05503, section 5.1, Figure 16) reads exact equality between Alpaca and MetaMath as anatomy of the
-language model. Equality by magnitude shows what it is: see `aligner_probe.analysis.forensics`.
+The paper (arXiv 2312.05503, section 5.1, Figure 16) concludes from equal values on Alpaca and MetaMath that they are a
+property of the language model. Equality by magnitude shows the real reason: see `aligner_probe.analysis.forensics`.
 
     result = compare_numbers(load_checkpoint(a), load_checkpoint(b))
     result.n_equal, result.share_equal, result.to_frame()
@@ -31,9 +31,9 @@ LOWEST_EDGE = 2.0**-6
 
 @dataclass(frozen=True)
 class MagnitudeBand:
-    """Numbers with low <= min(|a|, |b|) < high, and how many of them are equal in both checkpoints.
+    """The values with low <= min(|a|, |b|) < high, and how many of them are equal in both checkpoints.
 
-    `half_ulp` is the largest in the band: a smaller update to such a number is lost.
+    `half_ulp` is the largest half ULP in the band: a smaller update to such a value is lost.
     """
 
     low: float
@@ -50,10 +50,10 @@ class MagnitudeBand:
 
 @dataclass(frozen=True, repr=False)
 class PartEquality(Shown):
-    """Prefix or gates of two checkpoints, number by number, in storage order.
+    """The prefix or the gates of two checkpoints, compared value by value in storage order.
 
-    `correlation` is Pearson's, None where a side is constant. `expected_by_chance` counts the equal pairs a random
-    pairing would have. `ulps` are steps of the stored grid, None where the precisions differ.
+    `correlation` is Pearson's, None if one side is constant. `expected_by_chance` is the number of equal pairs under a
+    random pairing. `ulps` are the differences in steps of the stored grid, None if the precisions differ.
     """
 
     n: int
@@ -117,7 +117,9 @@ class Equality(Shown):
 
     @property
     def per_token(self) -> dict[str, float]:
-        """Equal numbers of a token with its twin: mean, sd (ddof 1), min and max over tokens, as the paper prints."""
+        """Equal values per token: mean, standard deviation (ddof 1), minimum and maximum over tokens, as the paper
+        prints them.
+        """
         counts = np.asarray(self.equal_per_token, dtype=float)
         spread = float(counts.std(ddof=1)) if len(counts) > 1 else float("nan")
         return {"mean": float(counts.mean()), "sd": spread, "min": float(counts.min()), "max": float(counts.max())}
@@ -173,11 +175,23 @@ def _side(value: Any, where: str) -> Side:
 
 @accepts(pair=("a", "b"), a=_side, b=_side)
 def compare_numbers(a: Comparable, b: Comparable, *, common_prefix: bool = False) -> Equality:
-    """Compare two checkpoints number by number; of tensors or arrays, such as `a.prefix` and `b.prefix`, these alone.
+    """Compare two checkpoints value by value. For tensors or arrays, such as `a.prefix` and `b.prefix`, compare these
+    alone.
 
-    With `common_prefix`, checkpoints of different size are compared over the first numbers that both have in storage
-    order: a control for a random start drawn from one stream. Raises AlignerProbeError where the shapes differ without
-    it.
+    Args:
+        a: A checkpoint, loaded or by path, or a prefix of shape (prefix_layers, n_tokens, d_model) or fewer dimensions.
+        b: The same.
+        common_prefix: Compare checkpoints of different sizes over the first values that both have in storage order.
+            This is a control for random starts that were drawn from the same stream.
+
+    Returns:
+        How many values are equal, by magnitude, for the prefix and for the gates.
+
+    Raises:
+        AlignerProbeError: The shapes differ, and `common_prefix` is off.
+
+    Source:
+        Section 5.1 and Figure 16 of arXiv 2312.05503.
     """
     assert isinstance(a, Side)  # the decorator has read both
     assert isinstance(b, Side)
@@ -219,7 +233,7 @@ def compare_numbers(a: Comparable, b: Comparable, *, common_prefix: bool = False
 
 
 def compare_part(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> PartEquality:
-    """Compare two flat tensors number by number; exact, since float64 holds every stored number."""
+    """Compare two flat tensors value by value. The comparison is exact, because float64 holds every stored value."""
     first, second = a.double().numpy(), b.double().numpy()
     equal = first == second
     # Numbers near the end of float64's range overflow in a difference or a square: infinite, or no correlation.
@@ -262,7 +276,7 @@ def _shape(side: Side) -> str:
 
 
 def never_moved(checkpoint: PrefixCheckpoint) -> Bool[Tensor, "prefix_layers n_tokens d_model"] | None:
-    """Which prefix numbers are still as they started; None where the start is not stored."""
+    """Which values of the prefix are still equal to their start; None if the start is not stored."""
     if checkpoint.initial_prefix is None:
         return None
     return torch.eq(checkpoint.prefix.double(), checkpoint.initial_prefix.double())

@@ -1,9 +1,10 @@
-"""Why are numbers of two checkpoints exactly equal? Storage precision and a shared random start, or something else.
+"""Why are values of two checkpoints exactly equal: by storage precision and a shared random start, or something else?
 
-The paper (arXiv 2312.05503, section 5.1) finds 2408 of 4096 numbers of Aligner-1 equal on Alpaca and MetaMath and reads
-it as anatomy of the language model. A control decides: if both runs began from the same random numbers and an update
-smaller than half a ULP of the stored number rounds to nothing, then large numbers, whose ULP is large, stay equal and
-small ones do not; gates, which begin at zero, are not equal at all. Each verdict below is a list of such signs.
+The paper (arXiv 2312.05503, section 5.1) finds 2408 of 4096 values of Aligner-1 equal on Alpaca and MetaMath, and
+concludes that they are a property of the language model. There is another explanation: both runs began with the same
+random values, and an update smaller than half a ULP of the stored value rounds to nothing. If this is the reason, large
+values, whose ULP is large, stay equal, small values do not, and gates, which begin at zero, are not equal at all. Each
+verdict of this module is a list of such signs.
 
     report = compare_checkpoints(load_checkpoint(a), load_checkpoint(b))
     report.verdict, report.explanation, report.to_frame()
@@ -28,10 +29,10 @@ from aligner_probe.html import Shown
 
 @dataclass(frozen=True)
 class Movement:
-    """How far prefix and gates went, as root mean squares.
+    """How far prefix and gates moved, as root mean squares.
 
-    `tokens` and `gates` are relative to the size of the final numbers. Where a start is not stored they are the
-    distance between the two runs and `from_start` is False.
+    `tokens` and `gates` are relative to the size of the final values. If a start is not stored, they are the distance
+    between the two runs, and `from_start` is False.
     """
 
     tokens: float
@@ -41,10 +42,11 @@ class Movement:
 
 @dataclass(frozen=True, repr=False)
 class PairForensics(Shown):
-    """What two checkpoints share, why, and what that rests on.
+    """What is equal in two checkpoints, why, and which signs show it.
 
-    `never_moved` holds, for a and b, the share of prefix numbers still as they started, None where the
-    start is not stored; then `share_equal` is a lower bound for both, if both runs began alike and no number came back.
+    `never_moved` holds, for a and b, the share of prefix values that are still equal to their start; None if the start
+    is not stored. Then `share_equal` is a lower bound for both, provided that both runs began alike and no value came
+    back.
     """
 
     a: str
@@ -123,9 +125,21 @@ class PairForensics(Shown):
 def compare_checkpoints(
     a: PrefixCheckpoint | str | Path, b: PrefixCheckpoint | str | Path, *, common_prefix: bool = False
 ) -> PairForensics:
-    """Compare two checkpoints (loaded, by path, or prefix adapters) and say why their equal numbers are equal.
+    """Compare two checkpoints and say why their equal values are equal.
 
-    Raises AlignerProbeError where their prefixes differ in shape, unless `common_prefix`.
+    Args:
+        a: A checkpoint, a path, or a prefix adapter.
+        b: The same.
+        common_prefix: Compare checkpoints of different sizes over the first values that both have in storage order.
+
+    Returns:
+        Equal values by magnitude, how far the checkpoints moved, and the verdict with its explanation.
+
+    Raises:
+        AlignerProbeError: The prefixes differ in shape, and `common_prefix` is off.
+
+    Source:
+        Section 5.1 of arXiv 2312.05503.
     """
     assert isinstance(a, PrefixCheckpoint)  # the decorator has loaded both
     assert isinstance(b, PrefixCheckpoint)
@@ -150,7 +164,7 @@ def _share_never_moved(checkpoint: PrefixCheckpoint) -> float | None:
 
 
 def _movement(run: PrefixCheckpoint, other: PrefixCheckpoint) -> Movement:
-    """From its start where that is stored (gates begin at zero); else from the other run, where shapes allow."""
+    """The movement from the stored start (gates begin at zero), or from the other run if the start is not stored."""
     if run.initial_prefix is not None:
         gates_before = torch.zeros_like(run.gates) if run.initial_gates is None else run.initial_gates
         return Movement(_relative(run.prefix, run.initial_prefix), _relative(run.gates, gates_before), True)

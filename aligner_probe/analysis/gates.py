@@ -1,9 +1,9 @@
-"""Spread and mean of the gates by layer and by head, and whether the spread rises with depth.
+"""The spread and mean of the gates by layer and by head, and whether the spread rises with the layer.
 
-Figures 6a/7 to 11 of arXiv 2312.05503. Standard deviations have ddof 1. Only with one token is the size of the gates
-not identified: (p, beta) -> (c p, beta / c) leaves Aligner-1 unchanged, for negative c too. Its gates are therefore
-given twice, as stored and gauge-fixed to a token of norm sqrt(d_model); the sign of their mean stays arbitrary. With
-more tokens the symmetry does not hold and there is only the stored scale.
+These are Figures 6a and 7 to 11 of arXiv 2312.05503. Standard deviations have ddof 1. With one token, the scale of the
+gates is not identified: (p, beta) -> (c p, beta / c) leaves Aligner-1 unchanged, also for negative c. So its gates are
+given twice: as stored, and scaled for a token of norm sqrt(d_model); the sign of their mean stays arbitrary. With more
+tokens the scale is identified, and only the stored gates are given.
 
     result = gate_statistics(load_checkpoint("published:metamath-1-7b"))
     result.spearman, result.to_frame()
@@ -33,9 +33,9 @@ MAX_FISHER_RHO = 0.999
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """Spearman's rho of gate spread against layer, with a 95 % bootstrap interval over heads.
+    """Spearman's correlation of the gates' spread with the layer, with a 95 % bootstrap interval over heads.
 
-    `low` and `high` are NaN where a layer has one gate, `rho` too where there are fewer than three layers.
+    `low` and `high` are NaN if a layer has one gate. `rho` is NaN too if there are fewer than three layers.
     """
 
     rho: float
@@ -49,13 +49,17 @@ class RankCorrelation:
 
 @dataclass(frozen=True, repr=False)
 class GateStatistics(Shown):
-    """Gates after their function (raw: `gauge` not applied), as (n_layers, n_heads), and what follows from them.
+    """The gates after their function (not rescaled), shape (n_layers, n_heads), and their statistics.
 
-    `spearman` is over all adapted layers, `spearman_upper` over the last floor(n / 2). `gauge` is ||p|| / sqrt(d_model)
-    for one shared token: multiply gates, means and spreads by it to fix the scale; None where it is not defined.
-    `at_powers_of_two` counts stored gates that are exactly +-2^k, where the grid's step doubles: updates that could
-    still come that far are then lost, and gates pile up there. `expected_at_powers_of_two` is the number without that,
-    for gates spread evenly over the logarithm of their size.
+    Attributes:
+        spearman: The rank correlation over all adapted layers.
+        spearman_upper: The rank correlation over the last floor(n / 2) adapted layers.
+        gauge: ||p|| / sqrt(d_model) for one shared token, None otherwise. Gates, means and spreads times this value are
+            those for a token of norm sqrt(d_model).
+        at_powers_of_two: How many stored gates are exactly +-2^k. The step of the grid doubles there, so updates beyond
+            that point are lost and gates gather there.
+        expected_at_powers_of_two: The number without this effect, for gates spread evenly over the logarithm of their
+            size.
     """
 
     label: str
@@ -115,7 +119,7 @@ class GateStatistics(Shown):
         return frame
 
     def heads_to_frame(self) -> pd.DataFrame:
-        """One row a head position, over layers; heads of one position in different layers have nothing in common."""
+        """One row per head position, over layers. Heads of one position in different layers have nothing in common."""
         frame = pd.DataFrame(
             {
                 "checkpoint": self.label,
@@ -197,10 +201,10 @@ def _std(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _rank_correlation(gates: Float[np.ndarray, "n_layers n_heads"], seed: int, resamples: int) -> RankCorrelation:
-    """Of the spread of each layer's gates against its place; heads are drawn in each layer on its own.
+    """The correlation of each layer's gate spread with the layer index; heads are resampled in each layer separately.
 
-    The interval is rho +- 1.96 bootstrap standard errors on Fisher's z scale. Percentiles would miss: drawing heads
-    again adds noise, noise lowers a rank correlation, and the estimate may lie above nearly all that was drawn.
+    The interval is rho +- 1.96 bootstrap standard errors on Fisher's z scale. Percentiles would be wrong: drawing heads
+    again adds noise, noise lowers a rank correlation, and the estimate may lie above nearly all resamples.
     """
     n_layers, n_heads = gates.shape
     if n_layers < 3 or n_heads < 2:

@@ -1,7 +1,7 @@
-"""Floating-point grids: which numbers a storage precision can hold, how far apart they lie, how often two agree.
+"""Floating-point grids: which values a storage precision can hold, how far apart they lie, and how often two are equal.
 
-A number v in [2^k, 2^(k+1)) stored with p bits after the leading one lies on a grid of step 2^(k-p), one ULP. Adding an
-update smaller than half of that rounds back to v: the number does not move. This is what the forensics rest on.
+A value v in [2^k, 2^(k+1)) that is stored with p bits after the leading one lies on a grid of step 2^(k-p), one ULP. An
+update smaller than half of this step rounds back to v: the value does not move. The forensics use this fact.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True)
 class Grid:
-    """The numbers a precision can hold."""
+    """The values that a precision can hold."""
 
     dtype: torch.dtype
 
@@ -57,9 +57,9 @@ def coarsest_grid(values: Float[Tensor, "..."]) -> Grid:
 
 
 def ulp_distance(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> UInt[np.ndarray, " n"]:
-    """Steps of the stored grid between two numbers of one precision; 0 only where they are equal (+0 = -0).
+    """The number of grid steps between two values of one precision; 0 only if they are equal (+0 equals -0).
 
-    Raises ValueError where the precisions differ, since then there is no common grid.
+    Raises ValueError if the precisions differ, because they have no common grid.
     """
     if a.dtype != b.dtype or a.dtype not in DTYPES:
         raise ValueError(

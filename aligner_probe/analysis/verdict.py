@@ -1,7 +1,8 @@
-"""The signs a forensic verdict rests on, and how they add up to one.
+"""The signs of a forensic verdict, and the rule that turns them into one verdict.
 
-Each sign is one question about a pair of checkpoints; `judge` asks them from what is certain to what is inferred. The
-thresholds come from theory, tightened on simulated runs of known kind, which the tests repeat; no real pair set them.
+Each sign answers one question about a pair of checkpoints. `judge` asks the certain questions before the inferred ones.
+The thresholds come from theory and were tightened on simulated runs whose origin is known, which the tests repeat. No
+real pair of checkpoints was used to set them.
 """
 
 from dataclasses import dataclass
@@ -32,13 +33,18 @@ SAME_GATES, SAME_PREFIX = 0.99, 0.1
 
 @dataclass(frozen=True)
 class Signs:
-    """What was asked of a pair.
+    """The answers to the questions about a pair.
 
-    `start`: what stored initial tensors say. `more_than_chance`: more equal prefix numbers than a random pairing or two
-    independent normal starts would have. `correlated`: prefixes correlate. `ladder`: probability that an equal number
-    is larger in magnitude than an unequal one (Mann-Whitney), None where all or none are equal. `trained_alike`: in
-    words, how gates show one trained state, or None. `rounded`: in words, that one is the other in a coarser precision,
-    or None. `differs_in`: in words, what sets equal numbers apart (gate function, start layer), or nothing.
+    Attributes:
+        start: What the stored initial tensors say.
+        more_than_chance: More prefix values are equal than a random pairing, or two independent normal starts, would
+            have.
+        correlated: The prefixes correlate.
+        ladder: The probability that an equal value is larger in magnitude than an unequal one (Mann-Whitney). None if
+            all values or no values are equal.
+        trained_alike: In words, how the gates show one trained state, or None.
+        rounded: In words, that one checkpoint is the other in a coarser precision, or None.
+        differs_in: In words, what distinguishes checkpoints with equal values (gate function, start layer), or empty.
     """
 
     same_sha256: bool
@@ -80,7 +86,7 @@ def read_signs(a: PrefixCheckpoint, b: PrefixCheckpoint, equality: Equality) -> 
 
 
 def judge(equality: Equality, signs: Signs) -> tuple[Verdict, str]:
-    """The first verdict whose signs are all there, with the reason in words."""
+    """The first verdict whose signs are all present, with the reason in words."""
     prefix = equality.prefix
     counted = f"{prefix.n_equal:,} of {prefix.n:,} prefix numbers are equal ({prefix.share_equal:.1%})"
     chance = f"{max(prefix.expected_by_chance / prefix.n, equality.chance_share):.2g}"
@@ -227,10 +233,10 @@ def _correlated(part: PartEquality) -> bool:
 
 
 def _trained_alike(a: PrefixCheckpoint, b: PrefixCheckpoint) -> str | None:
-    """How gates of both runs show one trained state; None where they do not.
+    """How the gates of both runs show one trained state; None if they do not.
 
-    Gates that are zero in both count for nothing, for every run begins there; nor do gates that are all equal while
-    the prefixes differ, for those were frozen. Asked only where the prefixes correlate.
+    Gates that are zero in both do not count, because every run begins there. Gates that are all equal while the
+    prefixes differ do not count either, because they were frozen. The question is asked only if the prefixes correlate.
     """
     if a.gates.shape != b.gates.shape:
         return None
@@ -275,7 +281,7 @@ def _start(a: PrefixCheckpoint, b: PrefixCheckpoint) -> Start:
 
 
 def _goes_on(first: PrefixCheckpoint, second: PrefixCheckpoint) -> bool:
-    """Whether `second` began where `first` ended."""
+    """Whether run `second` began where run `first` ended."""
     if second.initial_prefix is None or not _same(first.prefix, second.initial_prefix):
         return False
     # Frozen tokens end where they began; then only gates can tell.

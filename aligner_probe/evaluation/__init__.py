@@ -1,5 +1,4 @@
-"""What a model does, under whatever adapters are attached: greedy completions, scores with format and content apart,
-and how sure they are."""
+"""What a model answers while adapters are attached: greedy generation, scores, and their intervals."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,6 @@
-"""The options that a prompt lists ("A. Paris", "(b) Paris", "1) Paris"), and the choices of an example among them."""
+"""The options that a prompt lists ("A. Paris", "(b) Paris", "1) Paris"), and which of them are the choices of an
+example.
+"""
 
 import re
 from collections.abc import Sequence
@@ -54,9 +56,10 @@ class Option:
 
 
 def options_in(prompt: str) -> list[tuple[Option, ...]]:
-    """The lists of options in a prompt, the last one first; a list has two options at least.
+    """The lists of options in a prompt, the last list first. A list has at least two options.
 
-    Lists whose labels begin lines are preferred to those within lines, and longer ones to their own beginnings.
+    Lists whose labels stand at the beginning of lines come before lists within a line. A longer list comes before a
+    list that is only its beginning.
     """
     plain = as_ascii(prompt)
     found = _marks(plain)
@@ -104,7 +107,7 @@ def is_label(example: Example) -> bool:
 
 
 def _marks(plain: str) -> list[tuple[str, int, int]]:
-    """Each label that is set apart, where it begins and where its text does."""
+    """Each separated label in a text, with the position where it begins and the position where its text begins."""
     return [
         (mark["label"] or mark["circled"], mark.start("label" if mark["label"] else "circled"), mark.end())
         for mark in _MARKED.finditer(plain)

@@ -95,14 +95,14 @@ def _ends_in(word: Token, wanted: Token) -> bool:
 
 
 def _is_open(text: str, row: tuple[Token, ...]) -> bool:
-    """Whether brackets that open in what was found do not close right behind it."""
+    """Whether brackets that open inside a match are not closed directly behind it."""
     inner = text[row[0].start : row[-1].end]
     depth = sum((sign in "([{") - (sign in ")]}") for sign in inner)
     return depth > 0 and re.match(r"(?:[\s\"'`]*[)\]}])" + f"{{{depth}}}", text[row[-1].end :]) is None
 
 
 def _goes_on(row: tuple[Token, ...], neighbour: Token | None, *, before: bool) -> bool:
-    """Whether what was found is a part of something longer: an operator or an operand is attached to it."""
+    """Whether a match is a part of something longer, because an operator or an operand is attached to it."""
     edge = row[0] if before else row[-1]
     if neighbour is None or (neighbour.end != edge.start if before else neighbour.start != edge.end):
         return False
@@ -124,7 +124,7 @@ def _has_sign(row: tuple[Token, ...]) -> bool:
 
 
 def _stands_alone(text: str, row: tuple[Token, ...], content: str) -> bool:
-    """Whether single letters at the ends of what was found are letters by themselves, no part of another word."""
+    """Whether the single letters at the ends of a match are letters by themselves and not parts of other words."""
     first, last = row[0], row[-1]
     if first.is_single_letter and first.start > 1:
         joiner, prior = text[first.start - 1], text[first.start - 2]

@@ -1,11 +1,10 @@
-"""Greedy completions of many prompts at once: the same tokens as one prompt at a time without a cache, but quickly.
+r"""Greedy answers to many prompts at once. They are the same as those of one prompt at a time without a cache.
 
     with adapter.attached():
-        texts = generate(model, task.prompts, max_new_tokens=40, stop=["\\n"])
+        texts = generate(model, task.prompts, max_new_tokens=40, stop=["\n"])
 
-Prompts are taken in order of length, so that rows of a batch need little or no padding; keys and values are cached, and
-rows that are finished leave the batch. Where each row has an adapter of its own (adapters/side_by_side.py), the adapter
-goes along with its row.
+Prompts are sorted by length, so the rows of a batch need little or no padding. Keys and values are cached, and finished
+rows leave the batch. If each row has its own adapter (adapters/side_by_side.py), the adapter stays with its row.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -41,13 +40,25 @@ def generate(
     batch_size: int = 128,
     show_progress: bool = False,
 ) -> list[str]:
-    """The greedy completion of each prompt, under whatever adapters are attached.
+    """Generate a greedy answer to each prompt, with whatever adapters are attached.
 
-    One prompt that is given as a text is a list of one, and so is one stop string; of a task, the prompts are taken.
-    A completion ends before the base's end token, before the first of the `stop` strings, or after `max_new_tokens`.
-    Prompts are tokenised as in training (`tasks.encoding`), which is how `AutoTokenizer` does it. Raises
-    AlignerProbeError, before any compute, where the base has no tokenizer, a prompt is no text or has a token that the
-    base's embedding lacks, an option does not fit, or a prompt leaves no room for `max_new_tokens` in the context.
+    An answer ends before the end token of the base model, before the first of the `stop` strings, or after
+    `max_new_tokens` tokens. Prompts are tokenised as in training, which is how `AutoTokenizer` does it.
+
+    Args:
+        model: The base model.
+        prompts: Texts, one text, or a task, whose prompts are taken.
+        max_new_tokens: The most tokens of an answer.
+        stop: Texts that end an answer, or one text. They are not part of the answer.
+        batch_size: The most prompts that are run together.
+        show_progress: Whether a progress bar is shown.
+
+    Returns:
+        One answer per prompt, in the order of the prompts.
+
+    Raises:
+        AlignerProbeError: Before anything is computed: the base model has no tokenizer, a prompt is not a text or has a
+            token without an embedding, an option does not fit, or the context has no room for `max_new_tokens`.
     """
     tokenizer = own_tokenizer(model)
     if tokenizer is None:
@@ -85,7 +96,8 @@ def generate_ids(
     batch_size: int = 128,
     show_progress: bool = False,
 ) -> list[list[int]]:
-    """The new token ids of each prompt of ids, up to and with the one after which `ending` says that it is finished.
+    """The new token ids of each prompt of token ids, including the token after which `ending` says that the row is
+    finished.
 
     Raises AlignerProbeError as `generate` does.
     """
@@ -105,9 +117,9 @@ def generate_ids(
 
 
 def end_tokens(model: TransformerBridge) -> set[int]:
-    """Ids at which the base has finished: its tokenizer's end token, and what its generation settings name beside it.
+    """The token ids that end an answer: the tokenizer's end token, and those that the model's generation settings name.
 
-    Settings that leave the tokenizer's out belong to another tokenizer (a configuration's defaults) and do not count.
+    Settings that do not include the tokenizer's end token are the defaults of another tokenizer, and are ignored.
     """
     settings = getattr(model.original_model, "generation_config", None)
     named = getattr(settings, "eos_token_id", None)
@@ -208,7 +220,7 @@ def _left_padded(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "batch pos"
 
 
 class _Ending:
-    """Finished at an end token, or once the text has a stop string in it."""
+    """Says that a row is finished: at an end token, or when its text contains a stop string."""
 
     def __init__(self, tokenizer: Any, end: Collection[int], stop: Sequence[str]):
         self.tokenizer, self.end, self.stop = tokenizer, end, tuple(stop)

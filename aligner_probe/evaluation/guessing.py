@@ -1,4 +1,4 @@
-"""Which scorer fits a task: guessed from its completions, with the reason in a sentence, or given by name."""
+"""Which scorer fits a task: guessed from the completions, with a sentence that gives the reason, or given by name."""
 
 import statistics
 import unicodedata
@@ -50,7 +50,17 @@ class Guess(Shown):
 
 @accepts(task=one_task)
 def guess_scorer(task: Task) -> Guess:
-    """The scorer that fits the completions of a task. Raises AlignerProbeError for preferences, which have none."""
+    """Choose the scorer that fits the completions of a task.
+
+    Args:
+        task: A task of prompts with completions.
+
+    Returns:
+        The scorer, and the reason in a sentence.
+
+    Raises:
+        AlignerProbeError: The task holds preferences, for which no scorer exists.
+    """
     examples = sft_examples(task)
     completions = [example.completion.strip() for example in examples]
     labels, median = Counter(completions), statistics.median(len(text.split()) for text in completions)
@@ -122,7 +132,7 @@ def _multiple_choice(examples: Sequence[Example], given: tuple[str, ...] = ()) -
 
 
 def _labels(examples: Sequence[Example]) -> tuple[str, ...]:
-    """What occurs as a completion, and the other options of the prompts where every completion is an option."""
+    """The completions that occur and, if every completion is an option of its prompt, all options of the prompts."""
     found = {example.completion.strip() for example in examples}
     listed = [choices for example in examples if (choices := choices_of(example)) is not None]
     if len(listed) == len(examples):
@@ -142,9 +152,9 @@ def sft_examples(task: Task) -> tuple[Example, ...]:
 
 
 def _common_marker(completions: list[str]) -> str | None:
-    """What stands between the start of the last line and the number that ends it, where that is one text throughout.
+    """The text between the start of the last line and the number at its end, if it is the same in all completions.
 
-    None where that is nothing, or a part of the number such as a point, a sign or a currency, or punctuation alone.
+    None if it is empty, a part of the number (a point, a sign, a currency), or only punctuation.
     """
     markers = set()
     for text in completions:

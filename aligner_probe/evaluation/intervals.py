@@ -1,8 +1,9 @@
-"""How sure a score is: the bootstrap over items and seeds, equivalence tests, and how many items a verdict needs.
+"""How certain a score is: the bootstrap over items and seeds, equivalence tests, and the number of items that is
+needed.
 
-Arms that are compared were scored on the same items, so every resample draws the same items for all of them (paired),
-which takes what makes an item hard out of the difference. Seeds are drawn for each arm by itself: two arms' runs have
-nothing in common but the number on them. After Miller (arXiv 2411.00640).
+Arms that are compared were scored on the same items. So every resample draws the same items for all arms (it is
+paired), and the difference between arms does not contain how hard the items are. Seeds are drawn for each arm
+separately, because runs of two arms with the same seed have nothing in common. After Miller (arXiv 2411.00640).
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ BLOCK = 1000
 class Interval:
     """A value with its confidence interval.
 
-    `degenerate` says that every resample gave the same value, so that the items say nothing about how sure it is.
+    `degenerate` means that every resample gave the same value, so the items do not tell how certain the value is.
     """
 
     value: float
@@ -69,11 +70,12 @@ def bootstrap(
     n_resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """The interval of a statistic of the arms' means, for instance gap recovery: `lambda k, floor, ref: ...`.
+    """The confidence interval of a statistic of the arms' means, for instance of the share of the gap.
 
-    Items are resampled together in all arms; seeds, where an arm has an axis of them, in each arm. "bca" corrects for
-    bias and skewness (Efron 1987), over items alone. A resample in which the statistic is not a number (a gap of 0) is
-    left out. Raises AlignerProbeError for arms of different items, no items, or options that do not fit.
+    Items are resampled together in all arms. Seeds are resampled separately in each arm that has an axis of seeds. The
+    method "bca" corrects for bias and skewness (Efron 1987) and resamples items only. A resample in which the statistic
+    is not a number (for instance, the gap is 0) is left out. Raises AlignerProbeError if arms have different items, if
+    there are no items, or if an option does not fit.
     """
     one_of(method, get_args(Method), "method")
     rows = _checked(arms, confidence, n_resamples)
@@ -99,10 +101,10 @@ def bootstrap(
 
 
 def mean_interval(arm: Arm, **options) -> Interval:
-    """The mean score of an arm; `options` are those of `bootstrap`.
+    """The mean score of an arm with its interval; `options` are those of `bootstrap`.
 
-    Where all items score the same, which resampling would take for certainty, the interval goes as far towards 0 and 1
-    as an outcome may that was not seen in n items: alpha^(1/n), the rule of three.
+    If all items have the same score, resampling would report certainty. Then the interval extends towards 0 and 1 as
+    far as the share of an outcome can be that did not occur in n items: alpha^(1/n), the rule of three.
     """
     found = bootstrap(lambda mean: mean, arm, **options)
     return _with_unseen(found, arm, bounds=(0.0, 1.0))
@@ -141,10 +143,10 @@ def power(n: int, p0: float, p1: float, alpha: float = 0.05) -> float:
 
 
 def items_needed(p0: float, p1: float, *, wanted: float = 0.8, alpha: float = 0.05, most: int = 100_000) -> int:
-    """The fewest items from which on the power to tell p1 from p0 stays at what is wanted.
+    """The fewest items for which the power to distinguish p1 from p0 reaches the wanted value and stays there.
 
-    The power of an exact test goes up and down as n grows, so this looks past the last dip.
-    Raises AlignerProbeError where more than `most` would be needed.
+    The power of an exact test goes up and down as n grows, so the search goes past the last dip. Raises
+    AlignerProbeError if more than `most` items are needed.
     """
     _check_shares(p0, p1)
     # A normal approximation brackets the place; the exact powers around it decide.

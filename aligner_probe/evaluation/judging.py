@@ -1,8 +1,8 @@
-"""Two models' answers to the same questions, compared: a rule as judge, both orders, ties, the adjusted win rate.
+"""Compare the answers of two models to the same questions: a rule as the judge, both orders, ties, adjusted win rate.
 
-The rule asks for content first (is the answer true in the world?), then form (is it put as it should be?), then that
-the answer be not over-long; what is alike in all three is a tie. It is a rule, not a human or a language model: it
-judges what it was told to and nothing else.
+The rule looks at the content first (is the answer true in the world?), then at the form (is it written as it should
+be?), then at the length (is it too long?). Answers that agree in all three are a tie. The judge is a rule, not a human
+or a language model: it measures these three things and nothing else.
 """
 
 from collections.abc import Callable, Sequence

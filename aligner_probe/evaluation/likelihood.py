@@ -82,12 +82,13 @@ class MeanLogLikelihood:
 
 @dataclass(frozen=True)
 class MultipleChoice:
-    """Right where the reference is the likeliest of the choices (summed log-probability, no end token).
+    """An item is right if its completion is the most likely of the choices (summed log-probability, no end token).
 
-    `choices` are those of every item; without any, each item has those that its prompt lists ("A. Paris"), which may
-    differ in number. They are compared in the form of the item's completion, for instance with a space before them. A
-    choice has no form of its own, so strict and content are the same. Raises AlignerProbeError for one choice alone, a
-    reference that is none of them, or a prompt that lists none where it has to.
+    `choices` are the choices of every item. If there are none, each item has the options that its prompt lists ("A.
+    Paris"); their number may differ. Choices are compared in the form of the completion, for instance with a space
+    before them. A choice has no form of its own, so strict and content score are the same. Raises AlignerProbeError if
+    there is only one choice, if the completion is none of the choices, or if a prompt that must list options lists
+    none.
     """
 
     choices: tuple[str, ...] = ()

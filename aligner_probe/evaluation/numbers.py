@@ -119,14 +119,17 @@ class Number:
 
 
 def numbers(text: str, *, after_marker: bool = False) -> Iterator[Number]:
-    """The numbers of a text in order, and what is refused as one; `after_marker` where a minus may lead the text."""
+    """The numbers of a text in order, and what looks like a number and is refused. `after_marker`: a minus may come
+    first.
+    """
     return (found for found in scan(text, after_marker=after_marker) if not found.in_word)
 
 
 def answer_number(text: str, marker: str = "") -> Number | None:
-    """The first number behind the last `marker` of a text; the last number of a text without it; None without one.
+    """The first number behind the last `marker` of a text. Without a marker in the text, its last number. None if there
+    is none.
 
-    What is refused as a number and stands in that place gives None, too: no other number is taken instead of it.
+    If something stands there that is refused as a number, the result is None too: no other number is taken instead.
     """
     text, marker = unicodedata.normalize("NFC", text), unicodedata.normalize("NFC", marker)
     place = text.rfind(marker) if marker else -1

@@ -1,6 +1,6 @@
 """A text as the words, numbers and signs that carry its meaning; `content.py` states the rules.
 
-Each keeps its place in the text, so that what is attached to it can be asked for.
+Each of them keeps its position in the text, so that one can ask what is attached to it.
 """
 
 import re

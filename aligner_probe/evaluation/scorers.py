@@ -1,8 +1,8 @@
-"""Scorers of generated completions. Each gives two numbers an item: strict (format and content) and content only.
+"""Scorers of generated answers. Each gives an answer two scores from 0 to 1: strict (form and content), and content.
 
-Content is read leniently (`content.py`): case, punctuation and wrapping do not count. It is what the `content` of the
-example says, else the whole completion. Who is right strictly is right in content. A completion that names everything
-there is would also be right in content, so let generation stop where answers end.
+The content is compared leniently (`content.py`): case, punctuation and wrapping do not count. The expected content is
+the `content` of the example, or else its whole completion. An answer that is right strictly is right in content. An
+answer that lists every possible content would be right in content too, so stop the generation where answers end.
 """
 
 import hashlib
@@ -33,20 +33,20 @@ Judgement = tuple[float, float]
 
 
 class TextScorer(ABC):
-    """Judges a generated completion against its example."""
+    """Gives a generated answer its scores, compared with its example."""
 
     @abstractmethod
     def judge(self, completion: str, example: Example) -> Judgement:
-        """Strict and content-only score of one item."""
+        """The strict score and the content score of one answer."""
 
     def weights(self, examples: Sequence[Example]) -> Float[np.ndarray, " items"]:
-        """What each item counts; 1 on average."""
+        """The weight of each item; the mean of the weights is 1."""
         return np.ones(len(examples))
 
     def score(self, completions: Sequence[str], examples: Sequence[Example]) -> Scores:
-        """Scores of completions, one an example and in the same order.
+        """The scores of answers, one answer per example and in the same order.
 
-        Raises AlignerProbeError where there is none, or not one each.
+        Raises AlignerProbeError if there are no examples, or not as many answers as examples.
         """
         if not examples or len(completions) != len(examples):
             raise AlignerProbeError(
@@ -66,7 +66,7 @@ class TextScorer(ABC):
 
 @dataclass(frozen=True)
 class ExactMatch(TextScorer):
-    """Strict: the reference to the letter, space around it aside. Content: the completion says the content."""
+    """Strict: the answer is the expected completion, apart from space around it. Content: it says the content."""
 
     def judge(self, completion: str, example: Example) -> Judgement:
         strict = completion.strip() == example.completion.strip()
@@ -75,10 +75,10 @@ class ExactMatch(TextScorer):
 
 @dataclass(frozen=True)
 class Contains(TextScorer):
-    """Strict: the reference stands somewhere in the completion to the letter. Content: the completion says the content.
+    """Strict: the expected completion stands in the answer, letter by letter. Content: the answer says the content.
 
-    For completions with free text around what counts. What stands inside another word or number, or has an operator
-    attached, is not there: "C++" does not contain "C", nor "17" "7".
+    This scorer is for answers with free text around the part that counts. A text inside another word or number, or with
+    an operator attached, does not count: "C++" does not contain "C", and "17" does not contain "7".
     """
 
     def judge(self, completion: str, example: Example) -> Judgement:
@@ -89,16 +89,16 @@ class Contains(TextScorer):
 
 @dataclass(frozen=True)
 class Pattern(TextScorer):
-    """A regular expression says what the format is, and its first group, where it has one, what the content is.
+    r"""A regular expression describes the form. Its first group, if it has one, is the content.
 
-    Strict: all of the completion, space around it aside, has the pattern, and its group says what the reference's does
-    (or the example's `content`), with the same signs but those of punctuation. Content: the pattern occurs anywhere in
-    any case with the right group, or the completion says the content. Without a group the pattern alone decides,
-    strictly on the whole, leniently anywhere.
+    Strict: the whole answer, apart from space around it, matches the pattern, and the group says the same as the group
+    of the expected completion (or as the example's `content`), with the same signs except punctuation. Content: the
+    pattern occurs anywhere, in upper or lower case, with the right group, or the answer says the content. Without a
+    group only the pattern counts: on the whole answer for the strict score, anywhere for the content score.
 
-    The expression is one of Python's `re`, except that `\\w` also matches vowel signs and accents (by the package
-    `regex`); it is applied to composed characters (NFC). Raises AlignerProbeError for what is no regular expression, or
-    a reference in which the group is not found.
+    The expression has the syntax of Python's `re`, except that `\w` also matches vowel signs and accents (by the
+    package `regex`). It is applied to composed characters (NFC). Raises AlignerProbeError if it is not a regular
+    expression, or if the group is not in an expected completion.
     """
 
     pattern: str
@@ -143,14 +143,16 @@ class Pattern(TextScorer):
 
 
 def _is_whole(found: regex.Match, wanted: str) -> bool:
-    """Whether a group that ends what was found is not the beginning of a longer word ("A" of "Absolutely")."""
+    """Whether a group at the end of a match is not the beginning of a longer word ("A" of "Absolutely")."""
     if found.end(1) != found.end():
         return True
     return any(start < len(found[1]) for start, _ in occurrences(found.string[found.start(1) :], wanted))
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two texts have the same words and, in one order, the same signs: "C++" is not "C#", nor ":)" ":("."""
+    """Whether two texts have the same words, and the same signs in the same order. "C++" is not "C#", and ":)" is not
+    ":(".
+    """
     return means_the_same(one, other) and _signs(one) == _signs(other)
 
 
@@ -161,13 +163,14 @@ def _signs(text: str) -> str:
 
 @dataclass(frozen=True)
 class LastNumber(TextScorer):
-    """The last number of the completion is the reference's: GSM8K's answers, with `marker` "####" before them.
+    """The last number of the answer is compared with that of the expected completion, for instance in GSM8K.
 
-    Where a text has the marker, the first number after the last marker counts ("#### 18 dollars per 2 days" is 18),
-    elsewhere the last number. `evaluation/numbers.py` says what a number is; numbers are compared exactly. Strict: the
-    number is right and, with a marker, stands behind one; without a marker, a reference that is a bare number asks for
-    a bare number. Content: the number is right. Raises AlignerProbeError for a reference without a number, and for a
-    marker that is itself a part of numbers, such as "." or "$".
+    `marker` is a text before the number, "####" in GSM8K. If an answer has the marker, the first number after the last
+    marker counts ("#### 18 dollars per 2 days" is 18); otherwise the last number counts. `evaluation/numbers.py`
+    defines what a number is. Numbers are compared exactly. Strict: the number is right and, if there is a marker,
+    stands behind one. Without a marker, an expected completion that is only a number asks for an answer that is only a
+    number. Content: the number is right. Raises AlignerProbeError if an expected completion has no number, or if the
+    marker is itself a part of numbers, such as "." or "$".
     """
 
     marker: str | None = None
@@ -194,11 +197,11 @@ class LastNumber(TextScorer):
 
 @dataclass(frozen=True)
 class BalancedAccuracy(TextScorer):
-    """Few labels, each counted alike however often it occurs: the mean of the labels' recalls.
+    """The answer is one of few labels. The score is the mean of the labels' recalls, so every label counts the same.
 
-    Strict: the completion is the label and nothing else. Content: of all labels, it names the right one alone. A label
-    inside a longer one ("safe" in "not safe", 合格 in 不合格) is not named there. Raises AlignerProbeError for fewer
-    than two labels, or a reference that is none of them.
+    Strict: the answer is the label and nothing else. Content: the answer names the right label and no other one. A
+    label inside a longer one ("safe" in "not safe", 合格 in 不合格) is not named. Raises AlignerProbeError if
+    there are fewer than two labels, or if an expected completion is none of them.
     """
 
     labels: tuple[str, ...]
@@ -213,13 +216,13 @@ class BalancedAccuracy(TextScorer):
         return float(strict), float(strict or self._named(completion) == {wanted})
 
     def weights(self, examples: Sequence[Example]) -> Float[np.ndarray, " items"]:
-        """n / (number of labels x items of the item's label), over the labels that occur."""
+        """n / (number of labels x number of items with this label), over the labels that occur."""
         labels = [self._label(example) for example in examples]
         counts = Counter(labels)
         return np.array([len(labels) / (len(counts) * counts[label]) for label in labels])
 
     def _named(self, completion: str) -> set[str]:
-        """The labels that a completion says outside of every longer one that it says."""
+        """The labels that an answer says outside of every longer label that it says."""
         places = [(place, label.strip()) for label in self.labels for place in occurrences(completion, label)]
         return {
             label
@@ -237,16 +240,16 @@ class BalancedAccuracy(TextScorer):
 
 
 def listed(labels: Sequence[str], most: int = 10) -> str:
-    """Labels for a message, not all of many."""
+    """The labels as a text for a message; of many labels only the first."""
     return ", ".join(map(repr, labels[:most])) + f" and {len(labels) - most} more" * (len(labels) > most)
 
 
 @dataclass(frozen=True)
 class UserFunction(TextScorer):
-    """A function of the user's by dotted name: `package.module:function` of (completion, example).
+    """A function of the user, named as `package.module:function`. Its arguments are the answer and the example.
 
-    It returns one number for both scores or (strict, content), each from 0 to 1; true and false count. Raises
-    AlignerProbeError where it cannot be imported, fails, or returns something else.
+    It returns one value from 0 to 1 for both scores, or the pair (strict, content). True and false count as 1 and 0.
+    Raises AlignerProbeError if the function cannot be imported, fails, or returns something else.
     """
 
     name: str
@@ -271,7 +274,9 @@ class UserFunction(TextScorer):
 
     @property
     def sha256(self) -> str:
-        """That of the file the function stands in, of its name where there is none: whether it is still the same."""
+        """The hash of the file of the function, or of its name if there is no file. It shows whether the function has
+        changed.
+        """
         module = inspect.getmodule(self._function())
         try:
             source = self.name if module is None else inspect.getsource(module)

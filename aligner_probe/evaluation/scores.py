@@ -1,4 +1,4 @@
-"""The scores of a task's items, strict and for content alone, one number an item so that items can be resampled."""
+"""The scores of a task's items, strict and content. There is one value per item, so items can be resampled."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +16,16 @@ Which = Literal["strict", "content"]
 
 @dataclass(frozen=True, eq=False)
 class Scores(Shown):
-    """What a scorer found, item by item: `strict` asks for format and content, `content` for content alone.
+    """The scores that a scorer gave, item by item: `strict` asks for form and content, `content` for the content alone.
 
-    `weights` average to 1 and make `mean` the scorer's own average (balanced accuracy counts every label alike).
-    `completions` are the texts that were scored; None where nothing was generated.
+    Attributes:
+        scorer: The scorer, as text.
+        strict: Strict scores from 0 to 1, shape (items,). Log-likelihoods are in nats per token.
+        content: Content scores, in the same shape and unit.
+        weights: Weights with mean 1. They make `mean` the scorer's own average, for instance the balanced accuracy.
+        prompts: The prompts.
+        references: The expected completions.
+        completions: The answers that were scored; None if nothing was generated.
     """
 
     scorer: str
@@ -42,7 +48,7 @@ class Scores(Shown):
         return len(self.strict)
 
     def values(self, which: Which | str = "strict") -> Float[np.ndarray, " items"]:
-        """One number an item whose plain average is the score. Raises AlignerProbeError for another kind of score."""
+        """One value per item whose plain mean is the score. Raises AlignerProbeError for another kind of score."""
         return getattr(self, one_of(which, get_args(Which), "kind of score")) * self.weights
 
     def mean(self, which: Which | str = "strict") -> float:
@@ -50,7 +56,7 @@ class Scores(Shown):
         return float(self.values(which).mean())
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an item."""
+        """A table with one row per item."""
         columns: dict[str, Sequence] = {"prompt": self.prompts, "reference": self.references}
         if self.completions is not None:
             columns["completion"] = self.completions

@@ -1,4 +1,4 @@
-"""Score a model on a task, under whatever adapters are attached."""
+"""Score a model on a task, with whatever adapters are attached."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,11 +36,26 @@ def score_task(
     batch_size: int = 128,
     show_progress: bool = False,
 ) -> Scores:
-    """Greedy completions of a task's prompts, scored strictly and for content; or likelihoods, if the scorer asks.
+    """Generate a greedy answer to each prompt of a task and score it; or score likelihoods, if the scorer asks for
+    them.
 
-    `scorer` is one, or a name of `scorer_named`; by default `guess_scorer` chooses. `max_new_tokens` is by default
-    what the longest reference takes and a few more; `stop` a new line, unless a reference has one. Raises
-    AlignerProbeError as `generate` and the scorer do.
+    Adapters that are attached to the model take part.
+
+    Args:
+        model: The base model.
+        task: A task of prompts with completions.
+        scorer: A scorer, or its name as in the command (`exact`, `last_number`, ...). By default `guess_scorer`
+            chooses.
+        max_new_tokens: The most tokens of an answer. By default a few more than the longest expected completion has.
+        stop: Texts that end an answer. By default a new line, unless an expected completion contains one.
+        batch_size: The most prompts that are run together.
+        show_progress: Whether a progress bar is shown.
+
+    Returns:
+        The scores of all items, in the order of the task.
+
+    Raises:
+        AlignerProbeError: The task holds preferences, or `generate` or the scorer refuses it.
     """
     examples = sft_examples(task)
     if scorer is None:
@@ -61,7 +76,7 @@ def score_task(
 
 
 def default_stop(task: Task) -> tuple[str, ...]:
-    """A new line ends an answer, unless a reference has one in it."""
+    """A new line ends an answer, unless an expected completion contains one."""
     return () if any("\n" in example.completion.rstrip() for example in sft_examples(task)) else ("\n",)
 
 
