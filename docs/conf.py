@@ -27,6 +27,7 @@ exclude_patterns = ["_build", "_templates", "examples"]
 templates_path = ["_templates"]
 html_theme = "furo"
 html_title = f"aligner_probe {version}"
+html_show_copyright = False
 
 
 myst_enable_extensions = ["deflist", "colon_fence"]
