@@ -115,7 +115,8 @@ def check_family(model: TransformerBridge) -> None:
         for name in names
     ]
     ids = torch.arange(1, 1 + CHECKED_POSITIONS, device=model.W_E.device)[None]
-    cache = DynamicCache(config=model.original_model.config)
+    base: Any = model.original_model
+    cache: Any = DynamicCache(config=base.config)
     with model.hooks(fwd_hooks=hooks):
         model(ids, past_key_values=cache, use_cache=True)
     for layer, of_layer in enumerate(seen):

@@ -68,7 +68,7 @@ class Lean(GeneralizedComponent):
 
     def _around(self, tensor: Tensor, **kwargs: Any) -> Any:
         """What the component wraps, between `hook_in` and `hook_out`."""
-        modules = self._modules
+        modules: Any = self._modules
         return fire(
             modules["hook_out"], run(modules["_original_component"], fire(modules["hook_in"], tensor), **kwargs)
         )
@@ -104,7 +104,7 @@ class LeanRMSNorm(Lean, RMSNormalizationBridge):
     """Hugging Face's norm, computed once while `hook_scale` and `hook_normalized` are unhooked."""
 
     def forward(self, hidden_states: Float[Tensor, "batch pos d_model"], **kwargs: Any) -> Tensor:
-        modules = self._modules
+        modules: Any = self._modules
         watched = hooked(modules["hook_scale"], modules["hook_normalized"])
         if watched or kwargs or not self.use_native_layernorm_autograd:
             return super().forward(hidden_states, **kwargs)
@@ -114,9 +114,9 @@ class LeanRMSNorm(Lean, RMSNormalizationBridge):
 class LeanUnembedding(Lean, UnembeddingBridge):
     """The unembedding without the bias of zeros that TransformerLens gives one that has none, while it is zeros."""
 
-    def set_original_component(self, component: nn.Module) -> None:
-        super().set_original_component(component)
-        bias = component._buffers.get("bias")
+    def set_original_component(self, original_component: nn.Module) -> None:
+        super().set_original_component(original_component)
+        bias = original_component._buffers.get("bias")
         # Kept outside the module's registry; a bias that was replaced or written into is no longer this one.
         self.__dict__["_zeros"] = None if bias is None or bias.any() else (bias, bias._version)
 
@@ -133,7 +133,8 @@ class LeanBlock(Lean, BlockBridge):
     """A block inside a running model: `hook_in`, Hugging Face's layer with the bridge's components, `hook_out`."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        mine, modules = self.__dict__, self._modules
+        mine: Any = self.__dict__
+        modules: Any = self._modules
         if (
             len(args) != 1
             or "position_embeddings" not in kwargs  # called alone: answers in a tuple

@@ -147,7 +147,8 @@ def load_plain(name: str | Path, dtype: torch.dtype) -> nn.Module:
     place = place_of(name)
     with _report_held_back():
         try:
-            model, found = AutoModelForCausalLM.from_pretrained(
+            # A pair, since `output_loading_info` is set.
+            pair: Any = AutoModelForCausalLM.from_pretrained(
                 place,
                 dtype=dtype,
                 local_files_only=Path(place).is_dir(),
@@ -156,6 +157,7 @@ def load_plain(name: str | Path, dtype: torch.dtype) -> nn.Module:
             )
         except Exception as error:  # OSError, ValueError, SafetensorError, RuntimeError, UnpicklingError, ...
             raise _not_a_model(place, error) from error
+        model, found = pair
         # Tied weights are not among the missing ones, and left-over buffers are only unexpected.
         wrong = [f"{key} {tuple(there)}, {tuple(here)} by config.json" for key, there, here in found["mismatched_keys"]]
         if wrong:
@@ -277,6 +279,11 @@ def check_raw(model: TransformerBridge) -> TransformerBridge:
 def architecture_of(model: TransformerBridge) -> str:
     """Hugging Face class name of the model inside a bridge."""
     return type(model.original_model).__name__
+
+
+def config_of_base(model: TransformerBridge) -> Any:
+    """Hugging Face configuration of the model inside a bridge."""
+    return model.original_model.config
 
 
 def device_of(model: TransformerBridge) -> torch.device:

@@ -77,7 +77,8 @@ class FastAttention(Lean, PositionEmbeddingsAttentionBridge):
     `hook_pattern` where something is hooked to one of the two or `output_attentions` is set.
     """
 
-    def set_original_component(self, component: torch.nn.Module) -> None:
+    # TransformerLens's own classes disagree on the name of this parameter.
+    def set_original_component(self, component: torch.nn.Module) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().set_original_component(component)
         self._plain = self._is_plain(component)
 
@@ -117,7 +118,8 @@ class FastAttention(Lean, PositionEmbeddingsAttentionBridge):
         if args or self._needs_original(kwargs):
             return super().forward(*args, **kwargs)
         attention: Any = self.original_component
-        modules, d_head = self._modules, attention.head_dim
+        modules: Any = self._modules
+        d_head = attention.head_dim
         x = fire(modules["hook_in"], kwargs.pop("hidden_states"))
         # Through the linear bridges, so that hook_q, hook_k and hook_v fire.
         q, k, v = (modules[name](x).unflatten(-1, (-1, d_head)).transpose(1, 2) for name in "qkv")
@@ -157,7 +159,7 @@ class FastAttention(Lean, PositionEmbeddingsAttentionBridge):
         if mask is None or mask.is_inference() or mask.requires_grad:  # not known to be as it was a layer ago
             return self._apply_reconstruct_attention_mask(none, mask, keys, pos)
         asked = (pos, keys, q.dtype, mask._version)
-        made_for, made = _MASKS.get(mask, (None, none))
+        made_for, made = _MASKS.get(mask) or (None, none)
         if made_for != asked:
             made = self._apply_reconstruct_attention_mask(none, mask, keys, pos)
             _MASKS[mask] = (asked, made)
@@ -225,5 +227,5 @@ class _ValueOf(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None]:
+        return grad_outputs[0], None

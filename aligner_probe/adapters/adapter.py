@@ -90,6 +90,7 @@ class Adapter(Shown, nn.Module, ABC):
     published_notes: ClassVar[Mapping[str, str]] = {}
     export_instead: ClassVar[str] = "ap.save_adapter keeps it as it is"
     config: AdapterConfig
+    model: TransformerBridge
 
     def __init__(self, model: TransformerBridge, config: AdapterConfig):
         super().__init__()

@@ -7,6 +7,9 @@
 | peft | a PEFT folder: LoRA, or AdaptionPrompt | LoRA; prefixes with one gate a layer | no |
 | lit-llama | a `.pth` with the authors' names | Aligner, LLaMA-Adapter | no |
 | native | this project's folder | Aligner, LLaMA-Adapter; LoRA | LoRA: yes |
+
+Every export but `merged` is a checkpoint format (`registry.py`), which says what it accepts and how it is written. Here
+the adapter is brought into the in-memory class that the format holds.
 """
 
 from dataclasses import dataclass
@@ -20,25 +23,37 @@ from aligner_probe.adapters import Adapter, LoRA, OutputBias
 from aligner_probe.adapters.constant import check_constant, constant_shifts
 from aligner_probe.adapters.prefix import PrefixAdapter
 from aligner_probe.arguments import accepts
-from aligner_probe.checkpoints import lit_llama, lora, merged, native, peft, peft_lora, steering
+from aligner_probe.checkpoints import lora, merged, peft_lora
 from aligner_probe.checkpoints.adapters import config_of, load_adapter, save_adapter
+from aligner_probe.checkpoints.format import CheckpointFormat, KnownBase
 from aligner_probe.checkpoints.given import from_adapter, one_adapter
+from aligner_probe.checkpoints.peft_lora import LoRACheckpoint
 from aligner_probe.checkpoints.prefix import METHOD_NAMES, GateFunction, PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import load_checkpoint
+from aligner_probe.checkpoints.registry import export_names, format_for
+from aligner_probe.checkpoints.steering import ConstantShifts
 from aligner_probe.errors import AlignerProbeError, did_you_mean
-from aligner_probe.families import family_of
 from aligner_probe.html import Shown
-from aligner_probe.models import architecture_of, fingerprint, load_model, place_of, read_config, stored_dtype
+from aligner_probe.models import (
+    architecture_of,
+    config_of_base,
+    dtype_of,
+    fingerprint,
+    load_model,
+    place_of,
+    read_config,
+    stored_dtype,
+)
 from aligner_probe.tasks.encoding import prompt_ids
 
-FORMATS = ("merged", "steering", "peft", "lit-llama", "native")
-NEEDS_BASE = ("merged", "steering")
+#: The export that is no checkpoint format: a model, which is read by Hugging Face and not as an adapter.
+MERGED = "merged"
 #: What a base's config.json says that its adapters depend on.
 SIZES = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"),
     *("intermediate_size", "vocab_size"),
 )
-#: Tokens that the merged model is held against its adapter on are drawn with this seed.
+#: The merged model is compared with its adapter on tokens that are drawn with this seed.
 SEED = 0
 
 
@@ -99,197 +114,243 @@ def export_adapter(
     Raises AlignerProbeError where the adapter has no exact form in that format, or where `model` has other sizes than
     the base model of the adapter, before any of its weights are read.
     """
-    reading = {"gate": gate, "adapter_length": adapter_length}
-    if to not in FORMATS:
+    known = export_formats()
+    if to not in known:
         raise AlignerProbeError(
-            f"no export is named {to!r}; {did_you_mean(to, FORMATS)}expected one of {', '.join(FORMATS)}"
+            f"no export is named {to!r}; {did_you_mean(to, known)}expected one of {', '.join(known)}"
         )
     out = Path(out)
     if out.exists():
         raise AlignerProbeError(f"{out} exists already; name another place, or remove it first")
-    if to in NEEDS_BASE:
-        return _constant(source, to, out, model, dtype, force, reading)
-    if isinstance(source, LoRA) or (not isinstance(source, Adapter) and _lora_config(source)):
-        if to == "native":
-            return _native_lora(source, out, model, dtype, force)
-        if to != "peft":
-            raise AlignerProbeError(f"LoRA has no prefix, so no form in {to}; export it to peft or native")
-        return _lora(source, out, model)
-    checkpoint = _checkpoint(source, reading)
-    notes = _notes(checkpoint, to)
-    if to == "native":
-        return Export(to, native.save_checkpoint(checkpoint, out), notes)
-    if to == "lit-llama":
-        return Export(to, lit_llama.write(checkpoint, out), notes)
-    return _adaption_prompt(source, checkpoint, out, model, notes)
+    config = {} if isinstance(source, Adapter) else config_of(source)
+    asked = _Request(source, config, to, out, model, dtype, force, gate, adapter_length)
+    if to == MERGED:
+        return _merged(asked)
+    if (declared := format_for(to, ConstantShifts)) is not None:
+        return _steering(asked, declared)
+    if asked.is_lora:
+        return _lora(asked)
+    checkpoint = _prefix_checkpoint(asked)
+    declared = format_for(to, PrefixCheckpoint)
+    if declared is None:
+        raise AlignerProbeError(f"{to} holds no {checkpoint.method}; export it to native")
+    base = _known_base(asked) if declared.checks_base else KnownBase()
+    return _written(declared, checkpoint, asked, base, _notes(checkpoint, declared))
 
 
-def _lora_config(source: str | Path) -> bool:
-    config = config_of(source)
-    return config.get("method") == LoRA.method or peft_lora.recognises(config)
+def export_formats() -> tuple[str, ...]:
+    """Everything that `export_adapter` can write, by the name that its argument `to` takes."""
+    return (MERGED, *export_names())
 
 
-def _checkpoint(source: str | Path | Adapter, reading: dict[str, Any]) -> PrefixCheckpoint:
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of `export_adapter`; `config` is the source's adapter_config.json, empty where there is none."""
+
+    source: str | Path | Adapter
+    config: dict[str, Any]
+    to: str
+    out: Path
+    model: str | Path | None
+    dtype: torch.dtype | None
+    force: bool
+    gate: GateFunction | str | None
+    adapter_length: int | None
+
+    @property
+    def method(self) -> Any:
+        """The method of the adapter, where the source tells without being read."""
+        if isinstance(self.source, Adapter):
+            return self.source.method
+        return LoRA.method if peft_lora.recognises(self.config) else self.config.get("method")
+
+    @property
+    def is_lora(self) -> bool:
+        return self.method == LoRA.method
+
+
+def _written(
+    declared: CheckpointFormat[Any], held: Any, asked: _Request, base: KnownBase, notes: tuple[str, ...]
+) -> Export:
+    """Ask the format whether it accepts the adapter, and write it."""
+    declared.accepts(held, base)
+    if declared.write is None:
+        raise AlignerProbeError(f"checkpoint format {declared.name!r} has an export name but no `write`; give it one")
+    path = declared.write(held, asked.out, base)
+    return Export(asked.to, path, (*notes, *declared.notes(held, base)))
+
+
+def _prefix_checkpoint(asked: _Request) -> PrefixCheckpoint:
     """The parameters of a prefix adapter. Raises AlignerProbeError for any other method."""
-    method = source.method if isinstance(source, Adapter) else config_of(source).get("method")
-    if isinstance(method, str) and method not in METHOD_NAMES:
+    if isinstance(asked.method, str) and asked.method not in METHOD_NAMES:
         raise AlignerProbeError(
-            f"{method} has no prefix that lit-llama, PEFT or the native format could hold; output_bias can be exported "
-            "to merged and steering, lora to peft and native"
+            f"{asked.method} has no prefix that lit-llama, PEFT or the native format could hold; output_bias can be "
+            "exported to merged and steering, lora to peft and native"
         )
-    if not isinstance(source, Adapter):
-        return load_checkpoint(source, **reading)
-    assert isinstance(source, PrefixAdapter)
-    return from_adapter(source)
+    if not isinstance(asked.source, Adapter):
+        return load_checkpoint(asked.source, gate=asked.gate, adapter_length=asked.adapter_length)
+    assert isinstance(asked.source, PrefixAdapter)
+    return from_adapter(asked.source)
 
 
-def _notes(checkpoint: PrefixCheckpoint, to: str) -> tuple[str, ...]:
+def _notes(checkpoint: PrefixCheckpoint, declared: CheckpointFormat[Any]) -> tuple[str, ...]:
+    """What was written, and what of the checkpoint the format does not keep."""
     notes = [f"{checkpoint.label}: {checkpoint.n_parameters:,} numbers in {dtype_name(checkpoint.dtype)}"]
-    if to != "native" and checkpoint.gate_function == "tanh":
-        notes.append(f"gates go through tanh, which {to} does not have: each new gate is tanh(gate)")
-    if to == "lit-llama" and checkpoint.gates_per_layer == 1:
-        notes.append("one gate a layer, which lit-llama repeats to all heads when it loads the file")
-    if to == "peft" and checkpoint.method == "aligner":
-        notes.append("PEFT shares no prompt among layers: each has a copy, and training there would part them")
-    if to != "native" and checkpoint.initial_prefix is not None:
+    function = checkpoint.gate_function
+    if function not in declared.gate_functions:
+        notes.append(
+            f"gates go through {function}, which {declared.export_name} does not have: each new gate is "
+            f"{function}(gate)"
+        )
+    if not declared.stores_start and checkpoint.initial_prefix is not None:
         notes.append("the numbers that training began from have no place there and are left out")
     return tuple(notes)
 
 
-def _lora(source: str | Path | LoRA, out: Path, model: str | Path | None) -> Export:
-    if isinstance(source, LoRA):
-        checkpoint = lora.from_adapter(source)
-    elif peft_lora.recognises(config := config_of(source)):
-        checkpoint = peft_lora.load_lora(source)
-    else:
-        checkpoint = lora.from_folder(Path(source), config)
-    path = peft_lora.write(checkpoint, out, base=None if model is None else str(model))
-    return Export("peft", path, (repr(checkpoint),))
+def _known_base(asked: _Request) -> KnownBase:
+    """What is known of the base model without loading it: from `model`, or from the adapter in memory."""
+    if asked.model is not None:
+        return KnownBase(place_of(asked.model), read_config(asked.model))
+    if isinstance(asked.source, Adapter):
+        bridge = asked.source.model
+        return KnownBase(lora.base_name(bridge), config_of_base(bridge), architecture_of(bridge))
+    return KnownBase()
 
 
-def _native_lora(
-    source: str | Path | LoRA, out: Path, model: str | Path | None, dtype: torch.dtype | None, force: bool
-) -> Export:
+def _lora(asked: _Request) -> Export:
+    """A LoRA in a format that holds one, or in the native format, which needs its base model."""
+    if asked.to == "native":
+        return _native_lora(asked)
+    declared = format_for(asked.to, LoRACheckpoint)
+    if declared is None:
+        raise AlignerProbeError(f"LoRA has no prefix, so no form in {asked.to}; export it to peft or native")
+    checkpoint = _lora_checkpoint(asked.source, asked.config)
+    base = KnownBase(None if asked.model is None else str(asked.model))
+    return _written(declared, checkpoint, asked, base, (repr(checkpoint),))
+
+
+def _lora_checkpoint(source: str | Path | Adapter, config: dict[str, Any]) -> LoRACheckpoint:
+    """The parameters of a LoRA in memory, in a PEFT folder, or in a folder of `save_adapter`."""
+    if isinstance(source, Adapter):
+        assert isinstance(source, LoRA)
+        return lora.from_adapter(source)
+    return peft_lora.load_lora(source) if peft_lora.recognises(config) else lora.from_folder(Path(source), config)
+
+
+def _native_lora(asked: _Request) -> Export:
     """Attach a LoRA to its base model and save it: the native format records the base model, PEFT's only names it."""
-    if isinstance(source, LoRA):
-        if model is not None:
-            _check_sizes(read_config(model), source.model, model)
-        return Export("native", save_adapter(source, out), (_said_of(source),))
-    if model is None:
+    if isinstance(asked.source, LoRA):
+        if asked.model is not None:
+            _check_sizes(read_config(asked.model), asked.source.model, asked.model)
+        return Export(asked.to, save_adapter(asked.source, asked.out), (_lora_note(asked.source),))
+    if asked.model is None:
         raise AlignerProbeError(
             "a native LoRA records the base that it fits, which PEFT's does not: --model M, a hub id or a folder"
         )
-    base = load_model(model, dtype=dtype or stored_dtype(read_config(model)))
-    adapter = load_adapter(source, base, force=force)
-    path = save_adapter(adapter, out)
+    adapter = _loaded(asked, asked.dtype or stored_dtype(read_config(asked.model)))
+    path = save_adapter(adapter, asked.out)
     named = (adapter.loaded_from or {}).get("base_model")
-    theirs = f", where PEFT's folder names {named}" if named and named != str(model) else ""
-    said = f"its sizes fit {model}, which is recorded as its base{theirs}"
-    return Export("native", path, (_said_of(adapter), said))
+    theirs = f", where PEFT's folder names {named}" if named and named != str(asked.model) else ""
+    base_note = f"its sizes fit {asked.model}, which is recorded as its base{theirs}"
+    return Export(asked.to, path, (_lora_note(adapter), base_note))
 
 
-def _said_of(adapter: LoRA) -> str:
+def _lora_note(adapter: Any) -> str:
     precision = dtype_name(next(adapter.parameters()).dtype)
     return f"lora of rank {adapter.config.r}: {adapter.n_parameters:,} numbers in {precision}"
 
 
-def _adaption_prompt(
-    source: str | Path | Adapter,
-    checkpoint: PrefixCheckpoint,
-    out: Path,
-    model: str | Path | None,
-    notes: tuple[str, ...],
-) -> Export:
-    base = None
-    if model is not None:
-        peft.check_base(read_config(model), checkpoint)
-        base = place_of(model)
-    elif isinstance(source, Adapter):
-        peft.check_base(source.model.original_model.config, checkpoint)
-        base = lora.base_name(source.model)
-    else:
-        notes = (
-            *notes,
-            f"not held against a base (--model): PEFT takes it to be a plain Llama or Mistral of "
-            f"{checkpoint.layers.stop} layers",
-        )
-    return Export("peft", peft.write(checkpoint, out, base=base), notes)
+def _loaded(asked: _Request, dtype: torch.dtype) -> Adapter:
+    """The adapter of the request on its base model, which is read in this precision."""
+    assert not isinstance(asked.source, Adapter)
+    assert asked.model is not None
+    return load_adapter(
+        asked.source,
+        load_model(asked.model, dtype=dtype),
+        force=asked.force,
+        gate=asked.gate,
+        adapter_length=asked.adapter_length,
+    )
 
 
-def _check_constant(source: str | Path | Adapter, reading: dict[str, Any]) -> None:
+def _check_constant(asked: _Request) -> None:
     """Raise AlignerProbeError unless the adapter adds a constant. Its base model is not needed for that."""
-    if isinstance(source, Adapter):
-        check_constant(source.method, getattr(source.config, "n_tokens", None))
-    elif config_of(source).get("method") == OutputBias.method:
-        return
-    elif _lora_config(source):
+    if isinstance(asked.source, Adapter):
+        check_constant(asked.source.method, getattr(asked.source.config, "n_tokens", None))
+    elif asked.is_lora:
         check_constant(LoRA.method)
-    else:
-        checkpoint = _checkpoint(source, reading)
+    elif asked.method != OutputBias.method:
+        checkpoint = _prefix_checkpoint(asked)
         check_constant(checkpoint.method, checkpoint.n_tokens)
 
 
-def _constant(
-    source: str | Path | Adapter,
-    to: str,
-    out: Path,
-    model: str | Path | None,
-    dtype: torch.dtype | None,
-    force: bool,
-    reading: dict[str, Any],
-) -> Export:
-    _check_constant(source, reading)
-    in_memory = isinstance(source, Adapter)
-    if model is None and (to == "merged" or not in_memory):
-        raise AlignerProbeError(f"{to} needs the base that the adapter is for: --model M, a hub id or a folder")
-    config = None if model is None else read_config(model)
-    if in_memory and config is not None:
-        _check_sizes(config, source.model, model)
-    if to == "merged":
+def _on_base(asked: _Request) -> tuple[Adapter, torch.dtype]:
+    """The adapter on its base model and the model's precision, where the adapter adds a constant.
+
+    Raises AlignerProbeError, before any weights of the base model are read, where it does not add a constant, and where
+    the base model is needed and not named, does not fit, or cannot take a merge.
+    """
+    _check_constant(asked)
+    in_memory = isinstance(asked.source, Adapter)
+    if asked.model is None and (asked.to == MERGED or not in_memory):
+        raise AlignerProbeError(f"{asked.to} needs the base that the adapter is for: --model M, a hub id or a folder")
+    config = None if asked.model is None else read_config(asked.model)
+    if isinstance(asked.source, Adapter) and asked.model is not None:
+        _check_sizes(config, asked.source.model, asked.model)
+    if asked.to == MERGED:
         merged.target_config(config)
-    if in_memory:
-        adapter = source
-        dtype = dtype or next(adapter.model.original_model.parameters()).dtype
-    else:
-        dtype = dtype or stored_dtype(config)
-        adapter = load_adapter(source, load_model(model, dtype=dtype), force=force, **reading)
-    shifts = constant_shifts(adapter)
-    norms = [float(shift.norm()) for shift in shifts.values()]
-    said = (
-        f"{adapter.method}: one vector for each of {len(shifts)} layers, of norm {min(norms):.3g} to {max(norms):.3g}"
+    if isinstance(asked.source, Adapter):
+        return asked.source, asked.dtype or dtype_of(asked.source.model)
+    dtype = asked.dtype or stored_dtype(config)
+    return _loaded(asked, dtype), dtype
+
+
+def _shifts(asked: _Request, adapter: Adapter) -> tuple[ConstantShifts, str]:
+    """The constant that an adapter adds to each layer, and a note on it."""
+    vectors = constant_shifts(adapter)
+    norms = [float(vector.norm()) for vector in vectors.values()]
+    note = (
+        f"{adapter.method}: one vector for each of {len(vectors)} layers, of norm {min(norms):.3g} to {max(norms):.3g}"
     )
+    in_memory = isinstance(asked.source, Adapter)
     origin = {
         "method": adapter.method,
-        "source": "in memory" if in_memory else str(source),
-        "source_sha256": None if in_memory else adapter.loaded_from["sha256"],
+        "source": "in memory" if in_memory else str(asked.source),
+        "source_sha256": None if in_memory else (adapter.loaded_from or {})["sha256"],
         "base_model": adapter.model.cfg.model_name,
         "base_fingerprint": fingerprint(adapter.model),
     }
-    if to == "steering":
-        return Export(to, _steering(adapter.model, shifts, out, origin), (said, steering.WHAT))
+    return ConstantShifts(vectors, origin), note
+
+
+def _steering(asked: _Request, declared: CheckpointFormat[Any]) -> Export:
+    adapter, _ = _on_base(asked)
+    shifts, note = _shifts(asked, adapter)
+    base = KnownBase(adapter.model.cfg.model_name, config_of_base(adapter.model), architecture_of(adapter.model))
+    return _written(declared, shifts, asked, base, (note,))
+
+
+def _merged(asked: _Request) -> Export:
+    adapter, dtype = _on_base(asked)
+    shifts, note = _shifts(asked, adapter)
     with adapter.attached():
-        # As this project tokenises a prompt. Here the tokenizer is not mended: what was trained on is looked at.
+        # The ids that this project gives a prompt. The tokenizer stays as it was when the adapter was trained.
         tokenizer = adapter.model.tokenizer
         text_ids = None if tokenizer is None else prompt_ids(tokenizer, [merged.TEXT])[0]
         hooked = merged.observe(adapter.model.original_model, SEED, text_ids)
-    # Where nobody else holds it, the bridge goes before the plain model comes.
+    # Unless the caller holds it, the bridge is freed before the plain model is read.
     del adapter
-    report = merged.write(out, str(model), shifts, hooked, dtype=dtype, origin=origin, seed=SEED)
+    report = merged.write(
+        asked.out, str(asked.model), shifts.vectors, hooked, dtype=dtype, origin=shifts.origin, seed=SEED
+    )
     text = f", and {report.n_text_tokens} tokens of a text by AutoTokenizer" if report.n_text_tokens else ""
     notes = (
-        f"{said}; written as a plain {report.architecture} in {report.dtype}",
+        f"{note}; written as a plain {report.architecture} in {report.dtype}",
         f"maximum logit difference, hooks against merged: {report.max_logit_difference:.3g} "
         f"(logits up to {report.max_logit:.3g}, {report.n_tokens} random tokens, seed {report.seed}{text})",
         f"greedy continuation: the first {report.same_greedy_tokens} of {report.greedy_tokens} tokens are the same",
     )
-    return Export(to, out, notes, report)
-
-
-def _steering(bridge: TransformerBridge, shifts: dict, out: Path, origin: dict[str, Any]) -> Path:
-    config = bridge.original_model.config
-    architecture = architecture_of(bridge)
-    parallel = family_of(architecture).is_parallel(config)
-    return steering.write(out, shifts, architecture=architecture, parallel=parallel, origin=origin)
+    return Export(asked.to, asked.out, notes, report)
 
 
 def _check_sizes(config: Any, bridge: TransformerBridge, model: str | Path) -> None:
@@ -297,7 +358,7 @@ def _check_sizes(config: Any, bridge: TransformerBridge, model: str | Path) -> N
 
     That its weights are the same is checked later, by comparing logits.
     """
-    own = bridge.original_model.config
+    own = config_of_base(bridge)
     pairs = {name: (getattr(config, name, None), getattr(own, name, None)) for name in SIZES}
     pairs = {"architecture": ((config.architectures or [None])[0], architecture_of(bridge))} | pairs
     differ = [f"{name} {there} there and {here} here" for name, (there, here) in pairs.items() if there != here]

@@ -13,17 +13,17 @@ from pathlib import Path
 import torch
 
 from aligner_probe.checkpoints.containers import StateDict
-from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, stack_gates, stack_prefixes
-from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.checkpoints.format import CheckpointFormat, KnownBase
+from aligner_probe.checkpoints.prefix import PrefixCheckpoint, PrefixParts, UnfitTensors, stack_gates, stack_prefixes
 from aligner_probe.files import whole
 
-NAME = "lit-llama .pth"
 GLOBAL = re.compile(r"^(?:\w+\.)*global_value_embedding\.weight$")
 LAYER = re.compile(r"^(?:\w+\.)*transformer\.h\.(\d+)\.attn\.(gating_factor|adapter_wte\.weight)$")
 ALIAS = re.compile(r"^(?:\w+\.)*adapter_wte\.weight$")
 
 
 def recognises(tensors: StateDict) -> bool:
+    """Whether a tensor has one of the names of lit-llama's prefix adapters."""
     return any(GLOBAL.match(name) or LAYER.match(name) for name in tensors)
 
 
@@ -92,3 +92,20 @@ def write(checkpoint: PrefixCheckpoint, path: str | Path) -> Path:
     with whole(path) as new:
         new.write_bytes(buffer.getvalue())
     return path
+
+
+def _notes(checkpoint: PrefixCheckpoint, base: KnownBase) -> list[str]:
+    if checkpoint.gates_per_layer == 1:
+        return ["one gate a layer, which lit-llama repeats to all heads when it loads the file"]
+    return []
+
+
+FORMAT = CheckpointFormat(
+    name="lit-llama .pth",
+    holds=PrefixCheckpoint,
+    recognises=lambda stored: recognises(stored.tensors),
+    read=lambda stored: read(stored.tensors),
+    export_name="lit-llama",
+    write=lambda checkpoint, path, base: write(checkpoint, path),
+    notes=_notes,
+)

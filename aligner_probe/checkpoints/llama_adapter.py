@@ -8,16 +8,16 @@ The file records neither the number of tokens a layer nor that gates go through 
 import re
 
 from aligner_probe.checkpoints.containers import StateDict
-from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, stack_gates
-from aligner_probe.checkpoints.prefix import GateFunction
+from aligner_probe.checkpoints.format import CheckpointFormat
+from aligner_probe.checkpoints.prefix import GateFunction, PrefixCheckpoint, PrefixParts, UnfitTensors, stack_gates
 
-NAME = "OpenGVLab LLaMA-Adapter .pth"
 QUERY = re.compile(r"^(?:\w+\.)*adapter_query\.weight$")
 GATE = re.compile(r"^(?:\w+\.)*layers\.(\d+)\.attention\.gate$")
 ASK = "name the tokens a layer with --adapter-length (adapter_length= in Python); the authors' default is 10"
 
 
 def recognises(tensors: StateDict) -> bool:
+    """Whether there is a tensor adapter_query.weight."""
     return any(QUERY.match(name) for name in tensors)
 
 
@@ -77,3 +77,11 @@ def _window(rows: int, adapter_length: int, layers: range, live: list[int]) -> l
             f"{n_layers} layers of its {rows} prefix rows; expected enough layers for all such gates"
         )
     return list(range(first, first + n_layers))
+
+
+FORMAT = CheckpointFormat(
+    name="OpenGVLab LLaMA-Adapter .pth",
+    holds=PrefixCheckpoint,
+    recognises=lambda stored: recognises(stored.tensors),
+    read=lambda stored: read(stored.tensors, gate_function=stored.gate_function, adapter_length=stored.adapter_length),
+)

@@ -87,7 +87,8 @@ def unfilled(checkpoint: LoRACheckpoint, model: TransformerBridge) -> tuple[LoRA
         AlignerProbeError: As `separate_projections`.
     """
     family = separate_projections(architecture_of(model))
-    target_of = {family.modules[target]: target for target in TARGETS}
+    module_of = {str(projection): module for projection, module in family.modules.items()}
+    target_of = {module_of[target]: target for target in TARGETS}
     targets = [target for module, target in target_of.items() if module in checkpoint.modules]
     unknown = sorted(set(checkpoint.modules) - set(target_of))
     if checkpoint.stack != family.layers or unknown:
@@ -100,10 +101,10 @@ def unfilled(checkpoint: LoRACheckpoint, model: TransformerBridge) -> tuple[LoRA
         )
     expected = range(checkpoint.layers[0], model.cfg.n_layers)
     gaps = [
-        f"{family.modules[target].rsplit('.', 1)[-1]} of layer {layer}"
+        f"{module_of[target].rsplit('.', 1)[-1]} of layer {layer}"
         for layer in expected
         for target in targets
-        if (layer, family.modules[target]) not in checkpoint.A
+        if (layer, module_of[target]) not in checkpoint.A
     ]
     if gaps or checkpoint.layers[-1] >= model.cfg.n_layers:
         problem = f"has nothing for {gaps[0]}" if gaps else f"adapts layer {checkpoint.layers[-1]}"

@@ -237,7 +237,7 @@ def write(
     folder, base = Path(folder), place_of(base)
     local = Path(base).is_dir()
     with whole(folder) as new:
-        merged = merge(load_plain(base, dtype), shifts)
+        merged: Any = merge(load_plain(base, dtype), shifts)
         _check_room(folder, sum(parameter.nbytes for parameter in merged.parameters()))
         try:
             merged.save_pretrained(new)
@@ -264,7 +264,7 @@ def _check_room(folder: Path, n_bytes: int) -> None:
 
 
 def _copy_beside(base: str, new: Path, local: bool) -> None:
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     for name in BESIDE:
         found = cached_file(base, name, local_files_only=local, _raise_exceptions_for_missing_entries=False)
@@ -282,25 +282,24 @@ def _check_tokenizer(base: str, new: Path, hooked: list[int] | None) -> list[int
     tokenizer = load_tokenizer(new) if any((new / name).is_file() for name in TOKENIZER_FILES) else None
     if tokenizer is None:
         return None
-    found = _without_end(tokenizer)
-    if found != _without_end(load_tokenizer(base)):
+    ids, base_tokenizer = _without_end(tokenizer), load_tokenizer(base)
+    if base_tokenizer is None or ids != _without_end(base_tokenizer):
         raise AlignerProbeError(
             f"the tokenizer of {base} cuts text otherwise beside the merged model's config.json; its "
             "tokenizer_config.json must name a tokenizer_class"
         )
-    if hooked is not None and hooked != found:
-        place = next((i for i, (a, b) in enumerate(zip(hooked, found, strict=False)) if a != b), 0)
+    if hooked is not None and hooked != ids:
+        position = next((i for i, (a, b) in enumerate(zip(hooked, ids, strict=False)) if a != b), 0)
         raise AlignerProbeError(
             f"the merged model and the adapter get other token ids for the same text: AutoTokenizer gives "
-            f"{found[place : place + 4]} from position {place} on, and the tokenizer of the adapter's base "
-            f"{hooked[place : place + 4]}; nothing was written. Load the base with load_model({base!r}) and train there"
+            f"{ids[position : position + 4]} from position {position} on, and the tokenizer of the adapter's base "
+            f"{hooked[position : position + 4]}; nothing was written. Load the base with load_model({base!r}) and "
+            "train there"
         )
-    return found
+    return ids
 
 
-def _without_end(tokenizer: Any) -> list[int] | None:
-    """What a user's `tokenizer(TEXT)` gives, without an end token: that would end the prompt."""
-    if tokenizer is None:
-        return None
-    ids = tokenizer(TEXT)["input_ids"]
+def _without_end(tokenizer: Any) -> list[int]:
+    """The ids that a user's `tokenizer(TEXT)` gives, without an end token, which would end the prompt."""
+    ids: list[int] = tokenizer(TEXT)["input_ids"]
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids

@@ -17,13 +17,20 @@ from aligner_probe import files
 from aligner_probe.arguments import accepts, refuse
 from aligner_probe.checkpoints import naming
 from aligner_probe.checkpoints.containers import StateDict
-from aligner_probe.checkpoints.parts import MAX_LAYER, PrefixParts, UnfitTensors
-from aligner_probe.checkpoints.prefix import METHOD_NAMES, GateFunction, PrefixCheckpoint, dtype_name
+from aligner_probe.checkpoints.format import CheckpointFormat
+from aligner_probe.checkpoints.prefix import (
+    MAX_LAYER,
+    METHOD_NAMES,
+    GateFunction,
+    PrefixCheckpoint,
+    PrefixParts,
+    UnfitTensors,
+    dtype_name,
+)
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import staging_folder, writing_to
 from aligner_probe.versions import versions
 
-NAME = "aligner_probe folder"
 WEIGHTS, CONFIG, PROVENANCE = "adapter_model.safetensors", "adapter_config.json", "provenance.json"
 TENSORS = {"prefix", "gates"}
 INITIAL = {"initial.prefix", "initial.gates"}
@@ -189,3 +196,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise CheckpointError(path, f"holds a JSON {type(content).__name__}; expected an object")
     return content
+
+
+FORMAT = CheckpointFormat(
+    name="aligner_probe folder",
+    holds=PrefixCheckpoint,
+    recognises=lambda stored: stored.config is not None and recognises(stored.config),
+    read=lambda stored: read(stored.tensors, stored.config or {}, read_provenance(stored.path)),
+    export_name="native",
+    write=lambda checkpoint, path, base: save_checkpoint(checkpoint, path),
+    gate_functions=("linear", "tanh"),
+    stores_start=True,
+)

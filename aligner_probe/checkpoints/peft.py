@@ -11,18 +11,18 @@ from typing import Any
 
 from aligner_probe.checkpoints import naming, native
 from aligner_probe.checkpoints.containers import StateDict
-from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, stack_gates, stack_prefixes
-from aligner_probe.checkpoints.prefix import PrefixCheckpoint
+from aligner_probe.checkpoints.format import CheckpointFormat, KnownBase
+from aligner_probe.checkpoints.prefix import PrefixCheckpoint, PrefixParts, UnfitTensors, stack_gates, stack_prefixes
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.families import FAMILIES
 from aligner_probe.files import whole
 
-NAME = "PEFT AdaptionPrompt"
 PART = re.compile(r"(?:^|\.)layers\.(\d+)\.self_attn\.adaption_(gate|prompt)$")
 GPT2_PART = re.compile(r"(?:^|\.)h\.(\d+)\.attn\.adaption_(gate|prompt)$")
 
 
 def recognises(tensors: StateDict) -> bool:
+    """Whether a tensor has one of the names of PEFT's AdaptionPrompt, on Llama or on GPT-2."""
     return any(PART.search(name) or GPT2_PART.search(name) for name in tensors)
 
 
@@ -112,19 +112,25 @@ def check_base(config: Any, checkpoint: PrefixCheckpoint) -> None:
         )
 
 
+def check_gates(checkpoint: PrefixCheckpoint) -> None:
+    """Raises AlignerProbeError where the heads of a layer have different gates; PEFT has one gate for the layer."""
+    gates = checkpoint.linear().gates
+    untied = int((gates != gates[:, :1]).any(dim=1).sum())
+    if untied:
+        raise AlignerProbeError(
+            f"{untied} of {checkpoint.n_layers} layers have a gate of its own for each head, and PEFT's AdaptionPrompt "
+            "has one a layer; train with gate_per='layer' for that, or export to lit-llama"
+        )
+
+
 def write(checkpoint: PrefixCheckpoint, folder: str | Path, *, base: str | None = None) -> Path:
     """Write a folder that `PeftModel.from_pretrained` and `read` take.
 
     An Aligner is written as what it is to PEFT: the same prompt in every layer. Tanh gates become what they pass on.
     Raises AlignerProbeError where the heads of a layer have gates of their own, or the folder cannot be written.
     """
+    check_gates(checkpoint)
     linear = checkpoint.linear()
-    untied = int((linear.gates != linear.gates[:, :1]).any(dim=1).sum())
-    if untied:
-        raise AlignerProbeError(
-            f"{untied} of {linear.n_layers} layers have a gate of its own for each head, and PEFT's AdaptionPrompt has "
-            "one a layer; train with gate_per='layer' for that, or export to lit-llama"
-        )
     prefixes = linear.prefix.expand(linear.n_layers, -1, -1)
     tensors: StateDict = {}
     for layer, prefix, gate in zip(linear.layers, prefixes, linear.gates, strict=True):
@@ -153,3 +159,34 @@ def write_folder(folder: str | Path, tensors: StateDict, config: dict[str, Any],
         text = json.dumps(config | common, indent=2, sort_keys=True) + "\n"
         (new / native.CONFIG).write_text(text, encoding="utf-8")
     return folder
+
+
+def _accepts(checkpoint: PrefixCheckpoint, base: KnownBase) -> None:
+    if base.config is not None:
+        check_base(base.config, checkpoint)
+    check_gates(checkpoint)
+
+
+def _notes(checkpoint: PrefixCheckpoint, base: KnownBase) -> list[str]:
+    notes = []
+    if checkpoint.method == "aligner":
+        notes.append("PEFT shares no prompt among layers: each has a copy, and training there would part them")
+    if base.config is None:
+        notes.append(
+            f"not held against a base (--model): PEFT takes it to be a plain Llama or Mistral of "
+            f"{checkpoint.layers.stop} layers"
+        )
+    return notes
+
+
+FORMAT = CheckpointFormat(
+    name="PEFT AdaptionPrompt",
+    holds=PrefixCheckpoint,
+    recognises=lambda stored: recognises(stored.tensors),
+    read=lambda stored: read(stored.tensors, stored.config),
+    export_name="peft",
+    write=lambda checkpoint, path, base: write(checkpoint, path, base=base.name),
+    accepts=_accepts,
+    notes=_notes,
+    checks_base=True,
+)

@@ -19,12 +19,11 @@ from torch import Tensor
 from aligner_probe.arguments import accepts
 from aligner_probe.checkpoints import native, peft
 from aligner_probe.checkpoints.containers import StateDict, read_tensors
-from aligner_probe.checkpoints.parts import MAX_LAYER
-from aligner_probe.checkpoints.prefix import DTYPES
+from aligner_probe.checkpoints.format import CheckpointFormat
+from aligner_probe.checkpoints.prefix import DTYPES, MAX_LAYER
 from aligner_probe.errors import CheckpointError
 from aligner_probe.html import Shown
 
-NAME = "PEFT LoRA"
 WEIGHTS = (native.WEIGHTS, "adapter_model.bin")
 PART = re.compile(
     r"^base_model\.model\.(?P<stack>\w+(?:\.\w+)*?)\.(?P<layer>\d+)\.(?P<module>.+)\.lora_(?P<half>[AB])\.weight$"
@@ -113,6 +112,7 @@ class LoRACheckpoint(Shown):
 
 
 def recognises(config: dict[str, Any] | None) -> bool:
+    """Whether an adapter_config.json is of PEFT's LoRA."""
     return config is not None and config.get("peft_type") == "LORA"
 
 
@@ -168,8 +168,8 @@ def load_lora(folder: str | Path) -> LoRACheckpoint:
     return check(found)
 
 
-def rank_and_scale(r: object, alpha: object, folder: Path) -> tuple[int, float | int]:
-    """What a configuration says they are; raises CheckpointError unless they can be."""
+def rank_and_scale(r: Any, alpha: Any, folder: Path) -> tuple[int, float | int]:
+    """The rank and alpha of a configuration; raises CheckpointError for values that no LoRA can have."""
     for value in (r, alpha):
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             raise CheckpointError(folder, f"has r {r!r} and alpha {alpha!r}; expected two numbers")
@@ -240,3 +240,12 @@ def write(checkpoint: LoRACheckpoint, folder: str | Path, *, base: str | None = 
         "layers_to_transform": checkpoint.layers,
     }
     return peft.write_folder(folder, tensors, config, base or checkpoint.base_model)
+
+
+FORMAT = CheckpointFormat(
+    name="PEFT LoRA",
+    holds=LoRACheckpoint,
+    recognises=lambda stored: recognises(stored.config),
+    export_name="peft",
+    write=lambda checkpoint, path, base: write(checkpoint, path, base=base.name),
+)

@@ -29,7 +29,7 @@ from aligner_probe.checkpoints.containers import read_tensors
 from aligner_probe.checkpoints.peft_lora import weights_of
 from aligner_probe.checkpoints.prefix import DTYPES, dtype_name
 from aligner_probe.errors import CheckpointError
-from aligner_probe.models import architecture_of
+from aligner_probe.models import architecture_of, config_of_base
 
 METHODS = {"PREFIX_TUNING": PrefixTuning, "PROMPT_TUNING": PromptTuning, "P_TUNING": PromptTuning}
 TENSOR = "prompt_embeddings"
@@ -126,7 +126,7 @@ def _turned_back(
     folder: Path, keys: Float[Tensor, "n_layers n_tokens n_kv_heads d_head"], model: TransformerBridge
 ) -> Float[Tensor, "n_layers n_tokens n_kv_heads d_head"]:
     """The keys turned by the rotary angles of minus n_tokens positions, computed in float64."""
-    base, n_tokens = model.original_model.config, keys.shape[1]
+    base, n_tokens = config_of_base(model), keys.shape[1]
     frequencies = [
         buffer for name, buffer in model.original_model.named_buffers() if name.rsplit(".", 1)[-1] == "inv_freq"
     ]

@@ -51,7 +51,7 @@ class PublishedFile:
 @accepts()
 def list_published() -> tuple[PublishedFile, ...]:
     """Every file the authors published, in the order of their paths."""
-    text = resources.files(__package__).joinpath("published.tsv").read_text(encoding="utf-8")
+    text = resources.files("aligner_probe.checkpoints").joinpath("published.tsv").read_text(encoding="utf-8")
     rows = csv.DictReader((line for line in text.splitlines() if not line.startswith("#")), delimiter="\t")
     return tuple(_published_file(row) for row in rows)
 

@@ -1,4 +1,4 @@
-"""Read a checkpoint, whatever format it is in: recognised from its content, never from its name."""
+"""Read a checkpoint in any registered format. The format is recognised from the content, never from the file name."""
 
 import os
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from aligner_probe.arguments import accepts, is_several, refuse
-from aligner_probe.checkpoints import lit_llama, llama_adapter, naming, native, peft, published
+from aligner_probe.checkpoints import naming, native, peft, published
 from aligner_probe.checkpoints.containers import looks_like_weights, read_tensors
-from aligner_probe.checkpoints.parts import PrefixParts, UnfitTensors, check
-from aligner_probe.checkpoints.prefix import GateFunction, PrefixCheckpoint
+from aligner_probe.checkpoints.format import StoredCheckpoint
+from aligner_probe.checkpoints.prefix import GateFunction, PrefixCheckpoint, PrefixParts, UnfitTensors, check
+from aligner_probe.checkpoints.registry import readable_formats
 from aligner_probe.errors import AlignerProbeError, CheckpointError, one_of
 from aligner_probe.files import sha256
 
-FORMATS = (lit_llama.NAME, llama_adapter.NAME, peft.NAME, native.NAME)
 PUBLISHED = "published:"
 #: Weights of a checkpoint folder, ours and PEFT's.
 WEIGHTS = (native.WEIGHTS, "adapter_model.bin")
@@ -45,6 +45,7 @@ def load_checkpoint(
     tokens a layer. Raises CheckpointError, with the way on, for anything else.
     """
     one_of(gate, (None, *get_args(GateFunction)), "gate")
+    function: Any = gate  # one of GateFunction by now
     if str(path).startswith(PUBLISHED):
         path = published.find_published(str(path).removeprefix(PUBLISHED))
     path = Path(path)
@@ -54,9 +55,9 @@ def load_checkpoint(
         raise CheckpointError(
             path, f"cannot be read ({error.strerror}); expected a checkpoint file or folder"
         ) from error
-    tensors = read_tensors(weights)
+    stored = StoredCheckpoint(path, read_tensors(weights), config, function, adapter_length)
     try:
-        format_name, parts = _import(tensors, path, config, gate, adapter_length)
+        format_name, parts = _import(stored)
         check(parts)
     except UnfitTensors as error:
         raise CheckpointError(path, str(error)) from error
@@ -93,31 +94,29 @@ def _find(path: Path) -> tuple[dict[str, Any] | None, Path]:
     return config, weights
 
 
-def _import(
-    tensors: dict, path: Path, config: dict[str, Any] | None, gate: GateFunction | None, adapter_length: int | None
-) -> tuple[str, PrefixParts]:
-    if config is not None and native.recognises(config):
-        return native.NAME, native.read(tensors, config, native.read_provenance(path))
-    if lit_llama.recognises(tensors):
-        return lit_llama.NAME, lit_llama.read(tensors)
-    if llama_adapter.recognises(tensors):
-        return llama_adapter.NAME, llama_adapter.read(tensors, gate_function=gate, adapter_length=adapter_length)
-    if peft.recognises(tensors):
-        return peft.NAME, peft.read(tensors, config)
-    if config is not None and "peft_type" in config:
+def _import(stored: StoredCheckpoint) -> tuple[str, PrefixParts]:
+    """The name of the format that recognises the tensors, and what it reads from them."""
+    for declared in readable_formats():
+        if declared.read is not None and declared.recognises(stored):
+            return declared.name, declared.read(stored)
+    if stored.config is not None and "peft_type" in stored.config:
         raise UnfitTensors(
-            f"is a PEFT {config['peft_type']} adapter, {peft.what_it_is(config)}. Expected ADAPTION_PROMPT, which is "
-            "PEFT's name for LLaMA-Adapter"
+            f"is a PEFT {stored.config['peft_type']} adapter, {peft.what_it_is(stored.config)}. Expected "
+            "ADAPTION_PROMPT, which is PEFT's name for LLaMA-Adapter"
         )
-    names = sorted(tensors)
-    if set(tensors) >= native.TENSORS:
+    names = sorted(stored.tensors)
+    if set(names) >= native.TENSORS:
         raise UnfitTensors(
             "holds the tensors of an aligner_probe checkpoint without its configuration; name its folder"
         )
     raise UnfitTensors(
         f"holds {len(names)} tensors of no known prefix adapter ({', '.join(names[:3])}{', …' * (len(names) > 3)}); "
-        f"expected one of: {', '.join(FORMATS)}"
+        f"expected one of: {_known_formats()}"
     )
+
+
+def _known_formats() -> str:
+    return ", ".join(declared.name for declared in readable_formats())
 
 
 @accepts(folder=_path)
@@ -144,7 +143,7 @@ def scan_checkpoints(
     if not found:
         why = f"; passed over: {'; '.join(f'{s.path} {s.reason}' for s in skipped[:3])}" if skipped else ""
         raise AlignerProbeError(
-            f"{folder}: no readable checkpoint in it ({len(skipped)} broken); expected {', '.join(FORMATS)}{why}"
+            f"{folder}: no readable checkpoint in it ({len(skipped)} broken); expected {_known_formats()}{why}"
         )
     return found, skipped
 

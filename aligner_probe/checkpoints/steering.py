@@ -19,12 +19,13 @@ from torch import Tensor
 
 from aligner_probe.checkpoints import native
 from aligner_probe.checkpoints.containers import read_tensors
+from aligner_probe.checkpoints.format import CheckpointFormat, KnownBase
 from aligner_probe.errors import CheckpointError
 from aligner_probe.families import family_of
 from aligner_probe.files import whole
 
 VECTORS, SPECIFICATION = "steering.safetensors", "steering.json"
-FORMAT = "aligner_probe steering"
+FORMAT_NAME = "aligner_probe steering"
 FORMAT_VERSION = 1
 HOOK = "blocks.{layer}.attn.hook_out"
 WHAT = (
@@ -63,6 +64,18 @@ USAGE = {
 
 
 @dataclass(frozen=True, eq=False)
+class ConstantShifts:
+    """An adapter that adds a constant: one vector for each adapted layer, by layer index.
+
+    The vector is added to the output of the layer's attention output projection. `origin` says where the adapter comes
+    from, as a JSON object.
+    """
+
+    vectors: dict[int, Float[Tensor, " d_model"]]
+    origin: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
 class Steering:
     """Vectors by TransformerLens hook name, and what the specification says beside."""
 
@@ -70,22 +83,21 @@ class Steering:
     specification: dict[str, Any]
 
 
-def write(
-    folder: str | Path,
-    shifts: dict[int, Float[Tensor, " d_model"]],
-    *,
-    architecture: str,
-    parallel: bool,
-    origin: dict[str, Any],
-) -> Path:
-    """Write both files, vectors as float32. `parallel`: attention and MLP side by side, as GPT-NeoX can have them.
+def write(shifts: ConstantShifts, folder: str | Path, base: KnownBase) -> Path:
+    """Write both files, with the vectors in float32.
 
-    Raises AlignerProbeError where the folder exists or cannot be written.
+    Args:
+        shifts: The vectors and where they come from.
+        folder: A new folder.
+        base: The base model; its architecture and its configuration must be known.
+
+    Raises:
+        AlignerProbeError: The folder exists or cannot be written.
     """
     from safetensors.torch import save
 
     folder = Path(folder)
-    family = family_of(architecture)
+    family = family_of(base.architecture)
     layers = [
         {
             "layer": layer,
@@ -93,22 +105,22 @@ def write(
             "module": family.module(layer, "o"),
             "norm": round(float(shift.norm()), 6),
         }
-        for layer, shift in sorted(shifts.items())
+        for layer, shift in sorted(shifts.vectors.items())
     ]
     specification = {
-        "format": FORMAT,
+        "format": FORMAT_NAME,
         "format_version": FORMAT_VERSION,
         "what": WHAT,
-        "layer_output": IN_PARALLEL if parallel else IN_SEQUENCE,
+        "layer_output": IN_PARALLEL if family.is_parallel(base.config) else IN_SEQUENCE,
         "vectors": VECTORS,
-        "architecture": architecture,
-        "d_model": len(next(iter(shifts.values()))),
+        "architecture": base.architecture,
+        "d_model": len(next(iter(shifts.vectors.values()))),
         "coefficient": 1.0,
         "layers": layers,
         "usage": USAGE,
-        "origin": origin,
+        "origin": shifts.origin,
     }
-    vectors = {HOOK.format(layer=layer): shift.float().contiguous() for layer, shift in shifts.items()}
+    vectors = {HOOK.format(layer=layer): shift.float().contiguous() for layer, shift in shifts.vectors.items()}
     with whole(folder) as new:
         new.mkdir()
         (new / VECTORS).write_bytes(save(vectors))
@@ -120,8 +132,8 @@ def read(folder: str | Path) -> Steering:
     """Raises CheckpointError where the folder is none, or where its two files contradict each other."""
     folder = Path(folder)
     specification = native.read_json(folder / SPECIFICATION)
-    if specification is None or specification.get("format") != FORMAT:
-        raise CheckpointError(folder, f"is no steering folder; expected {SPECIFICATION} with format {FORMAT!r}")
+    if specification is None or specification.get("format") != FORMAT_NAME:
+        raise CheckpointError(folder, f"is no steering folder; expected {SPECIFICATION} with format {FORMAT_NAME!r}")
     if specification.get("format_version") != FORMAT_VERSION:
         found = specification.get("format_version")
         raise CheckpointError(folder, f"has format_version {found!r}; this release reads {FORMAT_VERSION}")
@@ -133,3 +145,13 @@ def read(folder: str | Path) -> Steering:
     if any(tuple(vector.shape) != shape for vector in vectors.values()):
         raise CheckpointError(folder, f"has vectors that are not of d_model {shape[0]!r}; one file is from elsewhere")
     return Steering(vectors, specification)
+
+
+FORMAT = CheckpointFormat(
+    name="steering vectors",
+    holds=ConstantShifts,
+    recognises=lambda stored: False,
+    export_name="steering",
+    write=write,
+    notes=lambda shifts, base: [WHAT],
+)
