@@ -13,10 +13,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
-from typechecking import make_each_check_once, read_bytecode_of_other_packages
+import typechecking
 
-read_bytecode_of_other_packages()
-make_each_check_once()
+typechecking.read_bytecode_of_other_packages()
+typechecking.make_each_check_once()
+typechecking.leave_signatures_without_arrays_to_beartype()
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("ALIGNER_PROBE_DATA", ROOT.parent / "shared"))

@@ -1,16 +1,20 @@
 """The import hook of jaxtyping, which checks every signature of the package, at less cost.
 
-Nothing is checked less: only what the hook did anew each time is remembered. Both functions change names inside
-jaxtyping, whose version is fixed by requirements.lock; tests/unit/test_typechecking.py says what they must keep.
+Nothing is checked less: what the hook did anew each time is remembered, and what it did twice is done once. All of it
+changes names inside jaxtyping, whose version requirements.lock fixes; test_typechecking.py says what they must keep.
 """
 
 from functools import cache, partial
 from importlib import _bootstrap_external
 from importlib.machinery import SourceFileLoader
-from types import CodeType
+from inspect import isgeneratorfunction
+from types import CodeType, FunctionType
+from typing import Any, ForwardRef, TypeVar, get_args
 from unittest.mock import patch
 
-from jaxtyping import _decorator, _import_hook
+import jaxtyping
+from beartype import BeartypeConf, beartype
+from jaxtyping import AbstractArray, TypeCheckError, _decorator, _import_hook
 
 
 def _get_code(self: _import_hook._JaxtypingLoader, fullname: str) -> CodeType | None:
@@ -48,3 +52,41 @@ def make_each_check_once() -> None:
             return make(name, qualname, module, signature, output)
 
     _decorator._make_fn_with_signature, _decorator._apply_typechecker = make_once, remembered_apply
+
+
+def _may_name_arrays(hint: Any) -> bool:
+    """Whether a type hint has an array type of jaxtyping in it, or something that cannot be looked into."""
+    if isinstance(hint, str | ForwardRef | TypeVar):
+        return True
+    if isinstance(hint, list | tuple):  # the parameters of a Callable
+        return any(map(_may_name_arrays, hint))
+    if isinstance(hint, type) and (issubclass(hint, AbstractArray) or hint.__module__.startswith("jaxtyping")):
+        return True
+    return any(map(_may_name_arrays, get_args(hint)))
+
+
+def leave_signatures_without_arrays_to_beartype() -> None:
+    """Check a signature without array types by beartype itself, which raises the same TypeCheckError.
+
+    jaxtyping lets beartype check the parameters, calls the function, and lets it check parameters and result once more;
+    before that it binds the arguments, for the sizes of axes. All of that takes some 50 microseconds a call, a hundred
+    times what beartype takes, and where no array has an axis to name it finds nothing more.
+    A function that is defined inside another one stays with jaxtyping, where its check is made once: see above. So does
+    a generator function, whose parameters beartype alone would check at the first step and not at the call.
+    """
+    by_jaxtyping = _decorator.jaxtyped
+    by_beartype = beartype(conf=BeartypeConf(violation_type=TypeCheckError))
+
+    def jaxtyped(fn: Any = None, *, typechecker: Any = None) -> Any:
+        if fn is None:
+            return partial(jaxtyped, typechecker=typechecker)
+        if isinstance(fn, FunctionType) and typechecker is not None:
+            hints = fn.__annotations__.values()
+            if not hints:
+                return fn
+            inner_or_generator = "<locals>" in fn.__qualname__ or isgeneratorfunction(fn)
+            if not inner_or_generator and not any(map(_may_name_arrays, hints)):
+                return by_beartype(fn)
+        return by_jaxtyping(fn, typechecker=typechecker)
+
+    _decorator.jaxtyped = jaxtyping.jaxtyped = jaxtyped

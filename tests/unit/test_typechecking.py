@@ -1,6 +1,8 @@
 """Every signature of the package is checked while the tests run, also of functions that are defined again and again."""
 
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.util import cache_from_source
 
 import pytest
@@ -59,6 +61,70 @@ def test_a_default_without_a_hash_is_checked_too():
         assert kept(1) == 1 + at
         with pytest.raises(TypeCheckError, match="kept"):
             kept("1")
+
+
+@dataclass
+class Sized:
+    x: Float[Tensor, " a"]
+    n: int
+
+
+@dataclass
+class Plain:
+    n: int
+    names: tuple[str, ...] = ()
+
+    def longer(self, by: int) -> int:
+        return self.n + by if by else "none"
+
+    @property
+    def first(self) -> str:
+        return self.names[0] if self.names else None
+
+
+def bare(n):
+    return n
+
+
+def wants(n: int, *names: str, more: dict[str, int] | None = None) -> list[int]:
+    return [n, *(more or {}).values()]
+
+
+def counted(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+def several(of: Callable[[Float[Tensor, " a"]], int], x: Float[Tensor, " a"] | None) -> int:
+    return of(x)
+
+
+def test_signatures_with_and_without_arrays_are_refused_alike():
+    check = jaxtyped(typechecker=CHECKER)
+    x = torch.zeros(3)
+    assert check(bare) is bare
+    assert check(wants)(1, "a", more={"b": 2}) == [1, 2]
+    assert list(check(counted)(3)) == [0, 1, 2]
+    assert check(several)(len, x) == 3
+    sized, plain = check(Sized), check(Plain)
+    Plain.longer, Plain.first = check(Plain.longer), check(Plain.first)
+    assert (sized(x, 1).n, plain(2, ("a",)).longer(1), plain(2, ("a",)).first) == (1, 3, "a")
+    for refused in (
+        lambda: check(wants)("1"),
+        lambda: check(wants)(1, 2),
+        lambda: check(wants)(1, more={"b": "c"}),
+        lambda: check(wants)(1, more={"b": None}),
+        lambda: check(counted)("3"),
+        lambda: check(several)(len, x.int()),
+        lambda: sized(x.int(), 1),
+        lambda: sized(x, "1"),
+        lambda: plain("1"),
+        lambda: plain(1, (2,)),
+        lambda: plain(1).longer("1"),
+        lambda: plain(1).longer(0),
+        lambda: plain(1).first,
+    ):
+        with pytest.raises(TypeCheckError):
+            refused()
 
 
 def test_the_package_is_checked():
