@@ -1,15 +1,15 @@
 """Bases by a wrong name, and quantised ones: one line, before any weight is read and before the network is asked."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import tiny
 import torch
+from in_process import called
 
 import aligner_probe as ap
 from aligner_probe import models
+from aligner_probe.commands import probe
 from aligner_probe.errors import AlignerProbeError
 
 
@@ -70,9 +70,9 @@ def test_names_that_the_hub_may_have_are_asked_for(name, monkeypatch):
     assert asked == [name]
 
 
-def test_the_command_suggests_the_nearest(tmp_path):
-    command = ["-m", "aligner_probe.probe", "run", "--task", "panel:style_pirate", "--out", str(tmp_path / "x")]
-    done = subprocess.run([sys.executable, *command, "--model", "microworl"], capture_output=True, text=True)
+def test_the_command_suggests_the_nearest(tmp_path, capsys):
+    words = ["run", "--task", "panel:style_pirate", "--out", tmp_path / "x", "--model", "microworl"]
+    done = called(capsys, probe.main, *words)
     assert done.returncode == 2
     assert "did you mean microworld?" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from builders import checkpoint, lit_adapter_state, lit_aligner_state, run, save_pth
+from in_process import called
 from matplotlib.figure import Figure
 
 from aligner_probe.analysis.embeddings import embed_tokens
@@ -332,21 +333,22 @@ def test_strict_refuses_missing_panels_and_writes_nothing(tmp_path):
         (["--onl", "fig07"], "unrecognized arguments"),
     ],
 )
-def test_errors_are_one_line(arguments, says, tmp_path):
-    done = figures(*arguments, cwd=tmp_path)
+def test_errors_are_one_line(arguments, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    done = called(capsys, main, *arguments)
     assert done.returncode == 2
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_without_checkpoints_or_in_the_way(tmp_path):
+def test_folder_without_checkpoints_or_in_the_way(tmp_path, capsys):
     inputs = write_collection(tmp_path / "in")
     (tmp_path / "empty").mkdir()
-    done = figures("--checkpoints", tmp_path / "empty", "--out", tmp_path / "out")
+    done = called(capsys, main, "--checkpoints", tmp_path / "empty", "--out", tmp_path / "out")
     assert (done.returncode, "no readable checkpoint" in done.stderr) == (2, True)
     (tmp_path / "file").write_text("in the way")
-    done = figures("--checkpoints", inputs, "--out", tmp_path / "file", "--only", "table1")
+    done = called(capsys, main, "--checkpoints", inputs, "--out", tmp_path / "file", "--only", "table1")
     assert (done.returncode, "cannot write to" in done.stderr) == (2, True)
     assert (tmp_path / "file").read_text() == "in the way"
 

@@ -1,12 +1,11 @@
 """Verdicts on simulated runs whose history is known, and on the authors' files."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 from builders import checkpoint, run
+from in_process import called
 
 from aligner_probe.analysis.forensics import compare_checkpoints
 from aligner_probe.checkpoints import save_checkpoint
@@ -254,25 +253,18 @@ def test_command_prints_and_writes(tmp_path, capsys):
         (["published:nothing", "b"], "no published checkpoint is named 'nothing'"),
     ],
 )
-def test_command_errors_are_one_line(arguments, says):
-    done = subprocess.run(
-        [sys.executable, "-m", "aligner_probe.forensics", *arguments], capture_output=True, text=True, check=False
-    )
+def test_command_errors_are_one_line(arguments, says, capsys):
+    done = called(capsys, main, *arguments)
     assert done.returncode == 2
     assert done.stdout == ""
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_command_refuses_an_unwritable_place_and_leaves_nothing(tmp_path):
+def test_command_refuses_an_unwritable_place_and_leaves_nothing(tmp_path, capsys):
     folders = [str(save_checkpoint(run(order_seed=seed, steps=5), tmp_path / f"run{seed}")) for seed in (1, 2)]
     (tmp_path / "file").write_text("in the way")
-    done = subprocess.run(
-        [sys.executable, "-m", "aligner_probe.forensics", *folders, "--json", str(tmp_path / "file" / "x.json")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = called(capsys, main, *folders, "--json", tmp_path / "file" / "x.json")
     assert done.returncode == 2
     assert "cannot write to" in done.stderr
     assert done.stderr.count("\n") == 1
