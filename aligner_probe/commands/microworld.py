@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from aligner_probe.commands import going_on
+from aligner_probe.commands import going_on, messages
 from aligner_probe.commands.options import Parser, add_threads, command_parser, use_threads
 from aligner_probe.errors import AlignerProbeError
 
@@ -55,7 +55,7 @@ def _pretrain(options: argparse.Namespace) -> int:
     from aligner_probe.microworld.pretrain import Pretraining, pretrain
 
     out = options.out or artifacts_folder() / MICROWORLD
-    with going_on(lambda: f"{options.work} keeps what was saved: go on with the same command and --resume"):
+    with going_on(lambda: messages.PRETRAINING_KEPT.format(work=options.work)):
         finished = pretrain(
             out,
             Pretraining(seed=options.seed),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligner_probe.commands import going_on
+from aligner_probe.commands import going_on, messages
 from aligner_probe.commands.options import (
     Parser,
     add_rows,
@@ -179,7 +179,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"test: {probe.size_of_test().said}")
     if options.dry_run:
         return 0
-    with going_on(lambda: f"what is finished in {out} is kept: go on with the same command and --resume"):
+    with going_on(lambda: messages.CELLS_KEPT_RESUME.format(out=out)):
         result = carry_out_probe(probe, out, backend=backend, resume=options.resume)
     write_page([result.report], out / "report.html")
     if options.json is not None:
@@ -219,7 +219,7 @@ def _panel(options: argparse.Namespace) -> int:
     found = probe_panel(
         options.model, tasks, out, folder=folder, budget=options.budget, backend=backend, device=options.device
     )
-    with going_on(lambda: f"what is finished in {out} is kept: the same command goes on (it needs no --resume)"):
+    with going_on(lambda: messages.CELLS_KEPT.format(out=out)):
         for place, (known, result) in enumerate(found, 1):
             tried.append(Tried(known, result.gathered.evidence, result.verdict, result.report))
             print(f"{place} of {len(tasks)}, {known.name}, {known.nature}: {result.verdict.outcome}", flush=True)

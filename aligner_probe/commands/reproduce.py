@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aligner_probe.commands import going_on
+from aligner_probe.commands import going_on, messages
 from aligner_probe.commands.options import Parser, add_threads, command_parser, positive, use_threads
 
 EPILOG = """\
@@ -81,7 +81,7 @@ def _make(options: argparse.Namespace, runs: Sequence, bench, out: Path) -> int:
     )
     if options.dry_run or not left:
         return 0
-    with going_on(lambda: f"what is finished in {out} is kept: the same command goes on (it needs no --resume)"):
+    with going_on(lambda: messages.CELLS_KEPT.format(out=out)):
         study.make(out, Processes(options.jobs), only=chosen)
     print(f"made {out}")
     return 0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+from aligner_probe.commands import messages
 from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning
 
 #: The exit code after Ctrl-C: 128 plus the number of the signal.
@@ -21,7 +22,7 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
     exit code is 130.
     """
     # A termination is handled like Ctrl-C: `with` and `finally` clean up, which Python's default would skip.
-    signal.signal(signal.SIGTERM, _interrupt)
+    before_signal = signal.signal(signal.SIGTERM, _interrupt)
     before, warnings.formatwarning = warnings.formatwarning, _formatted
     try:
         return command(argv)
@@ -29,7 +30,7 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"interrupted; {str(interrupt) or 'nothing half-written is left'}", file=sys.stderr)
+        print(messages.INTERRUPTED.format(said=str(interrupt) or messages.NOTHING_LEFT), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The program that reads the output (`| head`) has ended, which is no error of the command.
@@ -37,6 +38,7 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
         return 0
     finally:
         warnings.formatwarning = before
+        signal.signal(signal.SIGTERM, before_signal)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aligner_probe.commands import going_on
+from aligner_probe.commands import going_on, messages
 from aligner_probe.commands.declared import Declared
 from aligner_probe.commands.method_options import (
     DEFAULT_METHOD,
@@ -216,7 +216,7 @@ def _adapter(
         opened = open_gate(model, task, cls, max_length=how.max_length, seed=seed, **adapter_options)
         adapter_options = adapter_options | {"initial_gate": opened.initial_gate}
         recorded = {"open_gate": asdict(opened)}
-        print(f"gates are left at {opened.initial_gate:.4g}: tokens add {opened.measured:.1%} of the residual norm")
+        print(messages.GATES_OPENED.format(gate=opened.initial_gate, share=opened.measured))
     return new_adapter(method, model, {"seed": seed, **adapter_options}), recorded
 
 
@@ -246,19 +246,24 @@ def _print_start(
     how: "Recipe",
     dtype: str,
 ) -> None:
-    held_out = "" if options.validation else f" (10 % of {options.task}, held out by group)"
-    print(
-        f"{adapter.method}: {adapter.n_parameters:,} trainable parameters on {options.model} in {dtype}; "
-        f"{len(task)} examples, {len(validation)} for validation{held_out}. {task.dropped_note}"
+    trains = messages.TRAINS.format(
+        method=adapter.method,
+        n=adapter.n_parameters,
+        model=options.model,
+        dtype=dtype,
+        n_train=len(task),
+        n_validation=len(validation),
     )
+    held_out = "" if options.validation else f" {messages.HELD_OUT.format(task=options.task)}"
+    print(f"{trains}{held_out}. {task.dropped_note}")
     print(f"data: {task.reading_note}")
     for note in _unlike_published(options.recipe, method, task.kind, how, dtype):
-        print(f"not as published: {note}")
+        print(messages.NOT_AS_PUBLISHED.format(difference=note))
 
 
 def _print_result(run: "Run", how: "Recipe") -> None:
-    losses = run.validation_loss
-    print(f"validation loss {losses.iloc[0]:.4f} before, {run.best_validation_loss:.4f} at best (step {run.best_step})")
+    before = run.validation_loss.iloc[0]
+    print(messages.VALIDATION_LOSS.format(before=before, best=run.best_validation_loss, step=run.best_step))
     if how.precision == "bf16-true":
         print(_lost_updates(run.metrics))
 
@@ -268,11 +273,8 @@ def _way_on(options: argparse.Namespace) -> str:
     from aligner_probe.training.state import STATE
 
     if (options.out / STATE).is_file():
-        return f"{options.out} keeps the last saved state: go on with the same command and --resume"
-    return (
-        f"no state was saved yet (the first comes after {options.save_every} steps, --save-every), so there is nothing "
-        "to --resume: the same command begins anew"
-    )
+        return messages.STATE_KEPT.format(out=options.out)
+    return messages.NO_STATE.format(steps=options.save_every)
 
 
 def _unlike_published(recipe: str, method: str, kind: str, how: "Recipe", dtype: str) -> Iterator[str]:
@@ -282,7 +284,7 @@ def _unlike_published(recipe: str, method: str, kind: str, how: "Recipe", dtype:
     if recipe != "as-published":
         return
     if how.precision == "bf16-true" and dtype != "bfloat16":
-        yield f"the base is in {dtype}, theirs in bfloat16 as the adapter (leave out --dtype)"
+        yield messages.OTHER_DTYPE.format(dtype=dtype)
     if kind in (notes := adapter_class(method).published_notes):
         yield notes[kind]
 
@@ -290,9 +292,10 @@ def _unlike_published(recipe: str, method: str, kind: str, how: "Recipe", dtype:
 def _lost_updates(metrics: "pd.DataFrame") -> str:
     """The last count of updates that rounding to bfloat16 lost, as a sentence."""
     if "monitored_epochs" not in metrics:
-        return "lost updates were not counted"
+        return messages.UPDATES_NOT_COUNTED
     last = metrics.dropna(subset=["monitored_epochs"]).iloc[-1]
     if not 0 <= last["lost_updates"] <= 1:
-        return "no update was due"
-    over = "the last epoch" if last["monitored_epochs"] == 1 else f"the last {last['monitored_epochs']:.2g} of an epoch"
-    return f"{last['lost_updates']:.1%} of the updates due in {over} rounded to nothing"
+        return messages.NO_UPDATE_DUE
+    epochs = last["monitored_epochs"]
+    period = "the last epoch" if epochs == 1 else f"the last {epochs:.2g} of an epoch"
+    return messages.UPDATES_LOST.format(share=last["lost_updates"], period=period)

@@ -12,8 +12,8 @@ from learning import DIVERGES, model, plant_divergence, quick, task
 from safetensors.torch import load_file
 from tiny import plain
 
-from aligner_probe.adapters import Aligner
-from aligner_probe.commands import run
+from aligner_probe.adapters import Aligner, LoRA
+from aligner_probe.commands import messages, run
 from aligner_probe.commands import train as command
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.training import fit
@@ -220,17 +220,17 @@ def test_what_is_held_out_and_in_which_precision_is_said(train, tmp_path):
     written(folder / "test.jsonl", [{"prompt": "say zz ", "completion": "zz"}])
     code, said, _ = train(rows(), *SHORT, "--task", folder)
     assert code == 0
-    assert f"in float32; 18 examples, 2 for validation (10 % of {folder}, held out by group)" in said
+    assert f"in float32; 18 examples, 2 for validation {messages.HELD_OUT.format(task=folder)}" in said
     published = ("--steps", 1, "--recipe", "as-published")
     code, said, _ = train(rows(), *published, out="published")
     assert code == 0
     assert "in bfloat16" in said
-    assert "not as published" not in said
-    assert "of the updates due in the last epoch rounded to nothing" in said
+    assert messages.NOT_AS_PUBLISHED.format(difference="") not in said
+    assert messages.UPDATES_LOST.partition("%}")[2].format(period="the last epoch") in said
     code, said, _ = train(rows(), *published, "--dtype", "float32", "--method", "lora", out="mixed")
     assert code == 0
-    assert "not as published: the base is in float32" in said
-    assert "not as published: their LoRA's dropout" in said
+    for difference in (messages.OTHER_DTYPE.format(dtype="float32"), LoRA.published_notes["sft"]):
+        assert messages.NOT_AS_PUBLISHED.format(difference=difference) in said
 
 
 def test_a_loss_that_is_no_number_stops_the_command(train, tmp_path, monkeypatch):

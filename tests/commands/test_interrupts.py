@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import learning
@@ -13,7 +14,7 @@ import pytest
 from conftest import ROOT
 from lasting_jobs import PATIENCE
 
-from aligner_probe.commands import INTERRUPTED, going_on, run
+from aligner_probe.commands import INTERRUPTED, going_on, messages, run
 from aligner_probe.errors import AlignerProbeError
 
 
@@ -106,13 +107,27 @@ def test_run_says_how_to_go_on(capsys):
             raise KeyboardInterrupt
 
     assert run(main, []) == INTERRUPTED
-    assert capsys.readouterr().err.strip() == "interrupted; OUT keeps it: go on with --resume"
+    assert capsys.readouterr().err.strip() == messages.INTERRUPTED.format(said="OUT keeps it: go on with --resume")
 
     def other(argv):
         raise KeyboardInterrupt
 
     assert run(other, []) == INTERRUPTED
-    assert capsys.readouterr().err.strip() == "interrupted; nothing half-written is left"
+    assert capsys.readouterr().err.strip() == messages.INTERRUPTED.format(said=messages.NOTHING_LEFT)
+
+
+def test_run_leaves_the_process_as_it_was():
+    before = signal.getsignal(signal.SIGTERM), warnings.formatwarning
+    seen = []
+
+    def main(argv):
+        seen.append((signal.getsignal(signal.SIGTERM), warnings.formatwarning))
+        return 0
+
+    assert run(main, []) == 0
+    assert seen[0][0] is not before[0]
+    assert seen[0][1] is not before[1]
+    assert (signal.getsignal(signal.SIGTERM), warnings.formatwarning) == before
 
 
 def test_errors_pass_through_what_says_how_to_go_on():
@@ -139,7 +154,8 @@ def test_train_names_resume_where_a_state_is_saved(tmp_path, monkeypatch, capsys
     command = ["--model", micro.base(), "--task", tmp_path / "task.jsonl", "--out", tmp_path / "run"]
     assert run(train.main, [*map(str, command), "--start-layer", "1", "--steps", "4"]) == INTERRUPTED
     said = capsys.readouterr().err
-    expected = "go on with the same command and --resume" if state_is_there else "nothing to --resume"
+    kept = messages.STATE_KEPT.format(out=tmp_path / "run")
+    expected = kept if state_is_there else messages.NO_STATE.format(steps=50)
     assert expected in said
     assert "\n" not in said[said.index("interrupted;") :].rstrip()
 
@@ -153,4 +169,4 @@ def test_a_probe_names_resume_and_leaks_nothing(tmp_path):
     code, said = interrupted(command, lambda _: len(list((out / "work").glob("*/*"))) >= 2, tmp_path)
     assert code == INTERRUPTED
     assert_clean(said)
-    assert f"what is finished in {out} is kept: go on with the same command and --resume" in said
+    assert messages.CELLS_KEPT_RESUME.format(out=out) in said
