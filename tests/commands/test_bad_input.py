@@ -182,7 +182,7 @@ def test_dpo_begins_from_what_sft_left(train, tmp_path, base):
     assert began["file"]["source"] == str(saved)
     assert began["run"]["task"]["kind"] == "sft"
     for options, says in (
-        (("--start-layer", 1, "--seed", 1), "--adapter has its own --start-layer, --seed; leave these out"),
+        (("--start-layer", 1, "--seed", 1), "--adapter has its own --seed, --start-layer; leave these out"),
         (("--method", "aligner"), "its own --method"),
         (("--adapter", ""), "error: "),
         (("--only-safe-chosen",), "expected Beaver's fields with only_safe_chosen or prefer"),
