@@ -1,8 +1,11 @@
-"""The row formats that are recognised, by their field names and never by a file's name.
+"""The task formats: which fields a row of a task's JSONL file has, and how it becomes an example.
 
-Completions are kept exactly as given: no space or newline is put before them, none is stripped. Where a published
-format joins prompt and completion with nothing between (Alpaca's "### Response:"), so does this one; HH-RLHF's answers
-bring their own leading space.
+Each format is declared once, in `TASK_FORMATS`. A format is recognised from the field names of a row, never from the
+name of the file.
+
+Completions are kept exactly as given: no space or newline is added before them, and none is removed. Where a published
+format joins prompt and completion with nothing between them (Alpaca's "### Response:"), this one does so too. The
+answers of HH-RLHF begin with a space of their own.
 """
 
 import math
@@ -41,7 +44,7 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What a reader needs besides the row; `template` None stands for the format's own."""
+    """What a format's `read` needs besides the row; a `template` of None means the format's own."""
 
     template: str | None = None
     completion_field: str | None = None
@@ -50,14 +53,25 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Format:
-    """How rows with some fields become examples.
+class TaskFormat:
+    """One way in which the rows of a data file are laid out: which fields they have, and how they are read.
 
-    A row is of this format where it has all `required` fields, one of `one_of` if there are any, and none of `without`.
-    Where `alone`, it has no others but those whose meaning is known by their name (`fields.is_known`).
-
-    `also` are fields that are read where a row has them. `asks` are those that only the prompt is made of: a template
-    from the user may leave them out.
+    Args:
+        name: What messages and `Task.format` call the format.
+        kind: "sft" for rows with a completion, "preference" for rows with a chosen and a rejected one.
+        required: Fields that every row has.
+        read: The example that a row makes.
+        template: The format's own prompt template; None where a row has its prompt as text.
+        one_of: Fields of which every row has at least one; empty for none.
+        without: Fields that no row has.
+        alone: Whether a row has no further fields, apart from those whose names tell what they mean
+            (`fields.is_known`).
+        also: Fields that are read where a row has them.
+        asks: Fields that only the prompt is made from. A template from the user may leave them out.
+        makes: Fields that a template may name although no row has them, because `read` makes them from others.
+        chooses: Whether `only_safe_chosen` and `prefer` apply: a row has two answers, judged in several ways.
+        may_repeat_prompt: Whether an answer that begins with its prompt is meant so, as in answers to published
+            questions.
     """
 
     name: str
@@ -70,6 +84,9 @@ class Format:
     alone: bool = False
     also: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
+    chooses: bool = False
+    may_repeat_prompt: bool = False
 
     def used(self, template: str | None) -> frozenset[str]:
         """The fields that are read, with this prompt template from the user or without one."""
@@ -77,6 +94,7 @@ class Format:
         return frozenset(names if template is None else (names - {*self.asks}) | {*fields_of(template)})
 
     def fits(self, row: Row) -> bool:
+        """Whether a row is of this format."""
         return (
             not self.missing(row)
             and not any(name in row for name in self.without)
@@ -95,29 +113,31 @@ class Format:
         return f"{self.name} ({', '.join(self.required)}{more})"
 
 
-def recognise(row: Row, template: str | None, completion_field: str | None) -> Format:
+def recognise(row: Row, template: str | None, completion_field: str | None) -> TaskFormat:
     """The format of a file whose first row is `row`; with a template and a completion field, the one they describe.
 
-    A template alone replaces that of a recognised format. Raises AlignerProbeError (without the place) where the
-    fields fit no format or several, or lack a field that the options name.
+    A template alone replaces that of a recognised format. Raises AlignerProbeError (without file and line, which the
+    caller adds) where the fields fit no format or several, or lack a field that the options name.
     """
     if template is not None and completion_field is not None:
         names = tuple(dict.fromkeys([*fields_of(template), completion_field]))
-        chosen = Format("template", "sft", names, _by_template, also=("content",))
+        chosen = TaskFormat("template", "sft", names, _by_template, also=("content",))
     elif completion_field is not None:
         raise AlignerProbeError(
             "has no prompt template to go with --completion-field; give --prompt-template (prompt_template=) too"
         )
     else:
-        found = [known for known in FORMATS if known.fits(row)]
+        found = [known for known in TASK_FORMATS if known.fits(row)]
         if len(found) != 1:
             what = "fit " + " and ".join(known.name for known in found) if found else "fit none of the known formats"
             has = f"has the fields {_names(row)}, which {what}" if row else "has no fields"
-            raise AlignerProbeError(f"{has}; expected one of {'; '.join(map(str, FORMATS))}; or {WAY_ON}{_hint(row)}")
+            raise AlignerProbeError(
+                f"{has}; expected one of {'; '.join(map(str, TASK_FORMATS))}; or {WAY_ON}{_hint(row)}"
+            )
         chosen = found[0]
     if template is not None:
         for name in fields_of(template):
-            if name not in row and not (chosen.name == "HH-RLHF" and name == "prompt"):
+            if name not in row and name not in chosen.makes:
                 raise AlignerProbeError(
                     f"has no field {name!r}, which the prompt template names; found {_names(row)}; expected a template "
                     "of those"
@@ -136,7 +156,7 @@ def _hint(row: Row) -> str:
         return f". {CHAT}"
     if "text" in known:
         return ". To learn whole texts: --prompt-template '' --completion-field text"
-    fitting = [known_format for known_format in FORMATS if not known_format.missing(row)]
+    fitting = [known_format for known_format in TASK_FORMATS if not known_format.missing(row)]
     if len(fitting) > 1:
         return ". Leave out the fields that are not meant, each with --ignore-field NAME (ignore_fields= in Python)"
     if fitting and fitting[0].alone:
@@ -148,7 +168,7 @@ def _hint(row: Row) -> str:
     return fields.example_of_options(row)
 
 
-def read_row(row: Row, chosen: Format, options: Options) -> Example | Preference:
+def read_row(row: Row, chosen: TaskFormat, options: Options) -> Example | Preference:
     """One example. Raises BadRow where the row is not of the format, Unusable where it teaches nothing."""
     if missing := chosen.missing(row):
         raise BadRow(
@@ -272,7 +292,7 @@ def _question_answer(row: Row, options: Options) -> Example:
     return _example(row, prompt, _text(row, "answer"), _content(row, options))
 
 
-def named(chosen: Format, completions: Sequence[str], template: str | None) -> tuple[str, str]:
+def named(chosen: TaskFormat, completions: Sequence[str], template: str | None) -> tuple[str, str]:
     """The name of a file's format, and what is to be said of how it was read (empty where nothing is).
 
     Rows of question and answer are GSM8K where every answer has its mark before the number. Others are wrapped in the
@@ -347,21 +367,23 @@ def _beaver(row: Row, options: Options) -> Preference:
 #: Dropped whenever it was asked for, whatever is done with flawed rows.
 NOT_SAFE = "the chosen answer is not safe"
 
-FORMATS = (
-    Format("TRL", "sft", ("prompt", "completion"), _trl, also=("content",), asks=("prompt",)),
-    Format("TRL preference", "preference", ("prompt", "chosen", "rejected"), _trl_preference, asks=("prompt",)),
-    Format("Alpaca", "sft", ("instruction", "output"), _alpaca, ALPACA, also=("input",), asks=("instruction", "input")),
+TASK_FORMATS = (
+    TaskFormat("TRL", "sft", ("prompt", "completion"), _trl, also=("content",), asks=("prompt",)),
+    TaskFormat("TRL preference", "preference", ("prompt", "chosen", "rejected"), _trl_preference, asks=("prompt",)),
+    TaskFormat(
+        "Alpaca", "sft", ("instruction", "output"), _alpaca, ALPACA, also=("input",), asks=("instruction", "input"),
+    ),
     # Names so general that other sets have them too, with more fields that matter (MMLU: its choices).
-    Format(
+    TaskFormat(
         GSM8K, "sft", ("question", "answer"), _question_answer, QUESTION, alone=True, also=("content",),
         asks=("question",),
     ),
-    Format(
+    TaskFormat(
         "MetaMathQA", "sft", ("query", "response"), _metamath, ALPACA.replace("{instruction}", "{query}"),
         asks=("query",),
     ),
-    Format("HH-RLHF", "preference", ("chosen", "rejected"), _hh, without=("prompt",)),
-    Format(
+    TaskFormat("HH-RLHF", "preference", ("chosen", "rejected"), _hh, without=("prompt",), makes=("prompt",)),
+    TaskFormat(
         "Beaver",
         "preference",
         ("prompt", "response_0", "response_1"),
@@ -370,5 +392,7 @@ FORMATS = (
         one_of=("safer_response_id", "better_response_id"),
         also=("is_response_0_safe", "is_response_1_safe"),
         asks=("prompt",),
+        chooses=True,
+        may_repeat_prompt=True,
     ),
 )  # fmt: skip

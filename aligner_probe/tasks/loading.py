@@ -139,7 +139,7 @@ def load_task(
 class _Read:
     """What has been read of a file so far; `asked` are the prompts as they stand in the rows of `examples`."""
 
-    format: formats.Format | None = None
+    format: formats.TaskFormat | None = None
     others: Others | None = None
     examples: list[Any] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
@@ -154,8 +154,8 @@ class _Read:
             self.others = Others(used, options.template is not None, self.format.kind, self.format.asks)
         self.others.see(line, row)
         example = formats.read_row(row, self.format, options)
-        # Published questions (Beaver's) may well be said again in an answer; they are no beginning of it.
-        prompt = None if self.format.name == "Beaver" else row.get("prompt")
+        # In some formats an answer may well repeat the question.
+        prompt = None if self.format.may_repeat_prompt else row.get("prompt")
         self.examples.append(_with_line(example, line))
         self.asked.append(prompt if isinstance(prompt, str) else example.prompt)
 
@@ -244,9 +244,9 @@ def refuse_shared(train: Task, test: Task) -> None:
         )
 
 
-def _recognise(row: formats.Row, options: Options) -> formats.Format:
+def _recognise(row: formats.Row, options: Options) -> formats.TaskFormat:
     chosen = formats.recognise(row, options.template, options.completion_field)
-    if chosen.name != "Beaver" and (options.only_safe_chosen or options.prefer):
+    if not chosen.chooses and (options.only_safe_chosen or options.prefer):
         raise BadRow(f"is {chosen.name}; expected Beaver's fields with only_safe_chosen or prefer. Leave these out")
     return chosen
 

@@ -214,11 +214,11 @@ def test_the_verdict_page_lists_the_budgets():
 def test_the_pages_list_what_there_is():
     """Row formats, scorers, methods and architectures, as the code has them."""
     from aligner_probe.commands.train import parser
-    from aligner_probe.hooks import FAMILIES
-    from aligner_probe.tasks.formats import FORMATS
+    from aligner_probe.families import FAMILIES
+    from aligner_probe.tasks.formats import TASK_FORMATS
 
     files = text_of(DOCS / "bases_and_files.md")
-    assert all(f"| {one.name} |" in files for one in FORMATS)
+    assert all(f"| {one.name} |" in files for one in TASK_FORMATS)
     for architecture in FAMILIES:
         name = architecture.removesuffix("ForCausalLM").removesuffix("LMHeadModel")
         assert re.sub(r"\W", "", name).lower() in re.sub(r"[^a-z0-9]", "", files.lower()), architecture
