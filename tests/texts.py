@@ -2,9 +2,13 @@
 
 import json
 
+import pytest
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.tasks import load_task
 
 TEXT = st.text(max_size=20)
 WORDS = TEXT.filter(str.strip)
@@ -41,3 +45,11 @@ BYTES = byte_tokenizer()
 def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def refused(path, **options):
+    """The one line with which the file of a task is refused."""
+    with pytest.raises(AlignerProbeError) as caught:
+        load_task(path, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -3,7 +3,6 @@
 TRL calls such a pair one with an explicit prompt whose chosen and rejected answers are whole transcripts.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -59,16 +58,31 @@ def rest_of(answer: str, prompt: str) -> str | None:
     if answer.startswith(prompt):
         end = len(prompt)
     else:
-        found = re.match(r"\s*" + r"\s+".join(map(re.escape, prompt.split())), answer)
-        if found is None:
+        end = _end_of(prompt.split(), answer)
+        if end is None:
             return None
-        end = found.end()
         if prompt[-1].isspace():
             end += len(answer[end:]) - len(answer[end:].lstrip())
     rest = answer[end:]
     if not rest.strip() or (_in_words(answer[end - 1]) and _in_words(rest[0])):
         return None
     return rest
+
+
+def _end_of(words: Sequence[str], answer: str) -> int | None:
+    """The index in an answer behind these words, if it begins with them and white space parts them; None if not.
+
+    A loop and no pattern, since a pattern would have to be compiled for every row of a file.
+    """
+    end = 0
+    for number, word in enumerate(words):
+        start = end
+        while start < len(answer) and answer[start].isspace():
+            start += 1
+        if (number > 0 and start == end) or not answer.startswith(word, start):
+            return None
+        end = start + len(word)
+    return end
 
 
 def _in_words(character: str) -> bool:
