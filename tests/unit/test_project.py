@@ -3,7 +3,6 @@
 import re
 import tomllib
 
-import pytest
 import yaml
 from conftest import ROOT
 from packaging.requirements import Requirement
@@ -72,11 +71,10 @@ def test_make_lint_checks_style_and_types():
     }
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "aligner_probe").rglob("*.py")), ids=lambda path: path.name)
-def test_no_module_grows_into_a_god(path):
-    lines = path.read_text().splitlines()
-    assert len(lines) <= 400
-    assert "from __future__ import annotations" not in lines
+def test_annotations_are_read_and_not_kept_as_text():
+    """A signature that is kept as text is not checked by jaxtyping."""
+    for path in (ROOT / "aligner_probe").rglob("*.py"):
+        assert "from __future__ import annotations" not in path.read_text().splitlines(), path
 
 
 def test_the_house_has_its_rooms():
