@@ -95,8 +95,8 @@ class Adapter(Shown, nn.Module, ABC):
     def __init__(self, model: TransformerBridge, config: AdapterConfig):
         super().__init__()
         self.config = config
-        # Kept out of nn.Module's registry: the base model's parameters are not the adapter's.
-        self.__dict__["model"] = check_raw(model)
+        # Not as an attribute of nn.Module, since the base model's parameters are not the adapter's.
+        object.__setattr__(self, "model", check_raw(model))
         own_tokenizer(model)
         self.family: Family = family_of(architecture_of(model))
         self.shape = AttentionShape.of(model)
@@ -220,7 +220,8 @@ class Adapter(Shown, nn.Module, ABC):
             require(
                 alone is None, f"{getattr(alone, 'method', '')} does not stack with other adapters; detach them first"
             )
-        self._fired = {}
+        fired: dict[str, int] = {}
+        self._fired = fired
         others.append(self)
         runs = [0]
 
@@ -229,15 +230,16 @@ class Adapter(Shown, nn.Module, ABC):
 
         # A forward pass that stops early (stop_at_layer) is not counted: the hooks above that layer are not called.
         counter = self.model.original_model.register_forward_hook(count_run)
-        handles: list[tuple[HookPoint, object]] = []
+        handles: list[tuple[HookPoint, Any]] = []
         try:
             with self._installed():
                 for name, function in self.hook_functions():
                     point = hook_point(self.model, name)
-                    self._fired[name] = 0
-                    handles.append((point, point.add_hook(self._counted(name, function), is_permanent=True)))
+                    fired[name] = 0
+                    counted = self._counted(name, function, fired)
+                    handles.append((point, point.add_hook(counted, is_permanent=True)))
                 yield self
-            silent = [name for name, times in self._fired.items() if times == 0]
+            silent = [name for name, times in fired.items() if times == 0]
             require(
                 not (runs[0] and silent),
                 f"{self.method} had no effect at {', '.join(silent[:3])}: the hook never fired in {runs[0]} runs. "
@@ -257,12 +259,12 @@ class Adapter(Shown, nn.Module, ABC):
         """For methods that change the model by more than hooks: the change lasts as long as the block."""
         yield
 
-    def _counted(self, name: str, function: HookFunction) -> HookFunction:
+    def _counted(self, name: str, function: HookFunction, fired: dict[str, int]) -> HookFunction:
         def counted(tensor: Tensor, hook: HookPoint) -> Tensor | None:
-            self._fired[name] += 1
+            fired[name] += 1
             return function(tensor, hook=hook)
 
-        counted.of_adapter = True  # which tells it from a user's hook
+        vars(counted)["of_adapter"] = True  # which distinguishes it from a user's hook
         return counted
 
     def shown(self) -> dict[str, Any]:

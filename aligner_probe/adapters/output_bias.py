@@ -68,6 +68,7 @@ class OutputBias(Adapter):
     #: With `subspace`, where the coefficients of a few random directions are trained.
     subspace_rates = (0.03, 0.1, 0.3)
     config: OutputBiasConfig
+    basis: Tensor
 
     @classmethod
     def rates_for(cls, options: Mapping[str, Any]) -> tuple[float, float, float]:

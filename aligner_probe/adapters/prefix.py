@@ -164,7 +164,8 @@ class PrefixAdapter(Adapter):
     def _shift(self, layer: int) -> Float[Tensor, " d_model"]:
         values = project(self.model, layer, "v", self.prefix_of(layer), torch.float64)[0]
         heads = values * self.gate_of(layer).double()[:, None]
-        output = self.model.blocks[layer].attn.o.original_component
+        blocks: Any = self.model.blocks
+        output = blocks[layer].attn.o.original_component
         # GPT-2's Conv1D stores its weight transposed.
         weight = output.weight.T if type(output).__name__ == "Conv1D" else output.weight
         return F.linear(heads.flatten(), weight.double())

@@ -9,6 +9,7 @@ exponentials as its weight, so nothing has to be added to a cache:
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -98,7 +99,7 @@ class PrefixTuning(Adapter):
 
     def _scores_reader(self, layer: int) -> HookFunction:
         def read(scores: Float[Tensor, "batch n_heads pos keys"], hook: HookPoint) -> None:
-            # A row that is masked throughout (padding) has no finite score; its output is of no account.
+            # A position whose keys are all masked (padding) has no finite score; its output is not used.
             lowest = torch.finfo(scores.dtype).min
             self._seen.setdefault(layer, {})["own"] = scores.clamp(min=lowest).float().logsumexp(-1)
 
@@ -115,8 +116,9 @@ class PrefixTuning(Adapter):
             q = self.family.final_query(seen)
             k, v = (t[index].to(q.dtype).repeat_interleave(groups, dim=1) for t in (self.keys, self.values))
             scores = torch.einsum("bphd,nhd->bhpn", q, k) * score_scale(self.model, layer)
-            cap = getattr(self.model.blocks[layer].attn.original_component, "attn_logit_softcapping", None)
-            if cap is not None:  # Gemma 2 caps every score, these too
+            blocks: Any = self.model.blocks
+            cap = getattr(blocks[layer].attn.original_component, "attn_logit_softcapping", None)
+            if cap is not None:  # Gemma 2 caps every score
                 scores = cap * torch.tanh(scores / cap)
             scores = scores.float()
             weight = torch.sigmoid(scores.logsumexp(-1) - seen["own"]).to(z.dtype).transpose(1, 2).unsqueeze(-1)

@@ -59,7 +59,8 @@ class PromptTuning(Adapter):
     ):
         super().__init__(model, PromptTuningConfig(n_tokens=n_tokens, seed=seed))
         self.n_positions = n_tokens
-        vocabulary = model.original_model.get_input_embeddings().weight
+        whole: Any = model.original_model
+        vocabulary = whole.get_input_embeddings().weight
         picks = torch.randint(len(vocabulary), (n_tokens,), generator=self.generator())
         self.prompt = nn.Parameter(vocabulary[picks.to(vocabulary.device)].detach().to(dtype).clone())
 
@@ -67,7 +68,7 @@ class PromptTuning(Adapter):
         return 0
 
     def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
-        # The length of the sequence is settled before the first hook point, so this method works on the model's call.
+        # The length of the sequence is fixed before the first hook point, so this method changes the model's call.
         yield from ()
 
     @contextmanager
@@ -83,7 +84,7 @@ class PromptTuning(Adapter):
             for handle in handles:
                 handle.remove()
 
-    def _prepend(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def _prepend(self, module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         kwargs = dict(kwargs)
         ids = kwargs.pop("input_ids", None)
         if args:
@@ -95,7 +96,7 @@ class PromptTuning(Adapter):
         if mask is not None:
             kwargs["attention_mask"] = _inserted(mask.new_ones(n), mask.expand(len(ids), -1), first)
         if _cached(kwargs) > 0:
-            # The prompt is in the cache already.
+            # The keys and values of the trained embeddings are in the cache already.
             kwargs["input_ids"] = ids
             if positions is not None:
                 kwargs["position_ids"] = positions + n
@@ -110,8 +111,8 @@ class PromptTuning(Adapter):
     def _cut(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
         embedded = kwargs.get("inputs_embeds")
         if embedded is not None:
-            # Counted from the end, since the caller may have asked for the last logits only (logits_to_keep). All of a
-            # row's tokens have its trained embeddings before them; what is cut off wrongly is padding.
+            # The user's positions are counted from the end, since the caller may have asked for the last logits only
+            # (logits_to_keep). In a padded row, the positions that are cut off are padding and trained embeddings.
             output.logits = output.logits[:, -(embedded.shape[1] - self.config.n_tokens) :]
         return output
 

@@ -160,9 +160,9 @@ def new_adapter(
     Raises:
         AlignerProbeError: for an unknown method, and for options that do not fit.
     """
-    cls = adapter_class(name)
+    cls, keywords = adapter_class(name), dict(options)
     if dtype is None:
-        return cls(model, **options)
+        return cls(model, **keywords)
     if "dtype" in inspect.signature(cls).parameters:
-        return cls(model, **options, dtype=dtype)
-    return cls(model, **options).to(dtype)
+        return cls(model, **keywords | {"dtype": dtype})
+    return cls(model, **keywords).to(dtype)

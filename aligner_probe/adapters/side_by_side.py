@@ -1,18 +1,18 @@
-"""Several adapters on one batch, each on rows of its own: what makes runs train, and prompts be answered, together.
+"""Several adapters on one batch, each on its own rows, so that several runs train, or answer prompts, together.
 
     both = SideBySide([one, other])
     with both.attached():
-        with both.on([8, 8]):                   # the first 8 rows are `one`'s, the next 8 `other`'s
+        with both.on([8, 8]):                   # the first 8 rows belong to `one`, the next 8 to `other`
             model(tokens)
-        with both.rows([1, 0, None, 1]):        # row by row: the place of an adapter, or None for the base alone
+        with both.rows([1, 0, None, 1]):        # for each row the index of its adapter, None for the base model alone
             generate(model, four_prompts)
-        with both.only(1):                      # all rows are `other`'s
+        with both.only(1):                      # all rows belong to `other`
             model(tokens)
 
-Generation sorts prompts, splits them into batches and drops rows that are finished; the rows' adapters go along.
+Generation sorts prompts, splits them into batches and drops rows that are finished; each row keeps its adapter.
 
-The base treats every row by itself and so does each adapter, so a row comes out as with its adapter alone, but for
-rounding: a matrix product may round differently where the batch has another shape.
+The base model treats every row by itself, and so does each adapter. So a row has the result that it has with its
+adapter alone, up to rounding: a matrix product may round in another way where the batch has another shape.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,18 +25,22 @@ from transformer_lens.hook_points import HookPoint
 
 from aligner_probe.adapters.adapter import Adapter, HookFunction
 from aligner_probe.adapters.config import AdapterConfig, require
+from aligner_probe.errors import AlignerProbeError
 
-#: Hook points whose tensor may be one row for the whole batch: rotary's angles.
+#: Hook points whose tensor may have one row for the whole batch: the angles of rotary embeddings.
 SHARED = ("hook_cos", "hook_sin")
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Which member each row of a batch belongs to, and how to bring each member's rows together.
+    """Which adapter each row of a batch belongs to, and how the rows of each adapter are brought together.
 
-    `members` are the places of those that have rows, None for the base alone, with their numbers of rows in `sizes`;
-    a batch taken at `order` has them one member after the other, and taken at `back` again it is as it was. Both are
-    None where the batch has them so already.
+    Args:
+        of_row: for each row the index of its adapter, None for the base model alone.
+        members: the adapters that have rows, in the order of their first rows.
+        sizes: how many rows each of `members` has.
+        order: row indices that bring the rows of each member together; None where they are together already.
+        back: row indices that undo `order`; None with it.
     """
 
     of_row: tuple[int | None, ...]
@@ -57,13 +61,18 @@ class _Rows:
 
 
 class SideBySide(Adapter):
-    """SideBySide(adapters): attached, each member adapts the rows that are its own.
+    """Adapters that are attached together, where each adapts its own rows of a batch.
 
-    Raises AlignerProbeError where members are of different models, or one does not work row by row (`stacks`), as
-    prompt tuning, which lengthens every row, and full fine-tuning, whose numbers are the base's own.
+    Args:
+        members: adapters of one base model.
+
+    Raises:
+        AlignerProbeError: where the adapters are of different models, or where one does not work row by row (`stacks`):
+            prompt tuning makes every row longer, and full fine-tuning replaces the base model's parameters.
     """
 
     method = "side_by_side"
+    _start: int
 
     def __init__(self, members: Sequence[Adapter]):
         require(len(members) > 0, "no adapters to attach side by side; expected one or more")
@@ -71,11 +80,12 @@ class SideBySide(Adapter):
         whole = [one.method for one in members if not one.stacks]
         require(not whole, f"{''.join(whole[:1])} does not work row by row, so it shares no batch; train it alone")
         require(len(set(map(id, members))) == len(members), "one adapter twice in a batch; make another of its kind")
-        # The first adapted layer of all, read by `layers` when the contract is checked.
-        self.__dict__["_start"] = min(one.layers.start for one in members)
+        # The lowest adapted layer. Adapter.__init__ reads it (`layers`), and nn.Module sets no attribute before that.
+        object.__setattr__(self, "_start", min(one.layers.start for one in members))
         super().__init__(members[0].model, AdapterConfig())
         self.members = nn.ModuleList(members)
-        #: Whose the rows are: of each, or one member's place for however many there are; None where it is not said.
+        self._adapters = tuple(members)
+        #: Which rows belong to which member; an index where all rows belong to one member; None outside the blocks.
         self._rows: _Rows | int | None = None
 
     @property
@@ -84,21 +94,21 @@ class SideBySide(Adapter):
 
     @contextmanager
     def on(self, rows: Sequence[int]) -> Iterator[None]:
-        """Inside, a batch is so many rows of each member, one after another; a member may have none.
+        """Inside the block, a batch has so many rows of each member, one member after another; a member may have none.
 
-        Raises AlignerProbeError where there are more numbers than members.
+        Raises AlignerProbeError where `rows` is longer than the list of members.
         """
-        with self.rows([place for place, n in enumerate(rows) for _ in range(n)]):
+        with self.rows([index for index, n in enumerate(rows) for _ in range(n)]):
             yield
 
     @contextmanager
     def rows(self, which: Sequence[int | None]) -> Iterator[None]:
-        """Inside, a batch has one row for each of `which`: the place of the member it belongs to, None for the base.
+        """Inside the block, a batch has a row for each of `which`: the index of its member, or None for the base model.
 
         Raises AlignerProbeError where there is no such member.
         """
         n = len(self.members)
-        wrong = next((place for place in which if place is not None and not 0 <= place < n), None)
+        wrong = next((index for index in which if index is not None and not 0 <= index < n), None)
         require(
             wrong is None,
             f"a row belongs to adapter {wrong}, and there are {n} side by side; expected 0 to {n - 1}, or None",
@@ -107,9 +117,9 @@ class SideBySide(Adapter):
             yield
 
     @contextmanager
-    def only(self, place: int) -> Iterator[None]:
-        """Inside, every batch is one member's."""
-        with self._with(place):
+    def only(self, member: int) -> Iterator[None]:
+        """Inside the block, all rows belong to the member of this index."""
+        with self._with(member):
             yield
 
     @property
@@ -132,41 +142,44 @@ class SideBySide(Adapter):
 
     def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
         at: dict[str, dict[int, HookFunction]] = {}
-        for place, member in enumerate(self.members):
+        for index, member in enumerate(self._adapters):
             for name, function in member.hook_functions():
-                require(place not in at.setdefault(name, {}), f"{member.method} hooks {name} twice")
-                at[name][place] = function
+                require(index not in at.setdefault(name, {}), f"{member.method} hooks {name} twice")
+                at[name][index] = function
         for name, functions in at.items():
             yield name, self._dispatched(functions)
 
     def _dispatched(self, functions: dict[int, HookFunction]) -> HookFunction:
         def dispatch(tensor: Tensor, hook: HookPoint) -> Tensor | None:
             rows = self._rows
-            require(rows is not None, "adapters side by side, and whose rows these are is not said: on() or only()")
+            if rows is None:
+                raise AlignerProbeError(
+                    "adapters are attached side by side, and it is not said whose rows these are; call the model "
+                    "inside on(), rows() or only()"
+                )
             if isinstance(rows, int):
                 return functions.get(rows, _nothing)(tensor, hook=hook)
             n = len(rows.of_row)
-            # What all rows have in common comes as one row.
+            # A tensor that all rows share has one row.
             is_shared = len(tensor) == 1 and str(hook.name).endswith(SHARED)
             require(
                 len(tensor) == n or is_shared,
-                f"a batch of {len(tensor)} rows, and whose rows they are was said of {n}; expected the same number: "
-                "on(), rows()",
+                f"a batch of {len(tensor)} rows inside a block for {n} rows; expected the same number: on(), rows()",
             )
-            called = [functions.get(member, _nothing) for member in rows.members]
+            called = [_nothing if member is None else functions.get(member, _nothing) for member in rows.members]
             if len(called) == 1:
                 return called[0](tensor, hook=hook)
             if is_shared:
                 tensor = tensor.expand(n, *tensor.shape[1:])
             parts = (tensor if rows.order is None else tensor[rows.order.to(tensor.device)]).split(rows.sizes)
-            found = [function(part, hook=hook) for function, part in zip(called, parts, strict=True)]
-            if all(one is None for one in found):
+            results = [function(part, hook=hook) for function, part in zip(called, parts, strict=True)]
+            if all(result is None for result in results):
                 return None
-            together = torch.cat([part if one is None else one for part, one in zip(parts, found, strict=True)])
+            together = torch.cat([part if new is None else new for part, new in zip(parts, results, strict=True)])
             return together if rows.back is None else together[rows.back.to(tensor.device)]
 
         return dispatch
 
 
 def _nothing(tensor: Tensor, hook: HookPoint) -> None:
-    """Of a member that has no hook where another has one."""
+    """The function of a member that has no hook where another member has one."""

@@ -94,7 +94,7 @@ def load_adapter(
     if "peft_type" in config:
         note = check_named_base(path, config, model, force=force)
         adapter = _from_peft(path, config, model, reading)
-        adapter.loaded_from |= {"base_note": note} if note else {}
+        adapter.loaded_from = (adapter.loaded_from or {}) | ({"base_note": note} if note else {})
         return adapter
     if "options" not in config:
         checkpoint = load_checkpoint(path, **reading)

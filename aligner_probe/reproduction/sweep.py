@@ -81,15 +81,15 @@ def chosen(losses: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str
         for key, found in keys.items():
             if min(found.values()) == float("inf"):
                 raise AlignerProbeError(f"no learning rate trains {key} on {experiment}; tried {', '.join(found)}")
-            best.setdefault(experiment, {})[key] = float(min(found, key=found.get))
+            best.setdefault(experiment, {})[key] = float(min(found, key=lambda rate: found[rate]))
     return best
 
 
 def try_out(bench: ReproductionBench, trial: Trial) -> float:
-    """Best validation loss of the last stage; infinite where training diverges.
+    """The best validation loss of the last stage; infinite where training diverges.
 
-    Of DPO it is the share of validation prompts that are not answered as preferred, with a thousandth of the loss to
-    part equals: the loss also falls where both answers become unlikely.
+    For DPO it is the share of validation prompts whose answer is not the preferred one, because the loss also falls
+    where both answers become unlikely. A thousandth of the loss is added, which decides between equal shares.
     """
     run = trial.run
     material = bench.materials[run.experiment]
@@ -97,9 +97,9 @@ def try_out(bench: ReproductionBench, trial: Trial) -> float:
     adapter = new_adapter(run, model, material.stages[0].train)
     for stage in material.stages:
         how = recipe_of(run, stage, bench.config)
-        how = replace(how, steps=min(how.total_steps(len(stage.train)), bench.config.sweep_steps), evaluate_every=0)
-        how = replace(how, evaluate_every=max(1, how.steps // 4))
-        how = replace(how, steps=whole_intervals(how.steps, how.evaluate_every))
+        steps = min(how.total_steps(len(stage.train)), bench.config.sweep_steps)
+        every = max(1, steps // 4)
+        how = replace(how, steps=whole_intervals(steps, every), evaluate_every=every)
         try:
             done = fit(model, adapter, stage.train, validation=stage.validation, recipe=how, show_progress=False)
         except AlignerProbeError as error:

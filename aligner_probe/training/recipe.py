@@ -171,12 +171,15 @@ class Recipe:
         return (self.batch_size or BATCH_SIZE) // self.rows_at_once
 
     def steps_per_epoch(self, n_examples: int) -> int:
-        return max(1, math.ceil(n_examples / (self.batch_size or self.settled(n_examples).batch_size)))
+        size = self.batch_size or self.settled(n_examples).batch_size
+        assert size is not None  # a settled recipe has it
+        return max(1, math.ceil(n_examples / size))
 
     def total_steps(self, n_examples: int) -> int:
-        if self.steps is None and self.epochs is None:
-            return self.settled(n_examples).steps
-        return self.steps or max(1, round(self.epochs * self.steps_per_epoch(n_examples)))
+        steps = self.steps
+        if steps is None and self.epochs is None:
+            steps = self.settled(n_examples).steps
+        return steps or max(1, round((self.epochs or EPOCHS) * self.steps_per_epoch(n_examples)))
 
     def lr_at(self, step: int, n_examples: int) -> float:
         """Learning rate of optimiser step 1, 2, ...: a linear warm-up, then constant.
@@ -193,7 +196,7 @@ class Recipe:
             per_epoch = self.steps_per_epoch(n_examples)
             if self.warmup_counts == "micro_batches":
                 per_epoch *= self.accumulation
-            length = self.warmup * per_epoch
+            length = (self.warmup or 0.0) * per_epoch
         return self.lr if step >= length else self.lr * step / length
 
     def to_dict(self) -> dict[str, Any]:
@@ -302,7 +305,7 @@ def recipe(
     of_method = {} if method is None else adapter_class(method).published_recipe
     options = dict(RECIPES[name][kind])
     if name == "as-published" and kind in of_method:
-        options = _PUBLISHED | of_method[kind]
+        options = _PUBLISHED | dict(of_method[kind])
     replaced = {"warmup": ("warmup_steps",), "warmup_steps": ("warmup", "warmup_counts"), "steps": ("patience",)}
     for given, others in replaced.items():
         if changes.get(given) is not None:

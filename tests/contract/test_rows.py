@@ -100,7 +100,7 @@ def test_where_rows_and_prompts_disagree_nothing_is_computed(tiny_adapters):
     with together.attached():
         with together.on([2, 1, 1]), pytest.raises(AlignerProbeError, match=r"3 prompts, .* for 4; expected one row"):
             generate_ids(model, prompts([3, 3, 3]), max_new_tokens=2)
-        with together.on([1, 1, 1]), pytest.raises(AlignerProbeError, match=r"a batch of 2 rows.* was said of 3"):
+        with together.on([1, 1, 1]), pytest.raises(AlignerProbeError, match=r"a batch of 2 rows.* for 3 rows"):
             model(torch.tensor([[1, 2], [3, 4]]))
         with together.on([1, 1, 1]), pytest.raises(AlignerProbeError, match=r"a batch of 1 rows.* was said of 3"):
             model(torch.tensor([[1, 2]]))
