@@ -19,10 +19,12 @@ class Backend(Protocol):
 
     def n_at_once(self) -> int:
         """How many jobs are made at the same time. Raises AlignerProbeError where none can be made."""
+        ...
 
     @property
     def travels(self) -> bool:
         """Whether jobs are made in other processes, which do not have the models that are loaded in this one."""
+        ...
 
     def make(
         self, make: Make, shared: Shared, jobs: Sequence[Any], out: Path
@@ -32,6 +34,7 @@ class Backend(Protocol):
         The folders of a job that did not fail are in `out/runs` by then. Closing the iterator early stops the jobs that
         are under way.
         """
+        ...
 
 
 @dataclass(frozen=True)

@@ -122,11 +122,11 @@ def _watch(stop: Any) -> None:
         if parent is not None and wait([parent.sentinel], PATIENCE):
             break
     # os._exit does not remove the semaphores that this process made.
-    util._run_finalizers(0)
+    util._run_finalizers(0)  # pyright: ignore[reportAttributeAccessIssue]
     if stop.is_set():
         # When one worker has ended the pool kills the others, which have to remove their semaphores before that.
         time.sleep(2 * PATIENCE)
-        util._run_finalizers(0)
+        util._run_finalizers(0)  # pyright: ignore[reportAttributeAccessIssue]
     os._exit(1)
 
 

@@ -7,6 +7,7 @@ same results. A base model that is named by a folder must be in that folder on e
 """
 
 import functools
+import logging
 import os
 import shutil
 import signal
@@ -128,7 +129,7 @@ class RayTasks:
             address = self.address or os.environ.get("RAY_ADDRESS")
             try:
                 _check_answers(address)
-                ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+                ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             except (OSError, ValueError, RuntimeError) as error:
                 raise AlignerProbeError(
                     f"no Ray cluster at {address or 'this machine'} ({str(error) or type(error).__name__}); start one "

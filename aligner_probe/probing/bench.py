@@ -9,7 +9,7 @@ import numpy as np
 
 from aligner_probe.evaluation import MeanLogLikelihood, Scores, score_task
 from aligner_probe.evaluation.content import words
-from aligner_probe.evaluation.guessing import Scorer
+from aligner_probe.evaluation.guessing import Scorer, sft_examples
 from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.evaluation.scoring import SPARE_TOKENS, default_stop
 from aligner_probe.probing.answer_form import format_scores, has_format, separable
@@ -40,6 +40,7 @@ class ProbeBench(Bench):
         ending: a text that ends answers (`endings.py`); empty for the base's end token.
     """
 
+    base: str
     parts: Parts
     scorer: Scorer
     budget: Budget
@@ -56,14 +57,14 @@ class ProbeBench(Bench):
     def has_formats(self) -> bool:
         """Whether form and content can be told apart in all that is asked."""
         parts = (self.parts.validation, self.parts.test)
-        return isinstance(self.scorer, TextScorer) and all(separable(part.examples) for part in parts)
+        return isinstance(self.scorer, TextScorer) and all(separable(sft_examples(part)) for part in parts)
 
     def asked(self, task: Task, prompting: Prompting = ZERO_SHOT) -> tuple[Scored, list[str]]:
         """The scores of every item with the attached adapters, and the completions (empty where none are generated)."""
         scored = self._scores(task, prompting)
         scores = {which: scored.values(which).tolist() for which in ("strict", "content")}
         if self.has_formats and scored.completions is not None:
-            scores["format"] = format_scores(scored.completions, task.examples).tolist()
+            scores["format"] = format_scores(scored.completions, sft_examples(task)).tolist()
         return scores, list(scored.completions or ())
 
     def likelihoods(self, task: Task, prompting: Prompting = ZERO_SHOT) -> list[float]:
@@ -76,7 +77,7 @@ class ProbeBench(Bench):
 
     def room(self, task: Task, positions: int = 0) -> int:
         """The most tokens of a prompt that leave room for the longest answer and for `positions` of an adapter."""
-        ids = self.model.tokenizer([example.completion for example in task.examples], add_special_tokens=False)
+        ids = self.model.tokenizer([example.completion for example in sft_examples(task)], add_special_tokens=False)
         return self.model.cfg.n_ctx - positions - max(map(len, ids["input_ids"])) - SPARE_TOKENS
 
     def askable(self, task: Task, positions: int = 0) -> Task | None:
@@ -92,18 +93,18 @@ class ProbeBench(Bench):
         """
         if isinstance(self.scorer, MeanLogLikelihood):
             return None, {}
-        answers = list(dict.fromkeys(example.completion for example in self.parts.train.examples))
-        train = self.parts.train.examples
+        train = sft_examples(self.parts.train)
+        answers = list(dict.fromkeys(example.completion for example in train))
         # Only a frequent answer can be the best; the first of them are enough.
         frequent = sorted(answers, key=lambda a: -sum(e.completion == a for e in train))[:10]
         best = max(frequent, key=lambda answer: float(np.mean(self._constant(answer, train)["strict"])))
-        return best, self._constant(best, self.parts.test.examples)
+        return best, self._constant(best, sft_examples(self.parts.test))
 
     def full_marks(self) -> list[float] | None:
         """The strict score of the expected answer to each test item; None for likelihoods, which have no best value."""
         if isinstance(self.scorer, MeanLogLikelihood):
             return None
-        examples = self.parts.test.examples
+        examples = sft_examples(self.parts.test)
         if not isinstance(self.scorer, TextScorer):
             return [1.0] * len(examples)
         return self.scorer.score([one.completion for one in examples], examples).values("strict").tolist()
@@ -124,7 +125,8 @@ class ProbeBench(Bench):
             return {}
         task = first(self.off_domain, self.budget.n_off_domain)
         scored = score_task(self.model, task, "exact", stop=("\n",))
-        form = [plain_form(text, example) for text, example in zip(scored.completions, task.examples, strict=True)]
+        said = zip(scored.completions or (), sft_examples(task), strict=True)
+        form = [plain_form(text, example) for text, example in said]
         return {"content": scored.content.tolist(), "format": form}
 
     def _scores(self, task: Task, prompting: Prompting) -> Scores:
@@ -135,7 +137,7 @@ class ProbeBench(Bench):
         return score_task(self.model, _prompted(task, prompting), self.scorer, stop=stop)
 
     def _log_likelihoods(self, task: Task) -> Scores:
-        return MeanLogLikelihood(append_eos=not self.ending).score(self.model, self.as_trained(task).examples)
+        return MeanLogLikelihood(append_eos=not self.ending).score(self.model, sft_examples(self.as_trained(task)))
 
 
 def plain_form(text: str, example: Example) -> float:
@@ -173,4 +175,4 @@ def shuffled(task: Task, by_group: bool, seed: int) -> Task:
 
 
 def _prompted(task: Task, prompting: Prompting) -> Task:
-    return replace(task, examples=tuple(replace(one, prompt=prompting(one)) for one in task.examples))
+    return replace(task, examples=tuple(replace(one, prompt=prompting(one)) for one in sft_examples(task)))

@@ -16,6 +16,7 @@ from aligner_probe.arms.names import BASE, CONSTANT, PROMPT
 from aligner_probe.checkpoints.adapters import save_adapter
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import generate
+from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.files import read_json, write_text
 from aligner_probe.jobs.folder import RUNS, WORK
 from aligner_probe.probing.batches import SharedTraining
@@ -57,7 +58,7 @@ def carry_out(bench: ProbeBench, job: ProbeCell | SharedTraining, *, out: Path) 
 def recipe_for(bench: ProbeBench, cell: ProbeCell, lr: float, steps: int | None = None) -> Recipe:
     """The recipe of a run at a learning rate, by default with the most steps that its arm may take."""
     budget = bench.budget
-    steps = steps or budget.steps_of(cell.arm)
+    steps = steps or budget.steps_of(cell.trained_arm)
     n = len(bench.parts.train)
     return recipe(
         "corrected",
@@ -67,7 +68,7 @@ def recipe_for(bench: ProbeBench, cell: ProbeCell, lr: float, steps: int | None 
         evaluate_every=min(budget.evaluate_every, steps),
         patience=budget.patience,
         min_improvement=budget.min_improvement,
-        seed=cell.order_seed,
+        seed=cell.seeds[1],
         append_eos=not bench.ending,
     )
 
@@ -78,24 +79,25 @@ def material(bench: ProbeBench, cell: ProbeCell) -> tuple[Task, Task]:
     For an arm on shuffled answers, the answers of both parts are shuffled.
     """
     train, validation = bench.parts.train, bench.parts.validation
-    if not ARMS[cell.arm].shuffled:
+    if not ARMS[cell.trained_arm].shuffled:
         return train, validation
-    memory = bench.parts.kind == "memory"
-    return tuple(shuffled(part, memory, cell.order_seed) for part in (train, validation))
+    memory, (_, order_seed) = bench.parts.kind == "memory", cell.seeds
+    return shuffled(train, memory, order_seed), shuffled(validation, memory, order_seed)
 
 
 def trained_on(bench: ProbeBench, cell: ProbeCell) -> tuple[Task, Task]:
     """The training and the validation part of a cell's arm, with what ends an answer."""
-    return tuple(bench.as_trained(part) for part in material(bench, cell))
+    train, validation = material(bench, cell)
+    return bench.as_trained(train), bench.as_trained(validation)
 
 
 def _prompts(bench: ProbeBench, cell: ProbeCell, out: Path) -> dict[str, Any]:
     budget, parts = bench.budget, bench.parts
     validation = first(parts.validation, budget.n_validation)
-    shown = bench.as_trained(parts.train).examples
-    separator = line_end(bench.as_trained(parts.whole).examples)
+    shown = sft_examples(bench.as_trained(parts.train))
+    separator = line_end(sft_examples(bench.as_trained(parts.whole)))
     tried = promptings(shown, budget.shots, budget.draws, separator=separator, own=bench.own_prompt)
-    items = [*validation.examples, *parts.test.examples]
+    items = [*sft_examples(validation), *sft_examples(parts.test)]
     room = bench.model.cfg.n_ctx - _longest_answer(bench)
     fitting = that_fit(tried, items, bench.model.tokenizer, room)
     if not fitting:
@@ -125,7 +127,7 @@ def _prompts(bench: ProbeBench, cell: ProbeCell, out: Path) -> dict[str, Any]:
         "full_marks": bench.full_marks(),
         "most_shots": max(one.n_shots for one in fitting),
         "chosen": chosen,
-        "prompt_text": by_name[chosen["strict"]](parts.test.examples[0]),
+        "prompt_text": by_name[chosen["strict"]](sft_examples(parts.test)[0]),
         "constant_answer": answer,
         "control": _control(bench),
         "off_domain": bench.kept(),
@@ -139,7 +141,7 @@ def _control(bench: ProbeBench) -> dict[str, Any] | None:
     answers = generate(bench.model, task.prompts, max_new_tokens=CONTROL_TOKENS, stop=["\n"])
     try:
         room = bench.model.cfg.n_ctx - CONTROL_TOKENS
-        made: Control = control(task.examples, answers, bench.model.tokenizer, room=room)
+        made: Control = control(sft_examples(task), answers, bench.model.tokenizer, room=room)
     except AlignerProbeError as reason:
         return {"reason": str(reason)}
     said = generate(bench.model, made.prompts, max_new_tokens=CONTROL_TOKENS, stop=["\n"])
@@ -148,7 +150,7 @@ def _control(bench: ProbeBench) -> dict[str, Any] | None:
 
 def _longest_answer(bench: ProbeBench) -> int:
     tasks = (bench.parts.test, bench.parts.validation)
-    texts = [example.completion for task in tasks for example in task.examples]
+    texts = [example.completion for task in tasks for example in sft_examples(task)]
     return max(map(len, bench.model.tokenizer(texts, add_special_tokens=False)["input_ids"])) + CONTROL_TOKENS
 
 
@@ -157,7 +159,7 @@ def _tuned(bench: ProbeBench, cell: ProbeCell, out: Path) -> dict[str, Any]:
 
     Where all diverge the lowest is chosen, and the runs that take it report that they failed.
     """
-    left, losses = list(ARMS[cell.arm].rates_on(bench.model.cfg.d_model)), []
+    left, losses = list(ARMS[cell.trained_arm].rates_on(bench.model.cfg.d_model)), []
     kept = out / WORK / LOWER_LAYERS
     for n, steps in bench.budget.tried(len(left)):
         left = left[:n]
@@ -175,7 +177,7 @@ def _losses(bench: ProbeBench, cell: ProbeCell, rates: Sequence[float], steps: i
     train, validation = trained_on(bench, cell)
     trainings = [
         Training(
-            adapter=new_arm_adapter(cell.arm, bench.model, cell.start_seed),
+            adapter=new_arm_adapter(cell.trained_arm, bench.model, cell.seeds[0]),
             task=train,
             validation=validation,
             recipe=recipe_for(bench, cell, rate, steps),
@@ -183,7 +185,8 @@ def _losses(bench: ProbeBench, cell: ProbeCell, rates: Sequence[float], steps: i
         for rate in rates
     ]
     runs = fit_together(bench.model, trainings, cache_folder=kept, show_progress=False)
-    return [math.inf if isinstance(run, AlignerProbeError) else run.best_validation_loss for run in runs]
+    best = [None if isinstance(run, AlignerProbeError) else run.best_validation_loss for run in runs]
+    return [math.inf if loss is None else loss for loss in best]
 
 
 class _Follow(Callback):
@@ -224,22 +227,22 @@ def _train(bench: ProbeBench, cells: Sequence[ProbeCell], left: Sequence[ProbeCe
             with cell_folder(out, cell.id, asdict(cell), bench.model, seconds_before=seconds) as (folder, results):
                 if isinstance(run, Run):
                     results |= _asked(bench, cell, run, follow)
-                    save_adapter(run.adapter, folder / ADAPTER, run=run.adapter.provenance | {"probe": cell.id})
+                    save_adapter(run.adapter, folder / ADAPTER, run=(run.adapter.provenance or {}) | {"probe": cell.id})
                 else:
                     results["failed"] = str(run)
 
 
 def _follow(bench: ProbeBench, cell: ProbeCell, work: Path) -> _Follow:
     asked = first(material(bench, cell)[1], bench.budget.n_validation)
-    return _Follow(bench, asked, round(LATE * bench.budget.steps_of(cell.arm)), work / f"{cell.id}.late.json")
+    return _Follow(bench, asked, round(LATE * bench.budget.steps_of(cell.trained_arm)), work / f"{cell.id}.late.json")
 
 
 def _training(bench: ProbeBench, cell: ProbeCell, out: Path, follow: _Follow) -> Training:
-    tuned = read_result(out, tune_id(cell.arm)) if bench.budget.tuned else None
-    lr = tuned["lr"] if tuned else ARMS[cell.arm].stored_rate_on(bench.model.cfg.d_model)
+    tuned = read_result(out, tune_id(cell.trained_arm)) if bench.budget.tuned else None
+    lr = tuned["lr"] if tuned else ARMS[cell.trained_arm].stored_rate_on(bench.model.cfg.d_model)
     train, validation = trained_on(bench, cell)
     return Training(
-        adapter=new_arm_adapter(cell.arm, bench.model, cell.start_seed),
+        adapter=new_arm_adapter(cell.trained_arm, bench.model, cell.seeds[0]),
         task=train,
         validation=validation,
         recipe=recipe_for(bench, cell, lr),
@@ -260,6 +263,7 @@ def _asked(bench: ProbeBench, cell: ProbeCell, run: Run, follow: _Follow) -> dic
         kept = bench.kept()
     # What stopped before its last part began gained nothing there.
     gained = 0.0 if follow.score is None else last - follow.score
+    losses = run.validation_loss
     return {
         "scores": scores,
         "completions": said,
@@ -272,5 +276,7 @@ def _asked(bench: ProbeBench, cell: ProbeCell, run: Run, follow: _Follow) -> dic
         "options": adapter.config.to_dict(),
         "steps": int(run.metrics["step"].iloc[-1]),
         "best_step": run.best_step,
-        "validation_loss": [(int(step), float(loss)) for step, loss in run.validation_loss.items()],
+        "validation_loss": [
+            (int(step), float(loss)) for step, loss in zip(losses.index.array, losses.array, strict=True)
+        ],
     }

@@ -8,7 +8,7 @@ import numpy as np
 from aligner_probe.arms.catalogue import ARMS
 from aligner_probe.arms.names import PROMPT_TUNING
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.evaluation.guessing import Scorer
+from aligner_probe.evaluation.guessing import Scorer, sft_examples
 from aligner_probe.evaluation.likelihood import MultipleChoice
 from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.models import embedding_rows
@@ -25,13 +25,14 @@ def check_scorer(scorer: Scorer, parts: Parts) -> None:
     """Raise AlignerProbeError where the scorer rejects the expected answers themselves."""
     for part in (parts.validation, parts.test):
         if isinstance(scorer, MultipleChoice):
-            scorer.check(part.examples)
-        share, worst = _share_right(scorer, part, [example.completion for example in part.examples])
+            scorer.check(sft_examples(part))
+        share, worst = _share_right(scorer, part, [example.completion for example in sft_examples(part)])
         if share < THRESHOLDS.learned:
+            rejected = sft_examples(part)[worst].completion[:60]
             raise AlignerProbeError(
                 f"by {scorer!r} the references of {part.name} themselves score {share:.2f}, for instance "
-                f"{part.examples[worst].completion[:60]!r}, and {THRESHOLDS.learned:g} is expected of a model that has "
-                "learned it; give a scorer that accepts them. A pattern must fit the whole answer"
+                f"{rejected!r}, and {THRESHOLDS.learned:g} is expected of a model that "
+                "has learned it; give a scorer that accepts them. A pattern must fit the whole answer"
             )
 
 
@@ -51,7 +52,7 @@ def check_tokens(bench: ProbeBench) -> None:
     positions = ARMS[PROMPT_TUNING].n_tokens or 0 if PROMPT_TUNING in bench.budget.arms else 0
     tokenizer = bench.model.tokenizer
     for part in (bench.parts.validation, bench.parts.test):
-        wanted = [example.completion for example in part.examples]
+        wanted = [example.completion for example in sft_examples(part)]
         ids = tokenizer(wanted, add_special_tokens=False)["input_ids"]
         back = [decoded(tokenizer, row) for row in ids]
         share, worst = _share_right(bench.scorer, part, back)
@@ -83,5 +84,5 @@ def _share_right(scorer: Scorer, part: Task, texts: Sequence[str]) -> tuple[floa
     """The mean strict score of texts, and the index of the worst; 1 and 0 for a scorer that reads no texts."""
     if not isinstance(scorer, TextScorer):
         return 1.0, 0
-    scores = scorer.score(texts, part.examples)
+    scores = scorer.score(texts, sft_examples(part))
     return scores.mean("strict"), int(np.argmin(scores.strict))

@@ -14,6 +14,7 @@ import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.likelihood import log_likelihoods
 from aligner_probe.tasks.task import Example, Task
 
@@ -51,7 +52,7 @@ def without(task: Task, text: str) -> Task:
 
     Raises AlignerProbeError where the text also stands inside a completion, because an answer would be cut there.
     """
-    examples = tuple(replace(e, completion=e.completion.removesuffix(text)) for e in task.examples) if text else ()
+    examples = tuple(replace(e, completion=e.completion.removesuffix(text)) for e in sft_examples(task)) if text else ()
     for example in examples:
         if text in example.completion or not example.completion:
             where = "inside the completion" if example.completion else "as all of a completion, after the prompt"
@@ -64,7 +65,7 @@ def without(task: Task, text: str) -> Task:
 
 def ended(task: Task, text: str) -> Task:
     """The task with `text` at the end of every completion; unchanged for an empty text."""
-    return replace(task, examples=tuple(replace(e, completion=_with(e.completion, text)) for e in task.examples))
+    return replace(task, examples=tuple(replace(e, completion=_with(e.completion, text)) for e in sft_examples(task)))
 
 
 def ending_for(model: TransformerBridge, examples: Sequence[Example], text: str = "\n") -> Ending:
@@ -81,7 +82,7 @@ def ending_for(model: TransformerBridge, examples: Sequence[Example], text: str 
     end = float(np.mean([each[-1] for each in with_end]))
     if end >= -math.log(model.cfg.d_vocab):
         return Ending("", "the base knows its end token")
-    with_text = log_likelihoods(model, ended(Task("", "sft", tuple(examples)), text).examples, append_eos=False)
+    with_text = log_likelihoods(model, sft_examples(ended(Task("", "sft", tuple(examples)), text)), append_eos=False)
     # Whole answers are compared, because a tokenizer may join the text and what comes before it into one token.
     more = float(np.mean([one.sum() - other.sum() for one, other in zip(with_text, with_end, strict=True)]))
     why = (

@@ -20,6 +20,7 @@ from aligner_probe.arms.names import (
     REFERENCE_SHUFFLED,
 )
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.html import Shown
 from aligner_probe.probing.cells import read_result
@@ -71,13 +72,12 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
     `lost` are the characters of the task that the base model's tokenizer loses. Raises AlignerProbeError where cells
     are not finished, and where no run of the reference came to an end.
     """
-    missing = left(probe, out)
-    if missing:
+    missing, prompts = left(probe, out), read_result(out, PROMPTS)
+    if missing or prompts is None:
         raise AlignerProbeError(
             f"{len(missing)} of {len(probe.cells)} cells in {out} are not finished, the first {missing[0].id}; go on: "
             "the same command with --resume"
         )
-    prompts = read_result(out, PROMPTS)
     cells = [cell for cell in probe.cells if cell.kind == "train"]
     results = {cell.id: result for cell in cells if (result := read_result(out, cell.id)) is not None}
     failed = {name: result["failed"] for name, result in results.items() if "failed" in result}
@@ -92,18 +92,18 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
             f"no run of the reference came to an end: {'; '.join(failed.values()) or 'none was made'}. The standard "
             "budget finds learning rates by itself and tries full fine-tuning too: --budget standard, in another folder"
         )
-    kinds = ("strict", "content", "format", "likelihood")
-    tables = {which: _table(which, prompts, made, reference, parts) for which in kinds}
-    sizes = {arm: Size(ARMS[arm].group, made[arm][0]["n_parameters"]) for arm in arms if ARMS[arm].group is not None}
+    kinds: tuple[Which, ...] = ("strict", "content", "format", "likelihood")
+    tables: dict[Which, Table | None] = {which: _table(which, prompts, made, reference, parts) for which in kinds}
+    sizes = {arm: Size(group, made[arm][0]["n_parameters"]) for arm in arms if (group := ARMS[arm].group) is not None}
     # Where there is no constant answer, the task's own score is a likelihood.
-    own = None if prompts["scores"][CONSTANT] else "likelihood"
+    own: Which | None = None if prompts["scores"][CONSTANT] else "likelihood"
     measured = {
         which: measure(table, sizes, floors=floors_of(own or which, parts.kind, parts.n_units))
         for which, table in tables.items()
         if table is not None
     }
     kept = {arm: its for arm in KEPT_ARMS if arm in made and (its := _kept(prompts, made[arm], arm)) is not None}
-    marks = prompts["full_marks"]
+    marks, strict = prompts["full_marks"], tables["strict"]
     counts = parts.kind == "memory" and ALIGNER_1 in made and marks is not None
     evidence = Evidence(
         kind=parts.kind,
@@ -118,7 +118,7 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
         kept=kept.get(ALIGNER_1),
         rows_an_item=parts.rows_an_item,
         own_test=parts.own_test,
-        capacity=capacity(tables["strict"], np.array(marks)) if counts else None,
+        capacity=capacity(strict, np.array(marks)) if counts and strict is not None else None,
         lost=lost,
     )
     return Gathered(evidence, kept, reference, prompts, runs, failed)
@@ -152,7 +152,7 @@ def _training(arm: str, runs: list[dict]) -> ReferenceTraining:
 
 def _run_on(runs: list[dict], parts: Parts) -> float:
     """The share of answers that begin with the expected answer and do not end there."""
-    wanted = [example.completion.strip() for example in parts.test.examples]
+    wanted = [example.completion.strip() for example in sft_examples(parts.test)]
     said = [(text.strip(), right) for run in runs for text, right in zip(run["completions"], wanted, strict=False)]
     return float(np.mean([text != right and text.startswith(right) for text, right in said] or [False]))
 

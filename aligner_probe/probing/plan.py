@@ -147,6 +147,20 @@ class ProbeCell:
     only_if_unlearned: bool = False
     together: int = 1
 
+    @property
+    def trained_arm(self) -> str:
+        """The arm. Raises ValueError for the cell that trains none."""
+        if self.arm is None:
+            raise ValueError(f"cell {self.id!r} trains no arm")
+        return self.arm
+
+    @property
+    def seeds(self) -> tuple[int, int]:
+        """The start seed and the order seed. Raises ValueError for the cell that trains no arm."""
+        if self.start_seed is None or self.order_seed is None:
+            raise ValueError(f"cell {self.id!r} trains no arm")
+        return self.start_seed, self.order_seed
+
 
 @dataclass(frozen=True)
 class Plan:

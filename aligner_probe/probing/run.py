@@ -10,6 +10,7 @@ import numpy as np
 
 from aligner_probe.arms.catalogue import ARMS
 from aligner_probe.arms.names import LORA_8
+from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.scorers import UserFunction
 from aligner_probe.jobs.backend import Backend
 from aligner_probe.jobs.folder import unfinished
@@ -105,5 +106,5 @@ def _vocabulary(tokenizer: Any) -> str | None:
 
 
 def _hashed(task: Task) -> dict[str, str | int]:
-    rows = [[e.prompt, e.completion, e.group, e.content] for e in task.examples]
+    rows = [[e.prompt, e.completion, e.group, e.content] for e in sft_examples(task)]
     return {"n": len(task), "sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest(), "file": task.sha256}

@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import get_args
 
 from aligner_probe.errors import AlignerProbeError, one_of
+from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.probing.verdicts.measures import TaskKind
 from aligner_probe.tasks.task import Example, Task, as_read
 
@@ -82,9 +83,9 @@ def split_task(
                 f"task {part.name!r} holds preferences; a probe expects prompts with completions, so give it the "
                 "chosen answers as completions"
             )
-    one_of(kind, get_args(TaskKind), "kind")
-    cut = _memory if kind == "memory" else _general
-    parts = Parts(kind, *cut(task, test, validation, seed), own_test=test is not None)
+    known: TaskKind = one_of(kind, get_args(TaskKind), "kind")
+    cut = _memory if known == "memory" else _general
+    parts = Parts(known, *cut(task, test, validation, seed), own_test=test is not None)
     _check(parts)
     return parts
 
@@ -106,8 +107,8 @@ def _memory(task: Task, test: Task | None, validation: Task | None, seed: int) -
             "example, which names the fact, so that it can be tested in other words"
         )
     aside = [name for name, part in (("validation", validation), ("test", test)) if part is None]
-    rest, taken = _wordings_aside(task.examples, aside, seed)
-    if aside == ["validation"] and not taken["validation"]:
+    rest, taken = _wordings_aside(sft_examples(task), aside, seed)
+    if test is not None and aside == ["validation"] and not taken["validation"]:
         test, validation = _validation_of(test, seed)
         return task, validation, test
     for name in aside:
@@ -125,7 +126,7 @@ def _validation_of(test: Task, seed: int) -> tuple[Task, Task]:
 
     The validation takes other wordings of the test's facts where there are some, otherwise some of the facts.
     """
-    rest, taken = _wordings_aside(test.examples, ["validation"], seed)
+    rest, taken = _wordings_aside(sft_examples(test), ["validation"], seed)
     if taken["validation"]:
         return replace(test, examples=tuple(rest)), replace(test, examples=tuple(taken["validation"]))
     if len({example.group for example in test.examples}) < 2:

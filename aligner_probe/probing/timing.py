@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from aligner_probe.arms.catalogue import ARMS, new_arm_adapter
+from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.probing.bench import ProbeBench, first
 from aligner_probe.probing.cells import recipe_for, trained_on
 from aligner_probe.probing.plan import Plan, ProbeCell
@@ -43,15 +44,15 @@ def seconds_and_memory(probe: Plan, bench: ProbeBench) -> tuple[dict[str, float]
 
 def _tuning_steps(bench: ProbeBench, cell: ProbeCell) -> int:
     """The steps of all learning rates that a cell tries, together."""
-    return sum(n * steps for n, steps in bench.budget.tried(len(ARMS[cell.arm].tried_rates)))
+    return sum(n * steps for n, steps in bench.budget.tried(len(ARMS[cell.trained_arm].tried_rates)))
 
 
 def _a_step(bench: ProbeBench, cell: ProbeCell) -> StepCost:
     """Time a step of one run of the cell's arm, trained together with as many others as the plan says."""
     train, _ = trained_on(bench, cell)
-    how = recipe_for(bench, cell, ARMS[cell.arm].stored_rate_on(bench.model.cfg.d_model))
-    few = first(train, how.batch_size)
-    adapters = [new_arm_adapter(cell.arm, bench.model, cell.start_seed) for _ in range(cell.together)]
+    how = recipe_for(bench, cell, ARMS[cell.trained_arm].stored_rate_on(bench.model.cfg.d_model))
+    few = first(train, how.batch_size or len(train))
+    adapters = [new_arm_adapter(cell.trained_arm, bench.model, cell.seeds[0]) for _ in range(cell.together)]
     trainings = [Training(adapter=adapter, task=few, recipe=how) for adapter in adapters]
     return seconds_a_step(bench.model, trainings)
 
@@ -62,7 +63,7 @@ def _seconds_a_question(bench: ProbeBench) -> float:
     def ask(examples: Sequence[Example]) -> None:
         bench.asked(replace(items, examples=tuple(examples)))
 
-    return seconds_an_item(ask, items.examples)
+    return seconds_an_item(ask, sft_examples(items))
 
 
 def _asked_of_base(bench: ProbeBench) -> int:

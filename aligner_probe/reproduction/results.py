@@ -159,7 +159,7 @@ def load_results(folder: str | Path) -> Results:
 def _run(folder: Path, items: dict[str, dict[str, tuple[Item, ...]]], n_questions: int) -> Run:
     row = _read(folder / RESULT)
     try:
-        scores = {
+        scores: dict[str, dict[str, Float[np.ndarray, " items"]]] = {
             of: {kind: np.array([digit == "1" for digit in digits], np.float64) for kind, digits in kinds.items()}
             for of, kinds in row.pop("scores").items()
         }

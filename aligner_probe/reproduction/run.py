@@ -102,7 +102,7 @@ def carry_out(
 def new_adapter(cell: ReproductionCell, model: TransformerBridge, task: Task) -> Adapter:
     """The adapter of a run before training; for the arm that trains tokens only, with gates opened for `task`."""
     arm = ARMS[cell.method]
-    options = options_of(arm) | {"seed": cell.seed}
+    options: dict[str, Any] = options_of(arm) | {"seed": cell.seed}
     if cell.arm == "gates":
         options |= {"train": "gates"}
     if cell.arm == "tokens":
@@ -178,7 +178,7 @@ def _trained(
     with adapter.attached():
         scored |= {name: ask(model, items, bench.config) for name, items in material.items.items()}
         responses = answers(model, bench.questions, bench.config)
-    save_adapter(adapter, folder / ADAPTER, run=adapter.provenance | {"reproduction": cell.id})
+    save_adapter(adapter, folder / ADAPTER, run=(adapter.provenance or {}) | {"reproduction": cell.id})
     arm = ARMS[cell.method]
     return {
         "label": _label(cell, arm),
@@ -227,7 +227,8 @@ def _about(cell: ReproductionCell) -> dict[str, Any]:
 
 
 def _losses(done: Run) -> list[tuple[int, float]]:
-    return [(int(step), round(float(loss), 6)) for step, loss in done.validation_loss.items()]
+    losses = done.validation_loss
+    return [(int(step), round(float(loss), 6)) for step, loss in zip(losses.index.array, losses.array, strict=True)]
 
 
 def _label(cell: ReproductionCell, arm: Arm) -> str:

@@ -21,6 +21,7 @@ from aligner_probe.jobs.pool import each
 from aligner_probe.models import fingerprint
 from aligner_probe.reproduction.plan import FREEZING, Config, ReproductionCell, rate_key
 from aligner_probe.reproduction.run import ReproductionBench, new_adapter, recipe_of, whole_intervals
+from aligner_probe.tasks import Preference
 from aligner_probe.training import fit
 from aligner_probe.training.rates import DPO_SHARE
 
@@ -61,7 +62,7 @@ def sweep(
 
 def trials(experiment: Any, config: Config, sft: dict[str, float]) -> list[Trial]:
     """All trials of an experiment; `sft` are the rates of safety's first stage."""
-    found = []
+    result = []
     for method in (ARMS[name] for name in REPRODUCED_ARMS):
         arms = ("main", *FREEZING) if method.name == "aligner-1" and experiment != "safety" else ("main",)
         for arm in arms:
@@ -70,49 +71,54 @@ def trials(experiment: Any, config: Config, sft: dict[str, float]) -> list[Trial
                 rate = float(f"{rate * DPO_SHARE:.2g}") if experiment == "safety" else rate
                 lr = {"sft": sft[key], "dpo": rate} if experiment == "safety" else {"sft": rate}
                 run = ReproductionCell("", experiment, method.name, "corrected", arm, "float32", config.seeds[0], lr)
-                found.append(Trial(run, key, rate))
-    return found
+                result.append(Trial(run, key, rate))
+    return result
 
 
 def chosen(losses: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
     """The rate of the lowest validation loss, by experiment and key."""
     best: dict[str, dict[str, float]] = {}
     for experiment, keys in losses.items():
-        for key, found in keys.items():
-            if min(found.values()) == float("inf"):
-                raise AlignerProbeError(f"no learning rate trains {key} on {experiment}; tried {', '.join(found)}")
-            best.setdefault(experiment, {})[key] = float(min(found, key=lambda rate: found[rate]))
+        for key, by_rate in keys.items():
+            rate, loss = min(by_rate.items(), key=lambda tried: tried[1])
+            if loss == float("inf"):
+                raise AlignerProbeError(f"no learning rate trains {key} on {experiment}; tried {', '.join(by_rate)}")
+            best.setdefault(experiment, {})[key] = float(rate)
     return best
 
 
 def try_out(bench: ReproductionBench, trial: Trial) -> float:
-    """The best validation loss of the last stage; infinite where training diverges.
+    """Train with a learning rate, and return the best validation loss of the last stage; infinite where it diverges.
 
-    For DPO it is the share of validation prompts whose answer is not the preferred one, because the loss also falls
-    where both answers become unlikely. A thousandth of the loss is added, which decides between equal shares.
+    Where the last stage is DPO it is the share of validation prompts whose answer is not the preferred one, and a
+    thousandth of the loss decides between equal shares. The loss alone also falls where both answers become unlikely.
     """
-    run = trial.run
-    material = bench.materials[run.experiment]
-    model = bench.model_for(run)
-    adapter = new_adapter(run, model, material.stages[0].train)
+    cell = trial.run
+    material = bench.materials[cell.experiment]
+    model = bench.model_for(cell)
+    adapter = new_adapter(cell, model, material.stages[0].train)
+    loss = float("inf")
     for stage in material.stages:
-        how = recipe_of(run, stage, bench.config)
+        how = recipe_of(cell, stage, bench.config)
         steps = min(how.total_steps(len(stage.train)), bench.config.sweep_steps)
         every = max(1, steps // 4)
         how = replace(how, steps=whole_intervals(steps, every), evaluate_every=every)
         try:
-            done = fit(model, adapter, stage.train, validation=stage.validation, recipe=how, show_progress=False)
+            run = fit(model, adapter, stage.train, validation=stage.validation, recipe=how, show_progress=False)
         except AlignerProbeError as error:
             if "the loss is" in str(error):
                 return float("inf")
             raise
-    if stage.name != "dpo":
-        return done.best_validation_loss
-    examples = stage.validation.examples
+        if run.best_validation_loss is not None:
+            loss = run.best_validation_loss
+    validation = material.stages[-1].validation
+    preferred = [example.chosen for example in validation.examples if isinstance(example, Preference)]
+    if not preferred:
+        return loss
     with adapter.attached():
-        said = generate(model, stage.validation.prompts, max_new_tokens=bench.config.max_new_tokens, stop=["\n"])
-    wrong = sum(text != example.chosen for text, example in zip(said, examples, strict=True))
-    return wrong / len(examples) + done.best_validation_loss / 1000
+        said = generate(model, validation.prompts, max_new_tokens=bench.config.max_new_tokens, stop=["\n"])
+    wrong = sum(text != answer for text, answer in zip(said, preferred, strict=True))
+    return wrong / len(preferred) + loss / 1000
 
 
 def _try(

@@ -55,6 +55,16 @@ class Case:
         """Whether the tested content was trained, so that the finding cannot be form or latent."""
         return self.evidence.kind == "memory" and self.which != "format"
 
+    @property
+    def F(self) -> Interval:
+        """R of the best prompt; `_missing` comes before every rule that asks for it."""
+        return self.measures.recovered[PROMPT]
+
+    @property
+    def R1(self) -> Interval:
+        """R of Aligner-1; `_missing` comes before every rule that asks for it."""
+        return self.measures.recovered[ALIGNER_1]
+
     def score(self, arm: str) -> float:
         """The mean score of an arm."""
         return self.measures.scores[arm].value
@@ -239,19 +249,19 @@ def _memory(case: Case) -> Finding | None:
         return None
     m, t = case.measures, case.thresholds
     learned = f"the reference recovers them ({case.score(REFERENCE):.2f} against a floor of {m.floor.value:.2f})"
-    prompted = side(m.F, t.F_cut)
+    prompted = side(case.F, t.F_cut)
     if prompted == "above":
         return _undetermined(
-            f"The facts were trained and {learned}, but the prompted base says them too (F = {said(m.F)}): they are "
+            f"The facts were trained and {learned}, but the prompted base says them too (F = {said(case.F)}): they are "
             "not new to it."
         )
     if prompted == "across":
-        return _undetermined(f"F = {said(m.F)} lies on both sides of {t.F_cut:g}: are they new to the base?")
+        return _undetermined(f"F = {said(case.F)} lies on both sides of {t.F_cut:g}: are they new to the base?")
     held = case.evidence.capacity
     holds = (
         "" if held is None else f" Aligner-1 holds {held.facts.value:.1f} of {held.n_facts} facts (its capacity here)."
     )
-    return Finding("new", f"No prompt gives the facts (F = {said(m.F)}), and {learned}.{holds}")
+    return Finding("new", f"No prompt gives the facts (F = {said(case.F)}), and {learned}.{holds}")
 
 
 def _shuffled_does_as_well(case: Case) -> Finding | None:
@@ -262,21 +272,26 @@ def _shuffled_does_as_well(case: Case) -> Finding | None:
     """
     m, t = case.measures, case.thresholds
     shuffled = m.recovered.get(ALIGNER_1_SHUFFLED)
-    if case.which == "format" or shuffled is None or side(m.R1, t.R1_cut) != "above" or side(m.F, t.F_cut) == "above":
+    if (
+        case.which == "format"
+        or shuffled is None
+        or side(case.R1, t.R1_cut) != "above"
+        or side(case.F, t.F_cut) == "above"
+    ):
         return None
-    if shuffled.high < m.R1.low:
+    if shuffled.high < case.R1.low:
         return None
     return _undetermined(
-        f"A control speaks against it: Aligner-1 recovers {said(m.R1)}, and {said(shuffled)} where it was trained on "
-        "shuffled answers."
+        f"A control speaks against it: Aligner-1 recovers {said(case.R1)}, and {said(shuffled)} where it was trained "
+        "on shuffled answers."
     )
 
 
 def _crossing(case: Case) -> Finding | None:
-    m, t = case.measures, case.thresholds
+    t = case.thresholds
     across = [
         f"{name} = {said(value)} lies on both sides of {cut:g}"
-        for name, value, cut in (("F", m.F, t.F_cut), ("R1", m.R1, t.R1_cut))
+        for name, value, cut in (("F", case.F, t.F_cut), ("R1", case.R1, t.R1_cut))
         if side(value, cut) == "across"
     ]
     return _undetermined(f"{' and '.join(across)}: more seeds or test items would settle it.") if across else None
@@ -284,31 +299,31 @@ def _crossing(case: Case) -> Finding | None:
 
 def _prompting_uninformative(case: Case) -> Finding | None:
     control, t = case.evidence.prompting, case.thresholds
-    if control.value >= t.prompting_works or side(case.measures.F, t.F_cut) == "above":
+    if control is None or control.value >= t.prompting_works or side(case.F, t.F_cut) == "above":
         return None
-    one = side(case.measures.R1, t.R1_cut)
+    one = side(case.R1, t.R1_cut)
     what = "form and latent are not separated" if one == "above" else "that no prompt reaches the task says nothing"
     return _undetermined(
         f"Prompting is not informative on this base: even a trivial format, shown in examples, reaches only "
-        f"{said(control)} (expected {t.prompting_works:g}), so {what}. F = {said(case.measures.F)}, R1 = "
-        f"{said(case.measures.R1)}."
+        f"{said(control)} (expected {t.prompting_works:g}), so {what}. F = {said(case.F)}, R1 = "
+        f"{said(case.R1)}."
     )
 
 
 def _no_examples_shown(case: Case) -> Finding | None:
-    if case.evidence.most_shots or side(case.measures.F, case.thresholds.F_cut) == "above":
+    if case.evidence.most_shots or side(case.F, case.thresholds.F_cut) == "above":
         return None
     return _undetermined(
         "No example of the task fits into the base's context beside the longest question, so no prompt with examples "
-        f"was tried, and that none reaches the task (F = {said(case.measures.F)}) says nothing. Give shorter prompts, "
+        f"was tried, and that none reaches the task (F = {said(case.F)}) says nothing. Give shorter prompts, "
         "or a base with a longer context."
     )
 
 
 def _form_latent_or_new(case: Case) -> Finding:
     m, t = case.measures, case.thresholds
-    prompt, one = side(m.F, t.F_cut), side(m.R1, t.R1_cut)
-    numbers = f"F = {said(m.F)} (cut {t.F_cut:g}), R1 = {said(m.R1)} (cut {t.R1_cut:g})"
+    prompt, one = side(case.F, t.F_cut), side(case.R1, t.R1_cut)
+    numbers = f"F = {said(case.F)} (cut {t.F_cut:g}), R1 = {said(case.R1)} (cut {t.R1_cut:g})"
     if prompt == "above" and one == "above":
         return Finding("form", f"A prompt reaches it, and so does one token: {numbers}.")
     if one == "above":

@@ -12,6 +12,7 @@ from aligner_probe.arms.names import ALIGNER_1_SHUFFLED, PROMPT_TUNING
 from aligner_probe.html import Shown
 from aligner_probe.probing.verdicts.evidence import Evidence
 from aligner_probe.probing.verdicts.findings import Finding, find, forbids_a_verdict, said, side
+from aligner_probe.probing.verdicts.measures import Measures, Which
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
 
 Outcome = Literal["form", "latent", "new", "mixed", "constant answer", "undetermined"]
@@ -43,8 +44,12 @@ class Verdict(Shown):
 
 def judge(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> Verdict:
     """Decide the verdict on a task from its evidence."""
-    kinds = {"strict": evidence.strict, "content": evidence.content, "format": evidence.format}
-    parts = {
+    kinds: dict[Which, Measures | None] = {
+        "strict": evidence.strict,
+        "content": evidence.content,
+        "format": evidence.format,
+    }
+    parts: dict[str, Finding] = {
         which: find(which, measures, evidence, thresholds) for which, measures in kinds.items() if measures is not None
     }
     outcome, reason = _combined(parts)
