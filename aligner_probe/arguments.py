@@ -1,10 +1,11 @@
-"""What the public functions are given: names that are checked, and values that are read for what they mean.
+"""Checks of the arguments that users give to public functions: their names, and what their values stand for.
 
     @accepts(checkpoint=one_checkpoint, each="checkpoint")
-    def gate_statistics(checkpoint, *, seed=0): ...
+    def gate_statistics(checkpoint: PrefixCheckpoint, *, seed: int = 0) -> GateStatistics: ...
 
-An argument that does not fit is an `ArgumentError` of one line: it is an AlignerProbeError, and a TypeError as Python's
-own would be.
+`gate_statistics` now takes a path, an adapter or a list of these as well, and refuses `sed=1` in one line that names
+the nearest option. The error is an `ArgumentError`: an AlignerProbeError, and a TypeError as Python's own would be. The
+signature stays what it was, for readers, notebooks and type checkers.
 """
 
 import functools
@@ -18,10 +19,10 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from aligner_probe.errors import AlignerProbeError, did_you_mean
 
-#: Turns what was given for an argument into what the function works on, or raises; `where` is for its message.
+#: A function of the given value and of the name of its argument, for messages: what the public function works on.
 Reader = Callable[[Any, str], Any]
 Wrapped = TypeVar("Wrapped", bound=Callable[..., Any])
-#: Names of other libraries (PEFT, transformers, TRL) for the options that are meant here.
+#: What PEFT, transformers and TRL call an option, with its name here.
 ALSO_CALLED = {
     "learning_rate": "lr",
     "num_train_epochs": "epochs",
@@ -45,7 +46,7 @@ ALSO_CALLED = {
     "random_state": "seed",
 }
 MOST_NAMED = 12
-#: What an argument annotated with one of these types may be, and how a message calls that.
+#: By annotation: the type that a value must have, and its name in messages.
 PLAIN: dict[Any, tuple[type, str]] = {
     int: (Integral, "a whole number"),
     float: (Real, "a number"),
@@ -56,22 +57,22 @@ PLAIN: dict[Any, tuple[type, str]] = {
 
 
 class ArgumentError(AlignerProbeError, TypeError):
-    """An argument that a public function does not take, or lacks, or cannot use."""
+    """An argument that a public function does not have, or one that is missing or has a value of the wrong kind."""
 
 
 def accepts(
     *,
-    rest: Callable[[], Iterable[str]] | None = None,
     each: str | None = None,
     pair: tuple[str, str] | None = None,
     **readers: Reader,
 ) -> Callable[[Wrapped], Wrapped]:
-    """A decorator for a public function, or for a class whose instances are made by users.
+    """A decorator for a public function, or for a class whose instances are made by users; it keeps the signature.
 
-    `readers` say, by argument, how what was given is read. `rest` lists the names that `**options` may have. Where the
-    argument `each` is a list, the function is called for every item of it and returns a list. With `pair`, a list of
-    two that is given for the first of two arguments, alone, is both. Arguments without a reader that are annotated as
-    numbers, texts, paths or data types are checked to be such.
+    Args:
+        each: an argument that may be a list. The function is then called for every item, and the results are a list.
+        pair: two arguments. A list of two values that is given for the first of them, alone, stands for both.
+        readers: by argument, how the given value is read (`Reader`). Other arguments that are annotated as numbers,
+            texts, paths or data types are checked to be such.
     """
 
     def decorate(function: Wrapped) -> Wrapped:
@@ -84,7 +85,7 @@ def accepts(
 
         @functools.wraps(function)
         def call(*args: Any, **options: Any) -> Any:
-            bound = bind(signature, name, args, options, rest)
+            bound = bind(signature, name, args, options)
             given = bound.arguments
             for argument, value in given.items():
                 if argument not in readers:
@@ -117,14 +118,11 @@ def bind(
     name: str,
     args: tuple[Any, ...],
     options: Mapping[str, Any],
-    rest: Callable[[], Iterable[str]] | None = None,
 ) -> inspect.BoundArguments:
     """The arguments by name. Raises ArgumentError where they do not fit the signature."""
     parameters = signature.parameters
-    takes_more = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
-    known = [p.name for p in parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    if rest is not None or not takes_more:
-        check_names(name, options, [n for n in known if n != "self"] + list(rest() if rest and takes_more else ()))
+    if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
+        check_names(name, options, [n for n in parameters if n != "self"])
     try:
         return signature.bind(*args, **options)
     except TypeError as error:
@@ -136,9 +134,10 @@ def bind(
 
 
 def plain(value: Any, where: str, annotation: Any) -> Any:
-    """A value for an argument of a plain type, as Python's own number where it is one of numpy's.
+    """A value for an argument of a plain type; a number of numpy's becomes one of Python's.
 
-    Raises ArgumentError where it is not of that type; a truth value is no number here. Other annotations check nothing.
+    Raises ArgumentError where the value has another type; True and False are no numbers here. For annotations that are
+    not in `PLAIN` nothing is checked.
     """
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     allowed = [_plain(part) for part in parts]
@@ -158,7 +157,7 @@ def _plain(part: Any) -> tuple[type, str] | None:
 
 
 def check_names(name: str, given: Collection[str], known: Iterable[str]) -> None:
-    """Raise ArgumentError for a name that is not known, with the nearest one that is."""
+    """Raise ArgumentError for a name that is not known; its message has the nearest name that is."""
     known = list(dict.fromkeys(known))
     for unknown in given:
         if unknown not in known:
@@ -169,7 +168,7 @@ def check_names(name: str, given: Collection[str], known: Iterable[str]) -> None
 
 
 def _in_a_recipe(unknown: str, known: Collection[str]) -> str:
-    """That an option belongs into the recipe, where a function takes one; else empty."""
+    """A hint that an option belongs into the recipe, where the function takes one; otherwise empty."""
     from aligner_probe.training.recipe import Recipe
 
     option = ALSO_CALLED.get(unknown, unknown)
@@ -178,20 +177,15 @@ def _in_a_recipe(unknown: str, known: Collection[str]) -> str:
 
 
 def meant(unknown: str, known: Collection[str]) -> str:
-    """As `did_you_mean`, which knows only alike names; this also knows what other libraries call an option."""
+    """A hint at the option that was meant: by a similar name, or by the name that another library has for it."""
     also = ALSO_CALLED.get(unknown)
     return f"did you mean {also}? " if also in known else did_you_mean(unknown, known)
 
 
 def listed(names: Collection[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """The first `MOST_NAMED` names in a line, and how many more there are."""
     shown = ", ".join(list(names)[:MOST_NAMED])
     return f"{shown} and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else shown
-
-
-def keywords_of(function: Callable[..., Any]) -> list[str]:
-    """The names of a function's keyword-only arguments."""
-    return [p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY]
 
 
 def is_several(value: Any) -> bool:
@@ -202,7 +196,7 @@ def is_several(value: Any) -> bool:
 
 
 def several(value: Any) -> list[Any]:
-    """The things in such a value; of `scan_checkpoints`' two lists the first, the second being what it passed over."""
+    """The items of such a value. Of the two lists that `scan_checkpoints` returns, the items of the first."""
     if hasattr(value, "checkpoints"):
         return list(value.checkpoints)
     if isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, list) for part in value):
@@ -211,7 +205,7 @@ def several(value: Any) -> list[Any]:
 
 
 def described(value: Any) -> str:
-    """What a value is, for a message: its type, and what is in a list."""
+    """A value in words, for a message: its type, and for a list the types of its items."""
     name = type(value).__name__
     if isinstance(value, list | tuple | set):
         inside = sorted({type(item).__name__ for item in value})
@@ -224,12 +218,12 @@ def described(value: Any) -> str:
 
 
 def refuse(value: Any, where: str, expected: str) -> ArgumentError:
-    """The error for a value that an argument cannot use; `expected` says what it can, and what to call."""
+    """The error for a value that an argument cannot use; `expected` says what it could be, and what to call."""
     return ArgumentError(f"{where} was given {described(value)}; expected {expected}")
 
 
 def a_model(value: Any, where: str) -> Any:
-    """A base model for a bridge, or for its name or folder."""
+    """The base model that was given as a bridge, a name or a folder."""
     from transformer_lens.model_bridge import TransformerBridge
 
     from aligner_probe.models import load_model
@@ -244,7 +238,7 @@ def a_model(value: Any, where: str) -> Any:
 
 
 def several_of(kind: type | tuple[type, ...], expected: str) -> Reader:
-    """A reader for a list of such values; for one alone it is a list of that one."""
+    """A reader for a list of values of these types; a single value is read as a list of one."""
 
     def read(value: Any, where: str) -> list[Any]:
         items = [value] if isinstance(value, kind) else several(value) if is_several(value) else None
@@ -256,9 +250,9 @@ def several_of(kind: type | tuple[type, ...], expected: str) -> Reader:
 
 
 def texts(value: Any, where: str) -> list[Any]:
-    """A list of texts for one text, a list of texts, or a task, whose prompts they are.
+    """The list of texts that was given: one text, a list of texts, or a task, whose prompts are meant.
 
-    What is in the list is not looked at: the function that works on it names an item that is no text by its index.
+    The items are not checked here: the function that works on them names a wrong one by its index.
     """
     if isinstance(value, str):
         return [value]

@@ -59,15 +59,21 @@ def load_model(
 ) -> TransformerBridge:
     """A frozen TransformerBridge around a causal language model.
 
-    Takes "microworld" (the base that comes along), a Hugging Face hub id, a local folder (offline; a tokenizer is
-    attached where the folder has one), a Hugging Face model (wrapped in place, in its own precision and on its own
-    device unless `device` is given) or a bridge. The tokenizer is the one that `AutoTokenizer` gives: where
-    TransformerLens made a copy of it that puts a BOS before every text, the tokenizer itself is put back, with a
-    warning. `fast` computes attention and norms with Hugging Face's kernels where the family has fast components; False
-    leaves all of it to TransformerLens (a bridge stays as it is either way).
+    The bridge's tokenizer is the one that `AutoTokenizer` gives: where TransformerLens made a copy of it that puts a
+    BOS before every text, the tokenizer itself is put back, with a warning.
+
+    Args:
+        name_or_path: "microworld" (the base model that comes along), a Hugging Face hub id, a local folder (read
+            offline; a tokenizer is attached where the folder has one), a Hugging Face model (wrapped in place, in its
+            own precision and, unless `device` is given, on its own device), or a bridge.
+        dtype: precision of the weights that are read.
+        device: where the model computes, for instance "cuda"; by default the CPU, or where a given model is.
+        fast: compute attention and norms with Hugging Face's kernels where the family has fast components; False
+            leaves all of it to TransformerLens. A bridge stays as it is.
+
     Raises AlignerProbeError for a device that is not there, a damaged or missing micro-world, a bridge whose weights
-    were processed, an architecture outside `families.FAMILIES`, a quantised base, or a model that cannot be found, is
-    damaged, or lacks weights; before any weight is read where that is possible.
+    were processed, an architecture outside `families.FAMILIES`, a quantised base model, or a model that cannot be
+    found, is damaged, or lacks weights; before any weight is read where that is possible.
     """
     dtype = precision(dtype)
     if device is not None:

@@ -80,7 +80,12 @@ class ParameterTable(Shown):
 
 @accepts(base=_base_shape)
 def parameter_table(base: BaseShape = LLAMA2_7B, gpu_bytes: float = 24e9) -> ParameterTable:
-    """Trained numbers of the paper's methods, their size against LoRA's, and adapters per GPU."""
+    """Trained parameters of the paper's methods, their number against LoRA's, and adapters per GPU.
+
+    Args:
+        base: sizes of the base model; by default LLaMA-2 7B's.
+        gpu_bytes: memory of the GPU.
+    """
     counts = {
         "Aligner-1": aligner_parameters(base, 1),
         "Aligner-10": aligner_parameters(base, 10),

@@ -60,7 +60,8 @@ class Adapter(Shown, nn.Module, ABC):
 
     A subclass implements `hook_functions`: what is computed at which hook points. The class attributes and the methods
     below them declare what other parts of the package need to know of a method; each has a default that suits a method
-    which adds to the activations of a layer.
+    which adds to the activations of a layer. A subclass's constructor calls this one with the base model (`model`) and
+    the options as a config (`config`).
 
     Attributes:
         method: the name under which `register_adapter` registered the class.

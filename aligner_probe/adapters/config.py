@@ -19,7 +19,7 @@ from aligner_probe.errors import AlignerProbeError
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """The options that every method has."""
+    """The options that every method has: `seed`, the start seed, draws the initial values of the parameters."""
 
     seed: int = field(default=0, metadata={"help": "start seed: draws the initial values of the parameters"})
 
@@ -30,7 +30,7 @@ class AdapterConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LayeredConfig(AdapterConfig):
-    """The options of a method that adapts all layers from `start_layer` on."""
+    """The options of a method that adapts all layers from `start_layer` on, and the start seed, `seed`."""
 
     start_layer: int = field(default=0, metadata={"help": "index of the first adapted layer, counted from 0"})
 

@@ -11,7 +11,7 @@ Aligner-1 adds one vector a head, whatever the input: no query is read then, and
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -76,11 +76,6 @@ class LLaMAAdapterConfig(PrefixConfig):
     """As Aligner's, with ten tokens by default."""
 
     n_tokens: int = field(default=10, metadata={"help": "prefix tokens of each layer"})
-
-
-def prefix_options() -> list[str]:
-    """The names of all options of Aligner and LLaMA-Adapter."""
-    return [*(one.name for one in fields(PrefixConfig)), "dtype"]
 
 
 class PrefixAdapter(Adapter):
@@ -256,7 +251,11 @@ class Aligner(PrefixAdapter):
 class LLaMAAdapter(PrefixAdapter):
     """A prefix of its own for each layer, a gate a head (arXiv 2303.16199).
 
-    Args: as `Aligner`'s; `n_tokens` are the prefix tokens of each layer.
+    Args:
+        model: the base model.
+        n_tokens: prefix tokens of each layer.
+        start_layer: as in `Aligner`, and so are `seed`, `gate_function`, `gate_per`, `train`, `initial_gate` and
+            `dtype`.
 
     Raises:
         AlignerProbeError: for options that do not fit, and on a base model of few layers without `start_layer`.

@@ -81,13 +81,20 @@ def load_adapter(
     gate: GateFunction | str | None = None,
     adapter_length: int | None = None,
 ) -> Adapter:
-    """An adapter from a folder of `save_adapter`, a PEFT folder of LoRA, prefix tuning, prompt tuning or P-tuning, or
-    any format that `load_checkpoint` reads.
+    """Load a saved adapter, or one of another project, onto a base model.
 
-    Raises AlignerProbeError where its shapes do not fit the model, or where it was trained on another base (another
-    fingerprint) unless `force`. A PEFT folder only names its base: where that base is on this machine, its fingerprint
-    is compared; else a name that differs from the model's is an AlignerProbeWarning, which `loaded_from` keeps. Other
-    foreign files do not say what base they are for. `gate` and `adapter_length` are as in `load_checkpoint`.
+    Args:
+        path: a folder of `save_adapter`, a PEFT folder of LoRA, prefix tuning, prompt tuning or P-tuning, or any
+            format that `load_checkpoint` reads.
+        model: the base model, or its name or folder.
+        force: also where the adapter was trained on another base model.
+        gate: as in `load_checkpoint`.
+        adapter_length: as in `load_checkpoint`.
+
+    Raises AlignerProbeError where the adapter's shapes do not fit the model, or where it was trained on another base
+    model (with another fingerprint), unless `force`. A PEFT folder only names its base model: where that is on this
+    machine, its fingerprint is compared. Otherwise a name that differs from the model's gives an AlignerProbeWarning,
+    which `loaded_from` keeps. Other foreign files do not say which base model they are for.
     """
     reading = {"gate": gate, "adapter_length": adapter_length}
     config = config_of(path)

@@ -48,7 +48,12 @@ def _checkpoint(value: Any, where: str) -> PrefixCheckpoint:
 
 @accepts(checkpoint=_checkpoint)
 def save_checkpoint(checkpoint: PrefixCheckpoint, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write the three files; the folder appears whole or not at all.
+    """Write a checkpoint as a folder of three files, which appears whole or not at all.
+
+    Args:
+        checkpoint: what `ap.load_checkpoint` read; `ap.save_adapter` saves an adapter.
+        folder: the new folder.
+        overwrite: replace a folder that is there already.
 
     Raises AlignerProbeError where it exists already (unless `overwrite`) or cannot be written.
     """

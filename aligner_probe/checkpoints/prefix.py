@@ -20,7 +20,10 @@ METHOD_NAMES = {"aligner": "Aligner", "llama_adapter": "LLaMA-Adapter"}
 
 @dataclass(frozen=True, eq=False)
 class PrefixCheckpoint(Shown):
-    """The trained numbers of an Aligner or a LLaMA-Adapter (arXiv 2312.05503 section 3; 2303.16199).
+    """The trained parameters of an Aligner or a LLaMA-Adapter (arXiv 2312.05503 section 3; 2303.16199).
+
+    `method` is "aligner" or "llama_adapter", `gate_function` "linear" or "tanh"; `source` is the path it was read from
+    and `format` the checkpoint format of that file.
 
     Layer l >= start_layer adds f(gates[l, head]) * softmax(q k^T / sqrt(d_head)) v to each head's output, where k and v
     are the layer's own projections of the prefix and f is the gate function. Aligner shares one prefix among all

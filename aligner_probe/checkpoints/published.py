@@ -77,7 +77,12 @@ def _published_file(row: dict[str, str]) -> PublishedFile:
 def download_published(
     names: Iterable[str] | None = None, *, folder: Path | None = None, source: str = SOURCE
 ) -> list[Path]:
-    """Local paths of published files (all, unless named), fetched once into the user's cache and checked by hash.
+    """Fetch the authors' published files once, check them by hash, and return their local paths.
+
+    Args:
+        names: which files, as `list_published` names them; by default all.
+        folder: where to; by default the user's cache.
+        source: the address that they are fetched from.
 
     Raises AlignerProbeError for an unknown name, a failed download, or a file that is not the published one.
     """

@@ -40,9 +40,13 @@ def load_checkpoint(
 ) -> PrefixCheckpoint:
     """Read an Aligner or LLaMA-Adapter from a file or folder of any known format.
 
-    `published:NAME` is one of the authors' (`list_published()`), from the data folder or downloaded.
-    `gate` and `adapter_length` say what OpenGVLab files leave out: the gate function (tanh unless given) and the
-    tokens a layer. Raises CheckpointError, with the way on, for anything else.
+    Args:
+        path: the file or folder, or "published:NAME" for one of the authors' (`list_published()`), from the data folder
+            or downloaded.
+        gate: the gate function, which OpenGVLab's files leave out: "tanh" (the default there) or "linear".
+        adapter_length: the tokens a layer, which these files leave out as well.
+
+    Raises CheckpointError, with the way on, for anything else.
     """
     one_of(gate, (None, *get_args(GateFunction)), "gate")
     function: Any = gate  # one of GateFunction by now
@@ -126,7 +130,8 @@ def scan_checkpoints(
     """Every checkpoint below a folder, in the order of their paths, and what had to be passed over.
 
     Files that do not look like weights (README.md) are not mentioned. Raises AlignerProbeError where the folder is
-    missing or holds no readable checkpoint at all. A single checkpoint may be named, too.
+    missing or holds no readable checkpoint at all. `gate` and `adapter_length` are as in `load_checkpoint`. A single
+    checkpoint may be named, too.
     """
     folder = Path(folder)
     if folder.is_file():

@@ -57,8 +57,12 @@ class Group(Shown):
 
 @accepts(checkpoints=many_checkpoints)
 class Collection(Shown):
-    """All checkpoints at hand, and the micro-world's runs where they are. Groups come in the paper's order, then by
-    name."""
+    """Everything that figures are drawn of. Groups come in the paper's order, then by name.
+
+    Args:
+        checkpoints: the checkpoints at hand, or one.
+        experiments: the micro-world's runs; None where there are none.
+    """
 
     def shown(self) -> dict[str, Any]:
         return {

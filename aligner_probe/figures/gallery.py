@@ -66,7 +66,10 @@ def _name(value: Any, where: str) -> str:
 def draw(name: str, collection: Collection) -> Drawing:
     """One figure of the catalogue, for a notebook: `draw("fig07", [checkpoint, ...]).figure`.
 
-    The checkpoints may be one, a list, or a `Collection`. A path or a prefix adapter may stand for a checkpoint.
+    Args:
+        name: the figure's name, for instance "fig07".
+        collection: what it is drawn of: a checkpoint, a list of them, or a `Collection`. A path or a prefix adapter may
+            stand for a checkpoint.
 
     Raises AlignerProbeError for an unknown name or missing inputs.
     """

@@ -62,6 +62,9 @@ class Dropped:
 class Task(Shown):
     """Examples of one kind, and where they came from.
 
+    `name` is the task's name in reports, `source` the path of its file (empty for rows in memory), and `dropped` the
+    rows of the file that are no examples.
+
     `template` is the prompt template that was applied, None where prompts stood in the file as they are. Alpaca's has
     a variant for rows with an input, which `format` "Alpaca" implies. `sha256` is that of the file's bytes, and of the
     examples where there was no file; parts of a split keep it. `ignored_fields` are the fields of the rows that were

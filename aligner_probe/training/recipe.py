@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from aligner_probe.adapters.registry import adapter_class
-from aligner_probe.arguments import ArgumentError, accepts, plain, refuse
+from aligner_probe.arguments import ArgumentError, accepts, refuse
 from aligner_probe.errors import AlignerProbeError, did_you_mean, one_of
 
 Precision = Literal["float32", "bf16-true"]
@@ -41,21 +41,26 @@ EVALUATIONS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Options of a training run; lengths are in epochs unless `steps` is given.
+    """Options of a training. `ap.recipe` makes one and says what each option is.
 
-    `lr`, `batch_size`, `epochs`, `steps` and `evaluate_every` may be left open (None); `settled` says what they are
-    then. `fit` settles a recipe before it trains, and a run records the settled one.
+    `lr`, `batch_size`, `epochs`, `steps` and `evaluate_every` may be left open (None): `settled` decides on them when
+    the method and the number of examples are known. `fit` does that, and records the settled recipe. The length is
+    `epochs` unless `steps` is given.
 
-    `batch_size` examples make an optimiser step, in micro-batches of `micro_batch_size` (None: in one). The warm-up is
-    either `warmup` epochs, of which `warmup_counts` says what is counted, or `warmup_steps` optimiser steps; without
-    either a tenth of an epoch. `precision` is the adapter's and the optimiser's, also of an adapter that was loaded in
-    another (full fine-tuning is in the base's); the base has its own from `load_model`, so the authors' "bf16-true",
-    bfloat16 throughout, is this on a base loaded with `dtype=torch.bfloat16`. A sequence has at most `max_length`
-    tokens (None: the base's context). `beta` is DPO's.
+    `batch_size` examples make an optimiser step, in micro-batches of `micro_batch_size` (None: all at once). With
+    `replacement`, every batch is drawn anew from all examples; the order follows from `seed`. The optimiser is AdamW
+    with `betas` and `weight_decay`; gradients are scaled down to the norm `clip`. The warm-up is either `warmup`
+    epochs, of which `warmup_counts` says what is counted, or `warmup_steps` optimiser steps; without either it is a
+    tenth of an epoch. `precision` is that of the adapter and the optimiser, also of an adapter that was loaded in
+    another (full fine-tuning keeps that of the base model). The base model has its own from `load_model`, so the
+    authors' "bf16-true", bfloat16 throughout, is this on a base model loaded with `dtype=torch.bfloat16`.
 
-    Every `evaluate_every` steps the validation loss is taken (0: at each epoch's end), and after the last one; after
-    `patience` evaluations without one that is better by more than `min_improvement`, training stops (None: never), and
-    the best numbers are kept.
+    A sequence has at most `max_length` tokens (None: the base model's context); `overlong` says what happens to longer
+    ones. `mask_prompt` leaves the prompt out of the loss, `append_eos` trains on an end token. `beta` is DPO's.
+
+    The validation loss is taken every `evaluate_every` steps (0: at the end of each epoch) and after the last step.
+    Training stops after `patience` validations without one that is better by more than `min_improvement` (None: never),
+    and the best parameters are kept.
     """
 
     lr: float | None = None
@@ -281,27 +286,86 @@ def one_recipe(value: Any, where: str) -> Recipe:
     raise refuse(value, where, f"a recipe: ap.recipe({name}, lr=..., steps=...)")
 
 
-@accepts(rest=lambda: Recipe.__dataclass_fields__, name=_recipe_name)
+class _AsNamed:
+    """Stands for an option that is not given: the named recipe decides on it."""
+
+    def __repr__(self) -> str:
+        return "as named"
+
+
+_AS_NAMED: Any = _AsNamed()
+
+
+@accepts(name=_recipe_name)
 def recipe(
     name: RecipeName | str = "corrected",
     kind: Literal["sft", "preference"] | str = "sft",
     *,
     method: str | None = None,
-    **changes: Any,
+    lr: float | None = _AS_NAMED,
+    weight_decay: float = _AS_NAMED,
+    betas: tuple[float, float] = _AS_NAMED,
+    batch_size: int | None = _AS_NAMED,
+    micro_batch_size: int | None = _AS_NAMED,
+    epochs: float | None = _AS_NAMED,
+    steps: int | None = _AS_NAMED,
+    warmup: float | None = _AS_NAMED,
+    warmup_steps: int | None = _AS_NAMED,
+    warmup_counts: WarmupCounts = _AS_NAMED,
+    clip: float | None = _AS_NAMED,
+    precision: Precision = _AS_NAMED,
+    replacement: bool = _AS_NAMED,
+    mask_prompt: bool = _AS_NAMED,
+    append_eos: bool = _AS_NAMED,
+    max_length: int | None = _AS_NAMED,
+    overlong: Overlong = _AS_NAMED,
+    beta: float = _AS_NAMED,
+    evaluate_every: int | None = _AS_NAMED,
+    patience: int | None = _AS_NAMED,
+    min_improvement: float = _AS_NAMED,
+    seed: int = _AS_NAMED,
 ) -> Recipe:
     """A named recipe for a kind of task, with any option changed.
 
-    `method` is the adapter's, since its class can declare a published recipe of its own: the authors trained LoRA by
-    SFT in another way than Aligner. A warm-up in `changes` takes the place of the recipe's own, in epochs or in steps.
-    `corrected` leaves open what is not given, so learning rate and length fit method, base and task
-    (`Recipe.settled`). It stops early on validation, where `fit` is given any; a length in `steps` is made to its end,
-    unless `patience` is given, too. Raises AlignerProbeError for an unknown name, kind, method or option.
+    Args:
+        name: "corrected" or "as-published". The corrected recipe leaves open what is not given, so that learning rate
+            and length fit the method, the base model and the task (`Recipe.settled`). It stops early on validation,
+            where `fit` is given any; a length in `steps` is made to its end, unless `patience` is given, too.
+        kind: what the task has: "sft" (completions) or "preference" (pairs, for DPO).
+        method: the adapter's method, since its class can declare a published recipe of its own: the authors trained
+            LoRA by SFT in another way than Aligner.
+        lr: the highest learning rate; None leaves it open.
+        weight_decay: AdamW's weight decay.
+        betas: AdamW's two decay rates.
+        batch_size: examples in an optimiser step; None leaves it open.
+        micro_batch_size: examples that go through the model at once; None for the whole batch.
+        epochs: length of the training in passes over the examples; None leaves it open.
+        steps: length of the training in optimiser steps, instead of epochs.
+        warmup: epochs in which the learning rate rises to `lr`. Given here, it takes the place of the recipe's
+            own warm-up, in epochs or in steps.
+        warmup_steps: the same in optimiser steps.
+        warmup_counts: what the warm-up counts: "steps", or "micro_batches" as the authors' scripts do.
+        clip: the greatest norm of the gradient; None does not clip.
+        precision: of the adapter's parameters and the optimiser: "float32" or "bf16-true".
+        replacement: draw every batch anew from all examples, instead of going through them epoch by epoch.
+        mask_prompt: leave the prompt's tokens out of the loss.
+        append_eos: train on an end token after each completion.
+        max_length: the most tokens of a sequence; None for the base model's context.
+        overlong: what happens to longer sequences: "truncate", "drop" or "refuse".
+        beta: DPO's beta.
+        evaluate_every: optimiser steps between two validations; 0 validates at the end of each epoch, None leaves it
+            open.
+        patience: validations without improvement after which training stops; None never stops early.
+        min_improvement: by how much the validation loss must fall to count as improved, in its own unit.
+        seed: order seed: draws the order of the examples.
+
+    Raises AlignerProbeError for an unknown name, kind, method or option, and for values outside their range.
     """
-    one_of(kind, RECIPES[name], "kind of task")
+    arguments = locals()
     changes = {
-        option: plain(value, f"recipe({option}=)", Recipe.__dataclass_fields__[option].type)
-        for option, value in changes.items()
+        option: arguments[option] for option in Recipe.__dataclass_fields__ if arguments[option] is not _AS_NAMED
     }
+    one_of(kind, RECIPES[name], "kind of task")
     of_method = {} if method is None else adapter_class(method).published_recipe
     options = dict(RECIPES[name][kind])
     if name == "as-published" and kind in of_method:
