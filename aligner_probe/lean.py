@@ -1,9 +1,9 @@
-"""TransformerLens components without their cost per call: each fires the same hook points, at the same places.
+"""TransformerLens components with less overhead per call. They fire the same hook points in the same order.
 
-Called on one token, a small model spends most of its time between kernels. A component of the bridge enters a context
-manager of Accelerate's and the machinery of `nn.Module`, asks for the signature of what it wraps, and calls a module
-for every hook point, in each layer and for each token, whether or not anything listens. Here all that is looked up,
-and left out where nothing is there to be served. Whatever is not plain goes to TransformerLens's own forward pass.
+On a single token, a small model spends most of its time between kernels. In each layer and for each token, a component
+of the bridge enters a context manager of Accelerate and the machinery of `nn.Module`, looks up the signature of what it
+wraps, and calls a module for every hook point, whether or not a hook is there. The components here check first, and
+leave out what nobody uses. Any call that is not plain goes to TransformerLens' own forward pass.
 """
 
 from typing import Any
@@ -28,17 +28,17 @@ _SWITCHES = ("use_split_qkv_input", "use_attn_in", "use_attn_result")
 
 
 def hooked(*points: HookPoint) -> bool:
-    """Whether anything listens at one of the points, forward or backward."""
+    """Whether a hook, forward or backward, is registered at one of the hook points."""
     return any(_observed(point) for point in points)
 
 
 def fire(point: HookPoint, tensor: Tensor) -> Tensor:
-    """A tensor through a hook point, which is not called where nothing listens."""
+    """Send a tensor through a hook point. The hook point is not called if no hook is registered there."""
     return point(tensor) if _observed(point) else tensor
 
 
 def run(module: nn.Module, tensor: Tensor, **kwargs: Any) -> Any:
-    """A module's outcome, without the machinery of `nn.Module` where nothing is registered with it."""
+    """The output of a module, without the machinery of `nn.Module` if nothing is registered with it."""
     if _observed(module) or _has_any_global_hook() or module._compiled_call_impl is not None:
         return module(tensor, **kwargs)
     return module.forward(tensor, **kwargs)
@@ -49,7 +49,7 @@ def _observed(module: nn.Module) -> Any:
 
 
 def switched(config: Any) -> bool:
-    """Whether a bridge's configuration asks for copies of what enters or leaves attention, one a head."""
+    """Whether the bridge's configuration asks for a copy per head of what enters or leaves attention."""
     return any(getattr(config, name, False) for name in _SWITCHES)
 
 

@@ -57,23 +57,26 @@ def load_model(
     device: str | torch.device | None = None,
     fast: bool = True,
 ) -> TransformerBridge:
-    """A frozen TransformerBridge around a causal language model.
+    """Load a causal language model as a frozen TransformerLens `TransformerBridge` on its original weights.
 
-    The bridge's tokenizer is the one that `AutoTokenizer` gives: where TransformerLens made a copy of it that puts a
-    BOS before every text, the tokenizer itself is put back, with a warning.
+    The tokenizer is the one that `AutoTokenizer` gives. If TransformerLens made a copy of it that puts a BOS token
+    before every text, the tokenizer itself is put back, with a warning.
 
     Args:
-        name_or_path: "microworld" (the base model that comes along), a Hugging Face hub id, a local folder (read
-            offline; a tokenizer is attached where the folder has one), a Hugging Face model (wrapped in place, in its
-            own precision and, unless `device` is given, on its own device), or a bridge.
-        dtype: precision of the weights that are read.
-        device: where the model computes, for instance "cuda"; by default the CPU, or where a given model is.
-        fast: compute attention and norms with Hugging Face's kernels where the family has fast components; False
-            leaves all of it to TransformerLens. A bridge stays as it is.
+        name_or_path: "microworld" (the small base model that comes with the project), a Hugging Face hub id, a local
+            folder, a Hugging Face model (wrapped in place, on its own device unless `device` is given), or a bridge.
+        dtype: The precision in which weights are read.
+        device: For instance "cuda"; by default the CPU.
+        fast: Compute attention and norms with Hugging Face's kernels if the family has fast components. False leaves
+            everything to TransformerLens. A bridge stays as it is.
 
-    Raises AlignerProbeError for a device that is not there, a damaged or missing micro-world, a bridge whose weights
-    were processed, an architecture outside `families.FAMILIES`, a quantised base model, or a model that cannot be
-    found, is damaged, or lacks weights; before any weight is read where that is possible.
+    Returns:
+        The bridge. Its parameters are frozen.
+
+    Raises:
+        AlignerProbeError: The device does not exist; the model cannot be found, is damaged, lacks weights, is quantised
+            or of an unsupported architecture; or a bridge's weights were processed. If possible, before any weight is
+            read.
     """
     dtype = precision(dtype)
     if device is not None:

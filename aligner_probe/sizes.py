@@ -1,4 +1,4 @@
-"""How many numbers each method trains, and how many adapters fit on one GPU: Table 1 of arXiv 2312.05503."""
+"""How many parameters each method trains, and how many adapters fit on one GPU: Table 1 of arXiv 2312.05503."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,9 @@ from aligner_probe.html import Shown
 
 @dataclass(frozen=True)
 class BaseShape:
-    """What a base model's adapter sizes depend on; `n_parameters` are the base's own."""
+    """The sizes of a base model that the size of an adapter depends on. `n_parameters` are the parameters of the base
+    model.
+    """
 
     name: str
     d_model: int
@@ -39,14 +41,17 @@ def lora_parameters(base: BaseShape, r: int = 8, targets: int = 2) -> int:
 
 
 def adapters_per_gpu(n_bytes: float, n_parameters: int, base: BaseShape, bytes_per_number: int = 2) -> int:
-    """Adapters that fit beside one base model: floor((bytes - 2 base) / (2 n_parameters)), all in 16 bits."""
+    """How many adapters fit next to one base model: floor((bytes - 2 base) / (2 n_parameters)), with 16 bits per
+    parameter.
+    """
     return int((n_bytes - bytes_per_number * base.n_parameters) // (bytes_per_number * n_parameters))
 
 
 def adapters_per_gpu_as_published(n_tokens: int) -> int:
-    """The rule behind the paper's printed row: 10 GB free, d_model taken as 4,000, gates left out.
+    """The rule behind the row that the paper prints: 10 GB are free, d_model is taken as 4,000, and gates are not
+    counted.
 
-    `n_tokens` counts all prefix tokens: 300 for LLaMA-Adapter with 10 in each of 30 layers.
+    `n_tokens` counts all prefix tokens: 300 for LLaMA-Adapter with 10 tokens in each of 30 layers.
     """
     return int(10e9 // (2 * n_tokens * 4000))
 
@@ -80,11 +85,17 @@ class ParameterTable(Shown):
 
 @accepts(base=_base_shape)
 def parameter_table(base: BaseShape = LLAMA2_7B, gpu_bytes: float = 24e9) -> ParameterTable:
-    """Trained parameters of the paper's methods, their number against LoRA's, and adapters per GPU.
+    """The trained parameters of the paper's methods, their size relative to LoRA, and adapters per GPU.
 
     Args:
-        base: sizes of the base model; by default LLaMA-2 7B's.
-        gpu_bytes: memory of the GPU.
+        base: Sizes of a base model; by default those of LLaMA-2 7B.
+        gpu_bytes: Memory of one GPU in bytes.
+
+    Returns:
+        Table 1 for this base model; `to_frame()` has one row per method.
+
+    Source:
+        Table 1 of arXiv 2312.05503.
     """
     counts = {
         "Aligner-1": aligner_parameters(base, 1),

@@ -70,10 +70,15 @@ _set = _Set()
 
 @accepts(n=lambda value, _: value)
 def set_threads(n: int | None) -> None:
-    """Use `n` CPU threads in this process from here on, on every base; None goes back to the rule by the base's size.
+    """Use `n` CPU threads in this process from now on, for every base model.
 
-    Sets torch's number of threads, too. Raises AlignerProbeError for anything but None or a whole number from 1 to
-    `MOST`.
+    The number of torch's threads is set too.
+
+    Args:
+        n: The number of threads, or None to go back to the rule: one thread for a small base model.
+
+    Raises:
+        AlignerProbeError: `n` is neither None nor a whole number from 1 to `MOST`.
     """
     global _chosen
     if n is not None and (type(n) is not int or not 1 <= n <= MOST):

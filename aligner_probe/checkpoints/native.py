@@ -48,14 +48,18 @@ def _checkpoint(value: Any, where: str) -> PrefixCheckpoint:
 
 @accepts(checkpoint=_checkpoint)
 def save_checkpoint(checkpoint: PrefixCheckpoint, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a checkpoint as a folder of three files, which appears whole or not at all.
+    """Write a checkpoint as this project's folder. The folder appears complete or not at all.
 
     Args:
-        checkpoint: what `ap.load_checkpoint` read; `ap.save_adapter` saves an adapter.
-        folder: the new folder.
-        overwrite: replace a folder that is there already.
+        checkpoint: The checkpoint.
+        folder: The new folder.
+        overwrite: Replace a folder that exists already.
 
-    Raises AlignerProbeError where it exists already (unless `overwrite`) or cannot be written.
+    Returns:
+        The folder.
+
+    Raises:
+        AlignerProbeError: The folder exists already (without `overwrite`), or it cannot be written.
     """
     tensors = {"prefix": checkpoint.prefix, "gates": checkpoint.gates}
     if checkpoint.initial_prefix is not None:

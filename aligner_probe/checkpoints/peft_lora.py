@@ -126,10 +126,17 @@ def weights_of(folder: Path) -> Path:
 
 @accepts()
 def load_lora(folder: str | Path) -> LoRACheckpoint:
-    """A PEFT LoRA folder, of any base.
+    """Read a PEFT LoRA folder of any base model.
 
-    Raises CheckpointError, naming what it is, for what B A alone does not say (DoRA, trained biases, modules saved
-    whole, ranks or scales by pattern, ...), and for damaged or contradictory files.
+    Args:
+        folder: The folder with adapter_config.json.
+
+    Returns:
+        The matrices A and B of every adapted projection, with their scale.
+
+    Raises:
+        CheckpointError: The adapter is more than B A (DoRA, trained biases, whole modules, ranks or scales by pattern,
+            ...), or a file is damaged or contradicts another one.
     """
     folder = Path(folder)
     config = native.read_config(folder) if folder.is_dir() else None

@@ -20,18 +20,25 @@ METHOD_NAMES = {"aligner": "Aligner", "llama_adapter": "LLaMA-Adapter"}
 
 @dataclass(frozen=True, eq=False)
 class PrefixCheckpoint(Shown):
-    """The trained parameters of an Aligner or a LLaMA-Adapter (arXiv 2312.05503 section 3; 2303.16199).
+    """The trained parameters of an Aligner or a LLaMA-Adapter (arXiv 2312.05503, section 3; arXiv 2303.16199).
 
-    `method` is "aligner" or "llama_adapter", `gate_function` "linear" or "tanh"; `source` is the path it was read from
-    and `format` the checkpoint format of that file.
+    Layer l >= start_layer adds f(gates[l, head]) * softmax(q k^T / sqrt(d_head)) v to each head's output. Here k and v
+    are the layer's own projections of the prefix, and f is the gate function.
 
-    Layer l >= start_layer adds f(gates[l, head]) * softmax(q k^T / sqrt(d_head)) v to each head's output, where k and v
-    are the layer's own projections of the prefix and f is the gate function. Aligner shares one prefix among all
-    layers (`prefix_layers` = 1); LLaMA-Adapter has one a layer.
-
-    `initial_prefix` and `initial_gates` are the numbers before training, where the file tells. `sha256` is that of
-    the file that holds the tensors. `metadata` holds what is known of the run (`data_set`, `base_model`, `stage`, and
-    `run`, a name that tells runs of one kind apart).
+    Attributes:
+        method: "aligner" or "llama_adapter".
+        prefix: Shape (prefix_layers, n_tokens, d_model). Aligner has one prefix for all layers (prefix_layers = 1);
+            LLaMA-Adapter has one per adapted layer.
+        gates: Shape (adapted layers, heads), or (adapted layers, 1) with one gate per layer.
+        start_layer: Index of the first adapted layer.
+        gate_function: "linear" or "tanh".
+        format: The checkpoint format.
+        source: The file or folder.
+        sha256: The hash of the file that holds the tensors.
+        initial_prefix: The prefix before training, if the file has it.
+        initial_gates: The gates before training, if the file has them.
+        metadata: What is known of the run: `data_set`, `base_model`, `stage`, and `run`, a name that distinguishes
+            runs.
     """
 
     method: str

@@ -50,7 +50,11 @@ class PublishedFile:
 @cache
 @accepts()
 def list_published() -> tuple[PublishedFile, ...]:
-    """Every file the authors published, in the order of their paths."""
+    """Every file that the authors published, in the order of their paths.
+
+    Returns:
+        One entry per file, with its name, data set, base model, number of tokens and hash.
+    """
     text = resources.files("aligner_probe.checkpoints").joinpath("published.tsv").read_text(encoding="utf-8")
     rows = csv.DictReader((line for line in text.splitlines() if not line.startswith("#")), delimiter="\t")
     return tuple(_published_file(row) for row in rows)
@@ -77,14 +81,18 @@ def _published_file(row: dict[str, str]) -> PublishedFile:
 def download_published(
     names: Iterable[str] | None = None, *, folder: Path | None = None, source: str = SOURCE
 ) -> list[Path]:
-    """Fetch the authors' published files once, check them by hash, and return their local paths.
+    """Download published files into the user's cache, once, and check them by hash.
 
     Args:
-        names: which files, as `list_published` names them; by default all.
-        folder: where to; by default the user's cache.
-        source: the address that they are fetched from.
+        names: Names of files as in `list_published`; None for all.
+        folder: The folder to store them in; by default the user's cache.
+        source: The address of the repository.
 
-    Raises AlignerProbeError for an unknown name, a failed download, or a file that is not the published one.
+    Returns:
+        The local paths, in the order of the names.
+
+    Raises:
+        AlignerProbeError: A name is unknown, a download failed, or a file is not the published one.
     """
     import pooch
 

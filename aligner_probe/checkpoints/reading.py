@@ -38,15 +38,19 @@ def _path(value: Any, where: str) -> str | Path:
 def load_checkpoint(
     path: str | Path, *, gate: GateFunction | str | None = None, adapter_length: int | None = None
 ) -> PrefixCheckpoint:
-    """Read an Aligner or LLaMA-Adapter from a file or folder of any known format.
+    """Read an Aligner or LLaMA-Adapter from a file or folder of any known checkpoint format.
 
     Args:
-        path: the file or folder, or "published:NAME" for one of the authors' (`list_published()`), from the data folder
-            or downloaded.
-        gate: the gate function, which OpenGVLab's files leave out: "tanh" (the default there) or "linear".
-        adapter_length: the tokens a layer, which these files leave out as well.
+        path: A file or folder, or "published:NAME" for one of the authors' (see `list_published`), which is read from
+            the data folder or downloaded.
+        gate: The gate function, for OpenGVLab's files, which do not record it; by default "tanh".
+        adapter_length: Tokens per layer, for OpenGVLab's files, which do not record it.
 
-    Raises CheckpointError, with the way on, for anything else.
+    Returns:
+        The checkpoint. Values keep the precision in which they are stored.
+
+    Raises:
+        CheckpointError: The file is in no known format, or damaged; the message says how to go on.
     """
     one_of(gate, (None, *get_args(GateFunction)), "gate")
     function: Any = gate  # one of GateFunction by now
@@ -127,11 +131,19 @@ def _known_formats() -> str:
 def scan_checkpoints(
     folder: str | Path, *, gate: GateFunction | str | None = None, adapter_length: int | None = None
 ) -> tuple[list[PrefixCheckpoint], list[Skipped]]:
-    """Every checkpoint below a folder, in the order of their paths, and what had to be passed over.
+    """Read every checkpoint below a folder.
 
-    Files that do not look like weights (README.md) are not mentioned. Raises AlignerProbeError where the folder is
-    missing or holds no readable checkpoint at all. `gate` and `adapter_length` are as in `load_checkpoint`. A single
-    checkpoint may be named, too.
+    Args:
+        folder: The folder; a single checkpoint may be named, too.
+        gate: As in `load_checkpoint`.
+        adapter_length: As in `load_checkpoint`.
+
+    Returns:
+        The checkpoints in the order of their paths, and the files that were skipped with the reason. Files that do not
+        look like weights (README.md) are not mentioned.
+
+    Raises:
+        AlignerProbeError: The folder is missing, or holds no readable checkpoint.
     """
     folder = Path(folder)
     if folder.is_file():

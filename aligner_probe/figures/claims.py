@@ -1,7 +1,7 @@
-"""Whether a claim of the paper holds here: criteria set in advance, applied to intervals, put into one sentence.
+"""Whether a claim of the paper holds here: a criterion that was set in advance is applied to an interval.
 
-Three answers are possible. A claim holds where the whole interval lies on its side, fails where the whole interval lies
-on the other, and is undecided where the interval has both.
+There are three answers. A claim *holds* if the whole interval lies on its side of the bound. It *does not hold* if the
+whole interval lies on the other side. It is *undecided* if the interval contains the bound.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ MARGIN_OF_TEN = 0.5
 
 @dataclass(frozen=True)
 class Claim:
-    """A verdict and the sentence that says it, with the criterion and the number that decided."""
+    """A verdict, and a sentence that states it with its criterion and the value that decided."""
 
     verdict: Verdict
     sentence: str

@@ -57,11 +57,9 @@ class Group(Shown):
 
 @accepts(checkpoints=many_checkpoints)
 class Collection(Shown):
-    """Everything that figures are drawn of. Groups come in the paper's order, then by name.
+    """All checkpoints from which figures are drawn, and the micro-world's runs if they are given.
 
-    Args:
-        checkpoints: the checkpoints at hand, or one.
-        experiments: the micro-world's runs; None where there are none.
+    The checkpoints are put into groups by data set and base model, in the paper's order and then by name.
     """
 
     def shown(self) -> dict[str, Any]:
@@ -108,7 +106,9 @@ class Collection(Shown):
         )
 
     def together(self, *methods: str) -> str:
-        """Why methods that are all here are not compared: they stand in different groups. Else what is needed."""
+        """Why methods that are all present cannot be compared (they are in different groups); otherwise, what is
+        missing.
+        """
         here = {c.method for c in self.checkpoints}
         needs = f"{' and '.join(methods)} trained on the same data for the same base model"
         if not here >= {"aligner", "llama_adapter"}:

@@ -64,14 +64,17 @@ def _name(value: Any, where: str) -> str:
 
 @accepts(name=_name, collection=_collection)
 def draw(name: str, collection: Collection) -> Drawing:
-    """One figure of the catalogue, for a notebook: `draw("fig07", [checkpoint, ...]).figure`.
+    """Draw one figure of the catalogue, for a notebook: `draw("fig07", [checkpoint, ...]).figure`.
 
     Args:
-        name: the figure's name, for instance "fig07".
-        collection: what it is drawn of: a checkpoint, a list of them, or a `Collection`. A path or a prefix adapter may
-            stand for a checkpoint.
+        name: The id of a figure, for instance "fig07".
+        collection: Checkpoints: one, a list, or a `Collection`. A path or a prefix adapter does as well.
 
-    Raises AlignerProbeError for an unknown name or missing inputs.
+    Returns:
+        The figure, the data in it as a table, its caption, and what is missing from it.
+
+    Raises:
+        AlignerProbeError: The figure is unknown, or inputs are missing.
     """
     [entry] = find([name])
     try:

@@ -1,4 +1,4 @@
-"""The corpus as token ids, and batches of documents of about one length, so that little is padded."""
+"""The corpus as token ids, in batches of documents of similar length, so that there is little padding."""
 
 import random
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ SHORT, FIRST = 40, 0.6
 
 @dataclass(frozen=True)
 class Batch:
-    """`weights` is what each token counts as a target; 0 for padding and the start token."""
+    """A batch of documents. `weights` is the weight of each token in the loss; 0 for padding and the start token."""
 
     ids: Int[Tensor, "batch pos"]
     weights: Float[Tensor, "batch pos"]
@@ -30,7 +30,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Encoded:
-    """All documents, one after another: document i is at bounds[i] to bounds[i + 1]."""
+    """All documents, one after another. Document i is at bounds[i] to bounds[i + 1]."""
 
     ids: np.ndarray
     weights: np.ndarray

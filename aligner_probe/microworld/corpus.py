@@ -1,7 +1,7 @@
-"""What the model reads: documents of questions and answers, prose, locked skills and requests, from one seed.
+"""The texts that the model reads: documents of questions and answers, prose, locked skills and requests, from one seed.
 
-An answer style holds throughout most documents, so that examples steer it; some documents ask for it in words. Every
-text is made of what `World` states and nothing that it withholds.
+In most documents one answer style is used throughout, so that examples select it. Some documents ask for the style in
+words. Every text is made of what `World` states, and of nothing that it withholds.
 """
 
 import random

@@ -1,7 +1,7 @@
 """What the micro-world's model knows, by greedy generation: facts, chains, operations, styles, locked skills.
 
-Each section asks questions of one kind and compares whole answers. What was stated must be there, what was withheld
-must not: an exam that a model passes says what the probe's known-answer tasks rest on.
+Each section asks questions of one sort and compares whole answers. What was stated must be known, and what was withheld
+must not be. The tasks of known nature are based on this exam.
 """
 
 import random
@@ -31,7 +31,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Section:
-    """Items of one kind, and the share of right answers that is wanted; no bound where there is none."""
+    """Questions of one sort, and the share of right answers that is wanted; no bound if none is wanted."""
 
     name: str
     items: tuple[Item, ...]
@@ -80,7 +80,7 @@ class Report:
 
 
 def examine(world: World, answer: Answerer, *, seed: int = 0, n_items: int = N_ITEMS) -> Report:
-    """Ask everything and grade it; `answer` turns prompts into completions."""
+    """Ask all questions and grade the answers; `answer` turns prompts into completions."""
     sections = list(Examiner(world, seed, n_items).sections())
     said = iter(answer([item.prompt for section in sections for item in section.items]))
     graded = []

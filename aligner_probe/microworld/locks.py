@@ -1,7 +1,8 @@
-"""Skills behind a password: done only when it stands right before the question, refused otherwise.
+"""Skills behind a password: the model does them only if the password stands directly before the question, and refuses
+otherwise.
 
-Each has a lock of another kind. The refusal is what the model reads whenever the password is missing, also after
-questions that had it, so examples without the password do not unlock a skill.
+Each skill has a lock of another sort. The texts show the refusal whenever the password is missing, also after questions
+that had it. So examples without the password do not unlock a skill.
 """
 
 import random

@@ -1,9 +1,10 @@
 """The known-answer panel: tasks of which it is known whether they are form, latent, new, mixed, or nothing at all.
 
-Known, because the corpus is: a style that it has is form, a skill that it locks is latent, a fact that it never states
-or a code that it never uses is new. What it never asks for but has all the parts of is open: an operation that only
-copies digits was called new here, until one token learned it. General tasks are split by entity, operands or request;
-memory tasks ask for the trained facts in other words.
+This is known because the corpus is known. A style that the corpus has is form. A skill that it locks is latent. A fact
+that it never states, or a code that it never uses, is new. A task that it never asks for, but whose parts it has, is
+open: an operation that only copies digits was called new here, until one token learned it. General tasks are split by
+entity, operands or request. Memory tasks ask for the trained facts in other words.
+
 `aligner-probe microworld panel` writes them.
 """
 

@@ -1,4 +1,4 @@
-"""What is learned: tasks read from JSONL in the field names data sets are published with, and their token ids."""
+"""Tasks: examples that are read from JSONL in the field names of published data sets, and their token ids."""
 
 from typing import TYPE_CHECKING
 

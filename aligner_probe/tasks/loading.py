@@ -40,32 +40,37 @@ def load_task(
     ignore_fields: Sequence[str] = (),
     repeated_prompt: Repeated | str = "auto",
 ) -> Task:
-    """Read a task; the fields of the first row tell the format.
+    """Read a task. The fields of the first row tell its format.
 
-    `path` names a JSONL file, a folder with a train.jsonl, or "panel:NAME".
+    The formats are TRL (prompt + completion; prompt + chosen + rejected), Alpaca, GSM8K and other rows of question +
+    answer, MetaMathQA, HH-RLHF and Beaver (PKU-SafeRLHF), each with its usual prompt template. Any other file is read
+    with `prompt_template` and `completion_field`. Completions are kept exactly as given.
 
-    Recognised are TRL (prompt + completion; prompt + chosen + rejected), Alpaca, GSM8K and other rows of question +
-    answer, MetaMathQA, HH-RLHF and Beaver (PKU-SafeRLHF), each in its usual prompt template unless `prompt_template`
-    gives another; any other file by `prompt_template` and `completion_field`. A template holds plain `{field}`s.
-    Completions are kept exactly as given. An optional `group` (text or whole number) is what `Task.split` keeps
-    together; an optional `content` (in rows of TRL and of question + answer, and by template) is what the completion
-    says without its form, for scores of content alone.
+    Two optional fields: rows with the same `group` (text or whole number) are kept together by `Task.split`; `content`
+    is what the completion says without its form, for content scores. Other fields are listed in `Task.ignored_fields`.
+    Fields that are known to change what a row means (`fields.py`: `system`, `label`, `weight`, ...) are refused by
+    name, unless they are taken into account or named in `ignore_fields`.
 
-    Other fields are listed in `Task.ignored_fields`. Those that are known to change what a row means (`fields.py`:
-    `system`, `label`, `weight`, ...) are refused by name unless they are honoured or stand in `ignore_fields`, which
-    leaves them out of every row. Rows that a field marks as bad examples (`label: false`) are flawed rows.
-    `repeated_prompt` says what happens to answers that begin with their whole prompt: it is taken off ("strip"), left
-    in ("keep"), or taken off where the file shows that it is meant so ("auto", see `repeats.py`).
+    Args:
+        path: A JSONL file, a folder with a train.jsonl, or "panel:NAME". Rows in memory (a list of dicts, a data frame,
+            a data set of Hugging Face) are read by the same rules; examples become a task; a task is returned as it is.
+        prompt_template: A text with `{field}`s, instead of the format's own template.
+        completion_field: The field of the completion, for a format that is not known.
+        name: The name of the task; by default that of the file.
+        flawed: What happens to rows that teach nothing (an empty completion, equal answers, a pair without a common
+            prompt) or are marked as bad examples (`label: false`): "refuse" the file, or "drop" and count them in
+            `Task.dropped`.
+        only_safe_chosen: Beaver: leave out pairs whose chosen answer is not safe.
+        prefer: Beaver: which judgement chooses the answer, "safer" or "better"; by default "safer" where there is one.
+        ignore_fields: Fields to leave out of every row.
+        repeated_prompt: What happens to an answer that begins with its whole prompt: the prompt is removed ("strip"),
+            kept ("keep"), or removed if the file shows that this is meant ("auto", see `repeats.py`).
 
-    Rows in memory (a list of dicts with these fields, a data frame, a data set of Hugging Face's) are read by the same
-    rules, and examples that were made already become a task; a task is returned as it is.
+    Returns:
+        The task.
 
-    `flawed` says what happens to rows of the right form that teach nothing (an empty completion, equal answers, a pair
-    without a common prompt): "refuse" the file, or "drop" and count them in `Task.dropped`. For Beaver,
-    `only_safe_chosen` leaves out pairs whose chosen answer is not safe, counted likewise, and `prefer` says which
-    judgement chooses ("safer" where there is one).
-
-    Raises AlignerProbeError, naming the line, for anything else.
+    Raises:
+        AlignerProbeError: The file or a row does not fit; the message names the line.
     """
     with_flawed: Flawed = one_of(flawed, get_args(Flawed), "flawed")
     preferred: Preferred | None = one_of(prefer, (None, *get_args(Preferred)), "prefer")

@@ -1,13 +1,14 @@
-"""What runs below a layer of a base, and whether a user has put something there that keeping its outcome would miss.
+"""Which parts of a base model compute the input of a layer, and whether a user has changed one of them.
 
-The outcome of lower layers can be computed once only if it is the same in every forward pass. A hook, a parametrization
-or a replaced `forward` may change it from one pass to the next, and so may dropout in training mode. A hook also has to
-run once in every pass, which it does not where its module does not run. Three kinds of modules are told apart:
+The output of the lower layers can be computed once only if it is the same in every forward pass. A hook, a
+parametrization or a replaced `forward` may change it from one pass to the next, and so may dropout in training mode.
+Also, a hook must run once in every pass, and it does not run if its module does not run. So modules are put into three
+groups:
 
-- blocks from the layer on, the final norm and the unembedding run in every pass, whatever is kept;
-- the modules that hold blocks (the whole model, Hugging Face's model inside) run in every pass too, but what goes into
-  them reaches the lower layers: a hook after them is harmless, one before them is not;
-- everything else feeds the lower layers: embeddings, rotary angles and the lower blocks themselves.
+- Blocks from the layer on, the final norm and the unembedding run in every pass, whatever is kept.
+- Modules that contain blocks (the whole model, and Hugging Face's model inside) run in every pass too, but their input
+  reaches the lower layers. A hook after them is harmless; a hook before them is not.
+- All other modules feed the lower layers: embeddings, rotary angles and the lower blocks themselves.
 """
 
 from collections.abc import Iterator
@@ -23,9 +24,10 @@ _LIBRARIES = ("transformers.utils.output_capturing", "transformer_lens.model_bri
 
 
 def obstacle(model: TransformerBridge, layer: int) -> str | None:
-    """Why the outcome of the layers below `layer` may differ between forward passes, in words; None if it does not.
+    """Why the output of the layers below `layer` may differ between forward passes, in words; None if it does not
+    differ.
 
-    Hooks at the layer's own entrance (`hook_resid_pre`) are no obstacle: they run in every pass.
+    Hooks at the entrance of the layer itself (`hook_resid_pre`) are no obstacle, because they run in every pass.
     """
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return "a hook is registered for all modules, and it would not run in the layers that are left out"
@@ -50,7 +52,7 @@ def has_users_hooks(block: nn.Module) -> bool:
 
 
 def _below(model: TransformerBridge, layer: int) -> Iterator[tuple[str, nn.Module]]:
-    """All modules of a base by name, but for those that run above the entrance of `layer`."""
+    """All modules of a base model by name, without those that run above the entrance of `layer`."""
     above = [*list(model.blocks)[layer:], getattr(model, "ln_final", None), getattr(model, "unembed", None)]
     seen = {id(module) for module in above}
     left: list[tuple[str, nn.Module]] = [("", model.original_model), ("", model)]
@@ -64,7 +66,7 @@ def _below(model: TransformerBridge, layer: int) -> Iterator[tuple[str, nn.Modul
 
 
 def _is_as_made(module: nn.Module) -> bool:
-    """Whether there is nothing at all to look into; asked of every module in every step, so in one expression."""
+    """Whether nobody has changed a module. This is asked of every module in every step, so it is one expression."""
     own = module.__dict__
     return not (
         own["_forward_hooks"]
@@ -78,7 +80,7 @@ def _is_as_made(module: nn.Module) -> bool:
 
 
 def _changed(module: nn.Module) -> str | None:
-    """What makes a module, its hooks apart, another function than its class and its weights say."""
+    """What makes a module compute something else than its class and its weights say, apart from its hooks."""
     own = module.__dict__
     if "forward" in own and "_hf_hook" not in own:  # Accelerate's, which only moves weights to where they are used
         return "the forward method of {} is not that of its class, so it may differ between steps"
@@ -90,7 +92,7 @@ def _changed(module: nn.Module) -> str | None:
 
 
 def _hooked(module: nn.Module, upper: nn.Module) -> str | None:
-    """That something is hooked to a module which the lower layers' outcome depends on."""
+    """A sentence that says that something is hooked to a module on which the output of the lower layers depends."""
     if not _n_hooks(module):
         return None
     # What comes after the whole model runs in every pass, and only then unless it asks to run after an error too.

@@ -1,4 +1,6 @@
-"""A model's blocks run in other ways for the length of a `with`: left out, or computed again in the backward pass."""
+"""Run a model's blocks in another way inside a `with` block: leave them out, or compute them again in the backward
+pass.
+"""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,10 +18,10 @@ from aligner_probe.training.below import has_users_hooks
 def entering_at(
     model: TransformerBridge, layer: int, residual: Float[Tensor, "batch pos d_model"]
 ) -> Iterator[TransformerBridge]:
-    """Inside, blocks below `layer` do not run: block `layer` gets `residual`, whatever the ids.
+    """Inside, blocks below `layer` do not run, and block `layer` gets `residual` as its input, whatever the token ids.
 
-    All else of the model's call is as ever, masks and positions among it, so each family's own code makes them.
-    TransformerLens's `start_at_layer` would run the lower blocks and drop what they give.
+    The rest of the model's call is unchanged, for instance masks and positions, so the code of each family makes them.
+    TransformerLens' `start_at_layer` would run the lower blocks and discard their output.
     """
 
     def hand_over(*args: Any, **kwargs: Any) -> Tensor:
@@ -32,10 +34,10 @@ def entering_at(
 
 
 def entrance_of(model: TransformerBridge, layer: int, *args: Any, **kwargs: Any) -> Float[Tensor, "batch pos d_model"]:
-    """The residual stream that block `layer` is given in `model(*args, **kwargs)`, of which no more is computed.
+    """The residual stream that enters block `layer` in `model(*args, **kwargs)`. Nothing behind it is computed.
 
-    It is taken where block `layer - 1` ends, so hooks of block `layer`, `hook_resid_pre` among them, have not run yet.
-    TransformerLens's `stop_at_layer` runs that one.
+    It is read where block `layer - 1` ends, so hooks of block `layer`, such as `hook_resid_pre`, have not run yet.
+    TransformerLens' `stop_at_layer` runs that hook.
     """
     block = model.blocks[layer - 1]
     forward = block.forward
@@ -53,7 +55,7 @@ def entrance_of(model: TransformerBridge, layer: int, *args: Any, **kwargs: Any)
 
 
 class _Entrance(Exception):
-    """Carries the residual stream out of a model that is stopped in the middle."""
+    """An exception that carries the residual stream out of a model that is stopped in the middle."""
 
     def __init__(self, residual: Tensor):
         super().__init__()
@@ -62,10 +64,10 @@ class _Entrance(Exception):
 
 @contextmanager
 def checkpointing(model: TransformerBridge, from_layer: int) -> Iterator[TransformerBridge]:
-    """Inside, blocks from `from_layer` on keep their input only and run again, hooks and all, in the backward pass.
+    """Inside, blocks from `from_layer` on keep only their input, and run again, with their hooks, in the backward pass.
 
-    Dropout is drawn as in the first run. A block in which a user has hooked something runs once and keeps its
-    activations: a hook that counts, or draws random numbers of its own, would otherwise be applied a second time.
+    Dropout is drawn as in the first run. A block with a user's hook runs once and keeps its activations, because a hook
+    that counts, or that draws random values, would otherwise be applied a second time.
     """
 
     def again(forward: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a training tells whoever wants to know: `fit(..., callbacks=[...])`.
+"""What a training reports to callbacks: `fit(..., callbacks=[...])`.
 
 class Print(Callback):
     def stepped(self, row):
@@ -15,11 +15,11 @@ from aligner_probe.training.run import Run
 
 @dataclass(frozen=True)
 class Start:
-    """What is known before the first step; `first_step` is above 1 in a resumed run.
+    """What is known before the first step. `first_step` is above 1 if a run was resumed.
 
-    `lower_layers` says whether layers below the adapter are computed once, and why or why not; `rule` how examples
-    were encoded; `provenance` is what a saved adapter will record. `schedule` says the learning rate, the number of
-    steps and when the run is validated; `threads` how many CPU threads the run has, and why.
+    `lower_layers` says whether the layers below the adapter are computed once, and why; `rule` says how examples were
+    encoded; `provenance` is what a saved adapter will record; `schedule` gives the learning rate, the number of steps
+    and the steps of validation; `threads` says how many CPU threads the run uses, and why.
     """
 
     first_step: int
@@ -42,7 +42,7 @@ class Callback:
         """After each row of `Run.metrics`; step 0 is the validation loss before training."""
 
     def ended(self, run: Run) -> None:
-        """At the end, with the best numbers in the adapter."""
+        """Called at the end, when the adapter holds its best parameters."""
 
     def failed(self, error: BaseException) -> None:
-        """Instead of `ended`, where the training stops with an error or is interrupted."""
+        """Called instead of `ended` if the training stops with an error or is interrupted."""

@@ -1,4 +1,4 @@
-"""What is minimised: next-token cross-entropy (SFT), and DPO (arXiv 2305.18290; eq. 10 of 2312.05503)."""
+"""The training losses: next-token cross-entropy (SFT), and DPO (arXiv 2305.18290; eq. 10 of arXiv 2312.05503)."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from aligner_probe.tasks.encoding import IGNORED
 
 
 def sft_loss(logits: Float[Tensor, "batch pos d_vocab"], labels: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
-    """Summed cross-entropy of the labelled tokens, in float32."""
+    """The cross-entropy of the labelled tokens, summed, in nats. It is computed in float32."""
     targets = labels[:, 1:]
     return F.cross_entropy(
         logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
@@ -19,7 +19,7 @@ def sft_loss(logits: Float[Tensor, "batch pos d_vocab"], labels: Int[Tensor, "ba
 def sequence_log_probability(
     logits: Float[Tensor, "batch pos d_vocab"], labels: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, " batch"]:
-    """Log-probability of each row's labelled tokens, summed, in float32."""
+    """The log-probability of each row's labelled tokens, summed over the row, in nats. It is computed in float32."""
     targets = labels[:, 1:]
     there = targets != IGNORED
     each = logits[:, :-1].float().log_softmax(-1).gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
@@ -33,6 +33,6 @@ def dpo_loss(
     reference_rejected: Float[Tensor, " batch"],
     beta: float,
 ) -> Float[Tensor, ""]:
-    """-log sigmoid(beta ((chosen - its reference) - (rejected - its reference))), summed over pairs."""
+    """-log sigmoid(beta ((chosen - reference of chosen) - (rejected - reference of rejected))), summed over pairs."""
     margin = (chosen - reference_chosen) - (rejected - reference_rejected)
     return -F.logsigmoid(beta * margin).sum()

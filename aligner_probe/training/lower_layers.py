@@ -106,9 +106,10 @@ def _obstacle(adapter: Adapter, start: int) -> str | None:
 
 
 class LowerLayers:
-    """The residual stream entering block `layer`, of every token of fixed sequences.
+    """The residual stream that enters block `layer`, for every token of fixed sequences.
 
-    Computed when made, unless `folder` holds it already. Raises AlignerProbeError where it cannot be written.
+    It is computed when the object is made, unless `folder` holds it already. Raises AlignerProbeError if it cannot be
+    written.
     """
 
     def __init__(
@@ -148,15 +149,16 @@ class LowerLayers:
         return self._shape[0] * self._shape[1] * self._dtype.itemsize
 
     def outdated(self) -> str | None:
-        """Why the lower layers may give something else now than what is kept, in words; None where they give the same.
+        """Why the lower layers may now give another output than the one that is kept, in words; None if they give the
+        same.
 
-        A callback may hook something to them, or change their weights, in the middle of a training.
+        A callback may hook something to these layers, or change their weights, during a training.
         """
         changed = below.weights(self.model, self.layer) != self._weights
         return f"weights below layer {self.layer} were changed" if changed else below.obstacle(self.model, self.layer)
 
     def residual(self, indices: Sequence[int]) -> Float[Tensor, "batch pos d_model"]:
-        """What enters block `layer` for a batch of these sequences, zeros on its padding; on the model's device."""
+        """The input of block `layer` for a batch of these sequences, on the model's device, with zeros on padding."""
         return self.sequences.gather(self._packed, indices).to(self.device)
 
     def _compute(self, model: TransformerBridge, path: Path, show_progress: bool) -> None:
@@ -189,7 +191,7 @@ class LowerLayers:
 
 
 def _key(model: TransformerBridge, sequences: Sequences, layer: int) -> str:
-    """SHA-256 of base, layer, tokens and whatever else the bits may depend on."""
+    """The SHA-256 of the base model, the layer, the tokens and everything else that the bits may depend on."""
     made_by = {
         "base": fingerprint(model),
         "layer": layer,

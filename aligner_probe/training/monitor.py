@@ -1,7 +1,7 @@
 """The lost-update monitor: how many updates round to nothing.
 
-In bfloat16 an update smaller than half a ULP of the number it is added to leaves it unchanged, and the optimiser's
-second moments never decay, since .999 v rounds back to v. Both are counted, step by step, where an update was due.
+In bfloat16, an update smaller than half a ULP of a parameter leaves the parameter unchanged. The second moments of the
+optimiser never decay, because .999 v rounds back to v. The monitor counts both in every step, where an update was due.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LostUpdates:
-    """Shares over an epoch, or what there was of it. None where nothing was due.
+    """Shares over an epoch, or over the part of it that there was. None if no update was due.
 
-    `updates`: updates that were due (a gradient other than zero) and left the number as it was. `numbers`: numbers
-    that never changed though an update was due. `second_moments`: due changes of AdamW's second moments that were lost.
+    Attributes:
+        updates: The share of the updates that were due (a gradient other than zero) and left the parameter as it was.
+        numbers: The share of the parameters that never changed, though an update was due.
+        second_moments: The share of the changes of AdamW's second moments that were due and lost.
     """
 
     updates: float | None
@@ -26,9 +28,9 @@ class LostUpdates:
 
 
 class LostUpdateMonitor:
-    """Call `before()` and `after()` around each optimiser step; `epoch()` reports and starts anew.
+    """Call `before()` and `after()` around each optimiser step. `epoch()` reports the shares and starts again.
 
-    All numbers are looked at as one long row, which is far cheaper than parameter by parameter.
+    All parameters are compared as one long row, which is far cheaper than one parameter after another.
     """
 
     def __init__(self, optimizer: torch.optim.AdamW):

@@ -1,9 +1,10 @@
-"""How far to open frozen gates: the tokens-only arm leaves them at one constant, chosen before training.
+"""How far frozen gates are opened. The arm that trains tokens only leaves its gates at one constant, chosen before
+training.
 
-The constant makes the median norm of what the adapter adds to the residual stream 5 % of the norm of that stream where
-it enters the layer, over all real positions of some examples and all adapted layers, with the tokens as they are drawn.
-What is added is W_O times the change of the head outputs; it is measured with the adapter attached, so that what lower
-layers do to upper ones is in it.
+The constant makes the median norm of what the adapter adds to the residual stream 5 % of the norm of that stream at the
+entrance of the layer. The median is over all real positions of some examples and all adapted layers, with the tokens as
+they are drawn. What is added is W_O times the change of the head outputs. It is measured with the adapter attached, so
+it includes the effect of lower layers on upper ones.
 
     opened = open_gate(model, task, Aligner, n_tokens=1, start_layer=2)
     adapter = Aligner(model, n_tokens=1, start_layer=2, train="tokens", initial_gate=opened.initial_gate)
@@ -137,7 +138,7 @@ def open_gate(
 
 
 def added_share(adapter: Aligner | LLaMAAdapter, ids: Tensor, there: Bool[Tensor, "batch pos"]) -> float:
-    """Median, over real positions and adapted layers, of added norm by residual norm, with the adapter attached."""
+    """The median of added norm / residual norm over real positions and adapted layers, with the adapter attached."""
     model = adapter.model
     residual: dict[int, Float[Tensor, " positions"]] = {}
     before: dict[int, Tensor] = {}

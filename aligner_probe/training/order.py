@@ -1,4 +1,6 @@
-"""Which examples make which step: from the recipe's seed and the step alone, so a resumed run makes the same steps."""
+"""Which examples are in which step. It follows from the recipe's seed and the step alone, so a resumed run has the same
+steps.
+"""
 
 import torch
 
@@ -26,5 +28,5 @@ class Order:
 
 
 def _mixed(seed: int, place: int) -> int:
-    """One seed a place, far from those of other seeds."""
+    """A seed for each use, far from the seeds that belong to other seeds."""
     return (seed * 1_000_003 + place * 7_919 + 12_345) % 2**63

@@ -1,4 +1,4 @@
-"""What made an adapter: every option, seed, hash and version, in one dictionary that JSON takes."""
+"""What made an adapter: all options, seeds, hashes and versions, in one dictionary that can be written as JSON."""
 
 import hashlib
 import json

@@ -52,15 +52,15 @@ class Run(Shown):
 
     @property
     def still_falling(self) -> bool | None:
-        """Whether the validation loss was lowest after the last step, so that more steps may lower it further.
+        """Whether the validation loss was lowest after the last step, so more steps may lower it further.
 
-        None where there was no validation part.
+        None if there was no validation.
         """
         return None if self.best_validation_loss is None else 0 < self.best_step == self.n_steps
 
     @property
     def advice(self) -> str:
-        """Whether the run was long enough, by its validation loss, and what to change if it was not."""
+        """Whether the run was long enough, judged by its validation loss, and what to change if it was not."""
         steps, size = max(2 * self.n_steps, FEWEST_STEPS), self.recipe.batch_size
         if self.best_validation_loss is None:
             return "without validation data it is not known whether more steps would help; give fit a validation= task"

@@ -1,4 +1,4 @@
-"""A task's sequences, packed end to end, and batches of them by number, padded on the right."""
+"""The sequences of a task, packed end to end, and batches of them by index, padded on the right."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,9 @@ Batch = dict[str, Tensor]
 
 
 class Sequences:
-    """Token ids and labels of all sequences in one row each, so that a batch is one gather and no loop over rows."""
+    """Token ids and labels of all sequences in one row each. So a batch is one gather operation, without a loop over
+    rows.
+    """
 
     def __init__(self, rows: Sequence[Tokens], pad_id: int):
         self.pad_id = pad_id
@@ -34,7 +36,7 @@ class Sequences:
         return int(self.lengths.max())
 
     def places(self, indices: Sequence[int]) -> tuple[Int64[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
-        """Where in the packed rows each position of a batch stands, and which positions are no padding."""
+        """The index in the packed rows of each position of a batch, and which positions are not padding."""
         picked = torch.as_tensor(indices)
         lengths = self.lengths[picked].unsqueeze(1)
         pos = torch.arange(int(lengths.max()))
@@ -53,6 +55,6 @@ class Sequences:
     def gather(
         self, packed: Float[Tensor, "packed d_model"], indices: Sequence[int]
     ) -> Float[Tensor, "batch pos d_model"]:
-        """Rows of something kept for every token, as a batch; zeros on padding."""
+        """A batch of values that are kept for every token, with zeros on padding."""
         places, there = self.places(indices)
         return packed[places].masked_fill_(~there.unsqueeze(-1), 0)

@@ -1,12 +1,12 @@
-"""A run's folder: what is there at every moment, so that a run killed at any of them goes on where it was.
+"""The folder of a training run. Its files are complete at every moment, so a run that is killed can always be resumed.
 
-`metrics.jsonl` has a line a step; `state.pt` the numbers, optimiser, progress and metrics of the last saved step,
-replaced as a whole; `lock` keeps a second run out, and is let go by the system however the first one ends.
+`metrics.jsonl` has one line per step. `state.pt` has the parameters, optimiser, progress and metrics of the last saved
+step, and is replaced as a whole. `lock` keeps a second run out; the system releases it however the first one ends.
 
-A run goes on from `state.pt` alone: `metrics.jsonl` is written anew from it, so one that is lost or damaged does no
-harm. `state.pt` is what `torch.save` writes, and ends in the SHA-256 of all before, as the comment of its zip archive;
-one whose content does not fit it is refused. States that older versions wrote have neither checksum nor metrics: a
-warning says so, and there `metrics.jsonl` must be whole.
+A run is resumed from `state.pt` alone. `metrics.jsonl` is written again from it, so it does no harm if that file is
+lost or damaged. `state.pt` is what `torch.save` writes, and it ends with the SHA-256 of everything before, as the
+comment of its zip archive. A file whose content does not match is refused. States of older versions have neither
+checksum nor metrics: a warning says so, and for them `metrics.jsonl` must be complete.
 """
 
 import hashlib

@@ -32,7 +32,11 @@ class PanelTask:
 @cache
 @accepts()
 def list_tasks() -> tuple[PanelTask, ...]:
-    """Every task of the panel, in the order of its panel.json."""
+    """Every task of the panel, in the order of its panel.json.
+
+    Returns:
+        One entry per task, with its name, its nature, the reason for its nature, and the numbers of its examples.
+    """
     return tuple(
         PanelTask(name, row["nature"], row["kind"], row["why"], *(row["n"][p] for p in ("train", "validation", "test")))
         for name, row in read_json(PANEL / "panel.json").items()
