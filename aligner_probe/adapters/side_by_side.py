@@ -61,14 +61,11 @@ class _Rows:
 
 
 class SideBySide(Adapter):
-    """Adapters that are attached together, where each adapts its own rows of a batch.
+    """Several adapters on one base model. While it is attached, each member adapts the rows of a batch that belong to
+    it.
 
-    Args:
-        members: adapters of one base model.
-
-    Raises:
-        AlignerProbeError: where the adapters are of different models, or where one does not work row by row (`stacks`):
-            prompt tuning makes every row longer, and full fine-tuning replaces the base model's parameters.
+    Raises AlignerProbeError if members are on different models, or if a member does not work row by row (`stacks`):
+    prompt tuning lengthens every row, and full fine-tuning trains the parameters of the base model itself.
     """
 
     method = "side_by_side"
@@ -94,18 +91,19 @@ class SideBySide(Adapter):
 
     @contextmanager
     def on(self, rows: Sequence[int]) -> Iterator[None]:
-        """Inside the block, a batch has so many rows of each member, one member after another; a member may have none.
+        """Inside, a batch has `rows[i]` rows of member i, one member after another. A member may have no rows.
 
-        Raises AlignerProbeError where `rows` is longer than the list of members.
+        Raises AlignerProbeError if there are more entries in `rows` than members.
         """
         with self.rows([index for index, n in enumerate(rows) for _ in range(n)]):
             yield
 
     @contextmanager
     def rows(self, which: Sequence[int | None]) -> Iterator[None]:
-        """Inside the block, a batch has a row for each of `which`: the index of its member, or None for the base model.
+        """Inside, row i of a batch belongs to member `which[i]` (an index from 0), or to the base model if that is
+        None.
 
-        Raises AlignerProbeError where there is no such member.
+        Raises AlignerProbeError if there is no such member.
         """
         n = len(self.members)
         wrong = next((index for index in which if index is not None and not 0 <= index < n), None)

@@ -149,9 +149,9 @@ ARMS = _Arms()
 
 
 def register_arm(arm: Arm) -> Arm:
-    """Add an arm to the catalogue, and return it; the same arm may be added again.
+    """Add an arm to the catalogue, and return it.
 
-    Raises AlignerProbeError where another arm has its name.
+    Raises AlignerProbeError if another arm has its name. The same arm may be added again.
     """
     ARMS.add(arm)
     return arm

@@ -81,20 +81,24 @@ def load_adapter(
     gate: GateFunction | str | None = None,
     adapter_length: int | None = None,
 ) -> Adapter:
-    """Load a saved adapter, or one of another project, onto a base model.
+    """Read an adapter and put it on a base model.
 
     Args:
-        path: a folder of `save_adapter`, a PEFT folder of LoRA, prefix tuning, prompt tuning or P-tuning, or any
-            format that `load_checkpoint` reads.
-        model: the base model, or its name or folder.
-        force: also where the adapter was trained on another base model.
-        gate: as in `load_checkpoint`.
-        adapter_length: as in `load_checkpoint`.
+        path: A folder of `save_adapter`, a PEFT folder of LoRA, prefix tuning, prompt tuning or P-tuning, or anything
+            that `load_checkpoint` reads.
+        model: The base model.
+        force: Load it even if it was trained on another base model.
+        gate: As in `load_checkpoint`.
+        adapter_length: As in `load_checkpoint`.
 
-    Raises AlignerProbeError where the adapter's shapes do not fit the model, or where it was trained on another base
-    model (with another fingerprint), unless `force`. A PEFT folder only names its base model: where that is on this
-    machine, its fingerprint is compared. Otherwise a name that differs from the model's gives an AlignerProbeWarning,
-    which `loaded_from` keeps. Other foreign files do not say which base model they are for.
+    Returns:
+        The adapter, not attached. `loaded_from` says where it comes from.
+
+    Raises:
+        AlignerProbeError: Shapes do not fit the model, or the adapter was trained on another base model (another
+            fingerprint) and `force` is off. A PEFT folder only names its base model: if that model is on this machine,
+            its fingerprint is compared; otherwise another name gives an AlignerProbeWarning. Other foreign files do not
+            record their base model.
     """
     reading = {"gate": gate, "adapter_length": adapter_length}
     config = config_of(path)

@@ -25,11 +25,14 @@ TEMPLATE_SHOWN, FIELDS_SHOWN = 90, 12
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and the completion to learn, both exactly as they are joined: nothing is put between them.
+    """A prompt and the completion to learn. They are joined exactly as they are: nothing is put between them.
 
-    `group` names what several examples are about (an entity, a fact); `line` is the one of the file it came from.
-    `content` is what the completion says without its form (the bare answer), for scores of content alone; None where
-    that is the completion itself.
+    Attributes:
+        prompt: The text that the model is given.
+        completion: The expected answer.
+        group: What the example is about (an entity, a fact). Examples of one group stay together in a split.
+        line: The line of the file that it came from.
+        content: What the completion says without its form; None if that is the completion itself.
     """
 
     prompt: str
@@ -60,16 +63,23 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Task(Shown):
-    """Examples of one kind, and where they came from.
+    """Examples, or preferences, and where they came from.
 
-    `name` is the task's name in reports, `source` the path of its file (empty for rows in memory), and `dropped` the
-    rows of the file that are no examples.
+    Attributes:
+        examples: The examples or preferences.
+        name: The name of the task.
+        kind: "sft" (examples) or "preference".
+        template: The prompt template that was applied; None if prompts are used as they stand in the file. Alpaca's
+            template has a variant for rows with an input.
+        format: The task format.
+        source: The file.
+        sha256: The hash of the file, or of the examples if there was no file; the parts of a split keep it.
+        dropped: How many rows were left out, by reason.
+        ignored_fields: Fields of the rows that were not read.
+        notes: Sentences about how the rows were read.
 
-    `template` is the prompt template that was applied, None where prompts stood in the file as they are. Alpaca's has
-    a variant for rows with an input, which `format` "Alpaca" implies. `sha256` is that of the file's bytes, and of the
-    examples where there was no file; parts of a split keep it. `ignored_fields` are the fields of the rows that were
-    not read, and `notes` are sentences about how the rows were read. Raises AlignerProbeError without examples, and for
-    a prompt, a completion or a content that is no text.
+    Raises:
+        AlignerProbeError: There are no examples, or a prompt, a completion or a content is not a text.
     """
 
     name: str

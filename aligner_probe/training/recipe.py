@@ -41,26 +41,21 @@ EVALUATIONS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Options of a training. `ap.recipe` makes one and says what each option is.
+    """The options of a training. Lengths are in epochs unless `steps` is given.
 
-    `lr`, `batch_size`, `epochs`, `steps` and `evaluate_every` may be left open (None): `settled` decides on them when
-    the method and the number of examples are known. `fit` does that, and records the settled recipe. The length is
-    `epochs` unless `steps` is given.
+    `lr`, `batch_size`, `epochs`, `steps` and `evaluate_every` may be left open (None). `fit` settles a recipe before it
+    trains (`settled` says how), and a run records the settled one.
 
-    `batch_size` examples make an optimiser step, in micro-batches of `micro_batch_size` (None: all at once). With
-    `replacement`, every batch is drawn anew from all examples; the order follows from `seed`. The optimiser is AdamW
-    with `betas` and `weight_decay`; gradients are scaled down to the norm `clip`. The warm-up is either `warmup`
-    epochs, of which `warmup_counts` says what is counted, or `warmup_steps` optimiser steps; without either it is a
-    tenth of an epoch. `precision` is that of the adapter and the optimiser, also of an adapter that was loaded in
-    another (full fine-tuning keeps that of the base model). The base model has its own from `load_model`, so the
-    authors' "bf16-true", bfloat16 throughout, is this on a base model loaded with `dtype=torch.bfloat16`.
+    An optimiser step has `batch_size` examples, in micro-batches of `micro_batch_size` (None: in one). The warm-up is
+    either `warmup` epochs (`warmup_counts` says what is counted) or `warmup_steps` optimiser steps; by default a tenth
+    of an epoch. `precision` is that of the adapter and the optimiser, also for an adapter that was loaded in another
+    precision (full fine-tuning has that of the base model). The base model has its own precision, from `load_model`; so
+    the authors' "bf16-true", bfloat16 throughout, is this option on a base model loaded with `dtype=torch.bfloat16`. A
+    sequence has at most `max_length` tokens (None: the context of the base model). `beta` is DPO's.
 
-    A sequence has at most `max_length` tokens (None: the base model's context); `overlong` says what happens to longer
-    ones. `mask_prompt` leaves the prompt out of the loss, `append_eos` trains on an end token. `beta` is DPO's.
-
-    The validation loss is taken every `evaluate_every` steps (0: at the end of each epoch) and after the last step.
-    Training stops after `patience` validations without one that is better by more than `min_improvement` (None: never),
-    and the best parameters are kept.
+    The validation loss is computed every `evaluate_every` steps (0: at the end of each epoch), and after the last step.
+    Training stops after `patience` evaluations without one that is better by more than `min_improvement` nats per token
+    (None: never), and the best parameters are kept.
     """
 
     lr: float | None = None
