@@ -1,11 +1,14 @@
-"""Where the micro-world and what was trained on it lie: beside a source tree, or inside an installed package."""
+"""The folder of the micro-world and of everything that was trained on it.
+
+In a source tree it is at the top; an installed package has it inside.
+"""
 
 from pathlib import Path
 
 from aligner_probe.errors import AlignerProbeError
 
 _PACKAGE = Path(__file__).resolve().parent
-#: In a source tree the folder is at the top; a wheel carries it inside the package.
+#: The two folders that are tried, in this order.
 PLACES = (_PACKAGE / "artifacts", _PACKAGE.parent / "artifacts")
 MICROWORLD = "microworld"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "provenance.json")
@@ -16,14 +19,19 @@ REBUILD = {
 
 
 def artifacts_folder() -> Path:
-    """The folder of artifacts; in a source tree also before anything is in it."""
+    """The folder of artifacts. In a source tree it may not exist yet."""
     return next((place for place in PLACES if place.is_dir()), PLACES[-1])
 
 
 def artifact(name: str, files: tuple[str, ...] = ()) -> Path:
-    """A file or folder of the artifacts, for instance "microworld", with the files it must have.
+    """The path of an artifact.
 
-    Raises AlignerProbeError, naming what is missing and the command that rebuilds it.
+    Args:
+        name: A file or folder among the artifacts, for instance "microworld".
+        files: Names of the files that the folder must hold.
+
+    Raises:
+        AlignerProbeError: Something is missing; the message names it and the command that rebuilds it.
     """
     place = artifacts_folder() / name
     missing = [place / file for file in files if not (place / file).is_file()] if place.exists() else [place]

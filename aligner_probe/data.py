@@ -1,4 +1,4 @@
-"""Where data lies that is too large, or not ours, to be in the repository."""
+"""The folder of data that is not in the repository, because it is too large or belongs to others."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,6 @@ VARIABLE = "ALIGNER_PROBE_DATA"
 
 
 def data_folder(name: str) -> Path | None:
-    """The folder `name` inside $ALIGNER_PROBE_DATA (default ../shared); None where there is none."""
+    """The folder `name` inside $ALIGNER_PROBE_DATA (by default ../shared); None if it does not exist."""
     folder = Path(os.environ.get(VARIABLE, "../shared")) / name
     return folder if folder.is_dir() else None

@@ -1,9 +1,10 @@
-"""TransformerLens components with less overhead per call. They fire the same hook points in the same order.
+"""TransformerLens components with a lower cost per call. Each fires the same hook points with the same tensors.
 
-On a single token, a small model spends most of its time between kernels. In each layer and for each token, a component
-of the bridge enters a context manager of Accelerate and the machinery of `nn.Module`, looks up the signature of what it
-wraps, and calls a module for every hook point, whether or not a hook is there. The components here check first, and
-leave out what nobody uses. Any call that is not plain goes to TransformerLens' own forward pass.
+For one token, a small model spends most of its time between the kernels. In each layer and for each token, a component
+of the bridge enters a context manager of Accelerate and the call machinery of `nn.Module`, inspects the signature of
+the module that it wraps, and calls a module for every hook point, even where no hook is registered. The components here
+first look whether any of that is needed, and leave out what is not. A call that they do not cover goes to
+TransformerLens's own forward pass.
 """
 
 from typing import Any
@@ -23,22 +24,22 @@ from transformer_lens.model_bridge.generalized_components import (
 )
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
-#: Flags of a bridge's configuration that users switch, which make copies of what enters or leaves attention.
+#: Flags of a bridge's configuration that a user can set; each copies the input or output of attention for each head.
 _SWITCHES = ("use_split_qkv_input", "use_attn_in", "use_attn_result")
 
 
 def hooked(*points: HookPoint) -> bool:
-    """Whether a hook, forward or backward, is registered at one of the hook points."""
+    """Whether a hook is registered at one of the hook points, for the forward or the backward pass."""
     return any(_observed(point) for point in points)
 
 
 def fire(point: HookPoint, tensor: Tensor) -> Tensor:
-    """Send a tensor through a hook point. The hook point is not called if no hook is registered there."""
+    """Pass a tensor through a hook point; the hook point is not called where no hook is registered."""
     return point(tensor) if _observed(point) else tensor
 
 
 def run(module: nn.Module, tensor: Tensor, **kwargs: Any) -> Any:
-    """The output of a module, without the machinery of `nn.Module` if nothing is registered with it."""
+    """The output of a module. Where no hook is registered, its `forward` is called directly."""
     if _observed(module) or _has_any_global_hook() or module._compiled_call_impl is not None:
         return module(tensor, **kwargs)
     return module.forward(tensor, **kwargs)
@@ -49,12 +50,12 @@ def _observed(module: nn.Module) -> Any:
 
 
 def switched(config: Any) -> bool:
-    """Whether the bridge's configuration asks for a copy per head of what enters or leaves attention."""
+    """Whether a bridge's configuration asks for one copy per head of the input or output of attention."""
     return any(getattr(config, name, False) for name in _SWITCHES)
 
 
 class Lean(GeneralizedComponent):
-    """A component whose `forward` is called directly, while nothing is registered with it or offloaded."""
+    """A component whose `forward` is called directly, unless it has hooks, is compiled or is offloaded."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if (
@@ -67,7 +68,7 @@ class Lean(GeneralizedComponent):
         return self.forward(*args, **kwargs)
 
     def _around(self, tensor: Tensor, **kwargs: Any) -> Any:
-        """What the component wraps, between `hook_in` and `hook_out`."""
+        """Fire `hook_in`, run the wrapped module, and fire `hook_out`."""
         modules: Any = self._modules
         return fire(
             modules["hook_out"], run(modules["_original_component"], fire(modules["hook_in"], tensor), **kwargs)
@@ -75,14 +76,14 @@ class Lean(GeneralizedComponent):
 
 
 class LeanLinear(Lean, LinearBridge):
-    """A projection of an attention layer or of a gated MLP."""
+    """A linear projection of an attention layer or of a gated MLP."""
 
     def forward(self, input: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         return self._around(input)
 
 
 class LeanMLP(Lean, GatedMLPBridge):
-    """A gated MLP; its projections fire their own hook points."""
+    """A gated MLP. Its projections are components of their own and fire their own hook points."""
 
     def forward(self, hidden_states: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         if self.__dict__.get("_use_processed_weights"):
@@ -91,7 +92,7 @@ class LeanMLP(Lean, GatedMLPBridge):
 
 
 class LeanEmbedding(Lean, EmbeddingBridge):
-    """The embedding, where no outer scale is applied to it."""
+    """The embedding of a model that does not scale its embeddings."""
 
     def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, **kwargs: Any) -> Tensor:
         plain = type(self._modules["_original_component"]) is nn.Embedding and self._output_contribution_scale == 1.0
@@ -101,7 +102,7 @@ class LeanEmbedding(Lean, EmbeddingBridge):
 
 
 class LeanRMSNorm(Lean, RMSNormalizationBridge):
-    """Hugging Face's norm, computed once while `hook_scale` and `hook_normalized` are unhooked."""
+    """Hugging Face's RMS norm, computed once as long as `hook_scale` and `hook_normalized` have no hooks."""
 
     def forward(self, hidden_states: Float[Tensor, "batch pos d_model"], **kwargs: Any) -> Tensor:
         modules: Any = self._modules
@@ -112,12 +113,12 @@ class LeanRMSNorm(Lean, RMSNormalizationBridge):
 
 
 class LeanUnembedding(Lean, UnembeddingBridge):
-    """The unembedding without the bias of zeros that TransformerLens gives one that has none, while it is zeros."""
+    """The unembedding without the bias of zeros that TransformerLens adds where the model has no bias."""
 
     def set_original_component(self, original_component: nn.Module) -> None:
         super().set_original_component(original_component)
         bias = original_component._buffers.get("bias")
-        # Kept outside the module's registry; a bias that was replaced or written into is no longer this one.
+        # Kept outside the registry of nn.Module. The version tells whether the bias was written into since.
         self.__dict__["_zeros"] = None if bias is None or bias.any() else (bias, bias._version)
 
     def forward(self, hidden_states: Float[Tensor, "batch pos d_model"], **kwargs: Any) -> Tensor:
@@ -130,7 +131,7 @@ class LeanUnembedding(Lean, UnembeddingBridge):
 
 
 class LeanBlock(Lean, BlockBridge):
-    """A block inside a running model: `hook_in`, Hugging Face's layer with the bridge's components, `hook_out`."""
+    """A block: `hook_in`, Hugging Face's layer with the components of the bridge, `hook_out`."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         mine: Any = self.__dict__

@@ -1,4 +1,4 @@
-"""Checks the name of a base model. Typing errors and missing folders are reported before the network is asked."""
+"""Check the name of a base model: report typing errors and missing folders before the network is asked."""
 
 import codecs
 from pathlib import Path
@@ -8,10 +8,10 @@ from aligner_probe.errors import AlignerProbeError, did_you_mean, nearest
 
 
 def check_model_name(place: str) -> None:
-    """Raises AlignerProbeError for a path where there is no folder, and for a name that is nearly a known one.
+    """Raises AlignerProbeError for a path without a folder, and for a name that differs little from a known one.
 
-    Known names are "microworld", the folders beside the one that is named, and models of the hub's cache. Any other
-    name without a slash, such as gpt2, may be one of the hub, and so may OWNER/NAME.
+    Known names are "microworld", the folders beside the named one, and the models in the hub's cache. Any other name
+    without a slash, such as gpt2, can be a hub id, and so can OWNER/NAME.
     """
     path = Path(place)
     if path.is_dir():

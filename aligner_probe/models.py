@@ -1,7 +1,8 @@
-"""Base models: a hub id, a local folder or a model object becomes a frozen `TransformerBridge` on raw weights.
+"""Load base models: a hub id, a local folder or a model object becomes a frozen `TransformerBridge` on raw weights.
 
-Raw, because a prefix token passes through no norm: with norms folded into the projections, as TransformerLens can do,
-one and the same token would mean something else in every layer.
+Raw weights are those of the Hugging Face model. TransformerLens can also fold the weights of each norm into the next
+projection. That is not done here: a prefix token passes through no norm, so with folded norms the same token would have
+another effect in every layer.
 """
 
 import gc
@@ -34,12 +35,13 @@ from aligner_probe.quantised import (
 from aligner_probe.threads import Threads, threads_of_size
 from aligner_probe.tokenizers import attach_tokenizer, own_tokenizer
 
-#: Numbers of each tensor that enter the fingerprint: enough to tell models apart, quick on seven billion.
+#: How many entries of each tensor enter the fingerprint: enough to tell models apart, and quick for seven billion
+#: parameters.
 FINGERPRINT_NUMBERS = 4096
-#: From here on, of a million numbers, whole rows are stepped over.
+#: A step between two drawn entries that is at least this long must not divide the length of a row; see `_step`.
 LONG_STEP = 256
-#: A folder that holds any of these has a tokenizer; of which kind, transformers finds out. (Asked without looking, it
-#: makes an empty GPT-2 tokenizer of no file at all.)
+#: A folder with a file of one of these names has a tokenizer. transformers finds out of which class. (In a folder
+#: without such a file, transformers would make an empty GPT-2 tokenizer.)
 TOKENIZERS = ("tokenizer*", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -57,26 +59,26 @@ def load_model(
     device: str | torch.device | None = None,
     fast: bool = True,
 ) -> TransformerBridge:
-    """Load a causal language model as a frozen TransformerLens `TransformerBridge` on its original weights.
-
-    The tokenizer is the one that `AutoTokenizer` gives. If TransformerLens made a copy of it that puts a BOS token
-    before every text, the tokenizer itself is put back, with a warning.
+    """Load a causal language model as a frozen base model.
 
     Args:
-        name_or_path: "microworld" (the small base model that comes with the project), a Hugging Face hub id, a local
-            folder, a Hugging Face model (wrapped in place, on its own device unless `device` is given), or a bridge.
-        dtype: The precision in which weights are read.
-        device: For instance "cuda"; by default the CPU.
-        fast: Compute attention and norms with Hugging Face's kernels if the family has fast components. False leaves
-            everything to TransformerLens. A bridge stays as it is.
+        name_or_path: "microworld" (the base model that comes with the package), a Hugging Face hub id, a local folder,
+            a Hugging Face model object, or a `TransformerBridge`. A folder is read without network access. A model
+            object is wrapped in place and keeps its precision. A bridge is used as it is.
+        dtype: Precision in which the weights of a hub id or folder are read.
+        device: Where the model goes. None is the CPU, or the device on which a model object already is.
+        fast: Compute attention and norms with Hugging Face's kernels where the family has fast components (see
+            `aligner_probe.overlay`). False leaves everything to TransformerLens.
 
     Returns:
-        The bridge. Its parameters are frozen.
+        The model as a TransformerLens bridge. No parameter takes a gradient. Its tokenizer is the one that
+        `AutoTokenizer` gives, or None where a folder has none. Where a given bridge has a copy of it that puts a BOS
+        before every text, the tokenizer itself is put back, with a warning.
 
     Raises:
-        AlignerProbeError: The device does not exist; the model cannot be found, is damaged, lacks weights, is quantised
-            or of an unsupported architecture; or a bridge's weights were processed. If possible, before any weight is
-            read.
+        AlignerProbeError: The device does not exist, the micro-world is damaged or missing, the weights of a bridge
+            were processed, the architecture is outside `families.FAMILIES`, the model is quantised, or it cannot be
+            found, is damaged or lacks weights. Where possible, this is raised before any weight is read.
     """
     dtype = precision(dtype)
     if device is not None:
@@ -119,17 +121,17 @@ def _check_device(device: str | torch.device) -> None:
 
 
 def place_of(name: str | Path) -> str:
-    """What transformers knows a base by: the folder of "microworld", any other name itself."""
+    """The name by which transformers finds a base model: the folder of "microworld"; any other name as it is."""
     return str(microworld_folder()) if str(name) == MICROWORLD else str(name)
 
 
 def said_by(error: Exception) -> str:
-    """What an error of another library says, in part of a line."""
+    """The message of another library's error, with its class, shortened to a part of one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
 
 
 def read_config(name: str | Path) -> Any:
-    """A model's config.json. Raises AlignerProbeError where there is none that transformers takes."""
+    """A model's config.json. Raises AlignerProbeError where there is none that transformers can read."""
     from transformers import AutoConfig
 
     place = place_of(name)
@@ -141,15 +143,15 @@ def read_config(name: str | Path) -> Any:
 
 
 def stored_dtype(config: Any) -> torch.dtype:
-    """The precision that a model's weights are stored in, by its config.json; float32 where that does not tell."""
+    """The precision of a model's stored weights according to its config.json; float32 if that names none."""
     return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
 
 
 def load_plain(name: str | Path, dtype: torch.dtype) -> nn.Module:
-    """A Hugging Face model of which every number was read from its weights.
+    """A plain Hugging Face model whose parameters were all read from its files.
 
-    Raises AlignerProbeError where it cannot be read, or where weights are missing or of other sizes than config.json
-    says: transformers would go on with random ones.
+    Raises AlignerProbeError where the model cannot be read, and where weights are missing or have other sizes than
+    config.json says. transformers alone would replace such weights by random ones.
     """
     from transformers import AutoModelForCausalLM
 
@@ -161,7 +163,7 @@ def load_plain(name: str | Path, dtype: torch.dtype) -> nn.Module:
                 place,
                 dtype=dtype,
                 local_files_only=Path(place).is_dir(),
-                ignore_mismatched_sizes=True,  # told below, by name
+                ignore_mismatched_sizes=True,  # reported below, by name
                 output_loading_info=True,
             )
         except Exception as error:  # OSError, ValueError, SafetensorError, RuntimeError, UnpicklingError, ...
@@ -191,7 +193,7 @@ def _few(names: list[str] | set[str]) -> str:
 
 @contextmanager
 def _report_held_back() -> Iterator[None]:
-    """transformers' table of what it found is logged only where nothing is raised, which says it in a line."""
+    """Hold back what transformers logs about missing weights; log it after the block unless the block raised."""
     held: list[logging.LogRecord] = []
 
     def hold(record: logging.LogRecord) -> bool:
@@ -216,9 +218,9 @@ def _not_a_model(place: str, error: Exception) -> AlignerProbeError:
 
 
 def load_tokenizer(name: str | Path) -> Any:
-    """The tokenizer beside a model, or None where a local folder has none.
+    """The tokenizer of a model; None where a local folder has none.
 
-    Raises AlignerProbeError where there is one that transformers cannot read.
+    Raises AlignerProbeError for a tokenizer that transformers cannot read.
     """
     from transformers import AutoTokenizer
 
@@ -236,10 +238,10 @@ def load_tokenizer(name: str | Path) -> Any:
 
 
 def _fingerprint_as_stored(name: str, config: Any, dtype: torch.dtype) -> str | None:
-    """The fingerprint of a base that is to be read in float16, from its numbers in their own precision.
+    """The fingerprint of a base model that is about to be read in float16, computed in the stored precision.
 
-    A number rounded to float16 and from there to bfloat16 is not the number rounded to bfloat16 at once. None where
-    the base in `dtype` has its fingerprint still.
+    A weight that is rounded to float16 and then to bfloat16 can differ from the weight rounded to bfloat16 directly.
+    None where reading the model in `dtype` leaves its fingerprint the same.
     """
     stored = stored_dtype(config)
     if dtype != torch.float16 or stored == torch.float16:
@@ -268,13 +270,15 @@ def _bridge(model: nn.Module, architecture: str, tokenizer: object, name: str, f
 
 
 def freeze(model: TransformerBridge) -> TransformerBridge:
-    """No base number takes a gradient. After the bridge is built, which splits GPT-2's and NeoX's fused projections
-    into new, trainable ones."""
+    """Turn off the gradients of all parameters of a bridge.
+
+    This comes after the bridge is built, because building splits fused projections into new, trainable ones.
+    """
     return model.requires_grad_(False).eval()
 
 
 def check_raw(model: TransformerBridge) -> TransformerBridge:
-    """Raises AlignerProbeError for a bridge with processed weights or of an unknown family; else the bridge."""
+    """The bridge itself. Raises AlignerProbeError if its weights were processed or its family is unknown."""
     family_of(architecture_of(model))
     if getattr(model, "_weights_processed", False):
         raise AlignerProbeError(
@@ -296,19 +300,20 @@ def config_of_base(model: TransformerBridge) -> Any:
 
 
 def device_of(model: TransformerBridge) -> torch.device:
-    """Where the base's numbers are."""
+    """The device of the base model's parameters."""
     return next(model.original_model.parameters()).device
 
 
 def dtype_of(model: TransformerBridge) -> torch.dtype:
-    """Precision of the base's numbers, and so of the residual stream."""
+    """The precision of the base model's parameters, and so of its residual stream."""
     return next(model.original_model.parameters()).dtype
 
 
 def base_parameters(model: TransformerBridge) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
-    """Every number of the base that its forward pass uses, as (module, name, parameter); tied ones more than once.
+    """Every parameter that the forward pass of the base model uses, as (module, name, parameter).
 
-    Fused projections are left out: the bridge splits them into new ones and computes with those.
+    A tied parameter comes once for each module that uses it. Fused projections are left out: the bridge splits them
+    into new ones and computes with those.
     """
     unused = family_of(architecture_of(model)).unused_modules
     for path, module in model.original_model.named_modules():
@@ -320,26 +325,27 @@ def base_parameters(model: TransformerBridge) -> Iterator[tuple[nn.Module, str, 
 
 
 def embedding_rows(model: TransformerBridge) -> int:
-    """Number of rows of the base's embedding: its token ids are those from 0 to one below."""
+    """Number of rows of the base model's embedding; token ids must be lower."""
     return model.W_E.shape[0]
 
 
 def n_base_parameters(model: TransformerBridge) -> int:
-    """Numbers of the base, tied ones once."""
+    """Number of parameters of the base model; tied parameters count once."""
     return sum({id(parameter): parameter.numel() for _, _, parameter in base_parameters(model)}.values())
 
 
 def threads_for(model: TransformerBridge) -> Threads:
-    """The number of CPU threads for work with this base, and why: the rule of `aligner_probe.threads` by its size."""
+    """The number of CPU threads for work with this base model, and why; `aligner_probe.threads` has the rule."""
     return threads_of_size(n_base_parameters(model), device_of(model).type)
 
 
 def fingerprint(model: TransformerBridge) -> str:
-    """SHA-256 over evenly drawn numbers of every weight, rounded to bfloat16: one for a base in any precision.
+    """A SHA-256 hash that tells one base model from another.
 
-    A base that `load_model` read in float16 keeps the one of its numbers as stored, as long as they are the ones it
-    read; a model handed over in float16 has one of its own. It is computed once for a bridge, and again after a weight
-    was replaced or written into.
+    It is computed from evenly drawn entries of every weight, rounded to bfloat16, so it is the same in float32 and
+    bfloat16. A model that `load_model` read in float16 has the fingerprint of its stored weights, as long as nobody
+    changes them; a model object in float16 has a fingerprint of its own. The fingerprint of a bridge is computed once,
+    and again after a weight was replaced or written into.
     """
     weights, state = _weights(model), state_of(model)
     now = [(name, tensor.data_ptr(), tensor._version) for name, tensor in weights]
@@ -366,7 +372,10 @@ def _digest(weights: list[tuple[str, Tensor]]) -> str:
 
 
 def _step(tensor: Tensor) -> int:
-    """From one drawn number to the next: in a large matrix one that sees all columns, so none that divides its rows."""
+    """The distance from one drawn entry of a tensor to the next.
+
+    In a large matrix it has no common divisor with the length of a row, so that entries of all columns are drawn.
+    """
     step, row = max(1, tensor.numel() // FINGERPRINT_NUMBERS), tensor.shape[-1] if tensor.ndim > 1 else 1
     while step >= LONG_STEP and math.gcd(step, row) > 1:
         step += 1

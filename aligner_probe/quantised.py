@@ -1,8 +1,9 @@
-"""Which bases are quantised, told before their weights are read.
+"""Recognise quantised base models before their weights are read, and refuse them.
 
-A quantised base stores integers or 8-bit floats, together with scales. Read without the scales they are other weights,
-and transformers ignores a quantisation that it does not know (or dequantises it, by the machine). Fingerprints, merges
-and prefix projections here are of plain floating-point weights. So such a base is refused by name.
+A quantised model stores integers or 8-bit floats together with scales. Without the scales, the stored values are
+another model. transformers ignores a quantisation that it does not know, and dequantises some others, depending on the
+machine. Fingerprints, merges and the projections of prefix tokens need plain floating-point weights. So a quantised
+model is refused, with the name of its quantisation.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,13 +15,13 @@ from torch import nn
 
 from aligner_probe.errors import AlignerProbeError
 
-#: Precisions in which a base's weights can be stored and computed with.
+#: Precisions that the weights of a base model can have, in storage and in computation.
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-#: The same as safetensors names them.
+#: The same precisions under safetensors' names.
 STORED = ("F32", "BF16", "F16", "F64")
-#: Keys of config.json under which quantisations are described; "quantization" is MLX's.
+#: Keys of config.json that describe a quantisation; "quantization" is MLX's.
 KEYS = ("quantization_config", "compression_config", "quantization")
-#: Files beside config.json that older tools write instead (AutoGPTQ, AutoAWQ, ModelOpt).
+#: Files beside config.json in which older tools (AutoGPTQ, AutoAWQ, ModelOpt) describe it instead.
 FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 #: Ends of tensor names that only quantised weights have.
 TENSORS = (
@@ -34,9 +35,9 @@ WAY_ON = "name the model it was made from, in float32, bfloat16 or float16, or c
 
 
 def precision(dtype: torch.dtype | str) -> torch.dtype:
-    """The precision that a base is to be read in, by itself or by its name ("float32").
+    """A precision, given as a torch.dtype or by its name ("float32").
 
-    Raises AlignerProbeError for one in which weights cannot be computed with.
+    Raises AlignerProbeError for any other than `PRECISIONS`.
     """
     found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
     if found not in PRECISIONS:
@@ -47,7 +48,7 @@ def precision(dtype: torch.dtype | str) -> torch.dtype:
 
 
 def refuse_quantised_config(config: Any, place: str | Path) -> None:
-    """Raises AlignerProbeError where a base's configuration, or a file beside it, says that it is quantised."""
+    """Raises AlignerProbeError if a base model's configuration, or a file beside it, says that it is quantised."""
     for part in (config, *_parts(config)):
         for key in KEYS:
             found = getattr(part, key, None)
@@ -70,9 +71,9 @@ def refuse_quantised_config(config: Any, place: str | Path) -> None:
 
 
 def _refuse_stored(file: Path) -> None:
-    """Raises AlignerProbeError where a file holds weights as integers or 8-bit floats, by its header.
+    """Raises AlignerProbeError if the header of a file says that it holds weights as integers or 8-bit floats.
 
-    A damaged file is left to whoever reads it.
+    A damaged file raises nothing here; reading it will.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -89,7 +90,7 @@ def _refuse_stored(file: Path) -> None:
 
 
 def refuse_quantised_tensors(names: Iterator[str] | set[str] | list[str], place: str | Path) -> None:
-    """Raises AlignerProbeError where left-over tensors of a base's weights are scales of quantised ones."""
+    """Raises AlignerProbeError if tensors that the model has no use for are the scales of quantised weights."""
     found = sorted(name for name in names if name.endswith(TENSORS))
     if found:
         raise AlignerProbeError(
@@ -99,7 +100,7 @@ def refuse_quantised_tensors(names: Iterator[str] | set[str] | list[str], place:
 
 
 def refuse_quantised_model(model: nn.Module) -> None:
-    """Raises AlignerProbeError for a model object with quantised weights, or weights in no floating precision."""
+    """Raises AlignerProbeError for a model object with quantised weights, or with weights that are no floats."""
     named = type(model).__name__
     quantised = getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False)
     if quantised or getattr(getattr(model, "config", None), "quantization_config", None) is not None:
@@ -123,14 +124,14 @@ def refuse_quantised_model(model: nn.Module) -> None:
 
 
 def _parts(config: Any) -> Iterator[Any]:
-    """Configurations inside a configuration, such as that of the text part of a larger model."""
+    """The configurations inside a configuration, for instance that of the text model in a multimodal one."""
     for value in list(vars(config).values()):
         if hasattr(value, "to_dict") and hasattr(value, "model_type"):
             yield value
 
 
 def _method(found: Any) -> str:
-    """The name of a quantisation, from its description."""
+    """The name of a quantisation, from its description in a configuration."""
     content = found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
     method = content.get("quant_method")
     method = getattr(method, "value", method)
