@@ -1,7 +1,8 @@
-"""Open a file from a stranger: torch's zip or pickle, or safetensors, told apart by content; no code is run.
+"""Read the tensors of a file that may come from a stranger, without running any code in it.
 
-Only tensors come out. torch files are read with `weights_only=True`, so a pickle that names anything but tensors is
-refused unread; sizes are checked before anything is allocated.
+The file is torch's zip archive, torch's pickle, or safetensors; its content tells which. torch files are read with
+`weights_only=True`, which refuses a pickle that holds anything but tensors. Sizes are checked before memory is
+allocated.
 """
 
 import pickle
@@ -17,7 +18,7 @@ from aligner_probe.errors import CheckpointError
 
 StateDict = dict[str, Tensor]
 
-#: No prefix adapter comes near either: LLaMA-Adapter-10 on a 70B base has 6.6 million numbers.
+#: Limits far above any prefix adapter: LLaMA-Adapter-10 on a base model of 70B parameters has 6.6 million.
 MAX_FILE_BYTES = 2**30
 MAX_NUMBERS = 2**28
 
@@ -27,8 +28,9 @@ WANTED = "a torch .pth or a .safetensors file of adapter tensors"
 def read_tensors(path: Path) -> StateDict:
     """All tensors of a file, by name, on the CPU, in their stored precision.
 
-    A state dict under a `model` or `state_dict` key (litgpt, OpenGVLab) is taken out of it.
-    Raises CheckpointError where the file is none, is cut short, is too large, or asks to run code.
+    If the file holds a dictionary with the state dict under `model` or `state_dict` (litgpt, OpenGVLab), the result is
+    that state dict. Raises CheckpointError if the file holds no tensors, is incomplete, is too large, or asks to run
+    code.
     """
     try:
         size = path.stat().st_size
@@ -52,7 +54,7 @@ def read_tensors(path: Path) -> StateDict:
 
 
 def looks_like_weights(path: Path) -> bool:
-    """Whether a file in a scanned folder is meant to hold weights: by its first bytes, or else by its name."""
+    """Whether a file in a scanned folder is likely to hold weights, by the end of its name or by its first bytes."""
     if path.suffix in {".pth", ".pt", ".bin", ".ckpt", ".safetensors"}:
         return True
     try:
@@ -65,7 +67,7 @@ def looks_like_weights(path: Path) -> bool:
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
-    """Eight bytes of header length, then a JSON header that fits into the file."""
+    """Whether a file begins as safetensors do: eight bytes with the length of a header, then the header in JSON."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") + 8 <= size
 
 

@@ -1,9 +1,10 @@
 """lit-llama and litgpt files: the authors' Aligner, and LLaMA-Adapter V1.
 
-Aligner: `global_value_embedding.weight` (n_tokens, d_model), `transformer.h.{l}.attn.gating_factor` (1, H, 1, 1), and
-perhaps `transformer.h.{l}.attn.adapter_wte.weight`, the same tensor once more for each layer
-(github.com/mytemporalaccount/Aligner, lit_llama/aligner.py). LLaMA-Adapter: an `adapter_wte.weight` of its own a layer
-and no global one; litgpt keeps gates as (1, 1, H, 1), the oldest files as one scalar a layer.
+An Aligner has `global_value_embedding.weight` (n_tokens, d_model) and, for each adapted layer l,
+`transformer.h.{l}.attn.gating_factor` (1, n_heads, 1, 1). Some files also have, for each layer,
+`transformer.h.{l}.attn.adapter_wte.weight`, which repeats the global tensor (github.com/mytemporalaccount/Aligner,
+lit_llama/aligner.py). A LLaMA-Adapter has another `adapter_wte.weight` in each layer and no global one. litgpt stores
+gates as (1, 1, n_heads, 1); the oldest files have one scalar for each layer.
 """
 
 import io
@@ -28,7 +29,7 @@ def recognises(tensors: StateDict) -> bool:
 
 
 def read(tensors: StateDict) -> PrefixParts:
-    """Raises UnfitTensors where gates or prefixes are missing or do not fit together."""
+    """The adapter in a file's tensors. Raises UnfitTensors if gates or prefixes are missing or do not fit together."""
     shared = next((tensor for name, tensor in tensors.items() if GLOBAL.match(name)), None)
     gates, prefixes, aliases, unknown = {}, {}, [], []
     for name, tensor in tensors.items():
@@ -60,10 +61,11 @@ def read(tensors: StateDict) -> PrefixParts:
 
 
 def state_dict(checkpoint: PrefixCheckpoint) -> StateDict:
-    """The authors' names and shapes, in their order: an Aligner's token once a layer too, all of one storage.
+    """The tensors of a checkpoint under the authors' names, in their shapes and their order.
 
-    Gates are linear in this format, so tanh gates become what they pass on. One gate a layer is written with fewer than
-    four axes, as the oldest files have it: lit-llama repeats it to all heads.
+    The tokens of an Aligner are repeated in each layer, as views of one storage. Gates of this format are linear, so a
+    tanh gate becomes the value of its tanh. A gate for a whole layer has fewer than four axes, as in the oldest files;
+    lit-llama repeats it for all heads.
     """
     linear = checkpoint.linear()
     one_a_layer = linear.gates_per_layer == 1
@@ -81,9 +83,9 @@ def state_dict(checkpoint: PrefixCheckpoint) -> StateDict:
 
 
 def write(checkpoint: PrefixCheckpoint, path: str | Path) -> Path:
-    """Write a `.pth` that lit-llama and `read` take; precision as it is. What training began from is left out.
+    """Write a `.pth` file that lit-llama and `read` can read, in the precision of the checkpoint.
 
-    Raises AlignerProbeError where the file exists or cannot be written.
+    The initial values of the parameters are left out. Raises AlignerProbeError if the file exists or cannot be written.
     """
     path = Path(path)
     # Through memory, since torch reports a full disk as a RuntimeError.

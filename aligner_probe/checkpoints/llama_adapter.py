@@ -1,8 +1,8 @@
 """OpenGVLab's LLaMA-Adapter V1 files (arXiv 2303.16199, alpaca_finetuning_v1).
 
-`adapter_query.weight` is (adapted layers x n_tokens, d_model), row by row from the lowest adapted layer up. Every layer
-of the model has a `layers.{i}.attention.gate`, adapted or not; those of the others were never trained and stay zero.
-The file records neither the number of tokens a layer nor that gates go through tanh.
+`adapter_query.weight` has shape (adapted layers x n_tokens, d_model); its rows begin with the lowest adapted layer.
+Every layer of the model has a `layers.{i}.attention.gate`. The gates of layers without an adapter were never trained
+and are zero. The file records neither how many tokens each layer has nor that the gates go through tanh.
 """
 
 import re
@@ -24,7 +24,16 @@ def recognises(tensors: StateDict) -> bool:
 def read(
     tensors: StateDict, *, gate_function: GateFunction | None = None, adapter_length: int | None = None
 ) -> PrefixParts:
-    """Raises UnfitTensors where the adapted layers cannot be told, or do not divide the rows."""
+    """The adapter in a file's tensors.
+
+    Args:
+        tensors: All tensors of the file, by name.
+        gate_function: What multiplies the prefix attention: the gate ("linear") or tanh of the gate; tanh if None.
+        adapter_length: Prefix tokens per layer. None: count the layers that have a gate other than zero.
+
+    Raises:
+        UnfitTensors: The adapted layers cannot be determined, or they do not divide the rows evenly.
+    """
     query = next(tensor for name, tensor in tensors.items() if QUERY.match(name))
     gates = {int(found[1]): tensor for name, tensor in tensors.items() if (found := GATE.match(name))}
     unknown = [name for name in tensors if not QUERY.match(name) and not GATE.match(name)]
@@ -51,7 +60,7 @@ def read(
 
 
 def _adjoining(rows: int, live: list[int]) -> list[int]:
-    """The adapted layers where the file alone must tell: those with a gate other than zero."""
+    """The adapted layers where the number of tokens is not given: all layers with a gate other than zero."""
     if not live:
         raise UnfitTensors(f"has no gate other than zero, so its adapted layers cannot be told; {ASK}")
     if live != list(range(live[0], live[-1] + 1)) or rows % len(live):
@@ -63,7 +72,7 @@ def _adjoining(rows: int, live: list[int]) -> list[int]:
 
 
 def _window(rows: int, adapter_length: int, layers: range, live: list[int]) -> list[int]:
-    """The adapted layers for a given number of tokens a layer: the topmost that hold every gate other than zero."""
+    """The adapted layers for a given number of tokens per layer: the highest that include every gate but zeros."""
     n_layers, rest = divmod(rows, adapter_length) if adapter_length > 0 else (0, 1)
     if rest or not 0 < n_layers <= len(layers):
         raise UnfitTensors(

@@ -1,9 +1,10 @@
-"""A constant adapter merged into a plain Hugging Face model, as the bias of its attention output projections.
+"""Merge an adapter that adds a constant into a plain Hugging Face model.
 
-Exact, since such an adapter adds one vector a layer to the attention output. Llama, Gemma, Gemma 2 and Qwen3 have that
-bias behind `attention_bias`, which gives one to queries, keys and values too: those are zero. GPT-2 and GPT-NeoX have
-it already. Mistral and Qwen2 have no place for it, but without a sliding window each is a Llama under another name.
-The folder is a plain model: AutoModelForCausalLM loads it, at no cost over the base.
+Such an adapter adds one vector to the attention output of each layer. A bias of the attention output projection does
+the same, so the merge is exact. Llama, Gemma, Gemma 2 and Qwen3 have such a bias if `attention_bias` is set in the
+configuration; queries, keys and values then have biases too, and those are zero. GPT-2 and GPT-NeoX always have it.
+Mistral and Qwen2 have no such bias, but without a sliding window they can be written as a Llama. The result is a plain
+model: AutoModelForCausalLM loads it, and it is as fast as the base model.
 """
 
 import copy
@@ -26,7 +27,7 @@ from aligner_probe.threads import threads_of_size, using
 from aligner_probe.versions import versions
 
 PROVENANCE = "merged_from.json"
-#: Files beside the weights that a merged folder takes over from its base as they are.
+#: Files of the base model's tokenizer, which are copied into the merged folder.
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -42,17 +43,17 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 BESIDE = (*TOKENIZER_FILES, "generation_config.json")
-#: The text that goes through the tokenizers of both sides.
+#: Both the base model's and the merged model's tokenizer must give the same ids for this text.
 TEXT = "Once upon a time, 12 + 34 = 46.\n\tNaïve “quotes”, UPPER lower."
-#: Largest logit difference, relative to the largest logit, that rounding alone explains.
+#: The largest logit difference, as a share of the largest logit, that rounding alone explains.
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a model does with fixed tokens: logits, and what it goes on with, greedily.
+    """What a model computes for fixed tokens: its logits, and a greedy continuation.
 
-    `text_ids` are the ids of `TEXT`, and `text_logits` the logits at them; None for a model without a tokenizer.
+    `text_ids` are the token ids of `TEXT`, and `text_logits` the logits for them; None for a model without a tokenizer.
     """
 
     logits: Float[Tensor, "batch pos d_vocab"]
@@ -63,10 +64,11 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class MergeReport:
-    """How far the merged model, loaded from its folder, is from the adapter on its hooks.
+    """The difference between the merged model, loaded from its folder, and the adapter on its hook points.
 
-    `max_logit_difference` is over `n_tokens` tokens drawn with `seed` and the `n_text_tokens` tokens of a text, which
-    `AutoTokenizer` made of it for the merged model; the largest logit there is `max_logit`.
+    `max_logit_difference` is the largest difference for `n_tokens` random tokens, drawn with `seed`, and the
+    `n_text_tokens` tokens of a text. `max_logit` is the largest logit among these. Of `greedy_tokens` new tokens, the
+    first `same_greedy_tokens` are the same.
     """
 
     architecture: str
@@ -81,9 +83,9 @@ class MergeReport:
 
 
 def target_config(config: Any) -> Any:
-    """The configuration of the merged model, from its base's.
+    """The configuration of the merged model, from the Hugging Face configuration of its base model.
 
-    Raises AlignerProbeError where the base has no exact place for an attention output bias.
+    Raises AlignerProbeError if no plain model computes exactly what the base model with an output bias computes.
     """
     architecture = (config.architectures or ["a model without a named architecture"])[0]
     merged_as = _merged_as(architecture)
@@ -126,10 +128,17 @@ def _as_llama(config: Any, architecture: str) -> Any:
 
 @torch.no_grad()
 def merge(base: nn.Module, shifts: dict[int, Float[Tensor, " d_model"]]) -> nn.Module:
-    """A new plain model: `base` with each layer's attention output shifted.
+    """A new plain model that adds a vector to the attention output of each layer.
 
-    Shares the weights of `base`, which must not be inside a bridge. Rotary tables are empty: save it and load it to
-    use it. Raises AlignerProbeError as `target_config`.
+    Args:
+        base: The plain base model, which must not be inside a bridge. The new model shares its weights.
+        shifts: The vectors, by layer index.
+
+    Returns:
+        The new model. Its tables for rotary position embedding are empty, so save it and load it before use.
+
+    Raises:
+        AlignerProbeError: As `target_config`.
     """
     import transformers
 
@@ -153,10 +162,13 @@ def merge(base: nn.Module, shifts: dict[int, Float[Tensor, " d_model"]]) -> nn.M
 
 
 def observe(model: Any, seed: int = 0, text_ids: list[int] | None = None) -> Behaviour:
-    """Logits over two rows of random tokens, and a greedy continuation of the first, in a Hugging Face model.
+    """What a Hugging Face model computes for two rows of random tokens and for a text.
 
-    Also the logits at `text_ids`, the ids of `TEXT` by the model's own tokenizer, as far as the context reaches and if
-    the model has a row for each of them.
+    Args:
+        model: The model.
+        seed: Random tokens are drawn with this seed. The model continues the first row greedily.
+        text_ids: The token ids of `TEXT`; they are cut at the context length. None, or ids that the embedding does not
+            have, leave the text out.
     """
     context = model.config.max_position_embeddings
     length = max(1, min(24, context // 2))
@@ -181,7 +193,10 @@ def observe(model: Any, seed: int = 0, text_ids: list[int] | None = None) -> Beh
 
 
 def compare(hooked: Behaviour, merged: Behaviour, *, architecture: str, dtype: torch.dtype, seed: int) -> MergeReport:
-    """Raises AlignerProbeError where the two differ by more than rounding, which would be a wrong merge."""
+    """The difference between an adapter on its hook points and the merged model.
+
+    Raises AlignerProbeError if it is larger than rounding explains: the merge would be wrong.
+    """
     pairs = [(hooked.logits, merged.logits)]
     if hooked.text_logits is not None and merged.text_logits is not None:
         pairs.append((hooked.text_logits, merged.text_logits))
@@ -226,11 +241,20 @@ def write(
     origin: dict[str, Any],
     seed: int = 0,
 ) -> MergeReport:
-    """Write the merged model of the plain model at `base` (hub id or folder), load it, hold it against `hooked`.
+    """Write the merged model, load it again, and compare it with the adapter.
 
-    `hooked` is what the adapter does on its hooks with the same seed. The folder appears only where both agree, also in
-    the token ids of a text. Raises AlignerProbeError as `target_config`, `compare` and `load_plain`, or where the
-    folder exists or cannot be written.
+    Args:
+        folder: A new folder. It appears only if the comparison succeeds.
+        base: The plain base model: a hub id or a folder.
+        shifts: The vector that the adapter adds to the attention output, by layer index.
+        hooked: What `observe` gives for the adapter on its hook points, with the same seed.
+        dtype: Precision of the merged model.
+        origin: Where the adapter comes from; it is written into the folder.
+        seed: Of the random tokens.
+
+    Raises:
+        AlignerProbeError: As `target_config`, `compare` and `load_plain`; token ids of a text differ; or the folder
+            exists or cannot be written.
     """
     from safetensors import SafetensorError
 
@@ -273,11 +297,11 @@ def _copy_beside(base: str, new: Path, local: bool) -> None:
 
 
 def _check_tokenizer(base: str, new: Path, hooked: list[int] | None) -> list[int] | None:
-    """The ids of `TEXT` in plain transformers: `AutoTokenizer` reads the tokenizer from the new folder.
+    """The token ids of `TEXT` in plain transformers, where `AutoTokenizer` reads the tokenizer from the new folder.
 
-    `hooked` are the ids that the adapter sees, None where its base has no tokenizer in memory. Raises AlignerProbeError
-    where the two differ, or where the tokenizer of `base` gives others: an architecture's name in config.json may
-    choose another tokenizer class, and a tokenizer in memory may put a BOS that the one in the folder does not put.
+    `hooked` are the ids that the adapter's base model sees; None if it has no tokenizer in memory. Raises
+    AlignerProbeError if these differ, or if the tokenizer of `base` gives others. The architecture in config.json can
+    select another tokenizer class, and a tokenizer in memory can put a BOS where the one in the folder puts none.
     """
     tokenizer = load_tokenizer(new) if any((new / name).is_file() for name in TOKENIZER_FILES) else None
     if tokenizer is None:

@@ -1,7 +1,7 @@
-"""What figures call a checkpoint: by the record of its training, or by the authors' file and folder names.
+"""Labels of checkpoints for figures, from the record of the training or from the authors' file and folder names.
 
 For instance `MetaMath_Supervised_Finetuning/aligner100token-llama2-7B-lr0.009bs64-wu1-epoch-3.0-valloss0.6433.pth`.
-Names are hints for labels and nothing else: what a file holds is told from its content.
+Names are used for labels only. What a file holds is determined from its content.
 """
 
 import re
@@ -9,14 +9,15 @@ from pathlib import PurePath
 from typing import Any
 
 DATA_SETS = {"metamath": "MetaMath", "alpaca": "Alpaca", "beaver": "Beaver", "gsm8k": "GSM8K", "hh_rlhf": "HH-RLHF"}
-#: As in the authors' file names and on the hub (meta-llama/Llama-2-7b-hf).
+#: LLaMA-2's name in the authors' file names and on the hub (meta-llama/Llama-2-7b-hf).
 LLAMA_2 = re.compile(r"llama-?2-(\d+)b")
 
 
 def base_label(name: str) -> str:
-    """One label for one base, whether a file name, the hub or a path of a local folder names it.
+    """The label of a base model that is named by a file name, by a hub id or by the path of a local folder.
 
-    A hub id stays as it is. Of a path only the last part is kept.
+    LLaMA-2 has the same label under all its names. Any other hub id stays as it is, and of a path the last part is
+    kept.
     """
     found = LLAMA_2.search(name.lower())
     if found:
@@ -26,10 +27,10 @@ def base_label(name: str) -> str:
 
 
 def trained_on(provenance: dict[str, Any]) -> dict[str, Any]:
-    """The labels that a native folder's provenance.json gives: `data_set`, `stage` and `base_model`.
+    """Labels from the provenance.json of a native folder: `data_set`, `stage` and `base_model`.
 
-    `data_sha256` and `base_fingerprint` come with them, because two data sets or two bases may have the same name.
-    What is not recorded is left out. `data_set` is the name of the task of the last training.
+    `data_set` is the name of the task of the last training. `data_sha256` and `base_fingerprint` are added, because two
+    data sets or two base models can have the same name. What the file does not record is left out.
     """
     task, base = _dictionary(provenance, "run", "task"), _dictionary(provenance, "base")
     found = {
@@ -43,14 +44,17 @@ def trained_on(provenance: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dictionary(content: Any, *keys: str) -> dict[str, Any]:
-    """The dictionary under these keys; empty where there is none."""
+    """The dictionary that is nested under these keys; empty if there is none."""
     for key in keys:
         content = content.get(key) if isinstance(content, dict) else None
     return content if isinstance(content, dict) else {}
 
 
 def describe(path: PurePath | str) -> dict[str, Any]:
-    """Those of `data_set`, `base_model`, `stage`, `n_tokens`, `validation_loss` that the end of a path names."""
+    """What the file name and the folder name of a path tell.
+
+    The keys are those of `data_set`, `base_model`, `stage`, `n_tokens` and `validation_loss` that are named there.
+    """
     path = PurePath(path)
     folder, name = (path.parent.name.lower(), path.name.lower())
     known: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""PEFT's AdaptionPrompt (its name for LLaMA-Adapter): one scalar gate a layer, no tanh.
+"""PEFT's AdaptionPrompt, which is its name for LLaMA-Adapter: one scalar gate for each layer, without tanh.
 
 `base_model.model.model.layers.{l}.self_attn.adaption_gate` (1,) and `.adaption_prompt` (1, n_tokens, d_model), in a
 folder whose `adapter_config.json` says `"peft_type": "ADAPTION_PROMPT"` (peft.tuners.adaption_prompt).
@@ -27,7 +27,11 @@ def recognises(tensors: StateDict) -> bool:
 
 
 def read(tensors: StateDict, config: dict[str, Any] | None = None) -> PrefixParts:
-    """Raises UnfitTensors where tensors and `adapter_config.json` contradict each other, and for GPT-2 folders."""
+    """The adapter in a folder's tensors.
+
+    Raises UnfitTensors if the tensors and `config`, the content of adapter_config.json, contradict each other, and for
+    folders of GPT-2.
+    """
     if any(GPT2_PART.search(name) for name in tensors):
         raise UnfitTensors(
             "is PEFT's AdaptionPrompt for GPT-2, which adds the prefix after the output projection without passing it "
@@ -67,7 +71,7 @@ def read(tensors: StateDict, config: dict[str, Any] | None = None) -> PrefixPart
     )
 
 
-#: What a folder of another peft_type is, and what can be done with it here.
+#: By peft_type: what a folder of another PEFT method holds, and what can be done with it here.
 OTHERS = {
     "LORA": "low-rank additions to projections: ap.load_lora reads it, ap.load_adapter attaches it",
     "PREFIX_TUNING": "keys and values of a prefix for every layer: ap.load_adapter attaches it to its base",
@@ -80,14 +84,14 @@ OTHERS = {
 
 
 def what_it_is(config: dict[str, Any]) -> str:
-    """What a PEFT folder is that is no AdaptionPrompt, for an error message."""
+    """For error messages: what a PEFT folder of another method than AdaptionPrompt holds."""
     kind = config["peft_type"]
     known = OTHERS.get(kind) if isinstance(kind, str) else None
     return known or "a method with no equal here: merge it into its base in PEFT, where that method can be merged"
 
 
 def check_base(config: Any, checkpoint: PrefixCheckpoint) -> None:
-    """Raises AlignerProbeError for a base (its Hugging Face configuration) where PEFT would compute something else."""
+    """Raises AlignerProbeError if PEFT would compute something else on a base model with this configuration."""
     kind, n_layers = config.model_type, config.num_hidden_layers
     possible = [family.model_type for family in FAMILIES.values() if family.adaption_prompt]
     if kind not in possible:
@@ -124,10 +128,11 @@ def check_gates(checkpoint: PrefixCheckpoint) -> None:
 
 
 def write(checkpoint: PrefixCheckpoint, folder: str | Path, *, base: str | None = None) -> Path:
-    """Write a folder that `PeftModel.from_pretrained` and `read` take.
+    """Write a folder that `PeftModel.from_pretrained` and `read` can read.
 
-    An Aligner is written as what it is to PEFT: the same prompt in every layer. Tanh gates become what they pass on.
-    Raises AlignerProbeError where the heads of a layer have gates of their own, or the folder cannot be written.
+    PEFT shares no prompt among layers, so an Aligner is written with the same prompt in every layer. A tanh gate
+    becomes the value of its tanh. Raises AlignerProbeError if the heads of a layer have different gates, or if the
+    folder cannot be written.
     """
     check_gates(checkpoint)
     linear = checkpoint.linear()
@@ -147,7 +152,7 @@ def write(checkpoint: PrefixCheckpoint, folder: str | Path, *, base: str | None 
 
 
 def write_folder(folder: str | Path, tensors: StateDict, config: dict[str, Any], base: str | None) -> Path:
-    """A PEFT folder's two files, whole or not at all."""
+    """Write the two files of a PEFT folder; the folder appears whole or not at all."""
     from safetensors.torch import save
 
     folder = Path(folder)

@@ -1,7 +1,7 @@
-"""Is a model the base that a PEFT folder was trained on? The folder says it by a name only.
+"""Check that a model is the base model that a PEFT folder was trained on.
 
-One base goes by several names: a hub id, a folder of one's own, a snapshot in the hub's cache. So names are compared by
-their last part, and where the named base is at hand, its fingerprint decides.
+The folder only names its base model, and one model has several names: a hub id, a local folder, a snapshot in the hub's
+cache. So names are compared by their last part. Where the named model is on this machine, its fingerprint decides.
 """
 
 import re
@@ -16,17 +16,27 @@ from aligner_probe.models import architecture_of, fingerprint, load_model, place
 
 #: A snapshot of the hub's cache: .../models--OWNER--NAME/snapshots/COMMIT.
 SNAPSHOT = re.compile(r"models--(?P<name>[^/]+?)/snapshots/[^/]+/?$")
-#: A base of more bytes than this is not loaded a second time to be compared.
+#: A named base model of more bytes than this is not loaded for the comparison.
 CHEAP_BYTES = 2**31
 
 
 def check_named_base(
     path: str | Path, config: dict[str, Any], model: TransformerBridge, *, force: bool = False
 ) -> str | None:
-    """What there is to say of the base that a PEFT folder names in its adapter_config.json; None where it is this one,
-    or none is named. What is said is a warning, too.
+    """Compare a model with the base model that a PEFT folder names in its adapter_config.json.
 
-    Raises AlignerProbeError, unless `force`, where the named base is at hand and has other weights than the model.
+    Args:
+        path: The folder, for messages.
+        config: The content of its adapter_config.json.
+        model: The model that the adapter is loaded onto.
+        force: Accept a model with other weights than the named one.
+
+    Returns:
+        The text of the AlignerProbeWarning that was given, where the two may differ. None where they are the same, and
+        where the folder names no base model.
+
+    Raises:
+        AlignerProbeError: The named base model is on this machine and has other weights than the model.
     """
     named = config.get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
@@ -56,7 +66,7 @@ def check_named_base(
 
 
 def _names_of(model: TransformerBridge) -> list[str]:
-    """Every name that a model goes by; none for an object that was made here."""
+    """All names of a model; none for a model object that was made in memory."""
     names = [model.cfg.model_name, getattr(model.original_model.config, "_name_or_path", "")]
     if model.cfg.model_name != architecture_of(model):
         names.append(place_of(model.cfg.model_name))
@@ -73,14 +83,14 @@ def _folder(name: str) -> Path | None:
 
 
 def _last(name: str) -> str:
-    """The last part of a hub id or a path, in small letters; of a snapshot in the hub's cache, its model's."""
+    """The last part of a hub id or path, in small letters. For a snapshot in the hub's cache, that of its hub id."""
     name = name.replace("\\", "/").rstrip("/")
     found = SNAPSHOT.search(name)
     return (found["name"].split("--")[-1] if found else name.rsplit("/", 1)[-1]).lower()
 
 
 def _at_hand(named: str, revision: Any) -> Path | None:
-    """The folder of a base that is on this machine, with its config.json; None for any other."""
+    """The folder of a base model that is on this machine and has a config.json; None for any other."""
     folder = _folder(named)
     if folder is None and not named.startswith((".", "/", "~")) and named.count("/") <= 1:
         from huggingface_hub import try_to_load_from_cache
@@ -91,7 +101,7 @@ def _at_hand(named: str, revision: Any) -> Path | None:
 
 
 def _same_weights(folder: Path, model: TransformerBridge) -> bool | None:
-    """Whether a base's fingerprint is the model's; None where it is too large to be read for that, or unreadable."""
+    """Whether a stored base model has the fingerprint of the model; None if it is too large, or cannot be read."""
     n_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
     if not 0 < n_bytes <= CHEAP_BYTES:
         return None

@@ -1,4 +1,4 @@
-"""PEFT's LoRA folders: read without a base, attached to one that fits, and written.
+"""PEFT's LoRA folders: read them without a base model, and write them.
 
 `base_model.model.{stack}.{layer}.{module}.lora_A.weight` (r, d_in) and `.lora_B.weight` (d_out, r), where Llama's stack
 is `model.layers` and a module for instance `self_attn.q_proj`, beside an `adapter_config.json` with `"peft_type":
@@ -28,18 +28,18 @@ WEIGHTS = (native.WEIGHTS, "adapter_model.bin")
 PART = re.compile(
     r"^base_model\.model\.(?P<stack>\w+(?:\.\w+)*?)\.(?P<layer>\d+)\.(?P<module>.+)\.lora_(?P<half>[AB])\.weight$"
 )
-#: What adapter_config.json may say freely: names and dates, training's own affairs, and what the tensors say too.
+#: Keys of adapter_config.json with any value: names and versions, options of the training, and what the tensors say.
 FREE = {
     *("peft_type", "task_type", "peft_version", "base_model_name_or_path", "revision", "auto_mapping"),
     *("inference_mode", "lora_dropout", "r", "lora_alpha", "use_rslora", "target_modules", "exclude_modules"),
     *("layers_to_transform", "layers_pattern", "init_lora_weights", "loftq_config", "eva_config"),
     *("megatron_core", "qalora_group_size", "fan_in_fan_out", "runtime_config"),
 }
-#: Ways to begin that leave the base as it is; PiSSA, OLoRA, CorDA and LoftQ change it.
+#: Values of init_lora_weights that leave the base model as it is. PiSSA, OLoRA, CorDA and LoftQ change its weights.
 STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
-#: What a folder is where one of these is set.
+#: What a folder holds if one of these keys is set.
 VARIANTS = {
     "use_dora": "a DoRA",
     "use_qalora": "a QALoRA",
@@ -59,10 +59,11 @@ VARIANTS = {
 
 @dataclass(frozen=True, eq=False)
 class LoRACheckpoint(Shown):
-    """Low-rank additions to projections, A (r, d_in) and B (d_out, r) by (layer, module); no base model needed.
+    """The trained parameters of a LoRA. No base model is needed to read them.
 
-    `stack` is where the layers are in the base, modules are named from there on (`self_attn.q_proj`). `alpha` / `r`
-    scales every product B A.
+    `A` (r, d_in) and `B` (d_out, r) are given by layer index and module name. `stack` is the name of the list of layers
+    in the Hugging Face model, and a module is named inside its layer (`self_attn.q_proj`). Every product B A is scaled
+    by `alpha` / `r`.
     """
 
     r: int
@@ -86,22 +87,22 @@ class LoRACheckpoint(Shown):
 
     @property
     def layers(self) -> list[int]:
-        """Adapted layers, from zero."""
+        """Indices of the adapted layers, from zero."""
         return sorted({layer for layer, _ in self.A})
 
     @property
     def modules(self) -> list[str]:
-        """Adapted modules of a layer."""
+        """Names of the adapted modules inside a layer."""
         return sorted({module for _, module in self.A})
 
     @property
     def dtype(self) -> torch.dtype:
-        """Storage precision."""
+        """Precision of the parameters."""
         return next(iter(self.A.values())).dtype
 
     @property
     def n_parameters(self) -> int:
-        """Trained numbers, by count."""
+        """Number of trained parameters."""
         return sum(tensor.numel() for half in (self.A, self.B) for tensor in half.values())
 
     def __repr__(self) -> str:
@@ -117,7 +118,7 @@ def recognises(config: dict[str, Any] | None) -> bool:
 
 
 def weights_of(folder: Path) -> Path:
-    """The file of the tensors. Raises CheckpointError where there is none."""
+    """The file of a folder's tensors. Raises CheckpointError if there is none."""
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
         raise CheckpointError(folder, f"has no {WEIGHTS[0]}; expected it beside {native.CONFIG}")
@@ -126,17 +127,17 @@ def weights_of(folder: Path) -> Path:
 
 @accepts()
 def load_lora(folder: str | Path) -> LoRACheckpoint:
-    """Read a PEFT LoRA folder of any base model.
+    """Read a PEFT LoRA folder, of any base model.
 
     Args:
-        folder: The folder with adapter_config.json.
+        folder: The folder with adapter_config.json and the tensors.
 
     Returns:
-        The matrices A and B of every adapted projection, with their scale.
+        The trained parameters and what scales them.
 
     Raises:
-        CheckpointError: The adapter is more than B A (DoRA, trained biases, whole modules, ranks or scales by pattern,
-            ...), or a file is damaged or contradicts another one.
+        CheckpointError: The folder is damaged or contradicts itself, or it holds more than a plain LoRA (DoRA, trained
+            biases, whole modules, several ranks or scales, ...).
     """
     folder = Path(folder)
     config = native.read_config(folder) if folder.is_dir() else None
@@ -204,7 +205,7 @@ def _halves(tensors: StateDict, folder: Path) -> tuple[dict[str, dict[tuple[int,
 
 
 def check(found: LoRACheckpoint) -> LoRACheckpoint:
-    """The checkpoint, where its tensors are pairs of one rank and precision; raises CheckpointError otherwise."""
+    """The checkpoint itself. Raises CheckpointError unless its tensors are pairs with one rank and one precision."""
     if set(found.A) != set(found.B) or not found.A:
         layer, module = sorted(set(found.A) ^ set(found.B))[0] if found.A or found.B else (0, "any module")
         raise CheckpointError(found.source, f"has only one of lora_A and lora_B for {module} of layer {layer}")
@@ -227,9 +228,9 @@ def check(found: LoRACheckpoint) -> LoRACheckpoint:
 
 
 def write(checkpoint: LoRACheckpoint, folder: str | Path, *, base: str | None = None) -> Path:
-    """Write a folder that `PeftModel.from_pretrained` and `load_lora` take, in the precision it has.
+    """Write a folder that `PeftModel.from_pretrained` and `load_lora` can read, in the precision of the checkpoint.
 
-    Raises AlignerProbeError where the folder exists or cannot be written.
+    Raises AlignerProbeError if the folder exists or cannot be written.
     """
     tensors = {
         f"base_model.model.{checkpoint.stack}.{layer}.{module}.lora_{half}.weight": tensor

@@ -1,4 +1,4 @@
-"""PEFT's prefix tuning and prompt tuning folders, attached as this project's PrefixTuning and PromptTuning.
+"""PEFT's folders of prefix tuning, prompt tuning and P-tuning, loaded as PrefixTuning and PromptTuning.
 
 Such a folder holds one tensor, `prompt_embeddings`:
 
@@ -33,7 +33,7 @@ from aligner_probe.models import architecture_of, config_of_base
 
 METHODS = {"PREFIX_TUNING": PrefixTuning, "PROMPT_TUNING": PromptTuning, "P_TUNING": PromptTuning}
 TENSOR = "prompt_embeddings"
-#: What adapter_config.json may say freely: names, how training began and went on, and sizes, which are checked below.
+#: Keys of adapter_config.json with any value: names, options of the training, and sizes, which are checked below.
 FREE = {
     *("peft_type", "task_type", "peft_version", "base_model_name_or_path", "revision", "auto_mapping"),
     *("inference_mode", "num_virtual_tokens", "token_dim", "num_attention_heads", "num_layers"),
@@ -41,7 +41,7 @@ FREE = {
     *("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"),
     *("encoder_hidden_size", "encoder_dropout", "encoder_num_layers", "encoder_reparameterization_type"),
 }
-#: Rotary embeddings whose angles depend on nothing but the position.
+#: Kinds of rotary position embedding whose angles depend on the position alone.
 STEADY = ("default", "linear", "llama3", "yarn")
 
 
@@ -50,10 +50,10 @@ def recognises(config: dict[str, Any] | None) -> bool:
 
 
 def load(folder: Path, config: dict[str, Any], model: TransformerBridge) -> Adapter:
-    """The adapter of a folder on a model, with the numbers in the precision that they are stored in.
+    """Load the adapter of a folder onto a model, in the precision in which it is stored.
 
-    Raises CheckpointError where the folder is damaged or says more than these methods represent, where its sizes are
-    not the model's, or where PEFT computes on this model what PrefixTuning cannot.
+    Raises CheckpointError if the folder is damaged or holds more than these methods have, if its sizes are not those of
+    the model, or if PrefixTuning cannot compute exactly what PEFT computes on this model.
     """
     kind = config["peft_type"]
     for key, value in config.items():
@@ -125,7 +125,7 @@ def _prefix(
 def _turned_back(
     folder: Path, keys: Float[Tensor, "n_layers n_tokens n_kv_heads d_head"], model: TransformerBridge
 ) -> Float[Tensor, "n_layers n_tokens n_kv_heads d_head"]:
-    """The keys turned by the rotary angles of minus n_tokens positions, computed in float64."""
+    """The keys after a rotary position embedding of minus n_tokens positions, computed in float64."""
     base, n_tokens = config_of_base(model), keys.shape[1]
     frequencies = [
         buffer for name, buffer in model.original_model.named_buffers() if name.rsplit(".", 1)[-1] == "inv_freq"

@@ -1,4 +1,7 @@
-"""One in-memory form for every prefix adapter, whatever file it came from."""
+"""`PrefixCheckpoint`: the trained parameters of a prefix adapter in memory, whatever file they came from.
+
+Also `PrefixParts`, which is what a checkpoint format reads from a file, and the checks that all formats share.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -11,34 +14,24 @@ from aligner_probe.html import Shown, text_of
 
 GateFunction = Literal["linear", "tanh"]
 
-#: Storage precisions a checkpoint may have; they are kept as found, never cast.
+#: The precisions that a checkpoint can have. A checkpoint keeps the precision of its file.
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-#: No language model is nearly as deep; a greater index is damage.
+#: No language model has so many layers; a greater layer index means that the file is damaged.
 MAX_LAYER = 10_000
 METHOD_NAMES = {"aligner": "Aligner", "llama_adapter": "LLaMA-Adapter"}
 
 
 @dataclass(frozen=True, eq=False)
 class PrefixCheckpoint(Shown):
-    """The trained parameters of an Aligner or a LLaMA-Adapter (arXiv 2312.05503, section 3; arXiv 2303.16199).
+    """The trained parameters of an Aligner or a LLaMA-Adapter (arXiv 2312.05503 section 3; 2303.16199).
 
-    Layer l >= start_layer adds f(gates[l, head]) * softmax(q k^T / sqrt(d_head)) v to each head's output. Here k and v
-    are the layer's own projections of the prefix, and f is the gate function.
+    Layer l >= start_layer adds f(gates[l, head]) * softmax(q k^T / sqrt(d_head)) v to each head's output, where k and v
+    are the layer's own projections of the prefix and f is the gate function. Aligner shares one prefix among all
+    layers (`prefix_layers` = 1); LLaMA-Adapter has one prefix for each layer.
 
-    Attributes:
-        method: "aligner" or "llama_adapter".
-        prefix: Shape (prefix_layers, n_tokens, d_model). Aligner has one prefix for all layers (prefix_layers = 1);
-            LLaMA-Adapter has one per adapted layer.
-        gates: Shape (adapted layers, heads), or (adapted layers, 1) with one gate per layer.
-        start_layer: Index of the first adapted layer.
-        gate_function: "linear" or "tanh".
-        format: The checkpoint format.
-        source: The file or folder.
-        sha256: The hash of the file that holds the tensors.
-        initial_prefix: The prefix before training, if the file has it.
-        initial_gates: The gates before training, if the file has them.
-        metadata: What is known of the run: `data_set`, `base_model`, `stage`, and `run`, a name that distinguishes
-            runs.
+    `method` is "aligner" or "llama_adapter". `initial_prefix` and `initial_gates` are the parameters before training,
+    where the file has them. `sha256` is that of the file with the tensors. `metadata` is what is known of the training:
+    `data_set`, `base_model`, `stage`, and `run`, a name that tells several trainings of one kind apart.
     """
 
     method: str
@@ -67,7 +60,7 @@ class PrefixCheckpoint(Shown):
 
     @property
     def n_tokens(self) -> int:
-        """Prefix tokens (a layer)."""
+        """Number of prefix tokens in each layer."""
         return self.prefix.shape[1]
 
     @property
@@ -76,12 +69,12 @@ class PrefixCheckpoint(Shown):
 
     @property
     def n_layers(self) -> int:
-        """Adapted layers."""
+        """Number of adapted layers."""
         return self.gates.shape[0]
 
     @property
     def gates_per_layer(self) -> int:
-        """One a query head, or 1 where a whole layer shares one."""
+        """Number of gates in each layer: one for each query head, or 1 for the whole layer."""
         return self.gates.shape[1]
 
     @property
@@ -96,25 +89,25 @@ class PrefixCheckpoint(Shown):
 
     @property
     def n_parameters(self) -> int:
-        """Trained numbers, by count."""
+        """Number of trained parameters."""
         return self.prefix.numel() + self.gates.numel()
 
     @property
     def tokens(self) -> Float[Tensor, "n_all_tokens d_model"]:
-        """Every token of every layer, in storage order."""
+        """All prefix tokens: those of the first adapted layer, then those of the next."""
         return self.prefix.reshape(-1, self.d_model)
 
     @property
     def effective_gates(self) -> Float[Tensor, "n_layers n_gates"]:
-        """What multiplies each head's prefix attention, float64: the gates after their function."""
+        """The factors of each head's prefix attention: the gates after their function, in float64."""
         gates = self.gates.double()
         return torch.tanh(gates) if self.gate_function == "tanh" else gates
 
     def linear(self) -> "PrefixCheckpoint":
-        """The same adapter with linear gates: a tanh gate becomes what it passes on, in its own precision.
+        """The same adapter with linear gates: a tanh gate becomes the value of its tanh, in the same precision.
 
-        That is what the adapter multiplies by, to the bit; only its training would go on otherwise, so a stored start
-        is dropped.
+        The adapter computes the same to the bit. Only further training would differ, so the initial values are left
+        out.
         """
         if self.gate_function == "linear":
             return self
@@ -128,18 +121,18 @@ class PrefixCheckpoint(Shown):
 
     @property
     def data_set(self) -> str:
-        """What it was trained on, as far as known."""
+        """The data set of the training, as far as it is known."""
         return self.metadata.get("data_set", "unknown data")
 
     @property
     def base_model(self) -> str:
-        """The model it was trained on, as far as known; else its sizes, which is what must match."""
+        """The base model, as far as it is known; otherwise the sizes that a base model must have."""
         last = self.start_layer + self.n_layers
         return self.metadata.get("base_model", f"a model of {last} layers, d_model {self.d_model}")
 
     @property
     def label(self) -> str:
-        """For legends: method, data set and base model."""
+        """The label in legends: method, data set and base model."""
         run = self.metadata.get("run")
         return f"{self.method_label} · {self.data_set} · {self.base_model}" + (f" · {run}" if run else "")
 
@@ -152,17 +145,17 @@ class PrefixCheckpoint(Shown):
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """ "bfloat16" for torch.bfloat16, and so on."""
+    """The name of a precision, for instance "bfloat16" for torch.bfloat16."""
     return str(dtype).removeprefix("torch.")
 
 
 class UnfitTensors(Exception):
-    """The tensors of a recognised format do not make an adapter; the caller adds the path."""
+    """Tensors of a recognised format that do not make an adapter. Whoever catches it adds the path to the message."""
 
 
 @dataclass(frozen=True)
 class PrefixParts:
-    """A PrefixCheckpoint before it knows its file; shapes as there."""
+    """What a checkpoint format reads from tensors: a PrefixCheckpoint without its file, with the same shapes."""
 
     method: str
     prefix: Tensor
@@ -175,9 +168,10 @@ class PrefixParts:
 
 
 def stack_gates(by_layer: dict[int, Tensor]) -> tuple[Tensor, range]:
-    """Gates of adjoining layers as (n_layers, n_gates), from any shape with at most one axis longer than 1.
+    """Stack the gates of adjoining layers into one tensor (n_layers, n_gates).
 
-    Takes lit-llama's (1, H, 1, 1), litgpt's (1, 1, H, 1) and the scalars of PEFT and old lit-llama files.
+    The gates of a layer can have any shape with at most one axis longer than 1: lit-llama's (1, H, 1, 1), litgpt's
+    (1, 1, H, 1), and the scalars of PEFT and of old lit-llama files.
     """
     if not by_layer:
         raise UnfitTensors("holds prefix tokens but no gates; expected one gate tensor for each adapted layer")
@@ -191,7 +185,7 @@ def stack_gates(by_layer: dict[int, Tensor]) -> tuple[Tensor, range]:
 
 
 def stack_prefixes(by_layer: dict[int, Tensor]) -> Tensor:
-    """Prefixes of adjoining layers, each (n_tokens, d_model), as (n_layers, n_tokens, d_model)."""
+    """Stack the prefixes of adjoining layers, each (n_tokens, d_model), into (n_layers, n_tokens, d_model)."""
     for layer, prefix in by_layer.items():
         if prefix.dim() != 2:
             raise UnfitTensors(
@@ -201,7 +195,7 @@ def stack_prefixes(by_layer: dict[int, Tensor]) -> Tensor:
 
 
 def stack(by_layer: dict[int, Tensor], what: str) -> Tensor:
-    """Stack equal shapes in the order of the layers; never cast."""
+    """Stack tensors in the order of their layers. All must have the same shape and the same precision."""
     for kind, found in (
         ("shapes", {tuple(tensor.shape) for tensor in by_layer.values()}),
         ("precisions", {dtype_name(tensor.dtype) for tensor in by_layer.values()}),
@@ -215,7 +209,7 @@ def stack(by_layer: dict[int, Tensor], what: str) -> Tensor:
 
 
 def layer_range(by_layer: dict[int, Tensor]) -> range:
-    """The adapted layers, which must adjoin."""
+    """The adapted layers. Raises UnfitTensors if there are gaps between them."""
     layers = range(min(by_layer), max(by_layer) + 1)
     if layers.stop > MAX_LAYER:
         raise UnfitTensors(f"names layer {layers.stop - 1}; expected a layer of a language model, under {MAX_LAYER}")
@@ -229,10 +223,7 @@ def layer_range(by_layer: dict[int, Tensor]) -> range:
 
 
 def check(parts: PrefixParts) -> None:
-    """Shapes that fit together, a floating precision, no NaN or infinite number.
-
-    Raises UnfitTensors otherwise.
-    """
+    """Raises UnfitTensors unless shapes fit together, precisions are floats, and no value is NaN or infinite."""
     shared = parts.method == "aligner"
     if parts.prefix.dim() != 3 or parts.gates.dim() != 2 or not parts.prefix.numel() or not parts.gates.numel():
         raise UnfitTensors(

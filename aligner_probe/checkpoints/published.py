@@ -1,7 +1,7 @@
-"""The weights the authors published: what there is, and how to get it.
+"""The weights that the authors published: a list of the files, and how to get them.
 
 The list (`published.tsv`) has every file of `aligner_weights/` in github.com/mytemporalaccount/Aligner with its
-SHA-256; a file that differs from it is never taken. One of them is not a checkpoint but JSON text, as published.
+SHA-256. A file with another SHA-256 is refused. One of the published files is JSON text and no checkpoint.
 """
 
 import csv
@@ -26,7 +26,7 @@ NOT_A_CHECKPOINT = "de066276f20cf6ebad8198046c43ab987028db4edf61a1149f41a703f474
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file of the authors' repository; `n_tokens`, `validation_loss` and the like as its name says."""
+    """One file of the authors' repository. `n_tokens`, `validation_loss` and the like are read from its name."""
 
     path: str
     n_bytes: int
@@ -42,7 +42,7 @@ class PublishedFile:
 
     @property
     def name(self) -> str:
-        """Short and unique, for instance `metamath-100-7b` or `beaver-dpo-1-7b`."""
+        """A short, unique name, for instance `metamath-100-7b` or `beaver-dpo-1-7b`."""
         stage = "-dpo" if self.stage == "DPO" else ""
         return f"{self.data_set.lower()}{stage}-{self.n_tokens}-{self.base_model.split()[-1].lower()}"
 
@@ -81,18 +81,18 @@ def _published_file(row: dict[str, str]) -> PublishedFile:
 def download_published(
     names: Iterable[str] | None = None, *, folder: Path | None = None, source: str = SOURCE
 ) -> list[Path]:
-    """Download published files into the user's cache, once, and check them by hash.
+    """Download published files into the user's cache, each once, and check their SHA-256.
 
     Args:
-        names: Names of files as in `list_published`; None for all.
-        folder: The folder to store them in; by default the user's cache.
+        names: Names of the files, as `list_published` has them; None for all.
+        folder: The cache; None for the user's own.
         source: The address of the repository.
 
     Returns:
         The local paths, in the order of the names.
 
     Raises:
-        AlignerProbeError: A name is unknown, a download failed, or a file is not the published one.
+        AlignerProbeError: A name is unknown, a download fails, or a file is not the published one.
     """
     import pooch
 
@@ -122,7 +122,7 @@ def download_published(
 
 
 def _root_cause(error: BaseException) -> str:
-    """The innermost reason, without the layers of a network library around it."""
+    """The message of the innermost error, without those that a network library wraps around it."""
     while inner := getattr(error, "reason", None) or (error.args[0] if error.args else None):
         if not isinstance(inner, BaseException):
             break
@@ -132,7 +132,7 @@ def _root_cause(error: BaseException) -> str:
 
 
 def find_published(name: str) -> Path:
-    """The path of one published file: in the data folder where that has it, else downloaded.
+    """The path of one published file. It is in the data folder if that has the file, and downloaded otherwise.
 
     Raises AlignerProbeError as `download_published` does.
     """
@@ -149,5 +149,5 @@ def find_published(name: str) -> Path:
 
 
 def known_by_hash(digest: str) -> dict[str, Any]:
-    """What is known of a published file under whatever name it goes: `data_set`, `base_model`, ...; else nothing."""
+    """Labels of the published file with this SHA-256 (`data_set`, `base_model`, ...); empty for any other file."""
     return next((naming.describe(file.path) for file in list_published() if file.sha256 == digest), {})

@@ -1,12 +1,12 @@
-"""A constant adapter as steering vectors: one vector a layer, to be added to the output of its attention block.
+"""Steering vectors: an adapter that adds a constant, written as one vector for each layer.
 
-A folder of two files. `steering.safetensors` has a vector (d_model,) by TransformerLens hook name; `steering.json` says
-where each belongs, in TransformerLens's and in Hugging Face's names, and how to apply it.
+The folder has two files. `steering.safetensors` holds a vector (d_model,) by TransformerLens hook name. `steering.json`
+names the module of each vector for TransformerLens and for Hugging Face, and shows how to apply it.
 
-What it is, exactly: the vector is added at every position to what the attention output projection gives, before
-anything else of the layer sees it. That is not the place of most steering tools (llama.cpp's control vectors and their
-kin in vLLM), which add to a layer's output: the layer's own MLP would not see the vector then. The two are the same
-only where attention and MLP work side by side, as in GPT-NeoX.
+Each vector is added at every position to the output of the attention output projection, before any other part of the
+layer reads it. Most steering tools (llama.cpp's control vectors, and those of vLLM) instead add to the output of the
+whole layer, so that the layer's own MLP does not see the vector. The two are the same only where attention and MLP work
+side by side, as in GPT-NeoX.
 """
 
 import json
@@ -77,7 +77,7 @@ class ConstantShifts:
 
 @dataclass(frozen=True, eq=False)
 class Steering:
-    """Vectors by TransformerLens hook name, and what the specification says beside."""
+    """A steering folder that was read: vectors by TransformerLens hook name, and the content of steering.json."""
 
     vectors: dict[str, Float[Tensor, " d_model"]]
     specification: dict[str, Any]
@@ -129,7 +129,7 @@ def write(shifts: ConstantShifts, folder: str | Path, base: KnownBase) -> Path:
 
 
 def read(folder: str | Path) -> Steering:
-    """Raises CheckpointError where the folder is none, or where its two files contradict each other."""
+    """Read a steering folder. Raises CheckpointError if it is none, or if its two files contradict each other."""
     folder = Path(folder)
     specification = native.read_json(folder / SPECIFICATION)
     if specification is None or specification.get("format") != FORMAT_NAME:
