@@ -156,7 +156,7 @@ def test_a_run_that_diverged_is_left_out_and_named(tmp_path, monkeypatch):
     assert said_so in (tmp_path / "page.html").read_text()
     failing = {LORA_8}
     with pytest.raises(AlignerProbeError, match=r"no run of the reference came to an end: .*loss is.*standard"):
-        carry_out_probe(tiny(), tmp_path / "other", show_progress=False)
+        carry_out_probe(tiny(arms=("aligner-1", LORA_8)), tmp_path / "other", show_progress=False)
     failing = {"lora-1"}
     arms = ("aligner-1", LORA_8, "aligner-1-shuffled", REFERENCE_SHUFFLED, "lora-1")
     result = carry_out_probe(tiny(arms=arms, tuned=True), tmp_path / "tuned", show_progress=False)
