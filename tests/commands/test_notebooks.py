@@ -1,6 +1,5 @@
 """Notebooks are stored without outputs and run from top to bottom."""
 
-import nbformat
 import pytest
 from conftest import DATA, ROOT
 
@@ -12,9 +11,16 @@ LONG = ("02_train_an_aligner", "03_micro_world", "04_probe_your_task")
 RUN = [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else ()) for path in NOTEBOOKS]
 
 
+def read(path):
+    """A notebook; nbformat is imported here, since that takes seconds and each test process collects this file."""
+    import nbformat
+
+    return nbformat.read(path, as_version=4)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_stored_without_outputs(path):
-    for cell in nbformat.read(path, as_version=4).cells:
+    for cell in read(path).cells:
         if cell.cell_type == "code":
             assert cell.outputs == []
             assert cell.execution_count is None
@@ -22,7 +28,7 @@ def test_stored_without_outputs(path):
 
 @pytest.mark.parametrize("path", RUN, ids=lambda path: path.stem)
 def test_runs(path, tmp_path, monkeypatch):
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     run(notebook, path, tmp_path, monkeypatch)
     assert any("image/png" in output.get("data", {}) for output in shown(notebook))
 
@@ -34,9 +40,11 @@ TWICE = [path for path in NOTEBOOKS if path.stem != "04_probe_your_task"]
 @pytest.mark.parametrize("path", TWICE, ids=lambda path: path.stem)
 def test_every_cell_can_be_run_twice(path, tmp_path, monkeypatch):
     """In all notebooks but the one that trains for minutes."""
-    notebook = nbformat.read(path, as_version=4)
+    from nbformat.v4 import new_code_cell
+
+    notebook = read(path)
     notebook.cells = [
-        nbformat.v4.new_code_cell(cell.source) for cell in notebook.cells if cell.cell_type == "code" for _ in range(2)
+        new_code_cell(cell.source) for cell in notebook.cells if cell.cell_type == "code" for _ in range(2)
     ]
     run(notebook, path, tmp_path, monkeypatch)
 
@@ -46,7 +54,7 @@ def test_every_cell_can_be_run_twice(path, tmp_path, monkeypatch):
 def test_what_notebook_02_says_follows_from_its_numbers(steps, learned, tmp_path, monkeypatch):
     """After one step nothing is learned, and it says so; as it stands, the form is learned."""
     [path] = [path for path in NOTEBOOKS if path.stem == "02_train_an_aligner"]
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     for cell in notebook.cells:
         cell.source = cell.source.replace("steps=120", f"steps={steps}")
     run(notebook, path, tmp_path, monkeypatch)
