@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
 
 from aligner_probe.analysis.precision import coarsest_grid
@@ -56,10 +56,13 @@ class GateStatistics(Shown):
         spearman_upper: The rank correlation over the last floor(n / 2) adapted layers.
         gauge: ||p|| / sqrt(d_model) for one shared token, None otherwise. Gates, means and spreads times this value are
             those for a token of norm sqrt(d_model).
-        at_powers_of_two: How many stored gates are exactly +-2^k. The step of the grid doubles there, so updates beyond
-            that point are lost and gates gather there.
+        is_power_of_two: Which stored gates are exactly +-2^k. The step of the grid doubles there, so updates beyond
+            that point are lost and gates gather there. `at_powers_of_two` counts them.
         expected_at_powers_of_two: The number without this effect, for gates spread evenly over the logarithm of their
             size.
+        std_by_layer_interval, mean_by_layer_interval: 95 % BCa bootstrap intervals over the heads of each layer; the
+            rows are low and high.
+        std_by_head_interval, mean_by_head_interval: The same for each head position, over the layers.
     """
 
     label: str
@@ -70,11 +73,13 @@ class GateStatistics(Shown):
     mean_by_layer: Float[np.ndarray, " n_layers"]
     mean_by_layer_interval: Float[np.ndarray, "2 n_layers"]
     std_by_head: Float[np.ndarray, " n_heads"]
+    std_by_head_interval: Float[np.ndarray, "2 n_heads"]
     mean_by_head: Float[np.ndarray, " n_heads"]
+    mean_by_head_interval: Float[np.ndarray, "2 n_heads"]
     spearman: RankCorrelation
     spearman_upper: RankCorrelation
     gauge: float | None
-    at_powers_of_two: int
+    is_power_of_two: Bool[np.ndarray, "n_layers n_heads"]
     expected_at_powers_of_two: float
     seed: int
     resamples: int
@@ -93,6 +98,10 @@ class GateStatistics(Shown):
     def flat(self) -> Float[np.ndarray, " n_gates"]:
         """All gates in order: first head to last, bottom layer to top (Figure 11)."""
         return self.gates.reshape(-1)
+
+    @property
+    def at_powers_of_two(self) -> int:
+        return int(self.is_power_of_two.sum())
 
     @property
     def one_gate_a_layer(self) -> bool:
@@ -126,7 +135,11 @@ class GateStatistics(Shown):
                 "head": np.arange(self.gates.shape[1]),
                 "n_layers": self.gates.shape[0],
                 "std": self.std_by_head,
+                "std_low": self.std_by_head_interval[0],
+                "std_high": self.std_by_head_interval[1],
                 "mean": self.mean_by_head,
+                "mean_low": self.mean_by_head_interval[0],
+                "mean_high": self.mean_by_head_interval[1],
             }
         )
         if self.gauge is not None:
@@ -170,20 +183,22 @@ def gate_statistics(checkpoint: PrefixCheckpoint, *, seed: int = 0, resamples: i
         mean_by_layer=gates.mean(axis=1),
         mean_by_layer_interval=_interval(gates, np.mean, seed, resamples),
         std_by_head=_std(gates, axis=0),
+        std_by_head_interval=_interval(gates.T, _std, seed, resamples),
         mean_by_head=gates.mean(axis=0),
+        mean_by_head_interval=_interval(gates.T, np.mean, seed, resamples),
         spearman=_rank_correlation(gates, seed, resamples),
         spearman_upper=_rank_correlation(gates[n_layers - half :], seed, resamples),
         gauge=float(checkpoint.prefix.double().norm()) / checkpoint.d_model**0.5 if one_shared_token else None,
-        at_powers_of_two=_at_powers_of_two(checkpoint),
+        is_power_of_two=_is_power_of_two(checkpoint),
         expected_at_powers_of_two=_expected_at_powers_of_two(checkpoint),
         seed=seed,
         resamples=resamples,
     )
 
 
-def _at_powers_of_two(checkpoint: PrefixCheckpoint) -> int:
+def _is_power_of_two(checkpoint: PrefixCheckpoint) -> Bool[np.ndarray, "n_layers n_heads"]:
     fraction, _ = np.frexp(np.abs(checkpoint.gates.double().numpy()))
-    return int((fraction == 0.5).sum())
+    return fraction == 0.5
 
 
 def _expected_at_powers_of_two(checkpoint: PrefixCheckpoint) -> float:
@@ -233,9 +248,9 @@ def _spearman(spreads: Float[np.ndarray, "n_layers ..."]) -> Float[np.ndarray, "
 
 
 def _interval(
-    gates: Float[np.ndarray, "n_layers n_heads"], statistic: Callable[..., np.ndarray], seed: int, resamples: int
-) -> Float[np.ndarray, "2 n_layers"]:
-    """95 % BCa interval of each layer's statistic; where equal gates leave that undefined, the estimate itself."""
+    gates: Float[np.ndarray, "n_rows n_drawn"], statistic: Callable[..., np.ndarray], seed: int, resamples: int
+) -> Float[np.ndarray, "2 n_rows"]:
+    """95 % BCa interval of each row's statistic; where equal gates leave that undefined, the estimate itself."""
     if gates.shape[1] < 2:
         return np.full((2, len(gates)), np.nan)
     with warnings.catch_warnings():

@@ -41,6 +41,20 @@ def test_against_plain_formulas(n_layers, n_heads, seed):
     assert not result.spearman.high < result.spearman.rho
 
 
+def test_intervals_of_head_positions_draw_layers():
+    """Turned around, layers are heads: the same gates in the other order have the same intervals, layer by head."""
+    made = checkpoint(n_layers=6, n_heads=8, start_layer=0)
+    turned = checkpoint(n_layers=8, n_heads=6, start_layer=0, gates=made.gates.T)
+    by_head, by_layer = gate_statistics(made), gate_statistics(turned)
+    assert np.array_equal(by_head.std_by_head_interval, by_layer.std_by_layer_interval)
+    assert np.array_equal(by_head.mean_by_head_interval, by_layer.mean_by_layer_interval)
+    low, high = by_head.mean_by_head_interval
+    assert (low < by_head.mean_by_head).all()
+    assert (by_head.mean_by_head < high).all()
+    frame = by_head.heads_to_frame()
+    assert np.array_equal(frame[["std_low", "std_high"]].to_numpy().T, by_head.std_by_head_interval)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_spearman(authors, name):
     result = gate_statistics(authors[name])
