@@ -3,8 +3,9 @@
     python benchmarks/same_report.py one.json                       # in a checkout of the first commit
     python benchmarks/same_report.py other.json --as one.json       # in a checkout of the second: says what differs
 
-Seconds and provenance (versions, commit) are left out. Everything else has to be the same to the last digit, on the
-same machine with the same number of threads. `--steps 0` takes the quick budget as it is, which takes an hour.
+Seconds, provenance (versions, commit) and the scores of the samples, which older reports do not have, are left out.
+Everything else has to be the same to the last digit, on the same machine with the same number of threads. `--steps 0`
+takes the quick budget as it is, which takes an hour.
 """
 
 import argparse
@@ -50,8 +51,10 @@ def reports(tasks: list[str], steps: int, items: int) -> dict:
             report = carry_out_probe(with_off_domain(probe), folder, show_progress=False).report
             plan = json.loads((Path(folder) / "plan.json").read_text())
         runs = [{key: value for key, value in run.items() if key != "seconds"} for run in report["runs"]]
+        samples = [{key: value for key, value in one.items() if key != "scores"} for one in report["samples"]]
         found[name] = {key: value for key, value in report.items() if key != "provenance"} | {
             "runs": runs,
+            "samples": samples,
             "plan": plan,
         }
         print(f"{name}: {report['verdict']}", flush=True)

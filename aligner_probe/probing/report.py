@@ -155,10 +155,15 @@ def _run(name: str, run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _samples(found: Gathered, parts: Parts) -> list[dict[str, Any]]:
-    """The same test items as the base, the prompted base and the first run of each method answer them."""
+    """The same test items as the base, the prompted base and the first run of each arm answer them.
+
+    Each sample has its answers by arm, and their scores by kind of score ("strict", "content") and arm.
+    """
     said = dict(found.prompts["completions"])
+    scored = {arm: found.prompts["scores"][arm] for arm in said}
     for run in found.runs.values():
         said.setdefault(run["arm"], run["completions"])
+        scored.setdefault(run["arm"], run["scores"])
     step = max(1, len(parts.test) // N_SAMPLES)
     places = range(0, len(parts.test), step)[:N_SAMPLES]
     return [
@@ -166,6 +171,10 @@ def _samples(found: Gathered, parts: Parts) -> list[dict[str, Any]]:
             "prompt": parts.test.examples[place].prompt,
             "reference": parts.test.examples[place].completion,
             "answers": {arm: texts[place] for arm, texts in said.items() if texts},
+            "scores": {
+                which: {arm: scored[arm][which][place] for arm, texts in said.items() if texts and which in scored[arm]}
+                for which in ("strict", "content")
+            },
         }
         for place in places
     ]
