@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from aligner_probe.commands.options import Parser, command_parser
 from aligner_probe.data import VARIABLE, data_folder
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.figures.catalogue import CATALOGUE, FORMATS, find
+from aligner_probe.figures.catalogue import CATALOGUE, IMAGE_TYPES, find
 
 if TYPE_CHECKING:
     from aligner_probe.checkpoints import PrefixCheckpoint, Skipped
@@ -56,7 +56,7 @@ def parser() -> Parser:
         "--only", type=_names, metavar="IDS", help="some of the figures below, for instance fig07,table1"
     )
     parser.add_argument(
-        "--formats", type=_formats, default=("png",), metavar="F,F", help=f"of {', '.join(FORMATS)} (default: png)"
+        "--formats", type=_formats, default=("png",), metavar="F,F", help=f"of {', '.join(IMAGE_TYPES)} (default: png)"
     )
     parser.add_argument(
         "--jobs", type=int, default=min(2, os.cpu_count() or 1), metavar="N", help="processes (default: 2, or 1 core's)"
@@ -157,9 +157,9 @@ def _names(text: str) -> list[str]:
 
 def _formats(text: str) -> tuple[str, ...]:
     formats = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    unknown = [name for name in formats if name not in FORMATS]
+    unknown = [name for name in formats if name not in IMAGE_TYPES]
     if unknown or not formats:
         raise argparse.ArgumentTypeError(
-            f"unknown format {', '.join(unknown) or text!r}; expected {', '.join(FORMATS)}"
+            f"unknown format {', '.join(unknown) or text!r}; expected {', '.join(IMAGE_TYPES)}"
         )
     return formats

@@ -32,7 +32,7 @@ class Entry:
 
 
 CATALOGUE = (
-    Entry("table1", "parameter_counts", "Numbers trained by each method", "Table 1", "tables:parameter_counts"),
+    Entry("table1", "parameter_counts", "Trained parameters of each method", "Table 1", "tables:parameter_counts"),
     Entry(
         "table2", "win_rates", "Aligner against its rivals, judged by a rule", "Table 2", "judged:win_rates", (), True
     ),
@@ -103,7 +103,7 @@ CATALOGUE = (
     Entry(
         "extra01",
         "equality_by_magnitude",
-        "Equal numbers by magnitude, and the half-ULP ladder",
+        "Equal parameters by magnitude, and half a ULP",
         "not in the paper",
         "equality:equality_by_magnitude",
     ),
@@ -117,7 +117,7 @@ CATALOGUE = (
     Entry(
         "extra03",
         "equality_by_storage_and_seed",
-        "Equal numbers by storage precision and seed",
+        "Equal parameters by storage precision and seed",
         "not in the paper",
         "storage:equality_by_storage",
         (),
@@ -150,9 +150,18 @@ CATALOGUE = (
         (),
         True,
     ),
+    Entry(
+        "extra07",
+        "a_verdict",
+        "A verdict, and the tasks of known nature",
+        "not in the paper",
+        "panel:a_verdict",
+        (),
+        True,
+    ),
 )
 
-FORMATS = ("png", "svg", "pdf")
+IMAGE_TYPES = ("png", "svg", "pdf")
 
 
 def find(names: Iterable[str]) -> list[Entry]:

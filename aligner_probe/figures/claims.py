@@ -15,6 +15,12 @@ Verdict = Literal["holds", "does not hold", "undecided"]
 MARGIN = 0.1
 #: The same for scores of 10.
 MARGIN_OF_TEN = 0.5
+#: How a sentence says the verdict.
+SAID: dict[Verdict, str] = {
+    "holds": "The claim holds here",
+    "does not hold": "The claim does not hold here",
+    "undecided": "Undecided here",
+}
 
 
 @dataclass(frozen=True)
@@ -55,16 +61,19 @@ def as_good(difference: Interval, gain: Interval | None, what: str, margin: floa
     return Claim("undecided", f"Undecided here: {what} ({criterion} {_range(gain)}).")
 
 
+def without_verdict(sentence: str) -> str:
+    """The sentence of a claim without the words of its verdict, for a table that has the verdict by itself."""
+    for said in SAID.values():
+        sentence = sentence.replace(f"{said}: ", "")
+    return sentence
+
+
 def _side(on: bool, off: bool) -> Verdict:
     return "holds" if on else "does not hold" if off else "undecided"
 
 
 def _said(verdict: Verdict) -> str:
-    return {
-        "holds": "The claim holds here",
-        "does not hold": "The claim does not hold here",
-        "undecided": "Undecided here",
-    }[verdict]
+    return SAID[verdict]
 
 
 def _range(found: Interval) -> str:

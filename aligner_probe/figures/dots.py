@@ -9,7 +9,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from aligner_probe.evaluation.intervals import Interval
-from aligner_probe.figures.experiments import LABELS, LOOKS, mean_of
+from aligner_probe.figures.experiments import LABELS, mean_of
+from aligner_probe.figures.looks import LOOKS
 
 #: Height of a row of dots, and of a figure's other parts, in inches.
 ROW, REST = 0.24, 1.0

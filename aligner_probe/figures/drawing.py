@@ -1,7 +1,6 @@
-"""What a drawing function returns, and the look that all figures share.
+"""What a function that draws a figure returns, and what all figures share: text sizes, panels and legends.
 
-Aligner is blue and LLaMA-Adapter yellow, as in the paper (Okabe and Ito's shades of them, which colour-blind readers
-tell apart); sizes differ in shade and marker.
+Colours and markers are in `looks.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,10 +17,6 @@ from matplotlib.figure import Figure
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
 from aligner_probe.html import Shown, text_of
 
-BLUES = ("#0072B2", "#56B4E9", "#003A5C", "#7F9DB9")
-YELLOWS = ("#E69F00", "#8F6200", "#F5CD70")
-BLACK, GREY, RED = "#111111", "#8A8A8A", "#B0413E"
-MARKERS = ("o", "s", "^", "D", "v", "P")
 PANEL_WIDTH, PANEL_HEIGHT, MIN_WIDTH = 4.4, 3.3, 6.8
 
 
@@ -116,30 +111,16 @@ def panels(n: int, *, columns: int = 3, height: float = PANEL_HEIGHT, **options:
 
 
 def legend_below(ax: Axes, *, title: str | None = None, columns: int = 3, offset: float = 0.17) -> None:
-    """A legend under the axis, where it hides nothing."""
+    """A legend under the axis, where it hides nothing; of four entries in three columns it makes two by two."""
     entries = len(ax.get_legend_handles_labels()[0])
+    columns = 2 if (entries, columns) == (4, 3) else min(entries, columns)
     ax.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, -offset),
-        ncols=min(entries, columns),
+        ncols=columns,
         frameon=False,
         title=title,
         title_fontsize=8,
         handletextpad=0.4,
         columnspacing=1.2,
     )
-
-
-def colour(checkpoint: PrefixCheckpoint, among: Sequence[PrefixCheckpoint]) -> str:
-    """Blue for Aligner, yellow for LLaMA-Adapter; the k-th of its method has the k-th shade."""
-    shades = BLUES if checkpoint.method == "aligner" else YELLOWS
-    return shades[_place(checkpoint, among) % len(shades)]
-
-
-def marker(checkpoint: PrefixCheckpoint, among: Sequence[PrefixCheckpoint]) -> str:
-    return MARKERS[_place(checkpoint, among) % len(MARKERS)]
-
-
-def _place(checkpoint: PrefixCheckpoint, among: Sequence[PrefixCheckpoint]) -> int:
-    same = [other for other in among if other.method == checkpoint.method]
-    return same.index(checkpoint)

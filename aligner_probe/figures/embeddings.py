@@ -7,7 +7,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
 from aligner_probe.analysis.centre import CentreTest, centre_test
@@ -16,19 +18,8 @@ from aligner_probe.checkpoints.prefix import PrefixCheckpoint
 from aligner_probe.evaluation.intervals import proportion_interval
 from aligner_probe.figures.claims import below
 from aligner_probe.figures.collection import Collection, Group
-from aligner_probe.figures.drawing import (
-    BLACK,
-    BLUES,
-    GREY,
-    MARKERS,
-    RED,
-    Comparison,
-    Drawing,
-    MissingInputs,
-    colour,
-    legend_below,
-    panels,
-)
+from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs, legend_below, panels
+from aligner_probe.figures.looks import BLACK, GREY, Look, look_of, looks_of
 
 Method = Literal["tsne", "umap"]
 #: The paper's pairs: the one token against ten on Alpaca, against a hundred on MetaMath.
@@ -36,79 +27,91 @@ PAPER_PAIRS = {"Alpaca": 10, "MetaMath": 100}
 MAX_COLUMNS = 4
 #: A centre has fewer than this share of the other tokens nearer to their centroid.
 CENTRAL = 0.1
+#: From orange to dark brown, by layer; the palest shades of matplotlib's map, which vanish on white, are left out.
+BY_LAYER = LinearSegmentedColormap.from_list("by layer", colormaps["YlOrBr"](np.linspace(0.4, 1.0, 256)))
+#: The names of the two methods of mapping, as papers write them.
+METHOD_NAMES = {"tsne": "t-SNE", "umap": "UMAP"}
 
 
 def plot_map(
     ax: Axes,
     token_map: TokenMap,
     *,
-    colors: dict[str, str],
+    looks: dict[str, Look],
     labels: dict[str, str] | None = None,
-    markers: dict[str, str] | None = None,
     hollow: Collection_[str] = (),
 ) -> Axes:
-    """Tokens on the plane, one colour a checkpoint; a checkpoint of one token is drawn large and on top.
+    """Draw tokens on the plane, one colour and marker for each checkpoint; `looks` and `labels` are by its label.
 
-    Those in `hollow` are drawn as larger outlines, so that they do not hide tokens in the same place.
+    A checkpoint of one token is drawn large, with a black edge and on top. Checkpoints in `hollow` are drawn as larger
+    outlines, so that they do not hide tokens in the same place.
     """
     frame = token_map.to_frame()
     for name, rows in frame.groupby("checkpoint", sort=False):
-        single = len(rows) == 1
+        single, outlined = len(rows) == 1, name in hollow
+        look = looks[str(name)]
+        edge = look.color if outlined else BLACK if single else "white"
         ax.scatter(
             rows["x"],
             rows["y"],
-            s=(110 if name in hollow else 70) if single else (30 if name in hollow else 16),
-            facecolor="none" if name in hollow else colors[name],
-            marker=(markers or {}).get(name, "o"),
-            edgecolor=colors[name] if name in hollow else "white",
-            linewidth=0.9 if name in hollow else 0.5,
+            s=(130 if outlined else 90) if single else (34 if outlined else 18),
+            facecolor="none" if outlined else look.color,
+            marker=look.marker,
+            edgecolor=edge,
+            linewidth=1.6 if single and outlined else 0.9 if single or outlined else 0.4,
             alpha=1 if single else 0.85,
             zorder=3 if single else 2,
-            label=f"{(labels or {}).get(name, name)} (n = {len(rows)})",
+            label=f"{(labels or {}).get(str(name), name)} (n = {len(rows)})",
         )
     return _finish_map(ax, token_map)
 
 
 def _finish_map(ax: Axes, token_map: TokenMap) -> Axes:
-    """What judges the map, in place of numbers on axes that mean nothing."""
+    """Name the method and say how well the map keeps neighbours, in place of coordinates, which mean nothing."""
     trust = token_map.trustworthiness
     settings = ", ".join(f"{key} {value:g}" for key, value in token_map.settings.items())
     ax.set_xlabel(
-        f"{settings}, seed {token_map.seed}, trustworthiness {'–' if trust is None else f'{trust:.2f}'}", fontsize=8
+        f"{METHOD_NAMES[token_map.method]}: {settings}, seed {token_map.seed}, "
+        f"trustworthiness {'–' if trust is None else f'{trust:.2f}'}",
+        fontsize=8,
     )
     ax.set(xticks=[], yticks=[])
     ax.grid(visible=False)
     return ax
 
 
-def plot_centre_test(ax: Axes, result: CentreTest) -> Axes:
-    """Distances to the centroid: of the one, of each of the others (leave-one-out), of random directions; then without
-    the token that shares the one's start."""
+def plot_centre_test(ax: Axes, result: CentreTest, *, one: Look, many: Look) -> Axes:
+    """Draw distances to the centroid of the many tokens, a row each.
+
+    Rows: random directions, each of the many (leave-one-out), and the one token; then, below the line, the last two
+    again without the token that shares the one's random start. `one` and `many` are the looks of the two checkpoints.
+    """
     rows = [
-        ("random", result.random, GREY),
-        ("others", result.leave_one_out, BLUES[0]),
-        ("the one", [result.matched], BLACK),
-        (f"others, not {result.twin}", result.leave_one_out_without_twin, BLUES[0]),
-        (f"the one, {result.twin} out", [result.distance_without_twin], BLACK),
+        ("random", result.random, Look(GREY, "o")),
+        ("the many", result.leave_one_out, many),
+        ("the one", np.array([result.matched]), one),
+        (f"the many, no {result.twin}", result.leave_one_out_without_twin, many),
+        (f"the one, no {result.twin}", np.array([result.distance_without_twin]), one),
     ]
     spread = np.random.default_rng(0)
-    for place, (_, values, color) in enumerate(rows):
+    for place, (_, values, look) in enumerate(rows):
         single = len(values) == 1
         jitter = 0 if single else spread.uniform(-0.22, 0.22, len(values))
         ax.scatter(
             values,
             np.full(len(values), float(place)) + jitter,
-            s=70 if single else 9,
-            color=color,
-            edgecolor="white",
-            linewidth=0.3,
+            s=80 if single else 10,
+            color=look.color,
+            marker=look.marker,
+            edgecolor=BLACK if single else "white",
+            linewidth=0.9 if single else 0.3,
             alpha=1 if single else 0.7,
             zorder=3 if single else 2,
         )
-    ax.axhline(2.5, color=RED, linewidth=0.8, linestyle=":")
+    ax.axhline(2.5, color=GREY, linewidth=0.8, linestyle=":")
     ax.set_yticks(range(len(rows)), [f"{name} (n = {len(values)})" for name, values, _ in rows])
     ax.invert_yaxis()
-    ax.set_xlabel("distance to the others' centroid", fontsize=8)
+    ax.set_xlabel("distance to the centroid of the many", fontsize=8)
     nearest = "twin" if result.has_twin else "most alike"
     ax.set_title(f"{nearest}: token {result.twin}, cosine {result.twin_cosine:.3f}")
     return ax
@@ -144,18 +147,19 @@ def _one_among_many(collection: Collection, method: Method, *, with_test: bool) 
         plot_map(
             ax,
             token_map,
-            colors={one.label: BLACK, many.label: colour(many, group.checkpoints)},
+            looks={c.label: look_of(c, group.checkpoints) for c in (one, many)},
             labels={c.label: group.legend(c) for c in (one, many)},
         )
         legend_below(ax, columns=2, offset=0.08)
         ax.set_title(group.title)
-    for ax, result in zip(test_axes, tests, strict=True):
-        plot_centre_test(ax, result)
+    for ax, (group, one, many), result in zip(test_axes, pairs if tests else [], tests, strict=True):
+        plot_centre_test(ax, result, one=look_of(one, group.checkpoints), many=look_of(many, group.checkpoints))
     caption = _caption(maps)
     if tests:
         caption += (
-            " Below: distances in the space itself. Centroids always leave out one token, for the one too (matched). "
-            + " ".join(result.explanation for result in tests)
+            " Below: distances in the space of the tokens itself (the many: the larger Aligner's tokens; the one: "
+            "Aligner-1's). Every centroid leaves out one token, also for the one (matched). Below the dotted line, "
+            "the named token of the many is left out altogether. " + " ".join(result.explanation for result in tests)
         )
     return Drawing(
         figure,
@@ -220,19 +224,19 @@ def _with_adapter(collection: Collection, n_tokens: int) -> Drawing:
     for ax, (group, aligner, adapter), token_map in zip(axes, pairs, maps, strict=True):
         frame = token_map.to_frame()
         theirs = frame[frame["method"] == "llama_adapter"]
-        points = ax.scatter(
-            theirs["x"], theirs["y"], c=theirs["layer"], cmap="YlOrBr", s=14, edgecolor=GREY, linewidth=0.2
-        )
+        look = look_of(adapter, group.checkpoints)
+        points = ax.scatter(theirs["x"], theirs["y"], c=theirs["layer"], cmap=BY_LAYER, s=20, marker=look.marker)
         label = f"layer of {group.legend(adapter)} (n = {len(theirs)})"
         figure.colorbar(points, ax=ax, label=label, shrink=0.8).locator = MaxNLocator(integer=True)
         ours = frame[frame["method"] == "aligner"]
         ax.scatter(
             ours["x"],
             ours["y"],
-            s=60 if n_tokens == 1 else 26,
-            color=BLACK if n_tokens == 1 else BLUES[0],
-            edgecolor="white",
-            linewidth=0.5,
+            s=90 if n_tokens == 1 else 32,
+            color=look_of(aligner, group.checkpoints).color,
+            marker=look_of(aligner, group.checkpoints).marker,
+            edgecolor=BLACK,
+            linewidth=0.9 if n_tokens == 1 else 0.6,
             label=f"{group.legend(aligner)} (n = {len(ours)})",
         )
         ax.set_title(group.title)
@@ -270,9 +274,8 @@ def four_models(collection: Collection) -> Drawing:
         plot_map(
             ax,
             token_map,
-            colors={c.label: colour(c, members) for c in members},
+            looks={c.label: look for c, look in zip(members, looks_of(members), strict=True)},
             labels={c.label: f"{c.method_label} · {c.data_set}" for c in members},
-            markers={c.label: MARKERS[data_sets.index(c.data_set) % len(MARKERS)] for c in members},
             hollow={c.label for c in members if c.data_set != data_sets[0]},
         )
         legend_below(ax, columns=1 if len(shown) > 1 else 2, offset=0.08)

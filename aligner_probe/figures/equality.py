@@ -1,11 +1,13 @@
-"""Figure 16, and the figure the paper lacks: equal numbers by magnitude, with the half-ULP ladder."""
+"""Figure 16, and a figure that the paper lacks: equal parameters by magnitude, beside half a unit in the last place."""
 
-from collections.abc import Iterator
-from itertools import combinations, cycle
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy import stats
 
 from aligner_probe.analysis.equality import LOWEST_EDGE, Equality, compare_numbers
@@ -14,36 +16,52 @@ from aligner_probe.checkpoints.prefix import PrefixCheckpoint
 from aligner_probe.evaluation.intervals import proportion_interval
 from aligner_probe.figures.claims import above
 from aligner_probe.figures.collection import PAPER_DATA_SETS, Collection
-from aligner_probe.figures.drawing import (
-    BLUES,
-    GREY,
-    MARKERS,
-    RED,
-    YELLOWS,
-    Comparison,
-    Drawing,
-    MissingInputs,
-    panels,
-)
+from aligner_probe.figures.drawing import PANEL_WIDTH, Comparison, Drawing, MissingInputs, panels
 from aligner_probe.figures.experiments import WORLD
+from aligner_probe.figures.looks import EMPHASIS, GREY, looks_of
 from aligner_probe.figures.paper import EQUAL_NUMBERS
 
-#: "A large part" of the numbers, of which the paper finds more than half.
+#: The least share of the parameters that is "a large part"; the paper finds more than half.
 LARGE_PART = 0.25
 BINS = 40
-#: More lines than this cannot be told apart.
+#: As many pairs as a figure shows; the table has all.
 MAX_PAIRS = 6
+EQUAL = "exactly equal"
+#: Where a logarithmic axis of counts begins: below a count of one.
+LOWEST_COUNT = 0.7
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """A pair of checkpoints and what the comparison of their parameters found; a `control` has two sizes."""
+
+    pair: tuple[PrefixCheckpoint, PrefixCheckpoint]
+    report: PairForensics
+    control: bool
+
+    @property
+    def equality(self) -> Equality:
+        return self.report.equality
+
+    @property
+    def said(self) -> str:
+        """Both checkpoints by their labels, and how many parameters of a control are compared."""
+        extra = f", first {self.equality.prefix.n:,}" if self.control else ""
+        a, b = (label.replace(" · LLaMA-2", "") for label in (self.equality.label_a, self.equality.label_b))
+        return f"{a} / {b}{extra}"
 
 
 def plot_differences(ax: Axes, equality: Equality, *, color: str) -> Axes:
-    """Histogram of |difference| on a log count axis; exact zeros stand apart, as a bar of their own."""
+    """Draw a histogram of |difference| on a log count axis; exact zeros are a stem of their own, at zero."""
     differences = equality.prefix.differences
     other = differences[~equality.prefix.equal]
     top = float(other.max()) if len(other) else 1.0
     edges = np.linspace(0, top, BINS + 1)
     counts, _ = np.histogram(other, bins=edges)
     ax.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=color, edgecolor="white", linewidth=0.3)
-    ax.bar(-2.5 * edges[1], equality.n_equal, width=2 * edges[1], color=RED, label="exactly equal")
+    if equality.n_equal:
+        ax.plot([0, 0], [LOWEST_COUNT, equality.n_equal], color=EMPHASIS, linewidth=2.5, zorder=3)
+        ax.plot([0], [equality.n_equal], color=EMPHASIS, marker="o", linestyle="none", zorder=4, label=EQUAL)
     ax.annotate(
         f"{equality.n_equal:,} of {equality.prefix.n:,}\nexactly equal ({equality.share_equal:.1%})",
         (0.97, 0.95),
@@ -51,13 +69,13 @@ def plot_differences(ax: Axes, equality: Equality, *, color: str) -> Axes:
         ha="right",
         va="top",
         fontsize=8,
-        color=RED,
+        color=EMPHASIS,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )
     ax.set_yscale("log")
-    ax.set_ylim(0.7, max(equality.n_equal, counts.max(initial=1), 1) * 2.5)
-    ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= top])
-    ax.set(xlabel="|difference|", ylabel="numbers (log scale)")
+    ax.set_ylim(LOWEST_COUNT, max(equality.n_equal, counts.max(initial=1), 1) * 2.5)
+    ax.set_xlim(-0.03 * top, 1.03 * top)
+    ax.set(xlabel="|difference| (no unit)", ylabel="parameters (log scale)")
     return ax
 
 
@@ -67,11 +85,15 @@ def plot_equality_by_magnitude(
     *,
     color: str,
     marker: str = "o",
+    fillstyle: Literal["full", "left", "right", "bottom", "top", "none"] = "full",
     label: str | None = None,
     linestyle: str = "-",
     offset: float = 0.0,
 ) -> Axes:
-    """Share of equal numbers in each magnitude band, with 95 % Wilson intervals; `offset` keeps several lines apart."""
+    """Draw the share of equal parameters in each band of magnitude, with 95 % Wilson intervals.
+
+    `offset` moves the points to the right, in bands, so that several lines stand side by side.
+    """
     bands = [band for band in equality.bands if band.n]
     places = [_place(band.low) + offset for band in bands]
     shares = np.array([band.share_equal for band in bands])
@@ -84,6 +106,8 @@ def plot_equality_by_magnitude(
         color=color,
         marker=marker,
         markersize=5,
+        fillstyle=fillstyle,
+        elinewidth=1.0,
         linewidth=1.3,
         linestyle=linestyle,
         capsize=2,
@@ -96,7 +120,7 @@ def plot_equality_by_magnitude(
 def plot_half_ulp(
     ax: Axes, equality: Equality, *, color: str = GREY, linestyle: str = "-", label: str | None = None
 ) -> Axes:
-    """The ladder: the largest update that still rounds to nothing, by magnitude."""
+    """Draw half a unit in the last place (ULP) by magnitude: an update smaller than that rounds to nothing."""
     places = [_place(band.low) for band in equality.bands]
     halves = [band.half_ulp for band in equality.bands]
     ax.plot(places, halves, drawstyle="steps-mid", color=color, linestyle=linestyle, label=label)
@@ -105,7 +129,7 @@ def plot_half_ulp(
 
 
 def plot_bands(ax: Axes, equality: Equality) -> Axes:
-    """Name the magnitude bands on the axis."""
+    """Name the bands of magnitude on the horizontal axis."""
     places = [_place(band.low) for band in equality.bands]
     ax.set(xlabel="|value| = min(|a|, |b|), bands [low, high)", ylabel="half a ULP")
     ax.set_xticks(places, [_range(band.low, band.high) for band in equality.bands], rotation=35, ha="right")
@@ -113,7 +137,7 @@ def plot_bands(ax: Axes, equality: Equality) -> Axes:
 
 
 def embedding_differences(collection: Collection) -> Drawing:
-    """Figure 16: |difference| between the tokens of two data sets, one panel a method and size."""
+    """Draw Figure 16: |difference| between the tokens of two data sets, one subplot for each method and size."""
     pairs = _pairs(collection)
     missing = _missing(collection, pairs)
     if not pairs:
@@ -121,15 +145,16 @@ def embedding_differences(collection: Collection) -> Drawing:
     compared = [compare_numbers(a, b) for a, b in pairs]
     figure, axes = panels(len(pairs))
     for ax, (a, b), equality in zip(axes, pairs, compared, strict=True):
-        plot_differences(ax, equality, color=_colour(a))
+        plot_differences(ax, equality, color=looks_of([a])[0].color)
         ax.set_title(f"{a.method_label} · {a.base_model}\n{_run(a)} against {_run(b)}")
     frames = [_histogram_frame(equality) for equality in compared]
     return Drawing(
         figure,
         pd.concat(frames, ignore_index=True),
-        "Numbers of the same place in two checkpoints; exact zeros apart from small differences. n = "
+        "Differences between the parameters at the same position of two checkpoints. The red stem at zero counts those "
+        "that are exactly equal; the bars count the others. n = "
         + ", ".join(f"{e.prefix.n:,} ({e.label_a} against {e.label_b})" for e in compared)
-        + ". Which numbers are equal, and why, is shown in extra01.",
+        + ". Which parameters are equal, and why, is shown in extra01.",
         tuple(dict.fromkeys(c for pair in pairs for c in pair)),
         settings={"bins": BINS},
         missing=tuple(missing),
@@ -138,57 +163,80 @@ def embedding_differences(collection: Collection) -> Drawing:
 
 
 def equality_by_magnitude(collection: Collection) -> Drawing:
-    """Equal numbers by magnitude over the half-ULP ladder; runs of different size as a control for the shared start."""
+    """Draw equal parameters by magnitude, and half a ULP below; pairs of two sizes control for the shared start."""
     pairs, controls = _pairs(collection), _control_pairs(collection)
     if not pairs and not controls:
-        raise MissingInputs(["two checkpoints with numbers to compare"])
-    reports = [(compare_checkpoints(a, b), False) for a, b in pairs]
-    reports += [(compare_checkpoints(a, b, common_prefix=True), True) for a, b in controls]
+        raise MissingInputs(["two checkpoints with parameters to compare"])
+    reports = [_Compared(pair, compare_checkpoints(*pair), control=False) for pair in pairs]
+    reports += [_Compared(pair, compare_checkpoints(*pair, common_prefix=True), control=True) for pair in controls]
     shown = reports if len(reports) <= MAX_PAIRS else [*reports[: MAX_PAIRS - len(controls)], *reports[len(pairs) :]]
-    figure, (ax, ladder) = panels(2, columns=1, sharex=True)
-    figure.set_size_inches(7.4, 6.6 + 0.22 * len(shown))
-    shades: dict[str, Iterator[str]] = {"aligner": cycle(BLUES), "llama_adapter": cycle(YELLOWS)}
-    methods = [a.method for a, _ in (*pairs, *controls)]
-    for place, (report, control) in enumerate(shown):
-        plot_equality_by_magnitude(
-            ax,
-            report.equality,
-            color=next(shades[methods[reports.index((report, control))]]),
-            marker=MARKERS[place % len(MARKERS)],
-            linestyle=":" if control else "-",
-            label=_describe_pair(report, control),
-        )
-    grids = {report.equality.grid: report.equality for report, _ in sorted(shown, key=_n_bands)}
-    for style, (grid, equality) in zip(("--", "-.", ":", "-"), grids.items(), strict=False):
-        chance = equality.chance_share
-        label = f"two independent starts in {grid}: {chance:.2g}"
-        ax.axhline(chance, color=RED, linewidth=0.9, linestyle=style, label=label)
-        plot_half_ulp(ladder, equality, color=GREY, linestyle=style, label=f"{grid}: smaller updates are lost")
-    # The longest list of bands labels the axis, whichever grid was drawn last.
-    plot_bands(ladder, max((report.equality for report, _ in shown), key=lambda equality: len(equality.bands)))
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", fontsize=7, frameon=False)
+    figure = Figure(layout="constrained")
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure.set_size_inches(max(PANEL_WIDTH * columns, 7.4), 2.6 * rows + 2.9)
+    grid = figure.add_gridspec(rows + 1, columns, height_ratios=[*[1.0] * rows, 1.15])
+    first = None
+    for place, compared in enumerate(shown):
+        ax = figure.add_subplot(grid[divmod(place, columns)], sharex=first, sharey=first)
+        first = first or ax
+        _plot_pair(ax, compared)
+    ladder = figure.add_subplot(grid[rows, :])
+    by_grid = {equality.grid: equality for equality in sorted((one.equality for one in shown), key=_n_bands)}
+    for style, (name, equality) in zip(("--", "-.", ":", "-"), by_grid.items(), strict=False):
+        plot_half_ulp(ladder, equality, color=GREY, linestyle=style, label=f"{name}: smaller updates are lost")
+    # The longest list of bands labels the axes, whichever was drawn last.
+    widest = max((one.equality for one in shown), key=_n_bands)
+    for ax in figure.axes:
+        plot_bands(ax, widest).set_ylabel("half a ULP" if ax is ladder else "share exactly equal")
+    for place, ax in enumerate(ax for ax in figure.axes if ax is not ladder):
+        lowest = place + columns >= len(shown)
+        ax.tick_params(labelbottom=lowest, labelleft=place % columns == 0)
+        ax.set_xlabel(ax.get_xlabel() if lowest else "")
+        ax.set_ylabel(ax.get_ylabel() if place % columns == 0 else "")
     ladder.legend(loc="upper left")
-    frames = [report.to_frame().assign(common_prefix=control) for report, control in reports]
+    frames = [one.report.to_frame().assign(common_prefix=one.control) for one in reports]
     left_out = f" Of {len(reports)} pairs {len(shown)} are drawn; the CSV has all." if len(shown) < len(reports) else ""
     return Drawing(
         figure,
         pd.concat(frames, ignore_index=True),
-        "Above: share of exactly equal numbers, 95 % Wilson intervals, bands of one ULP size each. Dotted: controls of "
-        "different size, compared over the first numbers both have. Below: half a ULP of the stored precision; an "
-        f"update smaller than that rounds to nothing.{left_out} "
-        + " ".join(f"{_describe_pair(r, c)}: {r.verdict}. {r.explanation}" for r, c in reports[:1]),
+        "Above: share of exactly equal parameters for one pair of checkpoints in each panel, with 95 % Wilson "
+        "intervals; every band has one size of ULP (unit in the last place). Dotted and hollow: controls of different "
+        "size, compared over the first parameters that both have. Grey lines: what two independent starts would share. "
+        f"Below: half a ULP of the stored precision; an update smaller than that rounds to nothing.{left_out} "
+        + " ".join(f"{one.said}: {one.report.verdict}. {one.report.explanation}" for one in reports[:1]),
         tuple(dict.fromkeys(c for pair in (*pairs, *controls) for c in pair)),
         settings={"lowest_edge": LOWEST_EDGE, "interval": "Wilson, 95 %"},
         comparisons=tuple(
             Comparison(
-                _describe_pair(report, control),
-                "equal numbers are anatomy of the language model" if not control else None,
-                f"{report.equality.n_equal:,} of {report.equality.prefix.n:,} equal, verdict {report.verdict}",
-                report.explanation,
+                one.said,
+                "equal numbers are anatomy of the language model" if not one.control else None,
+                f"{one.equality.n_equal:,} of {one.equality.prefix.n:,} equal, verdict {one.report.verdict}",
+                one.report.explanation,
             )
-            for report, control in reports
+            for one in reports
         ),
     )
+
+
+def _plot_pair(ax: Axes, compared: _Compared) -> None:
+    """One panel of equal parameters by magnitude, in the look of the first checkpoint of the pair."""
+    (a, b), equality, control = compared.pair, compared.equality, compared.control
+    look = looks_of([a])[0]
+    ax.axhline(equality.chance_share, color=GREY, linewidth=1.0, zorder=1)
+    plot_equality_by_magnitude(
+        ax,
+        equality,
+        color=look.color,
+        marker=look.marker,
+        fillstyle="none" if control else "full",
+        linestyle=":" if control else "-",
+    )
+    what = f"{a.method_label}: {_run(a)} / {_run(b)}"
+    if control:
+        what = f"control: {a.method_label} {_run(a)} / {b.method_label} {_run(b)}"
+    bases = " / ".join(dict.fromkeys((a.base_model, b.base_model)))
+    equal = f"{equality.n_equal:,} of {equality.prefix.n:,} equal, by chance {equality.chance_share:.2g}"
+    ax.set_title(f"{what}\n{bases}\n{equal}", fontsize=8.5)
 
 
 def _pairs(collection: Collection) -> list[tuple[PrefixCheckpoint, PrefixCheckpoint]]:
@@ -256,24 +304,13 @@ def _histogram_frame(equality: Equality) -> pd.DataFrame:
     return pd.concat([zeros, rows], ignore_index=True).assign(a=equality.label_a, b=equality.label_b)
 
 
-def _describe_pair(report: PairForensics, control: bool) -> str:
-    equality = report.equality
-    extra = f", first {equality.prefix.n:,}" if control else ""
-    a, b = (label.replace(" · LLaMA-2", "") for label in (equality.label_a, equality.label_b))
-    return f"{a} / {b}{extra}"
-
-
-def _colour(checkpoint: PrefixCheckpoint) -> str:
-    return BLUES[0] if checkpoint.method == "aligner" else YELLOWS[0]
-
-
 def _run(checkpoint: PrefixCheckpoint) -> str:
     stage = checkpoint.metadata.get("stage")
     return f"{checkpoint.data_set} {stage}" if stage else checkpoint.data_set
 
 
-def _n_bands(item: tuple[PairForensics, bool]) -> int:
-    return len(item[0].equality.bands)
+def _n_bands(equality: Equality) -> int:
+    return len(equality.bands)
 
 
 def _place(low: float) -> int:

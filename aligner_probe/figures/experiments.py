@@ -13,7 +13,7 @@ from aligner_probe.checkpoints import PrefixCheckpoint, load_checkpoint
 from aligner_probe.checkpoints.prefix import METHOD_NAMES
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.evaluation.intervals import Interval, difference_interval, mean_interval
-from aligner_probe.figures.drawing import BLUES, GREY, YELLOWS, Input, MissingInputs
+from aligner_probe.figures.drawing import Input, MissingInputs
 from aligner_probe.files import read_json, sha256
 from aligner_probe.reproduction.plan import BASE
 from aligner_probe.reproduction.results import RESULT, RUNS, Results, Run, load_results
@@ -24,18 +24,6 @@ WORLD = "micro-world"
 #: What stands for the paper's two data sets of SFT, in its order.
 FORM_AND_SKILL = ("instructions", "math")
 RESAMPLES = 2000
-#: Okabe and Ito's; Aligner blue and LLaMA-Adapter yellow, as in the paper.
-GREEN, PURPLE = "#009E73", "#CC79A7"
-LOOKS = {
-    BASE: (GREY, "X"),
-    "aligner-1": (BLUES[0], "o"),
-    "aligner-10": (BLUES[1], "s"),
-    "aligner-60": (BLUES[2], "^"),
-    "aligner-300": (BLUES[3], "D"),
-    "llama-adapter-10": (YELLOWS[0], "v"),
-    "lora-8": (GREEN, "P"),
-    "prompt-tuning-10": (PURPLE, "*"),
-}
 LABELS = {BASE: "base, untrained"} | {name: ARMS[name].label for name in REPRODUCED_ARMS}
 
 

@@ -1,6 +1,6 @@
 """Draw figures into a folder: pictures, the data drawn, a manifest, and a page that shows them all.
 
-Everything is made in a hidden folder first and renamed into place at the end, so a reader never meets half a set.
+Everything is made in a hidden folder first and renamed into place at the end, so that nobody finds half a set.
 """
 
 import importlib
@@ -21,7 +21,8 @@ from aligner_probe.arguments import accepts, refuse
 from aligner_probe.checkpoints import PrefixCheckpoint, Skipped
 from aligner_probe.checkpoints.given import many_checkpoints
 from aligner_probe.errors import AlignerProbeError, CheckpointError, one_of
-from aligner_probe.figures.catalogue import CATALOGUE, FORMATS, Entry, find
+from aligner_probe.figures.catalogue import CATALOGUE, IMAGE_TYPES, Entry, find
+from aligner_probe.figures.claims import without_verdict
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Drawing, Input, MissingInputs, style
 from aligner_probe.files import new_folder, read_json, sha256, staging_folder, writing_to
@@ -95,14 +96,28 @@ def draw_gallery(
     jobs: int = 1,
     show_progress: bool = True,
 ) -> Gallery:
-    """Draw `entries` into `folder`, with manifest.json and index.html.
+    """Draw several figures into a folder, with manifest.json and index.html.
 
-    `partial` (some figures asked for by name) keeps the others of an earlier run, files and records; else the folder's
-    old figures go. With `jobs` over 1, that many processes draw. Raises AlignerProbeError where the folder cannot be
-    written, and with `strict` where anything is missing or was skipped; then nothing in the folder changes.
+    Args:
+        entries: The figures of the catalogue to draw.
+        collection: The checkpoints, and the micro-world's runs where they are at hand.
+        folder: The folder to write into. It is made where there is none.
+        formats: Image types of each picture: "png", "svg" or "pdf".
+        skipped: Files that could not be read; the page and the manifest name them.
+        strict: Whether a missing input or a skipped file is an error.
+        partial: Whether figures of an earlier run that are not drawn now are kept. Without it they are removed.
+        jobs: Number of processes that draw.
+        show_progress: Whether a progress bar is shown.
+
+    Returns:
+        The folder, one record for each of its figures, and the skipped files.
+
+    Raises:
+        AlignerProbeError: The folder cannot be written; or, with `strict`, an input is missing or a file was skipped.
+            Then nothing in the folder changes.
     """
     for ending in formats:
-        one_of(ending, FORMATS, "format")
+        one_of(ending, IMAGE_TYPES, "format")
     if strict and skipped:
         raise AlignerProbeError(
             f"--strict: {len(skipped)} files could not be read, the first {skipped[0].path}: {skipped[0].reason}"
@@ -163,7 +178,8 @@ def _environment(**variables: str) -> Iterator[None]:
 def _draw_one(entry: Entry, collection: Collection, stage: Path, formats: Sequence[str]) -> dict[str, Any]:
     record: dict[str, Any] = {"id": entry.id, "title": entry.title, "paper": entry.paper, "stem": entry.stem}
     try:
-        drawing = _titled(entry, collection)
+        # Without the title that `draw` writes: the page and whoever shows the picture elsewhere have one of their own.
+        drawing = _drawn(entry, collection)
     except (MissingInputs, AlignerProbeError) as error:
         # One figure that cannot be drawn from these inputs does not keep the others from being drawn.
         needs = list(error.needs) if isinstance(error, MissingInputs) else [str(error)]
@@ -203,10 +219,15 @@ def _smaller(picture: io.BytesIO) -> bytes:
     return smaller.getvalue()
 
 
-def _titled(entry: Entry, collection: Collection) -> Drawing:
+def _drawn(entry: Entry, collection: Collection) -> Drawing:
     module, function = entry.draw.split(":")
     with style():
-        drawing = getattr(importlib.import_module(f"aligner_probe.figures.{module}"), function)(collection)
+        return getattr(importlib.import_module(f"aligner_probe.figures.{module}"), function)(collection)
+
+
+def _titled(entry: Entry, collection: Collection) -> Drawing:
+    drawing = _drawn(entry, collection)
+    with style():
         drawing.figure.suptitle(f"{entry.title} ({entry.paper})", fontweight="bold")
     return drawing
 
@@ -240,7 +261,7 @@ def _earlier_records(folder: Path) -> list[dict[str, Any]]:
 def _is_ours(record: dict[str, Any], folder: Path) -> bool:
     """A record of a figure of the catalogue that names its own files and nothing else: others may not be touched."""
     stem = next(entry.stem for entry in CATALOGUE if entry.id == record["id"]) if record["id"] in IDS else None
-    allowed = {f"{stem}.{ending}" for ending in (*FORMATS, "csv")}
+    allowed = {f"{stem}.{ending}" for ending in (*IMAGE_TYPES, "csv")}
     return stem is not None and set(record["files"]) <= allowed and all((folder / n).is_file() for n in record["files"])
 
 
@@ -261,6 +282,7 @@ def _write_index(path: Path, records: Sequence[dict[str, Any]], skipped: Sequenc
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(loader=PackageLoader("aligner_probe.figures", "."), autoescape=True, trim_blocks=True)
+    environment.filters["without_verdict"] = without_verdict
     page = environment.get_template("index.html.jinja").render(
         records=records, skipped=skipped, versions=versions(PACKAGES)
     )

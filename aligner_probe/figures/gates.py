@@ -13,10 +13,11 @@ from aligner_probe.errors import one_of
 from aligner_probe.evaluation.intervals import Interval, bootstrap, proportion_interval
 from aligner_probe.figures.claims import above, below
 from aligner_probe.figures.collection import Collection, Group
-from aligner_probe.figures.drawing import GREY, Comparison, Drawing, MissingInputs, colour, legend_below, marker, panels
+from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs, legend_below, panels
+from aligner_probe.figures.looks import EMPHASIS, GREY, looks_of
 
 SAMPLE_STD = "Standard deviations have ddof 1."
-BANDS = "Bands: 95 % BCa bootstrap over heads, {resamples} resamples, seed {seed}."
+INTERVALS = "Vertical lines: 95 % BCa bootstrap intervals over {drawn}, {resamples} resamples, seed {seed}."
 GAUGE = (
     "Aligner-1's gates are drawn as stored; their common scale, and the sign of all at once, are not identified. Fixed "
     "to a token of norm sqrt(d_model), multiply by {factors}."
@@ -26,6 +27,11 @@ PAPER_SPREAD = "rises with layer"
 PAPER_UPPER = "reversed in the upper half"
 #: Random pairings of heads against which a pattern by head position is held.
 SHUFFLES = 2000
+#: Between the points of two checkpoints at one layer or head position.
+APART = 0.14
+#: Powers of two that Figure 11 marks, counted down from the largest gate.
+OCTAVES = 3
+RINGS = "exactly a power of two"
 
 
 def plot_by_layer(
@@ -36,19 +42,24 @@ def plot_by_layer(
     color: str | None = None,
     marker: str | None = None,
     label: str | None = None,
+    offset: float = 0.0,
 ) -> Axes:
-    """Spread ("std") or mean ("mean") of the gates of each layer, with its interval."""
+    """Draw the spread ("std") or the mean ("mean") of the gates of each layer, with its 95 % interval.
+
+    `offset` moves the points to the right, in layers, so that the intervals of several checkpoints stand side by side.
+    """
     one_of(what, ("std", "mean"), "what")
     values, interval = {
         "std": (statistics.std_by_layer, statistics.std_by_layer_interval),
         "mean": (statistics.mean_by_layer, statistics.mean_by_layer_interval),
     }[what]
-    (line,) = ax.plot(statistics.layers, values, color=color, marker=marker, markersize=3.5, linewidth=1.3, label=label)
-    ax.fill_between(statistics.layers, *interval, color=line.get_color(), alpha=0.15, linewidth=0)
+    places = np.asarray(statistics.layers) + offset
+    (line,) = ax.plot(places, values, color=color, marker=marker, markersize=4, linewidth=1.0, label=label, zorder=3)
+    ax.vlines(places, *interval, color=line.get_color(), linewidth=1.0, alpha=0.75, zorder=2)
     heads = statistics.gates.shape[1]
     ax.set(xlabel=f"layer (from 0), n = {heads} heads each", ylabel=f"{_noun(what)} of gates")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return ax
+    return _with_zero(ax, what)
 
 
 def plot_by_head(
@@ -59,23 +70,52 @@ def plot_by_head(
     color: str | None = None,
     marker: str | None = None,
     label: str | None = None,
+    offset: float = 0.0,
 ) -> Axes:
-    """Spread or mean of the gates at each head position, over layers; positions have no order, so no line."""
+    """Draw the spread or the mean of the gates at each head position over the layers, with its 95 % interval.
+
+    No line joins the points, because head positions have no order. `offset` moves the points to the right, in head
+    positions.
+    """
     one_of(what, ("std", "mean"), "what")
-    values = {"std": statistics.std_by_head, "mean": statistics.mean_by_head}[what]
-    ax.plot(range(len(values)), values, color=color, marker=marker, markersize=4.5, linestyle="none", label=label)
+    values, interval = {
+        "std": (statistics.std_by_head, statistics.std_by_head_interval),
+        "mean": (statistics.mean_by_head, statistics.mean_by_head_interval),
+    }[what]
+    places = np.arange(len(values)) + offset
+    (points,) = ax.plot(
+        places, values, color=color, marker=marker, markersize=4.5, linestyle="none", label=label, zorder=3
+    )
+    ax.vlines(places, *interval, color=points.get_color(), linewidth=1.0, alpha=0.75, zorder=2)
     ax.set(xlabel=f"head position, n = {len(statistics.layers)} layers each", ylabel=f"{_noun(what)} over layers")
-    return ax
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _with_zero(ax, what)
 
 
 def plot_all_gates(ax: Axes, statistics: GateStatistics, *, color: str | None = None) -> Axes:
-    """Every gate in order, first head to last, bottom layer to top; grid lines stand at layers."""
+    """Draw every gate in order, from the first head to the last and from the bottom layer to the top.
+
+    Vertical grid lines stand at layers. Dotted lines are powers of two; a gate that is exactly one of them has a ring.
+    """
     heads = statistics.gates.shape[1]
-    ax.plot(statistics.flat, color=color, marker=".", markersize=2.5, linestyle="none")
+    ax.plot(statistics.flat, color=color, marker=".", markersize=3, linestyle="none")
     ax.axhline(0, color=GREY, linewidth=0.8)
+    largest = float(np.abs(statistics.flat).max())
+    if largest > 0:
+        top = int(np.floor(np.log2(largest)))
+        for power in 2.0 ** np.arange(top, top - OCTAVES, -1):
+            for side in (-power, power):
+                if statistics.flat.min() <= side <= statistics.flat.max():
+                    ax.axhline(side, color=EMPHASIS, linewidth=0.6, linestyle=":", zorder=0)
+    exact = statistics.is_power_of_two.reshape(-1)
+    ax.plot(
+        np.flatnonzero(exact), statistics.flat[exact], color=EMPHASIS, marker="o", markersize=6.5,
+        markerfacecolor="none", markeredgewidth=0.9, linestyle="none", label=RINGS,
+    )  # fmt: skip
     step = max(1, len(statistics.layers) // 8)
     ax.set_xticks([i * heads for i in range(0, len(statistics.layers), step)], statistics.layers[::step])
     ax.set(xlabel=f"layer ({heads} heads each, in order)", ylabel="gate")
+    ax.grid(visible=False, axis="y")
     return ax
 
 
@@ -103,10 +143,15 @@ def all_gates(collection: Collection) -> Drawing:
     """Figure 11: one panel a checkpoint."""
     shown = [(group, c) for group in _usable(collection) for c in group.checkpoints]
     statistics = [gate_statistics(c) for _, c in shown]
-    figure, axes = panels(len(shown), columns=2, height=2.5)
-    for ax, (group, checkpoint), result in zip(axes, shown, statistics, strict=True):
-        plot_all_gates(ax, result, color=colour(checkpoint, group.checkpoints))
-        ax.set_title(f"{group.legend(checkpoint)} · {group.title}", fontsize=8.5)
+    figure, axes = panels(len(shown), columns=2, height=2.2)
+    looks = [look for group in _usable(collection) for look in looks_of(group.checkpoints)]
+    for ax, (group, checkpoint), result, look in zip(axes, shown, statistics, looks, strict=True):
+        plot_all_gates(ax, result, color=look.color)
+        counted = f"{result.at_powers_of_two} of {result.gates.size} at powers of two"
+        expected = f"{result.expected_at_powers_of_two:.1f} expected"
+        ax.set_title(f"{group.legend(checkpoint)} · {group.title}\n{counted} ({expected})", fontsize=8.5)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", frameon=False)
     frames = [
         pd.DataFrame(
             {
@@ -114,6 +159,7 @@ def all_gates(collection: Collection) -> Drawing:
                 "layer": np.repeat(result.layers, result.gates.shape[1]),
                 "head": np.tile(np.arange(result.gates.shape[1]), len(result.layers)),
                 "gate": result.flat,
+                "is_power_of_two": result.is_power_of_two.reshape(-1),
             }
         )
         for result in statistics
@@ -121,9 +167,10 @@ def all_gates(collection: Collection) -> Drawing:
     return Drawing(
         figure,
         pd.concat(frames, ignore_index=True),
-        "Every gate, after its function, from the first head to the last and from the bottom layer to the top. Rows of "
-        "gates at powers of two, where there are any, are a trace of storage precision: the grid's step doubles there, "
-        "and an update that got a gate this far gets it no further.",
+        "Every gate, after its function, from the first head to the last and from the bottom layer to the top. Dotted "
+        "lines are powers of two, rings are gates that are exactly one of them. Rows of such gates are a trace of "
+        "storage precision: the grid's step doubles there, and an update that got a gate this far gets it no further. "
+        "The number to expect is that without rounding.",
         tuple(c for _, c in shown),
         missing=_missing(collection),
         comparisons=tuple(
@@ -140,15 +187,9 @@ def all_gates(collection: Collection) -> Drawing:
 
 def _by_layer(collection: Collection, what: str) -> Drawing:
     def caption(statistics: Sequence[GateStatistics]) -> str:
-        sample = statistics[0]
-        return f"{SAMPLE_STD if what == 'std' else ''} {BANDS.format(resamples=sample.resamples, seed=sample.seed)}"
+        return f"{SAMPLE_STD if what == 'std' else ''} {_intervals('heads', statistics[0])}"
 
-    drawing = _draw(collection, what, plot_by_layer, GateStatistics.to_frame, caption)
-    if what == "std":
-        return drawing
-    for ax in drawing.figure.axes:
-        ax.axhline(0, color=GREY, linewidth=0.8, zorder=0)
-    return drawing
+    return _draw(collection, what, plot_by_layer, GateStatistics.to_frame, caption)
 
 
 def _by_head(collection: Collection, what: str) -> Drawing:
@@ -156,8 +197,8 @@ def _by_head(collection: Collection, what: str) -> Drawing:
         layers = sorted({len(s.layers) for s in statistics})
         return (
             f"{SAMPLE_STD if what == 'std' else ''} Each point is one head position over "
-            f"{' or '.join(map(str, layers))} layers. Head k of one layer has nothing in common with head k of "
-            "another, so a pattern here would be chance."
+            f"{' or '.join(map(str, layers))} layers. {_intervals('layers', statistics[0])} Head k of one layer has "
+            "nothing in common with head k of another, so a pattern here would be chance."
         )
 
     return _draw(collection, what, plot_by_head, GateStatistics.heads_to_frame, caption)
@@ -181,15 +222,16 @@ def _draw(
     figure, axes = panels(len(groups))
     shown: list[tuple[PrefixCheckpoint, GateStatistics]] = []
     for ax, group in zip(axes, groups, strict=True):
-        has_bands = plot is plot_by_layer and any(c.gates_per_layer > 1 for c in group.checkpoints)
-        bands = "bands: 95 % bootstrap over heads" if has_bands else None
-        for checkpoint in (c for c in group.checkpoints if id(c) in drawn):
+        here = [c for c in group.checkpoints if id(c) in drawn]
+        has_intervals = plot is plot_by_head or any(c.gates_per_layer > 1 for c in here)
+        over = "layers" if plot is plot_by_head else "heads"
+        for place, (checkpoint, look) in enumerate(zip(here, looks_of(here), strict=True)):
             result = gate_statistics(checkpoint)
             shown.append((checkpoint, result))
-            style = {"color": colour(checkpoint, group.checkpoints), "marker": marker(checkpoint, group.checkpoints)}
-            plot(ax, result, what=what, label=group.legend(checkpoint), **style)
+            offset = APART * (place - (len(here) - 1) / 2)
+            plot(ax, result, what=what, label=group.legend(checkpoint), offset=offset, **look._asdict())
         ax.set_title(group.title)
-        legend_below(ax, title=bands)
+        legend_below(ax, title=f"lines: 95 % bootstrap over {over}" if has_intervals else None)
     statistics = [result for _, result in shown]
     gauges = ", ".join(f"{r.gauge:.3f} ({r.label})" for r in statistics if r.gauge is not None)
     heads = sorted({r.gates.shape[1] for r in statistics})
@@ -256,6 +298,19 @@ def _by_position(result: GateStatistics, what: str) -> Comparison:
     return Comparison(
         about, None, f"{float(statistic(gates)):.4f}", note, f"p in [{chance.low:.3f}, {chance.high:.3f}]"
     )
+
+
+def _with_zero(ax: Axes, what: str) -> Axes:
+    """A line at zero; a spread cannot be negative, so its axis begins there."""
+    ax.axhline(0, color=GREY, linewidth=0.9, zorder=1)
+    if what == "std":
+        ax.autoscale(axis="y")  # a limit that an earlier checkpoint set would cut this one off
+        ax.set_ylim(bottom=0)
+    return ax
+
+
+def _intervals(drawn: str, sample: GateStatistics) -> str:
+    return INTERVALS.format(drawn=drawn, resamples=sample.resamples, seed=sample.seed)
 
 
 def _interval(found: RankCorrelation) -> Interval:

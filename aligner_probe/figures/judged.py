@@ -13,7 +13,7 @@ from aligner_probe.figures.claims import MARGIN, MARGIN_OF_TEN, as_good
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs
 from aligner_probe.figures.experiments import LABELS, Experiments, in_brackets
-from aligner_probe.figures.paper import TABLE_2, TABLE_3, Judged
+from aligner_probe.figures.paper import TABLE_2, TABLE_3, JudgedCell
 from aligner_probe.figures.tables import plot_table
 from aligner_probe.reproduction.judge import compare, marks, points
 from aligner_probe.reproduction.plan import BASE
@@ -28,7 +28,7 @@ RULE = (
 )
 
 
-def is_slip(row: Judged) -> bool:
+def is_slip(row: JudgedCell) -> bool:
     """Whether a printed adjusted win rate differs from (wins + ties / 2) / n of the printed counts."""
     return abs((row.wins + row.ties / 2) / row.n - row.adjusted_win_rate) > ROUNDING
 
@@ -148,7 +148,7 @@ def _gain(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> Interval:
 
 
 def _compare_pair(
-    ours: str, theirs: str, found: Match, printed: dict[str, Judged], gain: Interval | None
+    ours: str, theirs: str, found: Match, printed: dict[str, JudgedCell], gain: Interval | None
 ) -> Comparison:
     rate = found.win_rate
     half = Interval(rate.value - 0.5, rate.low - 0.5, rate.high - 0.5)
@@ -180,7 +180,7 @@ def _compare_scores(
     return found
 
 
-def _paper_row(row: Judged) -> dict:
+def _paper_row(row: JudgedCell) -> dict:
     interval = adjusted_win_rate(outcomes_of(row.wins, row.losses, row.ties))
     judged = {"judged": f"{row.base}, GPT-4", "printed": row.adjusted_win_rate, "slip": is_slip(row), "verdict": "–"}
     return _row(row.aligner, row.rival, row.wins, row.losses, row.ties, interval) | judged | {"order_dependent": 0}

@@ -10,7 +10,8 @@ from aligner_probe.figures.claims import MARGIN, Claim, above, as_good, not_wors
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.dots import REST, ROW, Score, plot_scores, to_frame
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs, panels
-from aligner_probe.figures.experiments import LABELS, LOOKS, Experiments, gap_of, in_brackets, mean_of
+from aligner_probe.figures.experiments import LABELS, Experiments, gap_of, in_brackets, mean_of
+from aligner_probe.figures.looks import LOOKS
 from aligner_probe.reproduction.plan import BASE
 
 INTERVALS = "Large: the mean of all seeds, with its 95 % bootstrap interval over items and seeds; small: each seed."
@@ -23,7 +24,10 @@ MATH_KINDS = {"content": "the final number is right", "strict": "every step is r
 
 
 def plot_by_parameters(ax: Axes, scores: Sequence[Score], n_parameters: dict[str, int]) -> Axes:
-    """Score against trained numbers on a log axis; sizes of Aligner joined, the untrained base as a line across."""
+    """Draw the score against the trained parameters on a log axis; sizes of Aligner are joined.
+
+    The untrained base model is a horizontal line with its 95 % interval as a band.
+    """
     places = _apart({method: n for method, n in n_parameters.items() if n})
     for score in scores:
         color, marker = LOOKS[score.method]
@@ -53,7 +57,7 @@ def plot_by_parameters(ax: Axes, scores: Sequence[Score], n_parameters: dict[str
     if len(line) > 1:
         ax.plot(*zip(*sorted(line), strict=True), color=LOOKS["aligner-1"][0], linewidth=0.9, alpha=0.6, zorder=1)
     ax.set_xscale("log")
-    ax.set(xlabel="trained numbers (log scale)", ylim=(-0.04, 1.04))
+    ax.set(xlabel="trained parameters (log scale)", ylim=(-0.04, 1.04))
     return ax
 
 
@@ -142,7 +146,7 @@ def math_by_parameters(collection: Collection) -> Drawing:
     return Drawing(
         figure,
         pd.concat(frames, ignore_index=True),
-        "An operation that the base has never seen, with worked steps, against the numbers trained; the paper's is "
+        "An operation that the base has never seen, with worked steps, against the trained parameters; the paper's is "
         f"GSM8K after MetaMath. Dashed: the base, untrained, with its interval. {INTERVALS} Lines join sizes of "
         f"Aligner; methods of nearly one size stand beside each other. Seeds: {_seeds(experiments, 'math')}.",
         experiments.inputs(runs),

@@ -14,7 +14,8 @@ from aligner_probe.figures.claims import as_good, below
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.dots import REST, ROW, Score, plot_scores, to_frame
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs, panels
-from aligner_probe.figures.experiments import FORM_AND_SKILL, LABELS, LOOKS, Experiments, gap_of, in_brackets, mean_of
+from aligner_probe.figures.experiments import FORM_AND_SKILL, LABELS, Experiments, gap_of, in_brackets, mean_of
+from aligner_probe.figures.looks import GREY, LOOKS
 from aligner_probe.reproduction.plan import BASE
 from aligner_probe.reproduction.results import Run
 
@@ -47,9 +48,10 @@ CLAIMS = {
 
 @dataclass(frozen=True)
 class Movement:
-    """Root mean square change of a run's token numbers and of its gates, from the start to the end of training.
+    """Root mean square change of a run's token parameters and of its gates, from the start to the end of training.
 
-    Token numbers start N(0, 1), so theirs is also a share of their own size; gates start at zero.
+    Token parameters start N(0, 1), so their change is also a share of their own size. Gates start at zero. `cosine` is
+    that of all token parameters at the start and at the end.
     """
 
     run: Run
@@ -59,7 +61,7 @@ class Movement:
 
 
 def movement(run: Run, checkpoint: PrefixCheckpoint) -> Movement | None:
-    """None where the file does not tell the start."""
+    """How far a run moved; None where its checkpoint does not tell the start."""
     if checkpoint.initial_prefix is None or checkpoint.initial_gates is None:
         return None
     start, end = checkpoint.initial_prefix.double().flatten(), checkpoint.prefix.double().flatten()
@@ -73,7 +75,10 @@ def movement(run: Run, checkpoint: PrefixCheckpoint) -> Movement | None:
 
 
 def plot_movement(ax: Axes, movements: Sequence[Movement]) -> Axes:
-    """Tokens against gates, a point a run, on log axes; on the dashed line a number of each moves as far."""
+    """Change of tokens against change of gates, one point for each run, on log axes.
+
+    On the dashed line a parameter of a token and a gate move equally far.
+    """
     labelled = set()
     for found in movements:
         color, marker = LOOKS[found.run.method]
@@ -101,13 +106,16 @@ def plot_movement(ax: Axes, movements: Sequence[Movement]) -> Axes:
     ax.plot(
         [low, high],
         [low, high],
-        color="#8A8A8A",
+        color=GREY,
         linestyle="--",
         linewidth=0.8,
         zorder=1,
-        label="gates and tokens alike",
+        label="gates and tokens move alike",
     )
-    ax.set(xlabel="change of token numbers, rms, share of their start", ylabel="change of gates, rms")
+    ax.set(
+        xlabel="tokens: RMS change / RMS at the start (no unit)",
+        ylabel="gates: RMS change from 0 (no unit)",
+    )
     return ax
 
 
@@ -117,11 +125,12 @@ def tokens_and_gates(collection: Collection) -> Drawing:
     found = {experiment: _movements(experiments, experiment) for experiment in FORM_AND_SKILL}
     found = {experiment: movements for experiment, movements in found.items() if movements}
     if not found:
-        raise MissingInputs(["runs of Aligner or LLaMA-Adapter that keep the numbers they began from"])
+        raise MissingInputs(["runs of Aligner or LLaMA-Adapter that keep the parameters they began from"])
     figure, axes = panels(len(found), height=3.8, sharex=True, sharey=True)
     for ax, (experiment, movements) in zip(axes, found.items(), strict=True):
         plot_movement(ax, movements)
         ax.set_title(experiment)
+        ax.label_outer()
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=3, frameon=False)
     every = [m for movements in found.values() for m in movements]
@@ -143,8 +152,9 @@ def tokens_and_gates(collection: Collection) -> Drawing:
     return Drawing(
         figure,
         frame,
-        "Root mean square change from the start to the end of training. Token numbers start N(0, 1), so that a change "
-        "of 1 is as large as the token itself; gates start at zero. Dashed: a number of each moves as far. Open: the "
+        "Root mean square (RMS) change from the start to the end of training. Both axes are ratios without a unit: the "
+        "parameters of a token start N(0, 1), so that a change of 1 is as large as the token itself; gates are factors "
+        "that start at zero. Dashed: a parameter of each moves as far. Open: the "
         f"published recipe in bfloat16. n = {len(every)} runs.",
         (*experiments.inputs([m.run for m in every]), *(experiments.adapters[m.run.id] for m in every)),
         comparisons=tuple(

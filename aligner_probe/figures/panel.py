@@ -18,23 +18,16 @@ from aligner_probe.artifacts import artifact
 from aligner_probe.evaluation.intervals import Interval, bootstrap
 from aligner_probe.figures.claims import above, not_worse
 from aligner_probe.figures.collection import Collection
-from aligner_probe.figures.drawing import BLACK, BLUES, GREY, RED, Comparison, Drawing, Input
-from aligner_probe.figures.experiments import GREEN, LABELS, LOOKS, PURPLE, in_brackets
+from aligner_probe.figures.drawing import Comparison, Drawing, Input
+from aligner_probe.figures.experiments import LABELS, in_brackets
+from aligner_probe.figures.looks import GREY, LOOKS
+from aligner_probe.figures.plane import FOLDER, RESULTS, drawable, legend_inside, plot_known, plot_plane, plot_task
 from aligner_probe.files import read_json, sha256
 
-#: Colour and marker of each nature; memory tasks are hollow.
-NATURES = {
-    "form": (BLUES[0], "o"),
-    "latent": (GREEN, "s"),
-    "new": (RED, "^"),
-    "mixed": (PURPLE, "D"),
-    "open": (GREY, "v"),
-    "control": (GREY, "x"),
-}
-#: Recovery is drawn between these; what lies beyond stands at the edge.
-LOWEST, HIGHEST = -0.15, 1.15
-#: The committed results, and the natures of tasks that one token may be credited with.
-FOLDER, RESULTS, CREDITED = "panel", "standard.json", ("form", "latent")
+#: The natures of tasks that one token may be credited with.
+CREDITED = ("form", "latent")
+#: The committed results of tasks whose nature nobody knows, and the one that is shown as an example of a verdict.
+OPEN, ASKED = "standard-open.json", "operation_splice"
 
 
 def known_tasks(collection: Collection) -> Drawing:
@@ -42,23 +35,53 @@ def known_tasks(collection: Collection) -> Drawing:
 
     Raises AlignerProbeError, with the command that rebuilds them, where the results are missing.
     """
-    file = artifact(FOLDER, (RESULTS,)) / RESULTS
+    file = artifact(FOLDER, (RESULTS["standard"],)) / RESULTS["standard"]
     content = read_json(file)
-    figure = Figure(figsize=(8.6, 9.6), layout="constrained")
-    upper, lower = figure.subplots(2, 1)
+    figure = Figure(figsize=(8.8, 12.0), layout="constrained")
+    upper, lower = figure.subplots(2, 1, height_ratios=(1.25, 1))
     plot_panel(content, upper)
     plot_kept(content, lower)
     return Drawing(
         figure,
         to_frame(content),
-        "Above: what the best prompt and what one token recover of each task's gap between floor and reference. "
-        "Hollow: memory tasks, where what was trained is tested and one token may just hold it. Dashed: the cuts that "
-        "all tasks set; each is judged by those that the others set. Below: right answers of another domain after "
-        "training a form, by those before; 1 were no harm. Lines are 95 % intervals over items and seeds.",
-        (Input("the probe on the panel", f"{FOLDER}/{RESULTS}", sha256(file)),),
+        "Above: what the best prompt (F) and what one token (R1) recover of each task's gap between floor and "
+        "reference. Each task is named; a question mark says that its verdict is undetermined. Hollow: "
+        "memory tasks, which are not judged by the quadrant, because what was trained is tested and one token may just "
+        "hold it. "
+        "Dashed: the cuts that all tasks set; each task is judged by those that the others set. Values beyond the axes "
+        "stand at their edge. Below: right answers of another domain after training a form, divided by those before; 1 "
+        "were no harm. Lines are 95 % bootstrap intervals over items and seeds.",
+        (Input("the probe on the panel", f"{FOLDER}/{RESULTS['standard']}", sha256(file)),),
         settings={"budget": content["budget"], "cuts": content["calibrated"]},
         comparisons=tuple(_comparisons(content)),
     )
+
+
+def a_verdict(collection: Collection) -> Drawing:
+    """A verdict as a picture: a task whose nature nobody knows, on the plane with the tasks of known nature.
+
+    Raises AlignerProbeError, with the command that rebuilds them, where the committed results are missing.
+    """
+    files = [artifact(FOLDER, (name,)) / name for name in (RESULTS["standard"], OPEN)]
+    known, asked = (read_json(file) for file in files)
+    row = next(row for row in asked["tasks"] if row["task"] == ASKED)
+    cuts = (row["cuts"]["F"], row["cuts"]["R1"])
+    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
+    ax = plot_known(plot_plane(figure.subplots(), cuts), known["tasks"], faint=True)
+    ax.set_title(f"{ASKED} on the micro-world: {row['verdict']}", fontsize=11, pad=14)
+    legend_inside(ax)
+    plot_task(ax, row | {"task": {"name": ASKED}})
+    return Drawing(
+        figure,
+        to_frame(asked),
+        f"The verdict on {ASKED}, a task whose nature nobody knew: {row['verdict']}. {row['reason']} The diamond is "
+        "the task with its 95 % intervals; small points are the tasks of known nature, hollow where the test asks for "
+        "what was trained (memory). Dashed: the cuts of F and R1.",
+        tuple(Input("the probe on the panel", f"{FOLDER}/{file.name}", sha256(file)) for file in files),
+        settings={"budget": asked["budget"], "cuts": row["cuts"]},
+        comparisons=(Comparison(f"{ASKED}: F", None, f"{row['F']['value']:.3f}", "", _in_brackets(row["F"])),
+                     Comparison(f"{ASKED}: R1", None, f"{row['R1']['value']:.3f}", "", _in_brackets(row["R1"]))),
+    )  # fmt: skip
 
 
 def to_frame(content: dict[str, Any]) -> pd.DataFrame:
@@ -100,40 +123,37 @@ def _comparisons(content: dict[str, Any]) -> Iterator[Comparison]:
         yield Comparison(about, None, f"{mean.value:+.3f}", claim.sentence, in_brackets(mean), claim.verdict)
 
 
+def _in_brackets(measure: dict[str, float]) -> str:
+    return f"[{measure['low']:.3f}, {measure['high']:.3f}]"
+
+
 def _shifted(found: Interval, by: float) -> Interval:
     return replace(found, value=found.value + by, low=found.low + by, high=found.high + by)
 
 
 def plot_panel(content: dict[str, Any], ax: Axes) -> Axes:
-    """F against R1, a point a task, with 95 % intervals and the cuts that all tasks set (dashed).
+    """Draw the tasks of a panel on the F-R1 plane: one named point for each task, and the cuts that all tasks set.
 
-    A task whose reference learned nothing has no recovery and is left out; the title says how many are.
+    `content` is what `python -m aligner_probe.probe panel` writes. A task whose reference learned nothing has no
+    recovery and is left out; the title says how many tasks are drawn.
     """
-    shown = [row for row in content["tasks"] if row["F"]["value"] is not None and row["R1"]["value"] is not None]
-    shown = [row for row in shown if row["verdict"] != "constant answer" and row["nature"] != "control"]
-    for nature, (color, marker) in NATURES.items():
-        for memory in (False, True):
-            rows = [row for row in shown if row["nature"] == nature and (row["kind"] == "memory") == memory]
-            if not rows:
-                continue
-            x, y = ([_inside(row[name]["value"]) for row in rows] for name in ("F", "R1"))
-            ax.errorbar(
-                x, y, _bars(rows, "R1", y), _bars(rows, "F", x),
-                color=color, marker=marker, markersize=6, markerfacecolor="white" if memory else color,
-                linestyle="none", elinewidth=0.8, label=f"{nature}{', memory' if memory else ''} (n = {len(rows)})",
-            )  # fmt: skip
-    if content["calibrated"] is not None:
-        ax.axvline(content["calibrated"]["F_cut"], color=BLACK, linestyle="--", linewidth=0.8)
-        ax.axhline(content["calibrated"]["R1_cut"], color=BLACK, linestyle="--", linewidth=0.8)
-    ax.set(xlim=(LOWEST - 0.05, HIGHEST + 0.05), ylim=(LOWEST - 0.05, HIGHEST + 0.05))
-    ax.set(xlabel="F: share of the gap a prompt recovers", ylabel="R1: share of the gap Aligner-1 recovers")
-    ax.set_title(f"Tasks of known nature, {content['budget']} budget (n = {len(shown)})", fontsize=11)
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    cuts = content["calibrated"]
+    plot_plane(ax, None if cuts is None else (cuts["F_cut"], cuts["R1_cut"]))
+    plot_known(ax, content["tasks"], named=True)
+    ax.set_title(
+        f"Tasks of known nature, {content['budget']} budget (n = {len(drawable(content['tasks']))})",
+        fontsize=11,
+        pad=14,
+    )
+    legend_inside(ax)
     return ax
 
 
 def plot_kept(content: dict[str, Any], ax: Axes, nature: str = "form") -> Axes:
-    """K by method, a row a task of this nature: right answers of another domain after training, by those before."""
+    """Draw K with its 95 % interval by method, one row for each task of this nature.
+
+    K is the share of right answers of another domain after training, divided by that before.
+    """
     rows = [row for row in content["tasks"] if row["nature"] == nature and row["knowledge_kept"]]
     arms = [arm for arm in KEPT_ARMS if any(arm in row["knowledge_kept"] for row in rows)]
     for place, arm in enumerate(arms):
@@ -143,21 +163,14 @@ def plot_kept(content: dict[str, Any], ax: Axes, nature: str = "form") -> Axes:
             if found is None or found["value"] is None:
                 continue
             label = LABELS[arm] if height == 0 else None
-            ax.plot([found["low"], found["high"]], [height + offset] * 2, color=LOOKS[arm][0], linewidth=1)
-            ax.plot(found["value"], height + offset, "o", color=LOOKS[arm][0], markersize=5, label=label)
+            ax.plot([found["low"], found["high"]], [height + offset] * 2, color=LOOKS[arm].color, linewidth=1)
+            ax.plot(
+                found["value"], height + offset, LOOKS[arm].marker, color=LOOKS[arm].color, markersize=5, label=label
+            )
     ax.set(yticks=range(len(rows)), yticklabels=[row["task"] for row in rows], xlim=(-0.03, 1.08))
+    ax.axvline(1, color=GREY, linewidth=0.9, zorder=0)
     ax.invert_yaxis()
-    ax.set(xlabel="K: right answers of another domain, after / before")
+    ax.set(xlabel="K: right answers of another domain, after / before training (no unit)")
     ax.set_title(f"Knowledge kept off-domain, {nature} tasks", fontsize=11)
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
-
-
-def _inside(value: float) -> float:
-    return min(max(value, LOWEST), HIGHEST)
-
-
-def _bars(rows: list[dict[str, Any]], name: str, drawn: list[float]) -> list[list[float]]:
-    low = [value - _inside(row[name]["low"]) for row, value in zip(rows, drawn, strict=True)]
-    high = [_inside(row[name]["high"]) - value for row, value in zip(rows, drawn, strict=True)]
-    return [[max(0.0, bar) for bar in bars] for bars in (low, high)]

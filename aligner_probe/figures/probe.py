@@ -1,7 +1,13 @@
-"""A probe's report as a picture and a page: score against trained numbers, prompts and floors as lines."""
+"""A probe's report as pictures and as a page.
+
+The pictures: the scores of all arms against their trained parameters, what each recovers of the gap, and (in
+`plane.py`) where the task stands among tasks of known nature. The page holds them together with the verdict, the
+meaning of its words, all controls and sample answers.
+"""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +18,13 @@ from matplotlib.figure import Figure
 from aligner_probe.arms.catalogue import label_of
 from aligner_probe.arms.names import BASE, CONSTANT, PROMPT, REFERENCE, REFERENCE_SHUFFLED
 from aligner_probe.errors import one_of
-from aligner_probe.figures.drawing import BLACK, BLUES, GREY, MARKERS, RED, YELLOWS
+from aligner_probe.figures.drawing import style
+from aligner_probe.figures.looks import BLACK, FAMILIES, GREY, LOOKS, OTHERS, Look, verdict_color
+from aligner_probe.figures.plane import known_results, plot_known, plot_plane, plot_task
+from aligner_probe.figures.words import MEASURES, TERMS, VERDICTS
 from aligner_probe.files import write_text
 from aligner_probe.probing.report import comparison
 
-COLOURS = {"Aligner": BLUES[0], "LoRA": RED, "LLaMA-Adapter": YELLOWS[0]}
-#: Colours and marks of methods of one size, as many as there are; both change, so that none looks like another.
-OTHERS = ((BLUES[1], "x"), (YELLOWS[1], "+"), (BLUES[2], "*"), (YELLOWS[2], "1"), (BLACK, "d"))
 #: Arms that train nothing, and the floor's, as lines: colour and dashes.
 LINES = {BASE: (GREY, "-"), PROMPT: (BLACK, "--"), CONSTANT: (GREY, ":"), REFERENCE_SHUFFLED: (GREY, "-.")}
 LABELS = {
@@ -28,100 +34,136 @@ LABELS = {
     REFERENCE: "reference",
     REFERENCE_SHUFFLED: "reference, shuffled answers",
 }
+#: Recovery is drawn between these; what lies beyond stands at the edge.
+LEAST, MOST = -0.25, 1.25
+#: Inches of a picture on a page, so that its letters can be read on a telephone.
+WIDTH, HEIGHT = 5.6, 4.6
+
+
+def plot_doses(report: dict[str, Any], ax: Axes, which: str = "strict") -> Axes:
+    """Draw the score of every arm against its trained parameters (log axis), with 95 % intervals.
+
+    Sizes of one family are joined; the base, the best prompt and the floors are horizontal lines. `which` is the kind
+    of score; raises AlignerProbeError for one that the report does not have.
+    """
+    one_of(which, report["measures"], "kind of score")
+    scores = report["measures"][which]["scores"]
+    _by_parameters(ax, report, which, scores)
+    for arm, (color, dashes) in LINES.items():
+        if arm in scores:
+            ax.axhline(scores[arm]["value"], color=color, linestyle=dashes, linewidth=1, label=_label(arm))
+    ax.set_title(f"{report['task']['name']}: {_counted(report)}", fontsize=10)
+    ax.set(xscale="log", xlabel="trained parameters", ylabel=f"{which} score")
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+def plot_recovery(report: dict[str, Any], ax: Axes) -> Axes:
+    """Draw what every arm recovers of the gap (R) against its trained parameters (log axis), with 95 % intervals.
+
+    Grey lines are the floor (0) and the reference (1), the dashed line is the best prompt (F). Values beyond the axis
+    stand at its edge.
+    """
+    recovered = {arm: _clipped(one) for arm, one in report["measures"]["strict"]["recovered"].items()}
+    _by_parameters(ax, report, "strict", {arm: one for arm, one in recovered.items() if one["value"] is not None})
+    if all(one["value"] is None for one in recovered.values()):
+        ax.text(0.5, 0.5, "no R: the reference\nlearned nothing", transform=ax.transAxes, ha="center", va="center")
+    for height in (0, 1):
+        ax.axhline(height, color=GREY, linewidth=0.9, zorder=1)
+    if report["F"]["value"] is not None:
+        ax.axhline(_clipped(report["F"])["value"], color=BLACK, linestyle="--", linewidth=1, label="best prompt (F)")
+    ax.set(xscale="log", xlabel="trained parameters", ylabel="R, share of the gap", ylim=(LEAST - 0.05, MOST + 0.05))
+    ax.set_title(f"{report['task']['name']}: {report['verdict']}\nn = {report['task']['n']['test']} items", fontsize=9)
+    return ax
+
+
+def plot_comparison(reports: Sequence[dict[str, Any]], figure: Figure) -> Figure:
+    """Draw what every arm recovers, one panel for each report, with one legend for all: Figure 5b for any tasks."""
+    columns = min(2, len(reports))
+    rows = -(-len(reports) // columns)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for ax, report in zip(axes, reports, strict=False):
+        plot_recovery(report, ax)
+        ax.label_outer()
+        ax.set_xlabel("trained parameters")
+        ax.tick_params(labelbottom=True)
+    for ax in axes[len(reports) :]:
+        ax.remove()
+    entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if entries:  # none where no reference learned anything
+        figure.legend(
+            list(entries.values()), list(entries), loc="outside lower center", ncols=3, fontsize=8, frameon=False
+        )
+    return figure
+
+
+def plot_place(reports: Sequence[dict[str, Any]], ax: Axes) -> Axes:
+    """Draw one task or several on the F-R1 plane, with the cuts of the first and the tasks of known nature behind."""
+    cuts = reports[0]["thresholds"]
+    plot_plane(ax, (cuts["F_cut"], cuts["R1_cut"]))
+    known = known_results(reports[0]["budget"])
+    if known is not None:
+        plot_known(ax, known["tasks"], faint=True)
+    placed = [report for report in reports if report["F"]["value"] is not None and report["R1"]["value"] is not None]
+    for report in placed or reports[:1]:
+        plot_task(ax, report)
+    return ax
+
+
+def write_page(reports: Sequence[dict[str, Any]], file: Path) -> None:
+    """Write one self-contained HTML page of a report, or of several side by side."""
+    environment = Environment(loader=PackageLoader("aligner_probe.figures", "."), autoescape=True, trim_blocks=True)
+    environment.filters |= {"two_digits": _two_digits, "verdict_color": verdict_color, "listed": _listed}
+    several = len(reports) > 1
+    table, alike = _comparison_table(reports)
+    page = environment.get_template("probe_report.html.jinja").render(
+        reports=reports,
+        planes=[_svg(_place_with_legend([report])) for report in reports],
+        plots=[_svg(_doses_with_legend(report)) for report in reports],
+        comparison=_svg(lambda figure: plot_comparison(reports, figure), rows=-(-len(reports) // 2)) if several else "",
+        plane=_svg(_place_with_legend(reports)) if several else "",
+        table=table,
+        alike=alike,
+        samples=[_sample_table(report) for report in reports],
+        verdicts=VERDICTS,
+        measures=MEASURES,
+        terms=TERMS,
+        label=_label,
+    )
+    write_text(file, page)
 
 
 def _label(arm: str) -> str:
     return LABELS.get(arm) or label_of(arm)
 
 
-MEASURES = (
-    ("F", "share of the gap that the best prompt recovers"),
-    ("R1", "share of the gap that Aligner-1 recovers"),
-    ("B", "share that a free output bias in every layer recovers"),
-    ("delta", "R1 less what a random subspace of its size recovers"),
-    ("K", "right answers of another domain after training, by those before"),
-)
-
-
-def plot_doses(report: dict[str, Any], ax: Axes, which: str = "strict") -> Axes:
-    """Scores of each family against trained numbers, log axis, 95 % intervals; base, prompt and floors as lines."""
-    one_of(which, report["measures"], "kind of score")
-    found = report["measures"][which]
+def _by_parameters(ax: Axes, report: dict[str, Any], which: str, found: dict[str, dict[str, Any]]) -> None:
+    """Points of every trained arm that `found` has a value of; sizes of one family are joined."""
     sizes = {run["arm"]: run["n_parameters"] for run in report["runs"]}
-    for marker, (family, dose) in zip(MARKERS, found["doses"].items(), strict=False):
-        arms = [point["arm"] for point in dose["points"]]
-        _points(ax, [sizes[arm] for arm in arms], [found["scores"][arm] for arm in arms], family,
-                COLOURS.get(family, BLUES[1]), marker, line=len(arms) > 1)  # fmt: skip
-    in_families = {point["arm"] for dose in found["doses"].values() for point in dose["points"]}
-    alone = [arm for arm in sizes if arm not in in_families and not arm.endswith("-shuffled")]
-    for place, arm in enumerate(alone):
-        colour, marker = OTHERS[place % len(OTHERS)]
-        _points(ax, [sizes[arm]], [found["scores"][arm]], _label(arm), colour, marker, line=False)
-    for arm, (colour, dashes) in LINES.items():
-        if arm in found["scores"]:
-            ax.axhline(found["scores"][arm]["value"], color=colour, linestyle=dashes, linewidth=1, label=_label(arm))
-    task = report["task"]
-    runs = f"{len(report['seeds'])} runs a point" if len(report["seeds"]) > 1 else "one run a point"
-    ax.set_title(f"{task['name']}: {task['n']['test']} test items, {runs}, 95 % intervals", fontsize=10)
-    ax.set(xscale="log", xlabel="trained numbers", ylabel=f"{which} score")
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return ax
+    doses = report["measures"][which]["doses"]
+    joined = {point["arm"] for dose in doses.values() for point in dose["points"]}
+    alone = [arm for arm in sizes if arm not in joined and not arm.endswith("-shuffled") and arm in found]
+    # Arms and families of a user's own have the looks that are left, one each.
+    others = (name for name in (*doses, *alone) if name not in FAMILIES | LOOKS)
+    looks = FAMILIES | LOOKS | dict(zip(others, cycle(OTHERS), strict=False))
+    for family, dose in doses.items():
+        arms = [point["arm"] for point in dose["points"] if point["arm"] in found]
+        if arms:
+            _points(ax, [sizes[arm] for arm in arms], [found[arm] for arm in arms], family, looks[family])
+    for arm in alone:
+        _points(ax, [sizes[arm]], [found[arm]], _label(arm), looks[arm])
 
 
-def plot_comparison(reports: Sequence[dict[str, Any]], ax: Axes, family: str = "Aligner") -> Axes:
-    """One family's recovery against trained numbers for several tasks: the paper's Figure 5b for any tasks.
-
-    Each task has a colour, its best prompt (F) is a dashed line of it.
-    """
-    colours = (BLUES[0], RED, YELLOWS[0], BLUES[1], YELLOWS[1], BLUES[2], GREY)
-    for place, report in enumerate(reports):
-        colour, marker = colours[place % len(colours)], MARKERS[place % len(MARKERS)]
-        label = f"{report['task']['name']}: {report['verdict']}"
-        dose = report["measures"]["strict"]["doses"].get(family)
-        points = [] if dose is None else dose["points"]
-        known = [point for point in points if point["recovered"]["value"] is not None]
-        if known:
-            numbers = [point["n_parameters"] for point in known]
-            _points(ax, numbers, [p["recovered"] for p in known], label, colour, marker, line=len(known) > 1)
-        if report["F"]["value"] is not None:
-            ax.axhline(report["F"]["value"], color=colour, linestyle="--", linewidth=1)
-    ax.set(xscale="log", xlabel=f"trained numbers ({family})", ylabel="share of the gap recovered")
-    ax.set_title("points: trained, 95 % intervals; dashed: the best prompt", fontsize=10)
-    if ax.get_legend_handles_labels()[0]:  # none where no reference learned anything
-        ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return ax
-
-
-def write_page(reports: Sequence[dict[str, Any]], file: Path) -> None:
-    """One self-contained HTML page of a report, or of several side by side."""
-    environment = Environment(loader=PackageLoader("aligner_probe.figures", "."), autoescape=True, trim_blocks=True)
-    environment.filters["two_digits"] = _two_digits
-    page = environment.get_template("probe_report.html.jinja").render(
-        reports=reports,
-        plots=[_svg(lambda ax, report=report: plot_doses(report, ax)) for report in reports],
-        comparison=_svg(lambda ax: plot_comparison(reports, ax)) if len(reports) > 1 else "",
-        table=comparison(reports).astype(object).replace({float("nan"): None}).to_dict("records"),
-        measures=MEASURES,
-        labels=LABELS,
-    )
-    write_text(file, page)
-
-
-def _two_digits(value: float | None) -> str:
-    """Without the sign of what is nothing; "open" for a bound that does not exist."""
-    return "open" if value is None else f"{round(value, 2) + 0.0:.2f}"
-
-
-def _points(
-    ax: Axes, numbers: list[int], found: list[dict], label: str, colour: str, marker: str, *, line: bool
-) -> None:
+def _points(ax: Axes, n_parameters: list[int], found: list[dict[str, Any]], label: str, look: Look) -> None:
     values = [one["value"] for one in found]
     bounds = [
         [_distance(one["value"], one["low"]) for one in found],
         [_distance(one["high"], one["value"]) for one in found],
     ]
-    ax.errorbar(numbers, values, bounds, color=colour, marker=marker, markersize=5, capsize=2, label=label,
-                linestyle="-" if line else "none", linewidth=1.2)  # fmt: skip
+    ax.errorbar(
+        n_parameters, values, bounds, color=look.color, marker=look.marker, markersize=6, capsize=2, label=label,
+        linestyle="-" if len(found) > 1 else "none", linewidth=1.2,
+    )  # fmt: skip
 
 
 def _distance(upper: float | None, lower: float | None) -> float:
@@ -129,9 +171,77 @@ def _distance(upper: float | None, lower: float | None) -> float:
     return 0.0 if upper is None or lower is None else max(0.0, upper - lower)
 
 
-def _svg(draw: Any) -> str:
-    figure = Figure(figsize=(8.4, 4.2), layout="constrained")
-    draw(figure.subplots())
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+def _clipped(found: dict[str, Any]) -> dict[str, float | None]:
+    bounds = {name: found[name] for name in ("value", "low", "high")}
+    return {name: None if value is None else min(max(value, LEAST), MOST) for name, value in bounds.items()}
+
+
+def _counted(report: dict[str, Any]) -> str:
+    runs = f"{len(report['seeds'])} runs a point" if len(report["seeds"]) > 1 else "one run a point"
+    return f"{report['task']['n']['test']} test items, {runs}, 95 % intervals"
+
+
+def _comparison_table(reports: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The comparison as rows, and apart from it what is the same in all reports, so that the table is no wider."""
+    frame = comparison(reports).astype(object).replace({float("nan"): None})
+    settings = [name for name in ("base", "budget", "format", "template", "characters lost") if name in frame]
+    alike = {name: frame[name][0] for name in settings if len({str(value) for value in frame[name]}) == 1}
+    known = {name: value for name, value in alike.items() if value is not None}
+    return frame.drop(columns=list(alike)).to_dict("records"), known
+
+
+def _sample_table(report: dict[str, Any]) -> dict[str, Any]:
+    """The samples as rows, arms as columns; a cell is the answer, and whether it is right where that is recorded.
+
+    Only a strict score of 0 or 1 says that: others are shares or log-likelihoods.
+    """
+    arms = list(dict.fromkeys(arm for sample in report["samples"] for arm in sample["answers"]))
+    marks = {0.0: "wrong", 1.0: "right"}
+    rows = [
+        {
+            "asked": sample["prompt"],
+            "wanted": sample["reference"],
+            "cells": [
+                (sample["answers"].get(arm), marks.get(sample.get("scores", {}).get("strict", {}).get(arm), ""))
+                for arm in arms
+            ],
+        }
+        for sample in report["samples"]
+    ]
+    return {"arms": [_label(arm) for arm in arms], "rows": rows}
+
+
+def _two_digits(value: float | None) -> str:
+    """Without the sign of what is nothing; "open" for a bound that does not exist."""
+    return "open" if value is None else f"{round(value, 2) + 0.0:.2f}"
+
+
+def _listed(values: dict[str, Any]) -> str:
+    """ "torch 2.13, transformers 5.0" of a mapping of names to values."""
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _place_with_legend(reports: Sequence[dict[str, Any]]) -> Callable[[Figure], Any]:
+    def draw(figure: Figure) -> None:
+        ax = plot_place(reports, figure.subplots())
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+
+    return draw
+
+
+def _doses_with_legend(report: dict[str, Any]) -> Callable[[Figure], Any]:
+    def draw(figure: Figure) -> None:
+        ax = plot_doses(report, figure.subplots())
+        ax.get_legend().remove()
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+
+    return draw
+
+
+def _svg(draw: Callable[[Figure], Any], *, rows: int = 1) -> str:
+    with style():
+        figure = Figure(figsize=(WIDTH, HEIGHT if rows == 1 else 2.7 * rows + 0.9), layout="constrained")
+        draw(figure)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()[text.getvalue().index("<svg") :]

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from aligner_probe.figures.claims import as_good
 from aligner_probe.figures.collection import Collection
-from aligner_probe.figures.drawing import GREY, RED, Comparison, Drawing, MissingInputs
-from aligner_probe.figures.experiments import LABELS, LOOKS, gap_of, in_brackets, mean_of
+from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs
+from aligner_probe.figures.experiments import LABELS, gap_of, in_brackets, mean_of
+from aligner_probe.figures.looks import EMPHASIS, GREY, LOOKS, ORANGES
 from aligner_probe.microworld.operations import OPERATIONS
 from aligner_probe.microworld.requests import CATEGORIES
 from aligner_probe.reproduction.items import Item
@@ -60,7 +61,7 @@ def plot_responses(ax: Axes, answers: Sequence[Answer], *, with_form: bool = Tru
             cell = cells[question, method]
             ax.text(place + 1.03, y + 0.08, text, fontsize=7.5, va="top", family="monospace")
             verdict = f"content {_mark(cell.content)}" + (f", form {_mark(cell.form)}" if with_form else "")
-            ink = "#4A4A4A" if cell.content else RED
+            ink = "#4A4A4A" if cell.content else EMPHASIS
             ax.text(place + 1.03, y + height - 0.08, verdict, fontsize=6.5, color=ink, va="bottom")
         y += height
     ax.set(xlim=(0, len(methods) + 1), ylim=(y, -0.3))
@@ -171,8 +172,8 @@ def _wrapped(text: str) -> str:
 
 
 def _ink(method: str) -> str:
-    """Yellow is too pale for letters."""
-    return "#8F6200" if method.startswith("llama") else LOOKS[method][0]
+    """The method's colour; orange is too pale for letters, so its darker shade stands in."""
+    return ORANGES[1] if method.startswith("llama") else LOOKS[method][0]
 
 
 def _mark(right: bool) -> str:

@@ -1,36 +1,48 @@
-"""Equal numbers of two experiments by magnitude, against storage precision and seed: the paper's Figure 16 explained.
+"""Equal parameters of two experiments by magnitude, by storage precision and start seed: Figure 16 explained.
 
 Pairs of runs on instructions and math by the published recipe: one seed in bfloat16, one seed in float32, two seeds in
-bfloat16. Were equal numbers anatomy of the language model, all three would have them. And one seed in bfloat16 at a
-tenth of the rate: there rounding loses the updates of most numbers, so most must be equal.
+bfloat16. If equal parameters were anatomy of the language model, all three pairs would have them. A fourth pair is one
+seed in bfloat16 at a tenth of the learning rate: there rounding loses most updates, so most parameters must be equal.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from aligner_probe.analysis.equality import Equality, MagnitudeBand, compare_numbers
 from aligner_probe.arms.names import ALIGNER_1, ALIGNER_10, LLAMA_ADAPTER_10
 from aligner_probe.evaluation.intervals import Interval, proportion_interval
 from aligner_probe.figures.claims import Claim, above, below
 from aligner_probe.figures.collection import Collection
-from aligner_probe.figures.drawing import BLUES, GREY, RED, YELLOWS, Comparison, Drawing, MissingInputs, panels
+from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs, panels
 from aligner_probe.figures.equality import plot_bands, plot_equality_by_magnitude
-from aligner_probe.figures.experiments import FORM_AND_SKILL, GREEN, LABELS, Experiments, in_brackets
+from aligner_probe.figures.experiments import FORM_AND_SKILL, LABELS, Experiments, in_brackets
+from aligner_probe.figures.looks import BLACK, GREY, LIGHT_GREY, LOOKS
 from aligner_probe.figures.paper import EQUAL_NUMBERS
 from aligner_probe.reproduction.results import Run
 
 #: The arms whose runs are paired.
 PAIRED_ARMS = (ALIGNER_1, ALIGNER_10, LLAMA_ADAPTER_10)
 FIRST, TENTH = "one seed, bfloat16", "one seed, bfloat16, a tenth of the rate"
-#: Name, (arm on instructions, arm on math), colour, marker and line.
+
+
+class Condition(NamedTuple):
+    """The arms compared (on instructions, on math), and how the line is drawn in the colour of its method."""
+
+    arms: tuple[str, str]
+    fillstyle: Literal["full", "none", "left", "top"]
+    linestyle: str
+
+
 CONDITIONS = {
-    FIRST: (("main", "main"), BLUES[0], "o", "-"),
-    "one seed, float32": (("float32", "float32"), YELLOWS[0], "s", "--"),
-    "two seeds, bfloat16": (("main", "other-seed"), GREEN, "^", ":"),
-    TENTH: (("tenth-rate", "tenth-rate"), BLUES[0], "o", "-"),
+    FIRST: Condition(("main", "main"), "full", "-"),
+    "one seed, float32": Condition(("float32", "float32"), "none", "--"),
+    "two seeds, bfloat16": Condition(("main", "other-seed"), "left", ":"),
+    TENTH: Condition(("tenth-rate", "tenth-rate"), "top", "-."),
 }
 #: Shares that the explanation by rounding predicts, and where it does: half a ULP above the peak learning rate, and
 #: below a tenth of it.
@@ -38,13 +50,13 @@ LOST, MOVED, NEARLY_NONE = 0.9, 0.05, 0.01
 FRACTION = 0.1
 #: Between the lines of two conditions, in bands.
 APART = 0.16
-#: With fewer numbers than this the shares say little.
+#: With fewer parameters than this the shares say little.
 ENOUGH = 1000
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs compared, number by number; `lr` is the larger of their peak learning rates."""
+    """Two runs compared, parameter by parameter; `lr` is the larger of their peak learning rates."""
 
     method: str
     condition: str
@@ -53,7 +65,10 @@ class Pair:
     lr: float
 
     def band(self, *, lost: bool) -> tuple[int, int]:
-        """Equal numbers and numbers in bands where updates are lost, or where even a tenth of one moves a number."""
+        """How many parameters are equal, and how many there are, in some bands of magnitude.
+
+        With `lost`, the bands where an update is lost; without, those where even a tenth of one moves a parameter.
+        """
         inside = [band for band in self.equality.bands if (self.loses(band) if lost else self.moves(band))]
         return sum(band.n_equal for band in inside), sum(band.n for band in inside)
 
@@ -65,15 +80,20 @@ class Pair:
 
 
 def plot_storage(ax: Axes, pairs: Sequence[Pair]) -> Axes:
-    """Share of equal numbers by magnitude, a line a condition; shaded where bfloat16 loses, or keeps, every update."""
+    """Draw the share of equal parameters by magnitude, one line for each condition of one method.
+
+    Lines have the method's colour and marker; the filling of the marker tells the condition. Bands in which bfloat16
+    loses every update are grey, bands in which it keeps every update are hatched.
+    """
     for place, pair in enumerate(pairs):
-        _, color, marker, line = CONDITIONS[pair.condition]
+        condition, look = CONDITIONS[pair.condition], LOOKS[pair.method]
         plot_equality_by_magnitude(
             ax,
             pair.equality,
-            color=color,
-            marker=marker,
-            linestyle=line,
+            color=look.color,
+            marker=look.marker,
+            fillstyle=condition.fillstyle,
+            linestyle=condition.linestyle,
             label=pair.condition,
             offset=APART * (place - (len(pairs) - 1) / 2),
         )
@@ -84,18 +104,22 @@ def plot_storage(ax: Axes, pairs: Sequence[Pair]) -> Axes:
     if coarse is not None:
         edges = {band.low: place for place, band in enumerate(coarse.equality.bands)}
         ticks = ax.get_xticks()
-        for loses, color, label in ((True, BLUES[1], "updates lost"), (False, GREY, "updates kept")):
-            test = coarse.loses if loses else coarse.moves
+        shadings = (
+            (coarse.loses, {"facecolor": LIGHT_GREY, "alpha": 0.7}, "every update lost in bfloat16"),
+            (coarse.moves, {"facecolor": "none", "edgecolor": LIGHT_GREY, "hatch": "///"}, "every update kept"),
+        )
+        for test, look, label in shadings:
             places = [ticks[edges[band.low]] for band in coarse.equality.bands if test(band)]
             if places:
                 span = (min(places) - 0.5, max(places) + 0.5)
-                ax.axvspan(*span, color=color, alpha=0.15, linewidth=0, zorder=0, label=f"{label} in bfloat16")
-        ax.axhline(coarse.equality.chance_share, color=RED, linewidth=0.8, label="chance, two starts in bfloat16")
+                ax.axvspan(*span, linewidth=0, zorder=0, label=label, **look)
+        chance = coarse.equality.chance_share
+        ax.axhline(chance, color=GREY, linewidth=0.9, label=f"chance, two starts in bfloat16: {chance:.2g}")
     return ax
 
 
 def equality_by_storage(collection: Collection) -> Drawing:
-    """A panel a method, the conditions at one rate side by side; then those at a tenth of it."""
+    """One panel for each method with the conditions at one learning rate side by side; then those at a tenth of it."""
     experiments = collection.experiments
     found, missing = _pairs(experiments)
     if not found:
@@ -107,8 +131,9 @@ def equality_by_storage(collection: Collection) -> Drawing:
     for ax, pairs in zip(axes, together, strict=True):
         plot_storage(ax, pairs)
         first = pairs[0]
-        ax.set_title(f"{LABELS[first.method]}, n = {first.equality.prefix.n:,} numbers, rate {first.lr:g}")
+        ax.set_title(f"{LABELS[first.method]}, n = {first.equality.prefix.n:,}, learning rate {first.lr:g}")
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    entries |= {name: _in_black(name) for name in CONDITIONS if name in entries}
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=3, frameon=False)
     frames = [
         pair.equality.to_frame().assign(method=pair.method, condition=pair.condition, peak_lr=pair.lr) for pair in found
@@ -117,9 +142,9 @@ def equality_by_storage(collection: Collection) -> Drawing:
     return Drawing(
         figure,
         pd.concat(frames, ignore_index=True),
-        "Numbers of the prefix after training on instructions and on math, published recipe: share exactly equal, by "
-        "magnitude, with 95 % Wilson intervals. Where half a ULP of bfloat16 exceeds the peak learning rate, an update "
-        "rounds to nothing; where it is below a tenth of that, every update moves the number. Adam's step "
+        "Parameters of the prefix after training on instructions and on math, published recipe: share exactly equal "
+        "by magnitude, with 95 % Wilson intervals. Where half a ULP of bfloat16 exceeds the peak learning rate, an "
+        "update rounds to nothing; where it is below a tenth of that, every update moves the parameter. Adam's step "
         "can exceed its rate, at most (1 - beta1) / sqrt(1 - beta2) = 3.2 times, so the first band above it is mixed.",
         (*experiments.inputs(runs), *(experiments.adapters[run.id] for run in dict.fromkeys(runs))),
         settings={"lost": LOST, "moved": MOVED, "nearly_none": NEARLY_NONE, "fraction": FRACTION},
@@ -128,10 +153,16 @@ def equality_by_storage(collection: Collection) -> Drawing:
     )
 
 
+def _in_black(name: str) -> Line2D:
+    """A condition's entry in the legend, for it holds for methods of every colour and marker."""
+    look = CONDITIONS[name]
+    return Line2D([], [], color=BLACK, marker="o", fillstyle=look.fillstyle, linestyle=look.linestyle, markersize=5)
+
+
 def _pairs(experiments: Experiments) -> tuple[list[Pair], list[str]]:
     found, missing = [], []
     for method in PAIRED_ARMS:
-        for condition, (arms, *_) in CONDITIONS.items():
+        for condition, (arms, _, _) in CONDITIONS.items():
             runs = [
                 next(iter(experiments.results.select(experiment, method, recipe="as-published", arm=arm)), None)
                 for experiment, arm in zip(FORM_AND_SKILL, arms, strict=True)
@@ -148,7 +179,7 @@ def _pairs(experiments: Experiments) -> tuple[list[Pair], list[str]]:
 
 
 def _unplanned(method: str, condition: str) -> bool:
-    """Aligner-1 has too few numbers for a tenth of the rate; LLaMA-Adapter is there to have many in bfloat16."""
+    """Aligner-1 has too few parameters for a tenth of the rate; LLaMA-Adapter is there to have many in bfloat16."""
     unplanned = {"aligner-1": (TENTH,), "llama-adapter-10": ("one seed, float32", "two seeds, bfloat16")}
     return condition in unplanned.get(method, ())
 

@@ -1,4 +1,4 @@
-"""Table 1: numbers trained by each method and adapters per GPU, the paper's slips beside, the micro-world's below."""
+"""Table 1: trained parameters of each method and adapters per GPU, the paper's slips, and the micro-world's counts."""
 
 from collections.abc import Collection as Collection_
 
@@ -28,7 +28,7 @@ GPU_BYTES = 24e9
 #: "Orders of magnitude".
 ORDERS = 100
 PREFIX_TOKENS = {"Aligner-1": 1, "Aligner-10": 10, "Aligner-300": 300, "LLaMA-Adapter-10": 300}
-#: As printed, where that was copied from the paper; its row of adapters counts prefix numbers only.
+#: As printed, where that was copied from the paper; its row of adapters counts prefix parameters only.
 PAPER_COUNTS = {"Aligner-10": "4.19K"}
 PAPER_ADAPTERS = {"Aligner-1": "1.25M", "Aligner-10": "125K", "LLaMA-Adapter-10": "4.17K"}
 
@@ -68,11 +68,11 @@ def parameter_counts(collection: Collection) -> Drawing:
     shown = pd.DataFrame(
         {
             "method": frame["method"],
-            "trained\nnumbers": [f"{n:,}" for n in frame["n_parameters"]],
+            "trained\nparameters": [f"{n:,}" for n in frame["n_parameters"]],
             "fewer than\nLoRA by": [f"{ratio:,.1f} x" for ratio in frame["times_fewer_than_lora"]],
             "adapters on\n24 GB": [f"{n:,}" for n in frame["adapters_per_gpu"]],
             "by the\npaper's rule": ["–" if pd.isna(n) else f"{n:,}" for n in frame["adapters_by_papers_rule"]],
-            "paper prints\nnumbers": frame["paper_prints_n_parameters"].fillna("–"),
+            "paper prints\nparameters": frame["paper_prints_n_parameters"].fillna("–"),
             "paper prints\nadapters": frame["paper_prints_adapters"].fillna("–"),
         }
     )
@@ -102,7 +102,7 @@ def parameter_counts(collection: Collection) -> Drawing:
     return Drawing(
         figure,
         frame,
-        f"Start layer 2, so 30 of 32 layers are adapted. Adapters on 24 GB: (24e9 - 2 x base) / (2 x numbers), "
+        f"Start layer 2, so 30 of 32 layers are adapted. Adapters on 24 GB: (24e9 - 2 x base) / (2 x parameters), "
         f"{free:.1f} GB being free beside the base in 16 bits. The paper's rule, 10 GB / (2 x tokens x 4,000), leaves "
         f'gates out: with them 10 GB hold {ten_gb:,} Aligner-1, so that "more than a million" hangs on rounding. Its '
         "4.19K for Aligner-10 is 41.9K (41,920). A dash: not in the paper, or not copied from it.",
@@ -153,7 +153,7 @@ def _shown_counts(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "method": frame["method"],
-            "trained\nnumbers": [f"{n:,}" for n in frame["n_parameters"]],
+            "trained\nparameters": [f"{n:,}" for n in frame["n_parameters"]],
             "by the\nformula": ["–" if pd.isna(n) else f"{n:,}" for n in frame["by_formula"]],
             "fewer than\nLoRA by": [f"{ratio:,.1f} x" for ratio in frame["times_fewer_than_lora"]],
             "share of\nthe base": [f"{share:.3%}" for share in frame["share_of_base"]],

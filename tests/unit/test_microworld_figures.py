@@ -21,8 +21,9 @@ from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.figures import CATALOGUE, Collection, draw
 from aligner_probe.figures.claims import above, as_good, below, not_worse
 from aligner_probe.figures.dots import Score, plot_scores
-from aligner_probe.figures.experiments import LOOKS, load_experiments
+from aligner_probe.figures.experiments import load_experiments
 from aligner_probe.figures.knowledge import plot_by_parameters
+from aligner_probe.figures.looks import LOOKS
 from aligner_probe.figures.movement import movement
 from aligner_probe.figures.responses import Answer, plot_responses
 from aligner_probe.files import sha256
@@ -239,6 +240,14 @@ def test_command_needs_neither_network_nor_data(here, tmp_path, monkeypatch, cap
     page = (tmp_path / "figures" / "index.html").read_text()
     for word in ("does the claim hold here?", "criterion", "n = 80 questions", "is a slip"):
         assert word in page
+    # The scoreboard stands above the figures and counts every claim; no verdict is said twice.
+    verdicts = [one["verdict"] for record in manifest["figures"] for one in record["comparisons"] if one["verdict"]]
+    board = page[: page.index("<section")]
+    assert f"{len(verdicts)} claims are judged here" in board
+    for outcome, said in (("holds", "hold"), ("does not hold", "do not hold"), ("undecided", "are undecided")):
+        assert f">{verdicts.count(outcome)} {said}</strong>" in board
+    assert "The claim holds here" not in page
+    assert page.count('loading="lazy"') == page.count("<section") == 3
     assert "fig05b   fig05b_math_by_parameters.png" in capsys.readouterr().out
 
 

@@ -1,10 +1,16 @@
 """Pictures of the panel: every task that has a recovery is a point where its numbers are."""
 
+from itertools import pairwise
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from aligner_probe.figures.collection import Collection
-from aligner_probe.figures.panel import HIGHEST, known_tasks, plot_kept, plot_panel
+from aligner_probe.figures.looks import NATURES
+from aligner_probe.figures.panel import ASKED, a_verdict, known_tasks, plot_kept, plot_panel
+from aligner_probe.figures.plane import HIGHEST, LOWEST, plot_known, plot_plane, plot_task, spread
 
 
 def measure(value, spread=0.05):
@@ -53,6 +59,45 @@ def test_tasks_stand_where_their_numbers_are_and_cuts_between():
     assert {(0.4, 0.4), (0.45, 0.45)} <= cuts
 
 
+def test_quadrants_and_tasks_are_named_and_no_name_covers_another():
+    ax = plot_panel(CONTENT, Figure().subplots())
+    texts = {text.get_text().strip(): text for text in ax.texts}
+    assert {"form", "latent", "new", "undetermined"} <= set(texts)
+    places = [texts[task].get_position() for task in "abcde"]
+    for x in {x for x, _ in places}:
+        heights = sorted(y for other, y in places if other == x)
+        assert all(upper - lower > 0.03 for lower, upper in pairwise(heights))
+    called_otherwise = CONTENT["tasks"][0] | {"verdict": "undetermined"}
+    names = [text.get_text().strip() for text in plot_known(Figure().subplots(), [called_otherwise], named=True).texts]
+    assert names == ["a ?"]
+
+
+@given(st.lists(st.floats(LOWEST, HIGHEST), max_size=20).map(sorted))
+def test_labels_keep_their_order_their_distance_and_the_plane(heights):
+    places = spread(heights, 0.05, LOWEST, HIGHEST)
+    assert all(upper - lower >= 0.05 - 1e-9 for lower, upper in pairwise(places))
+    assert all(LOWEST - 1e-9 <= place <= HIGHEST for place in places)
+
+
+def test_a_task_of_ones_own_stands_at_its_numbers_in_the_colour_of_its_verdict():
+    report = {"task": {"name": "mine"}, "verdict": "latent", "F": measure(0.1), "R1": measure(0.7)}
+    ax = plot_task(plot_plane(Figure().subplots(), (0.48, 0.19)), report)
+    assert points(ax) == {"mine: latent": [[0.1, 0.7]]}
+    [point] = [bars.lines[0] for bars in ax.containers]
+    assert point.get_color() == NATURES["latent"].color
+    nowhere = plot_task(Figure().subplots(), report | {"F": measure(None)})
+    assert "no F and no R1" in nowhere.texts[0].get_text()
+
+
+def test_the_picture_of_a_verdict_is_that_of_the_committed_results():
+    drawing = a_verdict(Collection([]))
+    [ax] = drawing.figure.axes
+    [row] = drawing.frame.query("task == @ASKED", local_dict={"ASKED": ASKED}).to_dict("records")
+    assert points(ax)[f"{ASKED}: {row['verdict']}"] == [[row["F"], row["R1"]]]
+    assert row["verdict"] in ax.get_title()
+    assert [one.source for one in drawing.inputs] == ["panel/standard.json", "panel/standard-open.json"]
+
+
 def test_without_cuts_there_are_none():
     before, after = (
         len(plot_panel(CONTENT | {"calibrated": cuts}, Figure().subplots()).lines)
@@ -65,7 +110,7 @@ def test_knowledge_kept_has_a_row_a_task_and_a_colour_a_method():
     ax = plot_kept(CONTENT, Figure().subplots())
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Aligner-1", "LoRA r=8"]
-    dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
+    dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() in ("o", "P")]
     assert sorted(dots) == pytest.approx([0.2, 0.5, 0.9])
 
 

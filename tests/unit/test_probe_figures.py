@@ -1,10 +1,15 @@
-"""The probe's plot: every arm at its size, none that looks like another."""
+"""A report's pictures and page: every arm at its size, none that looks like another, and words that are defined."""
+
+import re
+from xml.etree import ElementTree
 
 from matplotlib.figure import Figure
 
 from aligner_probe.arms.catalogue import ARMS, PROBE_ARMS
 from aligner_probe.arms.names import BASE, CONSTANT, PROMPT
-from aligner_probe.figures.probe import LABELS, plot_doses
+from aligner_probe.figures.looks import LOOKS, NATURES, OTHERS
+from aligner_probe.figures.probe import LABELS, plot_comparison, plot_doses, plot_recovery, write_page
+from aligner_probe.figures.words import MEASURES, TERMS, VERDICTS
 
 
 def a_report():
@@ -36,3 +41,97 @@ def test_no_two_arms_look_alike():
     drawn = {x for line in points for x in line.get_xdata()}
     sizes = {run["n_parameters"] for run in report["runs"] if not run["arm"].endswith("-shuffled")}
     assert drawn == sizes
+
+
+def a_measure(value):
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+def a_quick_report(name="t", verdict="latent"):
+    """What a quick probe leaves: Aligner-1 and LoRA, one size each, a sample, and what stands around them."""
+    recovered = {"prompt": a_measure(0.1), "aligner-1": a_measure(0.7), "lora-8": a_measure(1.0)}
+    scores = {"base": a_measure(0.0), "prompt": a_measure(0.1), "aligner-1": a_measure(0.7), "lora-8": a_measure(1.0)}
+    doses = {
+        family: {"points": [{"arm": arm}], "fitted": False, "k50_said": "<= 9", "k90_said": "<= 9"}
+        for family, arm in (("Aligner", "aligner-1"), ("LoRA", "lora-8"))
+    }
+    open_ = {"value": None, "low": None, "high": None}
+    return {
+        "verdict": verdict, "reason": "because", "notes": ["a note"], "limits": ["a limit"], "cannot_decide": [],
+        "F": a_measure(0.1), "R1": a_measure(0.7), "B": open_, "delta": open_, "K": open_,
+        "parts": {"strict": {"name": verdict, "reason": "because"}},
+        "task": {"name": name, "n": {"test": 120}, "independent_test_items": 120, "sha256": {"train": "ab12"}},
+        "base": "a base", "budget": "quick", "seeds": [[0, 1], [1, 2]], "thresholds": {"F_cut": 0.48, "R1_cut": 0.19},
+        "measures": {"strict": {"scores": scores, "recovered": recovered, "doses": doses}},
+        "runs": [{"arm": "aligner-1", "n_parameters": 176}, {"arm": "lora-8", "n_parameters": 32768}],
+        "scorer": {"is": "exact", "because": "so"}, "ending": {"is": "\n", "because": "so"}, "constant_answer": "x",
+        "prompting": {"control": {"reason": "none"}, "chosen": {"strict": "zero-shot"}},
+        "failed": {}, "provenance": {"base": "f00d", "versions": {"torch": "2.13", "transformers": "5.0"}},
+        "samples": [
+            {"prompt": "Q1?", "reference": " yes", "answers": {"base": " no", "aligner-1": " yes", "lora-8": " so"},
+             "scores": {"strict": {"base": 0.0, "aligner-1": 1.0, "lora-8": -3.2}}},
+        ],
+    }  # fmt: skip
+
+
+def test_recovery_has_every_family_of_a_quick_probe_inside_the_axes():
+    report = a_quick_report()
+    report["measures"]["strict"]["recovered"]["aligner-1"] = a_measure(-90.0)
+    axes = plot_recovery(report, Figure().subplots())
+    drawn = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    assert {"Aligner", "LoRA", "best prompt (F)"} == set(drawn)
+    assert drawn["LoRA"][0].get_xydata().tolist() == [[32768, 1.0]]
+    assert drawn["LoRA"][0].get_color() == LOOKS["lora-8"].color
+    low, high = axes.get_ylim()
+    for line in axes.lines:
+        assert low <= min(line.get_ydata()) <= max(line.get_ydata()) <= high
+
+
+def test_an_arm_of_ones_own_has_a_look_of_its_own():
+    report = a_quick_report()
+    for arm in ("mine", "yours"):
+        report["runs"].append({"arm": arm, "n_parameters": 99})
+        report["measures"]["strict"]["scores"][arm] = a_measure(0.4)
+    axes = plot_doses(report, Figure().subplots())
+    drawn = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    assert [(drawn[arm][0].get_color(), drawn[arm][0].get_marker()) for arm in ("mine", "yours")] == list(OTHERS[:2])
+    assert not {*OTHERS} & {*LOOKS.values()}
+
+
+def test_comparison_has_a_panel_a_report_and_one_legend():
+    reports = [a_quick_report("one"), a_quick_report("two", "new"), a_quick_report("three")]
+    figure = plot_comparison(reports, Figure())
+    assert [ax.get_title().split(":")[0] for ax in figure.axes] == ["one", "two", "three"]
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["best prompt (F)", "Aligner", "LoRA"]
+
+
+def test_page_says_what_its_words_mean_and_marks_right_and_wrong(tmp_path):
+    write_page([a_quick_report()], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert f'style="background: {NATURES["latent"].color}">latent</span> {VERDICTS["latent"]}' in page
+    for word, what in (*MEASURES, *TERMS):
+        assert word in page
+        assert what.replace("'", "&#39;") in page
+    # A score that is neither 0 nor 1 is neither right nor wrong.
+    rows = ElementTree.fromstring(re.search(r"<table>\n<tr><th>asked.*?</table>", page, re.DOTALL)[0]).findall("tr")
+    assert [cell.text for cell in rows[0]] == ["asked", "wanted", "base", "Aligner-1", "LoRA r=8"]
+    assert [" ".join("".join(cell.itertext()).split()) for cell in rows[1]] == [
+        "Q1?",
+        "yes",
+        "✗ wrong no",
+        "✓ right yes",
+        "so",
+    ]
+    assert "torch 2.13, transformers 5.0" in page
+    assert "{&#39;" not in page
+    assert "[0, 1]" not in page
+
+
+def test_page_of_an_older_report_marks_nothing(tmp_path):
+    report = a_quick_report()
+    del report["samples"][0]["scores"]
+    write_page([report, a_quick_report("other")], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('class="right"') == 1
+    assert "2 tasks, compared" in page

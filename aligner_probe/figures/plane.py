@@ -1,0 +1,191 @@
+"""The F-R1 plane: where a task stands between form, latent and new, with the cuts and the tasks of known nature.
+
+F (horizontal) is the share of the gap between floor and reference that the best prompt recovers, and R1 (vertical) is
+the share that Aligner-1 recovers. Both axes have no unit; 0 is the floor and 1 the reference.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.transforms import blended_transform_factory
+
+from aligner_probe.artifacts import artifact
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.figures.looks import BLACK, GREY, NATURES, verdict_color
+from aligner_probe.files import read_json
+
+#: Recovery is drawn between these; what lies beyond stands at the edge.
+LOWEST, HIGHEST = -0.15, 1.15
+MARGIN = 0.05
+#: The committed results of the panel, by budget; other budgets are compared with the standard one.
+FOLDER, RESULTS = "panel", {"quick": "quick.json", "standard": "standard.json"}
+#: Left and right of the cut of F, the horizontal places of task names, and the vertical room of one name.
+NAMES, ROOM = (0.13, 0.87), 0.042
+#: The quadrants by what reaches the task (a prompt, one token), with their names.
+QUADRANTS = {
+    (True, True): "form",
+    (False, True): "latent",
+    (False, False): "new",
+    (True, False): "undetermined",
+}
+
+
+def known_results(budget: str) -> dict[str, Any] | None:
+    """Read the committed results of the tasks of known nature at this budget; None where they are not installed."""
+    name = RESULTS.get(budget, RESULTS["standard"])
+    try:
+        return read_json(artifact(FOLDER, (name,)) / name)
+    except AlignerProbeError:
+        return None
+
+
+def drawable(tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tasks that have a place on the plane.
+
+    A task whose reference learned nothing has neither F nor R1. Controls and tasks with a constant answer have no place
+    either, because their reference learned nothing about single items.
+    """
+    found = [row for row in tasks if row["F"]["value"] is not None and row["R1"]["value"] is not None]
+    return [row for row in found if row["verdict"] != "constant answer" and row["nature"] != "control"]
+
+
+def plot_plane(ax: Axes, cuts: tuple[float, float] | None) -> Axes:
+    """Draw the empty plane: axes, the cuts of F and R1 as dashed lines, and the four quadrants with their names."""
+    low, high = LOWEST - MARGIN, HIGHEST + MARGIN
+    ax.set(xlim=(low, high), ylim=(low, high))
+    ax.set(
+        xlabel="F: share of the gap that the best prompt recovers",
+        ylabel="R1: share of the gap that Aligner-1 recovers",
+    )
+    if cuts is None:
+        return ax
+    F_cut, R1_cut = cuts
+    ax.axvline(F_cut, color=BLACK, linestyle="--", linewidth=0.8)
+    ax.axhline(R1_cut, color=BLACK, linestyle="--", linewidth=0.8)
+    for (prompt, one), name in QUADRANTS.items():
+        x, y = ((F_cut, high) if prompt else (low, F_cut)), ((R1_cut, high) if one else (low, R1_cut))
+        color = verdict_color(name)
+        if name in NATURES:
+            ax.fill_between(x, *y, color=color, alpha=0.06, linewidth=0, zorder=0)
+        place = (x[0] if not prompt else x[1], y[1] if one else y[0])
+        ax.annotate(
+            name, place, xytext=(-6 if prompt else 6, -5 if one else 5), textcoords="offset points", color=color,
+            ha="right" if prompt else "left", va="top" if one else "bottom", fontsize=11, fontweight="bold",
+        )  # fmt: skip
+    across = blended_transform_factory(ax.transAxes, ax.transData)
+    ax.text(1.005, R1_cut, f"cut {R1_cut:.2f}", transform=across, fontsize=7, va="center", color=BLACK)
+    along = blended_transform_factory(ax.transData, ax.transAxes)
+    ax.text(F_cut, 1.005, f"cut {F_cut:.2f}", transform=along, fontsize=7, ha="center", va="bottom", color=BLACK)
+    return ax
+
+
+def plot_known(ax: Axes, tasks: Sequence[dict[str, Any]], *, named: bool = False, faint: bool = False) -> Axes:
+    """Draw tasks of known nature as points with 95 % intervals, in the look of their nature; memory tasks are hollow.
+
+    `named` writes each task's name beside the plane's middle, joined to its point by a thin line. A question mark says
+    that the verdict is undetermined; any other verdict than the task's nature stands in brackets. `faint` leaves out
+    intervals and draws small points, behind a task of one's own.
+    """
+    shown = drawable(tasks)
+    for nature, (color, marker) in NATURES.items():
+        for memory in (False, True):
+            rows = [row for row in shown if row["nature"] == nature and (row["kind"] == "memory") == memory]
+            if not rows:
+                continue
+            x, y = ([inside(row[name]["value"]) for row in rows] for name in ("F", "R1"))
+            outlined = memory or marker == "x"
+            bars = (None, None) if faint else (_bars(rows, "R1", y), _bars(rows, "F", x))
+            ax.errorbar(
+                x, y, *bars, color=color, marker=marker, markersize=4.5 if faint else 6, elinewidth=0.8,
+                markerfacecolor="white" if memory else color, markeredgecolor=color if outlined else "white",
+                markeredgewidth=1.0 if outlined else 0.5, alpha=0.55 if faint else 1, linestyle="none",
+                label=f"{nature}{', memory' if memory else ''} (n = {len(rows)})", zorder=2 if faint else 3,
+            )  # fmt: skip
+    if named:
+        _write_names(ax, shown)
+    return ax
+
+
+def plot_task(ax: Axes, report: dict[str, Any], *, color: str | None = None, name: bool = True) -> Axes:
+    """Draw one task of one's own: a large diamond at its F and R1 with 95 % intervals, in the colour of its verdict.
+
+    A task whose reference learned nothing has no F and no R1; then the plane says so.
+    """
+    if report["F"]["value"] is None or report["R1"]["value"] is None:
+        ax.text(
+            0.5, 0.5, "This task has no F and no R1:\nthe reference learned nothing above the floor.",
+            transform=ax.transAxes, ha="center", va="center", fontsize=9, color=BLACK,
+            bbox={"facecolor": "white", "edgecolor": GREY, "boxstyle": "round"},
+        )  # fmt: skip
+        return ax
+    x, y = inside(report["F"]["value"]), inside(report["R1"]["value"])
+    color = color or verdict_color(report["verdict"])
+    ax.errorbar(
+        [x], [y], _bars([report], "R1", [y]), _bars([report], "F", [x]), color=color, marker="D", markersize=11,
+        markeredgecolor=BLACK, markeredgewidth=1.2, elinewidth=2, capsize=3, linestyle="none",
+        label=f"{report['task']['name']}: {report['verdict']}", zorder=5,
+    )  # fmt: skip
+    if name:
+        right = x < (LOWEST + HIGHEST) / 2
+        ax.annotate(
+            report["task"]["name"], (x, y), xytext=(12 if right else -12, 10), textcoords="offset points",
+            ha="left" if right else "right", fontsize=9, fontweight="bold", color=BLACK, zorder=6,
+        )  # fmt: skip
+    return ax
+
+
+def legend_inside(ax: Axes) -> None:
+    """A legend in the lower right quadrant, where hardly a task stands."""
+    ax.legend(
+        fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 0.045), frameon=False, columnspacing=1.0,
+        handletextpad=0.3,
+    )  # fmt: skip
+
+
+def inside(value: float) -> float:
+    """The value, or the edge of the plane where it lies beyond."""
+    return min(max(value, LOWEST), HIGHEST)
+
+
+def spread(heights: Sequence[float], room: float, low: float, high: float) -> list[float]:
+    """Places for labels at about these heights (ascending), at least `room` apart and between `low` and `high`."""
+    places: list[float] = []
+    for height in heights:
+        places.append(max(height, places[-1] + room if places else low))
+    top = high
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], top)
+        top = places[i] - room
+    return places
+
+
+def _write_names(ax: Axes, tasks: Sequence[dict[str, Any]]) -> None:
+    middle = (LOWEST + HIGHEST) / 2
+    for on_right, x_name in enumerate(NAMES):
+        rows = [row for row in tasks if (row["F"]["value"] > middle) == bool(on_right)]
+        rows.sort(key=lambda row: row["R1"]["value"])
+        heights = [inside(row["R1"]["value"]) for row in rows]
+        # Low points lie on top of each other, so their names begin lower than they stand.
+        for row, height in zip(rows, spread([h - 0.05 for h in heights], ROOM, LOWEST, HIGHEST - 0.03), strict=True):
+            x, y = inside(row["F"]["value"]), inside(row["R1"]["value"])
+            color = NATURES[row["nature"]].color
+            other = "" if row["verdict"] == row["nature"] or row["nature"] == "open" else f" ({row['verdict']})"
+            other = " ?" if row["verdict"] == "undetermined" else other
+            ax.plot([x, x_name], [y, height], color=color, linewidth=0.5, alpha=0.6, zorder=1)
+            ax.text(
+                x_name, height, f" {row['task']}{other} ", fontsize=7, color=color, va="center",
+                ha="right" if on_right else "left",
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 0},
+            )  # fmt: skip
+
+
+def _bars(rows: Sequence[dict[str, Any]], name: str, drawn: Sequence[float]) -> list[list[float]]:
+    """Lengths of the interval below and above each drawn value; nothing where a bound is open."""
+    low = [value - _bound(row[name]["low"], value) for row, value in zip(rows, drawn, strict=True)]
+    high = [_bound(row[name]["high"], value) - value for row, value in zip(rows, drawn, strict=True)]
+    return [[max(0.0, bar) for bar in bars] for bars in (low, high)]
+
+
+def _bound(bound: float | None, value: float) -> float:
+    return value if bound is None else inside(bound)

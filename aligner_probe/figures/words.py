@@ -1,0 +1,38 @@
+"""What the words of a report mean, in full sentences: verdicts, measures and terms. The report page prints them."""
+
+#: What each verdict says of a task, for one base model and for supervised fine-tuning.
+VERDICTS = {
+    "form": "The best prompt reaches the task, and one trained token reaches it too.",
+    "latent": "The base model has the ability, but no prompt that was tried reaches it. One trained token does.",
+    "new": "Neither a prompt nor one trained token reaches the task, while a larger adapter learns it. The task needs "
+    "knowledge or a skill that the base model does not have.",
+    "mixed": "The form and the content of the answers have different natures. The parts below say which is which.",
+    "constant answer": "One fixed answer scores almost as well as everything else, so the task cannot show anything.",
+    "undetermined": "No verdict is given, because a control failed, an interval crosses a cut or the test set is too "
+    "small. The reason stands below.",
+}
+#: The measures of a report: name, and what it is.
+MEASURES = (
+    ("F", "R of the best prompt. Prompts without and with examples are tried; validation items choose the best."),
+    ("R1", "R of Aligner-1, the adapter with one token."),
+    ("B", "R of a free output bias, which is one trained vector in each layer. It bounds what Aligner-1 can do."),
+    ("delta", "R1 minus R of a random subspace with as many parameters as Aligner-1. Only a positive delta is evidence "
+     "for the global token itself."),
+    ("K", "The share of right answers about another domain after training, divided by that before. 1 means that "
+     "nothing was forgotten."),
+)  # fmt: skip
+#: The terms that verdicts and measures rest on.
+TERMS = (
+    ("Floor", "The best score that needs no knowledge of single test items: the highest of the base model without a "
+     "prompt, the best constant answer, and the reference trained on shuffled answers."),
+    ("Reference", "The method with enough parameters to learn the task: LoRA with rank 8, or full fine-tuning where "
+     "LoRA has not learned it."),
+    ("R", "The share of the gap that a method recovers: (score − floor) / (reference − floor). It is 0 at the floor "
+     "and 1 at the reference, and it has no unit."),
+    ("Cut", "The value of F or R1 above which a prompt, or one token, counts as having reached the task. The whole "
+     "interval must lie on one side of the cut. Both cuts come from the micro-world, where the nature of every task "
+     "is known."),
+    ("Memory task", "A task whose test asks for what was trained, in other words. One token can hold a few facts, so "
+     "such a task is never called form or latent."),
+    ("k50, k90", "The number of trained parameters at which a family of adapters recovers half, or 90 %, of the gap."),
+)  # fmt: skip
