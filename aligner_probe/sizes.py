@@ -70,7 +70,7 @@ class ParameterTable(Shown):
 
     base: BaseShape
     gpu_bytes: float
-    rows: tuple[dict[str, object], ...]
+    rows: tuple[dict[str, Any], ...]
 
     def shown(self) -> dict[str, Any]:
         return {

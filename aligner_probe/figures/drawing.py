@@ -82,7 +82,7 @@ class MissingInputs(Exception):
 @contextmanager
 def style() -> Iterator[None]:
     """The figures' look; the caller's own matplotlib settings come back afterwards."""
-    settings = {
+    settings: Any = {
         **sns.axes_style("whitegrid"),
         "axes.titlesize": 10,
         "axes.labelsize": 9,

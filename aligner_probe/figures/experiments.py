@@ -73,7 +73,7 @@ class Experiments:
         for experiment in FORM_AND_SKILL:
             for recipe in ("as-published", "corrected"):
                 runs = [r for r in self.results.select(experiment, recipe=recipe) if r.id in self.adapters]
-                first = min((run.seed for run in runs), default=None)
+                first = min((run.seed for run in runs if run.seed is not None), default=None)
                 for run in (run for run in runs if run.seed == first and run.n_tokens != 300):
                     name = f"{WORLD}, {recipe.replace('-', ' ')}"
                     about = {"data_set": experiment, "base_model": name}

@@ -113,7 +113,8 @@ def plot_all_gates(ax: Axes, statistics: GateStatistics, *, color: str | None = 
         markerfacecolor="none", markeredgewidth=0.9, linestyle="none", label=RINGS,
     )  # fmt: skip
     step = max(1, len(statistics.layers) // 8)
-    ax.set_xticks([i * heads for i in range(0, len(statistics.layers), step)], statistics.layers[::step])
+    names = [str(layer) for layer in statistics.layers[::step]]
+    ax.set_xticks([i * heads for i in range(0, len(statistics.layers), step)], names)
     ax.set(xlabel=f"layer ({heads} heads each, in order)", ylabel="gate")
     ax.grid(visible=False, axis="y")
     return ax

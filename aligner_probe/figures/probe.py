@@ -71,7 +71,13 @@ def plot_recovery(report: dict[str, Any], ax: Axes) -> Axes:
     for height in (0, 1):
         ax.axhline(height, color=GREY, linewidth=0.9, zorder=1)
     if report["F"]["value"] is not None:
-        ax.axhline(_clipped(report["F"])["value"], color=BLACK, linestyle="--", linewidth=1, label="best prompt (F)")
+        ax.axhline(
+            min(max(report["F"]["value"], LEAST), MOST),
+            color=BLACK,
+            linestyle="--",
+            linewidth=1,
+            label="best prompt (F)",
+        )
     ax.set(xscale="log", xlabel="trained parameters", ylabel="R, share of the gap", ylim=(LEAST - 0.05, MOST + 0.05))
     ax.set_title(f"{report['task']['name']}: {report['verdict']}\nn = {report['task']['n']['test']} items", fontsize=9)
     return ax
@@ -232,7 +238,8 @@ def _place_with_legend(reports: Sequence[dict[str, Any]]) -> Callable[[Figure], 
 def _doses_with_legend(report: dict[str, Any]) -> Callable[[Figure], Any]:
     def draw(figure: Figure) -> None:
         ax = plot_doses(report, figure.subplots())
-        ax.get_legend().remove()
+        if (legend := ax.get_legend()) is not None:
+            legend.remove()
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
     return draw

@@ -5,9 +5,9 @@ bfloat16. If equal parameters were anatomy of the language model, all three pair
 seed in bfloat16 at a tenth of the learning rate: there rounding loses most updates, so most parameters must be equal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ class Condition(NamedTuple):
 
     arms: tuple[str, str]
     fillstyle: Literal["full", "none", "left", "top"]
-    linestyle: str
+    linestyle: Literal["-", "--", ":", "-."]
 
 
 CONDITIONS = {
@@ -104,7 +104,7 @@ def plot_storage(ax: Axes, pairs: Sequence[Pair]) -> Axes:
     if coarse is not None:
         edges = {band.low: place for place, band in enumerate(coarse.equality.bands)}
         ticks = ax.get_xticks()
-        shadings = (
+        shadings: tuple[tuple[Callable[[MagnitudeBand], bool], dict[str, Any], str], ...] = (
             (coarse.loses, {"facecolor": LIGHT_GREY, "alpha": 0.7}, "every update lost in bfloat16"),
             (coarse.moves, {"facecolor": "none", "edgecolor": LIGHT_GREY, "hatch": "///"}, "every update kept"),
         )

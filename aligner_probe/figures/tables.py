@@ -2,6 +2,7 @@
 
 from collections.abc import Collection as Collection_
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -63,8 +64,8 @@ def parameter_counts(collection: Collection) -> Drawing:
         adapters_per_gpu_as_published(PREFIX_TOKENS[name]) if name in PREFIX_TOKENS else pd.NA
         for name in frame["method"]
     ]
-    frame["paper_prints_n_parameters"] = frame["method"].map(PAPER_COUNTS)
-    frame["paper_prints_adapters"] = frame["method"].map(PAPER_ADAPTERS)
+    frame["paper_prints_n_parameters"] = [PAPER_COUNTS.get(name, np.nan) for name in frame["method"]]
+    frame["paper_prints_adapters"] = [PAPER_ADAPTERS.get(name, np.nan) for name in frame["method"]]
     shown = pd.DataFrame(
         {
             "method": frame["method"],
@@ -166,7 +167,7 @@ def _compare_ratio(small: pd.DataFrame, table: ParameterTable) -> list[Compariso
     """Counts are exact, so there is no interval."""
     paper = next(row for row in table.rows if row["method"] == "Aligner-1")
     found = []
-    for _, row in small[small["method"] == "Aligner-1"].iterrows():
+    for row in small[small["method"] == "Aligner-1"].to_dict("records"):
         ratio = float(row["times_fewer_than_lora"])
         exact = Interval(ratio, ratio, ratio)
         claim = above(exact, ORDERS, "Aligner-1 is smaller than LoRA by orders of magnitude")

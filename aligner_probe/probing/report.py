@@ -20,7 +20,7 @@ from aligner_probe.probing.verdicts.measures import Measures
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
 from aligner_probe.probing.verdicts.verdict import Verdict
 from aligner_probe.tasks.characters import LostCharacters
-from aligner_probe.tasks.task import one_line
+from aligner_probe.tasks.task import Example, one_line
 
 FORMAT = "aligner_probe probe report 2"
 REPORT = "report.json"
@@ -166,17 +166,19 @@ def _samples(found: Gathered, parts: Parts) -> list[dict[str, Any]]:
         scored.setdefault(run["arm"], run["scores"])
     step = max(1, len(parts.test) // N_SAMPLES)
     places = range(0, len(parts.test), step)[:N_SAMPLES]
+    shown = [(place, parts.test.examples[place]) for place in places]
     return [
         {
-            "prompt": parts.test.examples[place].prompt,
-            "reference": parts.test.examples[place].completion,
+            "prompt": example.prompt,
+            "reference": example.completion,
             "answers": {arm: texts[place] for arm, texts in said.items() if texts},
             "scores": {
                 which: {arm: scored[arm][which][place] for arm, texts in said.items() if texts and which in scored[arm]}
                 for which in ("strict", "content")
             },
         }
-        for place in places
+        for place, example in shown
+        if isinstance(example, Example)  # a probe refuses preference pairs before it begins
     ]
 
 
