@@ -167,11 +167,12 @@ def _compare_ratio(small: pd.DataFrame, table: ParameterTable) -> list[Compariso
     """Counts are exact, so there is no interval."""
     paper = next(row for row in table.rows if row["method"] == "Aligner-1")
     found = []
-    for row in small[small["method"] == "Aligner-1"].to_dict("records"):
-        ratio = float(row["times_fewer_than_lora"])
+    ones = small[small["method"] == "Aligner-1"]
+    for base, times in zip(ones["base"], ones["times_fewer_than_lora"], strict=True):
+        ratio = float(times)
         exact = Interval(ratio, ratio, ratio)
         claim = above(exact, ORDERS, "Aligner-1 is smaller than LoRA by orders of magnitude")
-        what = f"{row['base']}: Aligner-1 smaller than LoRA r=8 by"
+        what = f"{base}: Aligner-1 smaller than LoRA r=8 by"
         paper_says = f"{paper['times_fewer_than_lora']:,.1f} x"
         found.append(Comparison(what, paper_says, f"{ratio:,.1f} x", claim.sentence, "exact", claim.verdict))
     return found
