@@ -160,9 +160,9 @@ def new_adapter(
     Raises:
         AlignerProbeError: for an unknown method, and for options that do not fit.
     """
-    cls, keywords = adapter_class(name), dict(options)
+    make: Any = adapter_class(name)  # each class has a signature of its own
     if dtype is None:
-        return cls(model, **keywords)
-    if "dtype" in inspect.signature(cls).parameters:
-        return cls(model, **keywords | {"dtype": dtype})
-    return cls(model, **keywords).to(dtype)
+        return make(model, **options)
+    if "dtype" in inspect.signature(make).parameters:
+        return make(model, **options, dtype=dtype)
+    return make(model, **options).to(dtype)

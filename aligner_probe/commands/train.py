@@ -203,7 +203,7 @@ def _adapter(
 
     Gates that stay frozen must be open. If their value is not given, it is chosen on the task's examples.
     """
-    from aligner_probe.adapters.prefix import PrefixAdapter
+    from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter
     from aligner_probe.adapters.registry import adapter_class, new_adapter
     from aligner_probe.checkpoints.adapters import load_adapter
     from aligner_probe.training.opening import open_gate
@@ -211,8 +211,8 @@ def _adapter(
     if options.adapter is not None:
         return load_adapter(options.adapter, model), {}
     seed, recorded, cls = options.seed or 0, {}, adapter_class(method)
-    frozen = issubclass(cls, PrefixAdapter) and adapter_options.get("train") == "tokens"
-    if frozen and "initial_gate" not in adapter_options:
+    is_frozen = adapter_options.get("train") == "tokens" and "initial_gate" not in adapter_options
+    if is_frozen and issubclass(cls, (Aligner, LLaMAAdapter)):
         opened = open_gate(model, task, cls, max_length=how.max_length, seed=seed, **adapter_options)
         adapter_options = adapter_options | {"initial_gate": opened.initial_gate}
         recorded = {"open_gate": asdict(opened)}

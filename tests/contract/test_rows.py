@@ -102,7 +102,7 @@ def test_where_rows_and_prompts_disagree_nothing_is_computed(tiny_adapters):
             generate_ids(model, prompts([3, 3, 3]), max_new_tokens=2)
         with together.on([1, 1, 1]), pytest.raises(AlignerProbeError, match=r"a batch of 2 rows.* for 3 rows"):
             model(torch.tensor([[1, 2], [3, 4]]))
-        with together.on([1, 1, 1]), pytest.raises(AlignerProbeError, match=r"a batch of 1 rows.* was said of 3"):
+        with together.on([1, 1, 1]), pytest.raises(AlignerProbeError, match=r"a batch of 1 rows.* for 3 rows"):
             model(torch.tensor([[1, 2]]))
         with pytest.raises(AlignerProbeError, match=r"adapter 3, and there are 3 side by side; expected 0 to 2"):
             together.rows([0, 3]).__enter__()
