@@ -23,7 +23,7 @@ class FullFineTune(Adapter):
 
     Args:
         model: the base model.
-        seed: recorded; nothing is drawn.
+        seed: recorded, and without an effect: nothing is drawn at random.
         dtype: data type of the copy; None for the base model's.
     """
 

@@ -150,12 +150,12 @@ class LoRA(Adapter):
 
         def add(out: Float[Tensor, "batch pos ..."], hook: HookPoint) -> Float[Tensor, "batch pos ..."]:
             x = self._inputs.pop((layer, of_output)) if is_last else self._inputs[layer, of_output]
-            # Rank by position, and B's transpose in memory: autograd lays its products out as these are, and long rows
-            # are several times faster than long columns of r numbers.
+            # `low` is computed as (rank, position), and B's transpose is copied, because autograd gives its products
+            # the same memory layout: long rows are several times faster than long columns of r values.
             low = (a.to(x.dtype) @ x.flatten(0, 1).T).T
             up = b.to(x.dtype).T.contiguous()
             flat = out.flatten(0, 1).flatten(1)
-            # Product, scale and sum in one kernel.
+            # One kernel computes product, scale and sum.
             return torch.addmm(flat, low, up, alpha=self.config.alpha / self.config.r).view(out.shape)
 
         return add

@@ -1,9 +1,12 @@
-"""Constant shifts of each layer's attention output: the upper bound of what one-token Aligner can do.
+"""A constant vector added to each layer's attention output: the upper bound of what Aligner with one token can do.
 
-Aligner-1 adds one vector a layer, but only such vectors as one token and its gates make. Free, each layer has a vector
-of its own: d_model numbers a layer. As a random subspace, the vectors of all layers together are s U z, with z of k
-trained numbers, U a seeded Gaussian matrix with orthonormal columns, and s a scale tuned like a learning rate: what
-any k numbers would do, without a token (arXiv 1804.08838).
+Aligner with one token adds one vector to each layer, and all these vectors follow from one token and its gates. There
+are two controls:
+
+- With free vectors, each layer has a vector of its own, which has d_model trained parameters.
+- With a random subspace, the vectors of all layers together are s U z. Here z has k trained parameters, U is a random
+  matrix with orthonormal columns that the seed draws, and s is a scale. This shows what any k parameters can do without
+  a token (arXiv 1804.08838).
 """
 
 import math
@@ -22,7 +25,7 @@ from aligner_probe.adapters.config import LayeredConfig, require
 from aligner_probe.adapters.registry import register_adapter
 from aligner_probe.arguments import a_model, accepts
 
-#: U is held in memory: a quarter of a billion numbers is a gigabyte.
+#: The most entries of U, which is kept in memory; these take a gigabyte.
 MAX_SUBSPACE_NUMBERS = 2**28
 
 
@@ -102,7 +105,7 @@ class OutputBias(Adapter):
             f"most {MAX_SUBSPACE_NUMBERS:,}, and no more numbers than there are",
         )
         basis = torch.linalg.qr(torch.randn(whole, subspace, generator=self.generator(), dtype=torch.float64)).Q
-        # Regenerated from the seed, so never saved.
+        # It is drawn again from the seed, so it is not saved.
         self.register_buffer("basis", basis.to(device, dtype), persistent=False)
         self.z = nn.Parameter(torch.zeros(subspace, device=device, dtype=dtype))
 

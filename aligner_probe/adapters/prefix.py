@@ -1,4 +1,4 @@
-"""Aligner and LLaMA-Adapter: prefix tokens whose gated attention output is added to each head's own.
+"""Aligner and LLaMA-Adapter: each head also attends to prefix tokens, and adds the result times a gate to its output.
 
 For layers l >= start_layer (arXiv 2312.05503, eq. 5 to 7; 2303.16199):
 
@@ -6,8 +6,8 @@ For layers l >= start_layer (arXiv 2312.05503, eq. 5 to 7; 2303.16199):
     a = softmax(q k^T / sqrt(d_head)) v       q is the layer's own query after rotary
     z = z + f(beta) a                         beta per head, zero at the start; f linear or tanh
 
-Aligner has one P for all layers, LLaMA-Adapter one a layer. With one token the softmax is over one key and equals 1, so
-Aligner-1 adds one vector a head, whatever the input: no query is read then, and no key is computed.
+Aligner has one P for all layers; LLaMA-Adapter has one for each layer. With one token the softmax is over one key and
+equals 1, so the adapter adds one vector to each head, whatever the input. Then no query is read and no key computed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -170,10 +170,10 @@ class PrefixAdapter(Adapter):
         return 2 * self.shape.n_heads * self.shape.d_head if self.config.n_tokens > 1 else 0
 
     def _keys_and_values(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Scaled prefix keys (none with one token) and gated values; kept between calls without gradients (generation),
-        while nothing changes.
+        """The scaled keys (none with one token) and the gated values of the prefix.
 
-        Never kept from a call without gradients to one with: the prefix would silently stop to train.
+        Calls without gradients, as in generation, reuse them as long as the parameters do not change. A call with
+        gradients always computes them again, since the prefix would otherwise stop training without a warning.
         """
         if torch.is_grad_enabled():
             return self._project(layer)

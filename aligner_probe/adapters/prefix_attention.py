@@ -1,10 +1,12 @@
 """Attention to a few prefix tokens, added to head outputs: softmax(q k^T) v with the same keys for every position.
 
-Batch and position make one long query, so forward is two matrix products a head. Scores are kept as (head, token,
-query): the softmax then runs over the short axis with its long one in the vector units, which on a CPU makes the whole
-several times cheaper than a fused attention kernel, whose blocks ten keys leave empty. Between forward and backward
-only the pattern is kept beside the query, n_tokens numbers for d_head of it; with more tokens than that the fused
-kernel, which keeps its output instead, takes less memory.
+The axes batch and position are treated as one long axis of queries, so the forward pass is two matrix products a head.
+Scores have the axes (head, token, query). The softmax runs over the short axis of tokens, and the long axis of queries
+fills the CPU's vector units. With ten keys this is several times faster than a fused attention kernel, which computes
+in blocks of many keys.
+
+For the backward pass, only the attention pattern is kept beside the query: n_tokens values for d_head values of the
+query. With more tokens than d_head the fused kernel takes less memory, because it keeps its output instead.
 """
 
 from typing import Any
@@ -22,7 +24,7 @@ def add_prefix_attention(
     k: Float[Tensor, "n_tokens n_heads d_head"],
     v: Float[Tensor, "n_tokens n_heads d_head"],
 ) -> Float[Tensor, "batch pos n_heads d_head"]:
-    """z + softmax(q k^T) v, per head, in the query's precision; the scale of scores is in the keys already."""
+    """Compute z + softmax(q k^T) v for each head, in the data type of the query; the keys are scaled already."""
     k, v = k.to(q.dtype).transpose(0, 1), v.to(q.dtype).transpose(0, 1)
     if k.shape[1] > k.shape[2]:
         mixed = F.scaled_dot_product_attention(_by_head(q)[None], k[None], v[None], scale=1.0)
@@ -57,7 +59,7 @@ def _add(
 
 
 class _AddPrefixAttention(torch.autograd.Function):
-    """The same by head, with its backward written out."""
+    """`add_prefix_attention` with a backward pass of its own."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -74,6 +76,6 @@ class _AddPrefixAttention(torch.autograd.Function):
         of_scores = (v @ by_head.mT).mul_(pattern)
         of_scores.addcmul_(pattern, of_scores.sum(1, keepdim=True), value=-1)
         of_k = of_scores @ _by_head(q)
-        # The first adapted layer's query depends on nothing that trains.
+        # The query of the first adapted layer depends on no trained parameter.
         of_q = _by_position(of_scores.mT @ k, q) if ctx.needs_input_grad[1] else None
         return gradient, of_q, of_k, of_v

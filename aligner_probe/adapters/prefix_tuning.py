@@ -1,8 +1,9 @@
-"""Prefix tuning (arXiv 2101.00190): trained keys and values that each layer attends to beside its own.
+"""Prefix tuning (arXiv 2101.00190): trained keys and values that each layer attends to beside those of the tokens.
 
-Unlike Aligner's, they share one softmax with the tokens' own keys. The keys get no rotary and the user's positions
-start at 0. One softmax over both is a weighted mean of the two attentions, with the share of each side's summed
-exponentials as its weight, so nothing has to be added to a cache:
+Unlike Aligner's prefix, they share one softmax with the keys of the tokens. The trained keys get no rotary embedding,
+and the user's positions start at 0. One softmax over both kinds of keys is the weighted mean of the attention to the
+prefix and the attention to the tokens, so nothing has to be added to the key-value cache. The weight w of the prefix is
+its share of the summed exponentials of the scores:
 
     w = sum exp(prefix scores) / (sum exp(prefix scores) + sum exp(own scores));   z = (1 - w) z + w prefix attention
 """

@@ -1,9 +1,10 @@
-"""Prompt tuning (arXiv 2104.08691): trained embeddings before the user's tokens. The paper's negative result.
+"""Prompt tuning (arXiv 2104.08691): trained embeddings before the user's tokens. The Aligner paper's negative result.
 
-The model sees n_tokens more positions; the user gets logits for the user's positions only. Positions shift by n_tokens.
-In a batch that is padded on the left, the trained embeddings stand right before the first token of each row, after its
-padding, as they do where the row is alone: a sliding window counts padding too, and would hide what is before it.
-Names in a cache do not change, but what is cached has the prompt's positions in it, in front of each row's tokens.
+The model computes n_tokens more positions, and the positions of the user's tokens are shifted by n_tokens. The user
+gets the logits of the user's positions alone. In a batch that is padded on the left, the trained embeddings stand
+between the padding of each row and its first token, as they do where the row is alone: a sliding window counts padding,
+too, and would hide embeddings before it. Activations in a cache of TransformerLens have the positions of the trained
+embeddings in them, in front of each row's tokens.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Checkpoints as users give them: loaded, by path or name, as an adapter, or several of these in a list."""
+"""Read an argument that stands for a checkpoint: a loaded one, its path or name, an adapter, or a list of these."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ EXPECTED = "a checkpoint: ap.load_checkpoint(PATH), a path, or an Aligner or LLa
 
 
 def one_checkpoint(value: Any, where: str) -> PrefixCheckpoint:
-    """The checkpoint that was given. Raises ArgumentError for what is none."""
+    """The checkpoint that a value stands for. Raises ArgumentError for any other value."""
     if isinstance(value, PrefixCheckpoint):
         return value
     if isinstance(value, str | Path):
@@ -29,12 +29,12 @@ def one_checkpoint(value: Any, where: str) -> PrefixCheckpoint:
 
 
 def many_checkpoints(value: Any, where: str) -> list[PrefixCheckpoint]:
-    """A list of checkpoints, of one or of several. Raises ArgumentError for what is none."""
+    """The checkpoints that a value or a list stands for. Raises ArgumentError for any other value."""
     return [one_checkpoint(one, where) for one in (several(value) if is_several(value) else [value])]
 
 
 def one_adapter(value: Any, where: str) -> Adapter:
-    """The adapter that was given, or that a training's `Run` holds. Raises ArgumentError for what is none."""
+    """The adapter itself, or the adapter of a training's `Run`. Raises ArgumentError for any other value."""
     value = trained(value)
     if isinstance(value, Adapter):
         return value
@@ -44,7 +44,7 @@ def one_adapter(value: Any, where: str) -> Adapter:
 
 
 def trained(value: Any) -> Any:
-    """The adapter of a training's `Run`; anything else as it is."""
+    """The adapter of a training's `Run`; any other value unchanged."""
     held = getattr(value, "adapter", None)
     return held if isinstance(held, Adapter) else value
 

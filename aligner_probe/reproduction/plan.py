@@ -1,7 +1,8 @@
-"""Which runs there are: experiments x methods x seeds, the recipe as published, and the control arms.
+"""The cells of the reproduction: experiments x arms x seeds, the recipe as published, and the control variants.
 
-All sizes and step counts are in `Config`; learning rates that validation chose are in learning_rates.json, which
-`aligner-probe reproduce --sweep` writes. The same configuration gives the same plan, to the byte.
+All sizes and numbers of steps are in `Config`. The learning rates were chosen on validation examples; they are in
+learning_rates.json, which `aligner-probe reproduce --sweep` writes. The same configuration gives the same plan, to the
+byte.
 """
 
 import json
@@ -20,12 +21,11 @@ Variant = Literal["main", "gates", "tokens", "other-seed", "float32", "tenth-rat
 EXPERIMENTS: tuple[Experiment, ...] = ("instructions", "math", "safety")
 LEARNING_RATES = Path(__file__).with_name("learning_rates.json")
 BASE = "base"
-
-
 #: The first adapted layer of the methods whose default is the paper's, on the micro-world as on LLaMA-2.
 START_LAYER = 2
 PUBLISHED_METHODS = ("aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
-#: The published recipe at a tenth of its rate: bfloat16 must then lose the updates of smaller numbers, too.
+#: Arms that are also trained by the published recipe at a tenth of its learning rate, where bfloat16 must lose more
+#: updates, also those of smaller parameters.
 TENTH_METHODS = ("aligner-10", "llama-adapter-10")
 PUBLISHED_RATE = 9e-3
 #: Mixed questions of each kind, eighty in all as Vicuna's.

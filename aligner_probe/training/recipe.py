@@ -1,16 +1,21 @@
 """How to train: every option in one place, and the two named recipes.
 
-`as_published` is what the authors' scripts do (finetune/aligner.py, finetune/alignerDPO.py), slips included: adapter
-and optimiser states in bfloat16, the prompt in the loss, batches drawn with replacement, and a warm-up counted in
-micro-batches but compared with optimiser steps, so that two epochs of it last sixteen; their LoRA (finetune/lora.py)
-has numbers of its own. `corrected` mends these.
+The recipe "as-published" does what the authors' scripts do (finetune/aligner.py, finetune/alignerDPO.py), with their
+mistakes. The adapter and the states of the optimiser are in bfloat16. The prompt is part of the loss. Batches are drawn
+with replacement. The warm-up is counted in micro-batches but compared with optimiser steps, so a warm-up of two epochs
+lasts sixteen. Their LoRA script (finetune/lora.py) has other values, which `adapters/lora.py` declares. The recipe
+"corrected" does not make these mistakes.
 
-What a recipe leaves open is settled when the adapter and the number of examples are known: the learning rate by method
-and width (`rates.py`); length, batch size and validation by the size of the task. The latter were chosen on the
-micro-world with panel:style_pirate. After 240 steps of 16 examples (54 for training) the validation loss was .082 with
-Aligner-1, .087 with an output bias, .002 with LoRA and .006 with prompt tuning, from 1.29 nats a token before, and all
-held-out answers were right. With 180 examples, 480 steps instead of 240 brought Aligner-1 from .095 to .083 and the
-output bias from .087 to .063. In as many steps batches of 32 were no better, and with batches of 8 LoRA was unstable.
+What a recipe leaves open is settled when the adapter and the number of examples are known. The learning rate follows
+from the method and the width of the base model (`rates.py`). Length, batch size and validation follow from the size of
+the task; these rules were chosen on the micro-world with panel:style_pirate:
+
+- With 54 training examples and 240 steps of 16 examples, the validation loss was .082 with Aligner-1, .087 with an
+  output bias, .002 with LoRA and .006 with prompt tuning. Before training it was 1.29 nats a token. All held-out
+  answers were right.
+- With 180 training examples, 480 steps instead of 240 lowered the loss of Aligner-1 from .095 to .083, and that of the
+  output bias from .087 to .063.
+- In as many steps, batches of 32 were no better, and with batches of 8 LoRA was unstable.
 """
 
 import math
@@ -25,17 +30,17 @@ Precision = Literal["float32", "bf16-true"]
 WarmupCounts = Literal["steps", "micro_batches"]
 Overlong = Literal["truncate", "drop", "refuse"]
 RecipeName = Literal["as-published", "corrected"]
-#: Of a sequence: a prompt's and its completion's.
+#: The fewest tokens of a sequence: one of the prompt and one of the completion.
 FEWEST_TOKENS = 2
-#: Epochs until the learning rate is reached, where neither these nor steps are given.
+#: Epochs of warm-up, where neither epochs nor steps of it are given.
 WARMUP = 0.1
-#: Examples an optimiser step and epochs, where they are not given.
+#: Examples an optimiser step, and epochs, where they are not given.
 BATCH_SIZE, EPOCHS = 32, 3.0
-#: Where no length is given: at least so many steps, but at most so many epochs, whatever the number of examples.
+#: Where no length is given: the fewest steps, and the most epochs, which have precedence.
 FEWEST_STEPS, MOST_EPOCHS = 240, 100.0
-#: Where no length is given: examples a step of a task for which `EPOCHS` epochs would be fewer than `FEWEST_STEPS`.
+#: Where no length is given: examples a step, if `EPOCHS` epochs would be fewer steps than `FEWEST_STEPS`.
 SMALL_BATCH = 16
-#: Where no length is given: how often a run is validated.
+#: Where no length is given: how many times a run is validated.
 EVALUATIONS = 8
 
 
