@@ -1,6 +1,6 @@
-"""The cells of the reproduction: experiments x arms x seeds, the recipe as published, and the control variants.
+"""The cells of the reproduction: experiments, methods and seeds, the recipe as published, and the control arms.
 
-All sizes and numbers of steps are in `Config`. The learning rates were chosen on validation examples; they are in
+All sizes and numbers of steps are in `Config`. The learning rates were chosen on validation and are in
 learning_rates.json, which `aligner-probe reproduce --sweep` writes. The same configuration gives the same plan, to the
 byte.
 """
@@ -24,23 +24,38 @@ BASE = "base"
 #: The first adapted layer of the methods whose default is the paper's, on the micro-world as on LLaMA-2.
 START_LAYER = 2
 PUBLISHED_METHODS = ("aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
-#: Arms that are also trained by the published recipe at a tenth of its learning rate, where bfloat16 must lose more
-#: updates, also those of smaller parameters.
+#: Run with the published recipe at a tenth of its learning rate, where bfloat16 also loses updates of smaller values.
 TENTH_METHODS = ("aligner-10", "llama-adapter-10")
 PUBLISHED_RATE = 9e-3
-#: Mixed questions of each kind, eighty in all as Vicuna's.
+#: The number of mixed questions of each kind: eighty in all, as many as Vicuna's questions.
 MIXED = {"person": 12, "place": 12, "chain": 12, "sum": 20, "harmless": 12, "harmful": 12}
-#: Arms in which half of Aligner-1 is frozen, and what is trained in them.
+#: Arms in which a part of Aligner-1 is frozen; each is named by the part that is trained.
 FREEZING = ("gates", "tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Sizes of everything; steps are optimiser steps of `batch_size` examples, whole intervals of `evaluate_every`.
+    """The sizes of a reproduction.
 
-    `published_epochs` with `published_warmup` are the authors' eight epochs with a warm-up of two, which is counted in
-    micro-batches and so lasts sixteen; `n_train` decides how many steps that are. `lora_published` is their LoRA's own
-    learning rate and warm-up in epochs, counted in steps: a hundred steps of 128 are a quarter of an epoch of Alpaca.
+    Args:
+        seeds: the seeds of the corrected recipe. Each is the start seed and the order seed of a run.
+        published_seed: the seed of the recipe as published.
+        other_seed: the seed of its arm "other-seed".
+        batch_size: examples in a batch.
+        steps, safety_steps, dpo_steps: optimiser steps of SFT, of SFT in the safety experiment, and of DPO. They are
+            rounded down to a multiple of `evaluate_every`.
+        evaluate_every: steps between two validations.
+        dpo_beta: beta of DPO.
+        n_train, n_validation, n_test: examples to train on, to validate with, and items to ask.
+        n_sums: sums that are asked off the domain of the instructions.
+        mixed: the number of mixed questions of each kind.
+        max_new_tokens: the most tokens of an answer.
+        published_epochs, published_warmup: the authors' eight epochs with a warm-up of two. They count the warm-up in
+            micro-batches, so it lasts for sixteen epochs.
+        lora_published: the learning rate and the warm-up (in epochs, counted in steps) of the authors' LoRA. Their
+            hundred steps of 128 examples are a quarter of an epoch of Alpaca.
+        sweep_steps: the most steps of a trial of a learning rate.
+        sweep_rates: how many learning rates are tried for each method.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -1,4 +1,4 @@
-"""All results of a reproduction, for figures and tables.
+"""Reads all results of a reproduction, for figures and tables.
 
     results = load_results(artifact("reproduction"))
     results.scores("math", "aligner-10")                       # (seeds, items) of the strict score
@@ -23,26 +23,39 @@ from aligner_probe.reproduction.items import KINDS, Item
 PLAN, ITEMS, RUNS, RESULT, ADAPTER = "plan.json", "items.json", "runs", "result.json", "adapter"
 #: The set of mixed questions in items.json.
 QUESTIONS = "questions"
-#: Sets of scores that are of another set's items.
+#: Sets of scores whose items are those of another set.
 ASKED_AGAIN = {"after_sft": "test"}
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One finished run.
+    """The result of one cell: a finished run, or the answers of the untrained base model.
 
-    `experiment`: instructions, math or safety. `method`: one of `REPRODUCED_ARMS`, or "base" (untrained: no recipe,
-    seed, adapter; 0 parameters). `recipe`: corrected or as-published. `arm`: main; "gates" and "tokens" (only these of
-    Aligner-1 are trained); "other-seed" (as published, from another start); "float32" (as published, but for the
-    precision); "tenth-rate" (as published, at a tenth of the learning rate). `precision`: float32 or bf16-true, of
-    adapter and optimiser. `seeds`: of "start" and "order".
-    `steps`, `lr` (at its peak) and `validation_loss` (pairs of step and loss, step 0 before training) by stage: "sft",
-    for safety also "dpo". `seconds` is training's wall time.
-
-    `scores[set][kind]` is one number (0 or 1) an item. Sets: "test"; of instructions also "sums" and "requests", which
-    were not trained (knowledge kept off-domain); of safety also "after_sft", the same items before DPO. Kinds:
-    "strict", "content", "form". `responses` are to `Results.questions`. `adapter` is the folder `load_adapter` and
-    `load_checkpoint` read; it has the numbers training began from (of safety: DPO began from).
+    Args:
+        id: the cell's id.
+        experiment: "instructions", "math" or "safety".
+        method: one of `REPRODUCED_ARMS`, or "base" for the base model, which has no recipe, seeds, adapter or
+            parameters.
+        label: the name in figures.
+        n_tokens: prefix tokens; None for a method without.
+        n_parameters: trained parameters.
+        recipe: "corrected" or "as-published".
+        arm: "main"; "gates" or "tokens" (only these parameters of Aligner-1 are trained); "other-seed" (as published,
+            from another seed); "float32" (as published except for the precision); "tenth-rate" (as published, at a
+            tenth of the learning rate).
+        precision: of adapter and optimiser, "float32" or "bf16-true".
+        seeds: the seed of the "start" and of the "order" of examples.
+        steps: by stage ("sft", in the safety experiment also "dpo"), the number of steps.
+        lr: by stage, the highest learning rate.
+        validation_loss: by stage, pairs of step and loss; step 0 is before training.
+        seconds: the wall time of training.
+        scores: by set and kind of score, 0 or 1 for each item. The sets are "test"; in the instructions experiment also
+            "sums" and "requests", which are off the trained domain; in the safety experiment also "after_sft", the test
+            items before DPO. The kinds are "strict", "content" and "form".
+        responses: the answers to `Results.questions`.
+        provenance: versions, commit, and fingerprint of the base model.
+        adapter: the folder of the adapter, for `load_adapter` and `load_checkpoint`. It also has the values from which
+            training (in the safety experiment: DPO) began.
     """
 
     id: str
@@ -66,16 +79,17 @@ class Run:
 
     @property
     def seed(self) -> int | None:
+        """The start seed; None for the base model."""
         return self.seeds.get("start")
 
     def mean(self, kind: str = "strict", of: str = "test") -> float:
-        """Share of items that are right."""
+        """The share of items of a set that are right, by a kind of score."""
         return float(self.scores[of][kind].mean())
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Runs in the plan's order, and what was asked: `items[experiment][set]`, and the mixed `questions`."""
+    """The results in the order of the plan, and what was asked: `items[experiment][set]`, and the mixed `questions`."""
 
     folder: Path
     runs: tuple[Run, ...]
@@ -83,35 +97,35 @@ class Results:
     questions: tuple[Item, ...]
 
     def select(self, experiment: str, method: str | None = None, **fields: Any) -> list[Run]:
-        """Runs whose fields are as given; recipe "corrected" and arm "main" unless said (None: any)."""
+        """The runs with the given fields, by default of recipe "corrected" and arm "main"; None means any value."""
         wanted = {"recipe": None if method == "base" else "corrected", "arm": "main"} | fields
         wanted |= {"experiment": experiment, "method": method}
         wanted = {name: value for name, value in wanted.items() if value is not None}
         return [run for run in self.runs if all(getattr(run, name) == value for name, value in wanted.items())]
 
     def one(self, experiment: str, method: str, **fields: Any) -> Run:
-        """The only run that `select` finds; raises AlignerProbeError where there is none, or several."""
-        found = self.select(experiment, method, **fields)
-        if len(found) != 1:
+        """The one run that `select` gives. Raises AlignerProbeError where there is none, or more than one."""
+        runs = self.select(experiment, method, **fields)
+        if len(runs) != 1:
             raise AlignerProbeError(
-                f"{self.folder} has {len(found)} runs of {method} on {experiment} with {fields}; expected one. Make "
+                f"{self.folder} has {len(runs)} runs of {method} on {experiment} with {fields}; expected one. Make "
                 "what is missing: aligner-probe reproduce"
             )
-        return found[0]
+        return runs[0]
 
     def scores(
         self, experiment: str, method: str, kind: str = "strict", of: str = "test", **fields: Any
     ) -> Float[np.ndarray, "seeds items"]:
-        """Scores of all seeds of a method, for the bootstrap; raises AlignerProbeError where there is no run."""
-        found = self.select(experiment, method, **fields)
-        if not found:
+        """The scores of all seeds of a method. Raises AlignerProbeError where there is no run."""
+        runs = self.select(experiment, method, **fields)
+        if not runs:
             raise AlignerProbeError(
                 f"{self.folder} has no run of {method} on {experiment}; make it: aligner-probe reproduce"
             )
-        return np.stack([run.scores[of][kind] for run in found])
+        return np.stack([run.scores[of][kind] for run in runs])
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a run and set of items, with the mean of each kind of score."""
+        """A table with one row for each run and set of items, and the mean of each kind of score."""
         rows = [
             {
                 "id": run.id,
@@ -125,11 +139,11 @@ class Results:
                 "seed": run.seed,
                 "seconds": run.seconds,
                 "set": name,
-                "n": len(found["strict"]),
-                **{kind: float(found[kind].mean()) for kind in KINDS},
+                "n": len(by_kind["strict"]),
+                **{kind: float(by_kind[kind].mean()) for kind in KINDS},
             }
             for run in self.runs
-            for name, found in run.scores.items()
+            for name, by_kind in run.scores.items()
         ]
         return pd.DataFrame(rows).astype({"n_tokens": "Int64", "seed": "Int64"})
 

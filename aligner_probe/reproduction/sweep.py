@@ -1,7 +1,8 @@
-"""Learning rates by validation: as many trials for every method, fewer steps than the runs have.
+"""Chooses learning rates on validation, with equally many trials for every method and fewer steps than the runs have.
 
-Instruction and math rates come first; safety's is DPO's, after an SFT at the instructions' rate. Trials that are done
-are kept beside the results, so a sweep that was stopped goes on.
+The rates of the instructions and math experiments come first. The rate of the safety experiment is that of its DPO,
+after SFT at the rate of the instructions. Finished trials are kept beside the results, so that a sweep that was stopped
+goes on.
 """
 
 import json
@@ -28,7 +29,7 @@ from aligner_probe.training.rates import DPO_SHARE
 
 @dataclass(frozen=True)
 class Trial:
-    """One learning rate of a method (and arm) on an experiment; `rate_key` names what it is for."""
+    """One learning rate that is tried. `key` is the name under which the chosen rate is stored (`rate_key`)."""
 
     run: ReproductionCell
     key: str
@@ -36,13 +37,14 @@ class Trial:
 
     @property
     def name(self) -> str:
+        """The name for the progress bar."""
         return f"{self.run.experiment} {self.key} {self.rate:.6g}"
 
 
 def sweep(
     bench: ReproductionBench, file: Path, command: Sequence[str], n_processes: int, *, show_progress: bool = True
 ) -> None:
-    """Try every rate and write `file` with all validation losses and the best rates.
+    """Try every learning rate, and write a file with all validation losses and the best rates.
 
     Raises AlignerProbeError where every rate of a method fails, or the file cannot be written.
     """
@@ -61,7 +63,7 @@ def sweep(
 
 
 def trials(experiment: Any, config: Config, sft: dict[str, float]) -> list[Trial]:
-    """All trials of an experiment; `sft` are the rates of safety's first stage."""
+    """All trials of an experiment; `sft` has the rates of the first stage of the safety experiment."""
     result = []
     for method in (ARMS[name] for name in REPRODUCED_ARMS):
         arms = ("main", *FREEZING) if method.name == "aligner-1" and experiment != "safety" else ("main",)
@@ -76,7 +78,7 @@ def trials(experiment: Any, config: Config, sft: dict[str, float]) -> list[Trial
 
 
 def chosen(losses: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """The rate of the lowest validation loss, by experiment and key."""
+    """The rate with the lowest validation loss, by experiment and key."""
     best: dict[str, dict[str, float]] = {}
     for experiment, keys in losses.items():
         for key, by_rate in keys.items():
@@ -147,7 +149,7 @@ def _read(kept: Path, made_by: str) -> Any:
             try:
                 row = json.loads(line)
             except ValueError:
-                continue  # a line that a killed process did not finish
+                continue  # a line that was not finished when the process was killed
             if row["of"] == made_by:
                 losses[row["experiment"]][row["key"]][f"{row['rate']:.6g}"] = row["loss"]
     return losses
