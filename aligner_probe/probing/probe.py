@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.arguments import a_model, accepts
 from aligner_probe.errors import AlignerProbeError, did_you_mean
-from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named
+from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named, sft_examples
 from aligner_probe.evaluation.likelihood import MultipleChoice
 from aligner_probe.evaluation.scorers import BalancedAccuracy
 from aligner_probe.jobs.backend import Backend, Processes
@@ -138,8 +138,8 @@ def with_ending(probe: Probe) -> Probe:
     """The probe with what ends its answers, as the base settles where it is not given."""
     if probe.why_ending is not None:
         return probe
-    examples = first(probe.parts.validation, probe.bench.budget.n_validation).examples
-    found = ending_for(probe.bench.model, examples, line_end(probe.parts.whole.examples))
+    examples = sft_examples(first(probe.parts.validation, probe.bench.budget.n_validation))
+    found = ending_for(probe.bench.model, examples, line_end(sft_examples(probe.parts.whole)))
     return replace(probe, bench=probe.bench.changed(ending=found.text), why_ending=found.because)
 
 
@@ -174,6 +174,7 @@ def carry_out_probe(
     if backend.travels and probe.bench.loaded is not None:
         raise AlignerProbeError("a loaded model does not travel to other processes; name the base instead, or take one")
     make(probe.plan, probe.bench, out, backend, show_progress=show_progress)
+    assert probe.ending is not None  # `with_batches` has settled it
     found = gather(probe.plan, probe.parts, out, probe.bench.lost)
     verdict = judge(found.evidence, thresholds)
     content = report(

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.files import read_json, write_text
 from aligner_probe.probing.endings import Ending
@@ -20,7 +21,7 @@ from aligner_probe.probing.verdicts.measures import Measures
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
 from aligner_probe.probing.verdicts.verdict import Verdict
 from aligner_probe.tasks.characters import LostCharacters
-from aligner_probe.tasks.task import Example, one_line
+from aligner_probe.tasks.task import one_line
 
 FORMAT = "aligner_probe probe report 2"
 REPORT = "report.json"
@@ -164,21 +165,20 @@ def _samples(found: Gathered, parts: Parts) -> list[dict[str, Any]]:
     for run in found.runs.values():
         said.setdefault(run["arm"], run["completions"])
         scored.setdefault(run["arm"], run["scores"])
-    step = max(1, len(parts.test) // N_SAMPLES)
-    places = range(0, len(parts.test), step)[:N_SAMPLES]
-    shown = [(place, parts.test.examples[place]) for place in places]
+    examples = sft_examples(parts.test)
+    step = max(1, len(examples) // N_SAMPLES)
+    indices = range(0, len(examples), step)[:N_SAMPLES]
     return [
         {
-            "prompt": example.prompt,
-            "reference": example.completion,
-            "answers": {arm: texts[place] for arm, texts in said.items() if texts},
+            "prompt": examples[index].prompt,
+            "reference": examples[index].completion,
+            "answers": {arm: texts[index] for arm, texts in said.items() if texts},
             "scores": {
-                which: {arm: scored[arm][which][place] for arm, texts in said.items() if texts and which in scored[arm]}
+                which: {arm: scored[arm][which][index] for arm, texts in said.items() if texts and which in scored[arm]}
                 for which in ("strict", "content")
             },
         }
-        for place, example in shown
-        if isinstance(example, Example)  # a probe refuses preference pairs before it begins
+        for index in indices
     ]
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from aligner_probe.errors import one_of
+from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.html import Shown, text_of
 from aligner_probe.plotting import plot
 from aligner_probe.probing.gathering import Gathered
@@ -80,7 +81,7 @@ class ProbeResult(Shown):
         if by == "run":
             means = [run | {kind: float(np.mean(values)) for kind, values in its.items()} for run, its in rows]
             return _table(means, ["arm", "start_seed", "order_seed", "n_parameters", "lr"])
-        examples = self.parts.test.examples
+        examples = sft_examples(self.parts.test)
         items = [
             {"arm": run["arm"], "start_seed": run["start_seed"], "order_seed": run["order_seed"], "item": item}
             | {"group": examples[item].group}
@@ -103,7 +104,7 @@ class ProbeResult(Shown):
         answers = {arm: (texts, prompts["scores"][arm]["strict"]) for arm, texts in prompts["completions"].items()}
         for run in self.gathered.runs.values():
             answers.setdefault(run["arm"], (run["completions"], run["scores"]["strict"]))
-        examples = self.parts.test.examples
+        examples = sft_examples(self.parts.test)
         columns: dict[tuple[str, str], Any] = {
             ("item", "prompt"): [example.prompt for example in examples],
             ("item", "reference"): [example.completion for example in examples],

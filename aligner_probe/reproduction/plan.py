@@ -117,6 +117,13 @@ class ReproductionCell:
         return ()
 
     @property
+    def trained_seed(self) -> int:
+        """The seed of a run. Raises ValueError for the cell of the base model, which has none."""
+        if self.seed is None:
+            raise ValueError(f"cell {self.id!r} trains nothing")
+        return self.seed
+
+    @property
     def is_base(self) -> bool:
         """Whether the base model is asked and nothing is trained."""
         return self.method == BASE

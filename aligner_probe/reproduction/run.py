@@ -125,7 +125,7 @@ def recipe_of(cell: ReproductionCell, stage: Stage, config: Config) -> Recipe:
         steps=whole_intervals(steps, config.evaluate_every),
         evaluate_every=config.evaluate_every,
         beta=config.dpo_beta,
-        seed=cell.seed,
+        seed=cell.trained_seed,
     )
 
 
@@ -143,8 +143,9 @@ def _as_published(cell: ReproductionCell, config: Config) -> Recipe:
         # The authors' LoRA script counts its warm-up in steps. All else is as in the other arms, with which it is
         # compared.
         changes |= {"warmup": config.lora_published[1], "warmup_counts": "steps"}
-    precision = {} if cell.precision == "bf16-true" else {"precision": cell.precision}
-    return recipe("as-published", "sft", lr=cell.lr["sft"], seed=cell.seed, **changes, **precision)
+    if cell.precision != "bf16-true":
+        changes |= {"precision": cell.precision}
+    return recipe("as-published", "sft", lr=cell.lr["sft"], seed=cell.trained_seed, **changes)
 
 
 def _trained(
