@@ -237,6 +237,11 @@ def a_model(value: Any, where: str) -> Any:
     raise refuse(value, where, 'a base model: ap.load_model("microworld"), or of a hub id or folder')
 
 
+def a_model_or_name(value: Any, where: str) -> Any:
+    """The base model that was given as a bridge, or its name or folder as a text, to be loaded later."""
+    return str(value) if isinstance(value, str | Path) else a_model(value, where)
+
+
 def several_of(kind: type | tuple[type, ...], expected: str) -> Reader:
     """A reader for a list of values of these types; a single value is read as a list of one."""
 

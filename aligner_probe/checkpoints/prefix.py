@@ -29,9 +29,10 @@ class PrefixCheckpoint(Shown):
     are the layer's own projections of the prefix and f is the gate function. Aligner shares one prefix among all
     layers (`prefix_layers` = 1); LLaMA-Adapter has one prefix for each layer.
 
-    `method` is "aligner" or "llama_adapter". `initial_prefix` and `initial_gates` are the parameters before training,
-    where the file has them. `sha256` is that of the file with the tensors. `metadata` is what is known of the training:
-    `data_set`, `base_model`, `stage`, and `run`, a name that tells several trainings of one kind apart.
+    `method` is "aligner" or "llama_adapter", `gate_function` "linear" or "tanh". `source` is the path that it was read
+    from, `format` the checkpoint format of that file. `initial_prefix` and `initial_gates` are the parameters before
+    training, where the file has them. `sha256` is that of the file with the tensors. `metadata` is what is known of the
+    training: `data_set`, `base_model`, `stage`, and `run`, a name that tells several trainings of one kind apart.
     """
 
     method: str

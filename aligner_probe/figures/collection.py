@@ -60,6 +60,10 @@ class Collection(Shown):
     """All checkpoints from which figures are drawn, and the micro-world's runs if they are given.
 
     The checkpoints are put into groups by data set and base model, in the paper's order and then by name.
+
+    Args:
+        checkpoints: the checkpoints, or one.
+        experiments: the micro-world's runs; None where there are none.
     """
 
     def shown(self) -> dict[str, Any]:

@@ -7,12 +7,11 @@ print(result.verdict.outcome, result.verdict.reason)
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.arguments import a_model, accepts
+from aligner_probe.arguments import a_model_or_name, accepts
 from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named, sft_examples
 from aligner_probe.evaluation.likelihood import MultipleChoice
@@ -35,7 +34,7 @@ from aligner_probe.probing.verdicts.power import SizeOfTest, planned_size
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
 from aligner_probe.probing.verdicts.verdict import judge
 from aligner_probe.quantised import precision
-from aligner_probe.tasks.given import one_task
+from aligner_probe.tasks.given import one_task, task_or_name
 from aligner_probe.tasks.task import Task
 
 
@@ -191,15 +190,7 @@ def check_folder(out: Path, resume: bool) -> None:
         raise AlignerProbeError(f"{out} holds a probe already; go on with it: --resume, or name another folder: --out")
 
 
-def _base(value: Any, where: str) -> Any:
-    return str(value) if isinstance(value, str | Path) else a_model(value, where)
-
-
-def _task(value: Any, where: str) -> Any:
-    return value if isinstance(value, str | Path) else one_task(value, where)
-
-
-@accepts(model=_base, task=_task, test=one_task, validation=one_task, off_domain=one_task)
+@accepts(model=a_model_or_name, task=task_or_name, test=one_task, validation=one_task, off_domain=one_task)
 def probe_task(
     model: str | TransformerBridge,
     task: Task | str | Path,

@@ -34,6 +34,11 @@ def one_task(value: Any, where: str) -> Task:
     raise refuse(value, where, EXPECTED)
 
 
+def task_or_name(value: Any, where: str) -> Task | str | Path:
+    """The task that was given, or its name or path as it is, to be read later with the files beside it."""
+    return value if isinstance(value, str | Path) else one_task(value, where)
+
+
 def rows_of(value: Any) -> list[Any] | None:
     """The rows of a list of dicts, a data frame or a data set of Hugging Face's; None for anything else."""
     if isinstance(value, str | bytes | Path | Mapping | Task) or value is None:

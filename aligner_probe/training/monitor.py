@@ -37,21 +37,30 @@ class LostUpdateMonitor:
         self.optimizer = optimizer
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._numbers = self._row(lambda p: p)
-        self._reset()
+        #: AdamW's second moments before the step; None before the first step.
+        self._moments: Shaped[Tensor, " numbers"] | None = None
+        self._ever_due, self._changed = self._none(), self._none()
+        # Due, lost; moments due, lost. Counted on the parameters' device, so that a step need not wait for the counts.
+        self._counts = torch.zeros(4, dtype=torch.int64, device=self._numbers.device)
+        #: Steps since the last report.
+        self.n_steps = 0
+
+    def _none(self) -> Shaped[Tensor, " numbers"]:
+        """False for every parameter."""
+        return torch.zeros_like(self._numbers, dtype=torch.bool)
 
     def _reset(self) -> None:
-        like = self._row(lambda p: p)
-        self._ever_due, self._changed = (torch.zeros_like(like, dtype=torch.bool) for _ in range(2))
-        # Due, lost; moments due, lost. Counted where the numbers are, so that a step waits for nothing.
-        self._counts = torch.zeros(4, dtype=torch.int64, device=like.device)
-        #: Since the last report.
+        self._ever_due, self._changed = self._none(), self._none()
+        self._counts = torch.zeros_like(self._counts)
         self.n_steps = 0
 
     def before(self) -> None:
+        """Keep the parameters and the second moments as they are before the step."""
         self._numbers = self._row(lambda p: p)
         self._moments = self._second_moments()
 
     def after(self) -> None:
+        """Count what the step left unchanged though an update was due."""
         gradients = self._row(lambda p: torch.zeros_like(p) if p.grad is None else p.grad)
         due = gradients != 0
         moved = self._row(lambda p: p) != self._numbers
@@ -60,7 +69,7 @@ class LostUpdateMonitor:
         counted = [due, due & ~moved]
         then, now = self._moments, self._second_moments()
         if then is not None and now is not None:
-            # A moment that is not where it was bound to stay: v (1 - b2) != g^2 (1 - b2).
+            # A second moment v must change unless v = g^2, because it moves by (1 - b2) (g^2 - v).
             moment_due = (then != 0) & (then.double() != gradients.double().square())
             counted += [moment_due, moment_due & (now == then)]
         self._counts[: len(counted)] += torch.stack([which.sum() for which in counted])
@@ -72,6 +81,7 @@ class LostUpdateMonitor:
         return [row.view_as(p) for row, p in zip(self._numbers.split(sizes), self.parameters, strict=True)]
 
     def epoch(self) -> LostUpdates:
+        """The shares since the last report."""
         due, lost, moments_due, moments_lost = self._counts.tolist()
         ever, never = int(self._ever_due.sum()), int((self._ever_due & ~self._changed).sum())
         self._reset()
@@ -82,11 +92,12 @@ class LostUpdateMonitor:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """What `restore` takes, so that a run which goes on in the middle of an epoch reports all of it."""
+        """What `restore` needs, so that a training that is resumed in the middle of an epoch reports on all of it."""
         steps = torch.tensor(self.n_steps)
         return {"ever_due": self._ever_due, "changed": self._changed, "counts": self._counts, "n_steps": steps}
 
     def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from a saved state."""
         device = self._counts.device
         self._ever_due, self._changed = state["ever_due"].to(device), state["changed"].to(device)
         self._counts, self.n_steps = state["counts"].to(device), int(state["n_steps"])

@@ -46,7 +46,7 @@ EVALUATIONS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The options of a training. Lengths are in epochs unless `steps` is given.
+    """The options of a training; `ap.recipe` makes one. Lengths are in epochs unless `steps` is given.
 
     `lr`, `batch_size`, `epochs`, `steps` and `evaluate_every` may be left open (None). `fit` settles a recipe before it
     trains (`settled` says how), and a run records the settled one.
@@ -56,7 +56,11 @@ class Recipe:
     of an epoch. `precision` is that of the adapter and the optimiser, also for an adapter that was loaded in another
     precision (full fine-tuning has that of the base model). The base model has its own precision, from `load_model`; so
     the authors' "bf16-true", bfloat16 throughout, is this option on a base model loaded with `dtype=torch.bfloat16`. A
-    sequence has at most `max_length` tokens (None: the context of the base model). `beta` is DPO's.
+    sequence has at most `max_length` tokens (None: the context of the base model); `overlong` says what happens to
+    longer ones. `mask_prompt` leaves the prompt out of the loss, `append_eos` trains on an end token. `beta` is DPO's.
+
+    The optimiser is AdamW with `betas` and `weight_decay`; gradients are scaled down to the norm `clip`. The order of
+    the examples follows from the order seed, `seed`; with `replacement` every batch is drawn anew from all of them.
 
     The validation loss is computed every `evaluate_every` steps (0: at the end of each epoch), and after the last step.
     Training stops after `patience` evaluations without one that is better by more than `min_improvement` nats per token
