@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_probe.artifacts import artifact
-from aligner_probe.commands.probe import NATURES as NATURES_OFFERED
+from aligner_probe.commands.probe_panel import NATURES as NATURES_OFFERED
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import sha256
 from aligner_probe.probing.panel import (

@@ -1,0 +1,89 @@
+"""`aligner-probe probe panel`: probe the tasks of known nature, and calibrate the thresholds on them."""
+
+import argparse
+import json
+from pathlib import Path
+
+from aligner_probe.commands import going_on, messages
+from aligner_probe.commands.backends import add_backend, backend_of
+from aligner_probe.commands.options import Parser
+from aligner_probe.commands.probe_run import BUDGETS
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import write_text
+
+#: What a task of the panel can be known to be.
+NATURES = ("form", "latent", "new", "mixed", "open", "control")
+
+
+def add_options(parser: Parser) -> None:
+    parser.add_argument("--budget", choices=BUDGETS, default="standard", help="how much is trained (default: standard)")
+    parser.add_argument(
+        "--only", nargs="+", default=["*"], metavar="PATTERN", help="tasks whose name fits one, for instance 'locked_*'"
+    )
+    parser.add_argument(
+        "--natures", nargs="+", choices=NATURES, default=NATURES, help="tasks of these natures (default: all)"
+    )
+    parser.add_argument(
+        "--draw",
+        type=int,
+        default=0,
+        metavar="SEED",
+        help="draw other facts, codes and splits, judged by the thresholds as they are (default: 0, the stored panel)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="the folder of the results, with one folder for each task (default: probe-panel-BUDGET[-SEED])",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all results (default: DIR/panel.json)")
+    add_backend(parser)
+    parser.set_defaults(model="microworld")
+
+
+def probe(options: argparse.Namespace) -> int:
+    """Probe the chosen tasks and print how often the verdict was right; return the exit code."""
+    from aligner_probe.probing.panel import (
+        Tried,
+        as_judged,
+        calibrated,
+        confusions,
+        draw_panel,
+        known_tasks,
+        leave_one_out,
+        panel_report,
+        probe_panel,
+        summary,
+    )
+    from aligner_probe.tasks.panel import PANEL as STORED
+
+    backend, folder = backend_of(options), STORED
+    out = options.out or Path(f"probe-panel-{options.budget}" + (f"-{options.draw}" if options.draw else ""))
+    if options.draw:
+        folder = out / "tasks"
+        draw_panel(options.draw, folder)
+    tasks, tried = known_tasks(options.only, options.natures, folder), []
+    results = probe_panel(
+        options.model, tasks, out, folder=folder, budget=options.budget, backend=backend, device=options.device
+    )
+    with going_on(lambda: messages.CELLS_KEPT.format(out=out)):
+        for number, (known, result) in enumerate(results, 1):
+            tried.append(Tried(known, result.gathered.evidence, result.verdict, result.report))
+            print(f"{number} of {len(tasks)}, {known.name}, {known.nature}: {result.verdict.outcome}", flush=True)
+    judged, cuts = as_judged(tried), None
+    if options.draw:
+        print("judged by the thresholds as they are, in which these tasks had no part")
+    else:
+        try:
+            judged, cuts = leave_one_out(tried), calibrated(tried)
+            print(f"each judged by cuts that the others set; all together set F {cuts.F_cut:.2f}, R1 {cuts.R1_cut:.2f}")
+        except AlignerProbeError as reason:
+            print(f"judged by the thresholds as they are, because these tasks set none: {reason}")
+    print(confusions(judged).to_string())
+    for name, value in summary(judged).items():
+        print(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+    file = options.json or out / "panel.json"
+    content = panel_report(judged, options.budget, cuts, options.draw)
+    write_text(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    print(f"made {file}")
+    return 0
