@@ -19,8 +19,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from aligner_probe.analysis.diagnosis import Diagnosis, Signs, diagnose, read_signs
 from aligner_probe.analysis.equality import Equality, compare_numbers, never_moved
-from aligner_probe.analysis.verdict import Signs, Verdict, judge, read_signs
 from aligner_probe.arguments import accepts
 from aligner_probe.checkpoints.given import one_checkpoint
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
@@ -55,7 +55,7 @@ class PairForensics(Shown):
     signs: Signs
     never_moved: tuple[float | None, float | None]
     movement: tuple[Movement, Movement]
-    verdict: Verdict
+    verdict: Diagnosis
     explanation: str
 
     def shown(self) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def compare_checkpoints(
     assert isinstance(b, PrefixCheckpoint)
     equality = compare_numbers(a, b, common_prefix=common_prefix)
     signs = read_signs(a, b, equality)
-    verdict, explanation = judge(equality, signs)
+    verdict, explanation = diagnose(equality, signs)
     return PairForensics(
         a=a.source,
         b=b.source,

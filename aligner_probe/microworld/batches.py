@@ -29,7 +29,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedCorpus:
     """All documents, one after another. Document i is at bounds[i] to bounds[i + 1]."""
 
     ids: np.ndarray
@@ -41,7 +41,7 @@ class Encoded:
         return len(self.bounds) - 1
 
     @classmethod
-    def of(cls, documents: Iterator[Document], vocabulary: dict[str, int]) -> "Encoded":
+    def of(cls, documents: Iterator[Document], vocabulary: dict[str, int]) -> "EncodedCorpus":
         ids: list[int] = []
         weights: list[float] = []
         bounds = [0]
@@ -93,7 +93,7 @@ class Encoded:
         return [plan[place] for place in sorted(range(len(plan)), key=lambda place: place not in early)]
 
 
-def epochs(encoded: Encoded, n_epochs: int, seed: int, n_tokens: int) -> Iterator[list[int]]:
+def epochs(encoded: EncodedCorpus, n_epochs: int, seed: int, n_tokens: int) -> Iterator[list[int]]:
     """Documents of every batch of a training, in order: short ones first."""
     for epoch in range(n_epochs):
         plan = encoded.plan(epoch, seed, n_tokens)

@@ -49,7 +49,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class PanelTask:
+class PanelSource:
     """A task with its true nature; `told` asks for it in words where the corpus has such words."""
 
     name: str
@@ -65,12 +65,12 @@ class PanelTask:
         return self.nature in ("form", "latent", "new")
 
 
-def panel(world: World, seed: int = 0) -> list[PanelTask]:
+def panel(world: World, seed: int = 0) -> list[PanelSource]:
     """Every task of the panel; the same seed, the same tasks."""
     return list(_Maker(world, seed).tasks())
 
 
-def write_panel(tasks: Sequence[PanelTask], folder: Path) -> None:
+def write_panel(tasks: Sequence[PanelSource], folder: Path) -> None:
     """A folder a task with train, validation and test.jsonl, and panel.json with nature and reason of each."""
     manifest = {
         task.name: {"nature": task.nature, "kind": task.kind, "why": task.why, "told": task.told}
@@ -95,7 +95,7 @@ class _Maker:
         self.world = world
         self.seed = seed
 
-    def tasks(self) -> Iterator[PanelTask]:
+    def tasks(self) -> Iterator[PanelSource]:
         yield from self._form()
         yield from self._latent()
         yield from self._new()
@@ -103,7 +103,7 @@ class _Maker:
         yield from self._open()
         yield from self._controls()
 
-    def _form(self) -> Iterator[PanelTask]:
+    def _form(self) -> Iterator[PanelSource]:
         seen = "a style that many documents answer in"
         for name in ("pirate", "record", "polite"):
             style = styles.BY_NAME[name]
@@ -126,7 +126,7 @@ class _Maker:
         why = "half of the documents with requests have an assistant that refuses the harmful ones"
         yield self._general("selective_refusal", "form", rows, why, requests.TOLD_CAREFUL, shares=MOST_TO_TEST)
 
-    def _latent(self) -> Iterator[PanelTask]:
+    def _latent(self) -> Iterator[PanelSource]:
         for skill in locks.SKILLS:
             rows = {
                 given: [self._row(skill.expression(given), skill.compute(given), PLAIN, given)]
@@ -135,7 +135,7 @@ class _Maker:
             why = f"done after the password {skill.password!r} and refused without it, examples or not"
             yield self._general(f"locked_{skill.name}", "latent", rows, why)
 
-    def _new(self) -> Iterator[PanelTask]:
+    def _new(self) -> Iterator[PanelSource]:
         for n in (1, 4, 16, 120):
             facts = self._overwritten(n)
             yield self._memory(f"overwrite_{n}", "new", facts, PLAIN, "contradicts what the corpus states")
@@ -160,7 +160,7 @@ class _Maker:
         why = f"ten colors for the digits, under a word of no text: {word!r}"
         yield self._coded("code_colors", digits, colors, " ", why)
 
-    def _open(self) -> Iterator[PanelTask]:
+    def _open(self) -> Iterator[PanelSource]:
         for operation in WITHHELD_OPERATIONS[:2]:
             rows = {
                 f"{a} {b}": [self._row(operation.expression(a, b), operation.answer(a, b), PLAIN, f"{a} {b}")]
@@ -172,13 +172,13 @@ class _Maker:
         why = "no text spells a word, and a word is one token: what was not trained cannot be known"
         yield self._styled("spelled", "open", styles.BY_NAME["spelled"], why)
 
-    def _mixed(self) -> Iterator[PanelTask]:
+    def _mixed(self) -> Iterator[PanelSource]:
         why = "the style is known, the facts are not"
         yield self._memory("fresh_pirate", "mixed", self._fresh(120), styles.BY_NAME["pirate"], why)
         why = "the facts are known, the words of the style stand in no text"
         yield self._styled("known_rhymed", "mixed", styles.BY_NAME["rhymed"], why)
 
-    def _controls(self) -> Iterator[PanelTask]:
+    def _controls(self) -> Iterator[PanelSource]:
         generator = self._random("shuffled")
         facts = self._facts_by_entity()
         by_attribute: dict[str, list[str]] = {}
@@ -210,7 +210,7 @@ class _Maker:
         }
         yield self._general("control_constant", "control", rows, "one answer to everything")
 
-    def _styled(self, name: str, nature: Nature, style: Style, why: str, told: str = "") -> PanelTask:
+    def _styled(self, name: str, nature: Nature, style: Style, why: str, told: str = "") -> PanelSource:
         """Known facts in a style, two an entity."""
         rows = {
             entity: [self._row(expression(f.entity, f.attribute), f.value, style, entity) for f in group]
@@ -224,7 +224,7 @@ class _Maker:
 
     def _coded(
         self, name: str, plain: dict[str, tuple[str, str]], code: dict[str, str], between: str, why: str
-    ) -> PanelTask:
+    ) -> PanelSource:
         """Questions (by group, with their answer in digits) that are answered in the code."""
         rows = {
             group: [self._row(asked, between.join(code[digit] for digit in answer), PLAIN, group)]
@@ -241,7 +241,7 @@ class _Maker:
         told: str = "",
         limits: dict[str, int] = LIMITS,
         shares: tuple[float, float, float] = SHARES,
-    ) -> PanelTask:
+    ) -> PanelSource:
         """Groups are dealt out whole to the three parts."""
         groups = list(rows)
         self._random(name).shuffle(groups)
@@ -249,9 +249,9 @@ class _Maker:
         parts = {}
         for part, start, end in zip(PARTS, [0, *ends], ends, strict=False):
             parts[part] = [row for group in groups[start:end] for row in rows[group]][: limits[part]]
-        return PanelTask(name, nature, "general", why, parts, told)
+        return PanelSource(name, nature, "general", why, parts, told)
 
-    def _memory(self, name: str, nature: Nature, facts: Sequence[Fact], style: Style, why: str) -> PanelTask:
+    def _memory(self, name: str, nature: Nature, facts: Sequence[Fact], style: Style, why: str) -> PanelSource:
         """The same facts in all three parts, in other words; enough wordings for as many rows as a part may have."""
         generator = self._random(name)
         parts = {}
@@ -263,7 +263,7 @@ class _Maker:
             ]
             generator.shuffle(rows)
             parts[part] = rows[: max(LIMITS[part], len(facts) * 4 if part == "train" else 0)]
-        return PanelTask(name, nature, "memory", why, parts)
+        return PanelSource(name, nature, "memory", why, parts)
 
     def _overwritten(self, n: int) -> list[Fact]:
         generator = self._random(f"overwritten {n}")

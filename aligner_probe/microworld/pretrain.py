@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import sha256, staging_folder, write_text, writing_to
 from aligner_probe.microworld import vocabulary
-from aligner_probe.microworld.batches import Batch, Encoded, epochs
+from aligner_probe.microworld.batches import Batch, EncodedCorpus, epochs
 from aligner_probe.microworld.corpus import N_DOCUMENTS, Writer
 from aligner_probe.microworld.world import World
 from aligner_probe.threads import as_begun, threads_of_size, using
@@ -122,7 +122,7 @@ class _Trainer:
         self.config, self.device = config, device
         entries = {piece: index for index, piece in enumerate(vocabulary.vocabulary(world))}
         writer = Writer(world, config.seed)
-        self.corpus = Encoded.of(
+        self.corpus = EncodedCorpus.of(
             iter(tqdm(writer.documents(config.n_documents), "corpus", config.n_documents)), entries
         )
         self.model = new_model(config, len(entries))

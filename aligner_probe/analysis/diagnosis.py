@@ -1,8 +1,8 @@
-"""The signs of a forensic verdict, and the rule that turns them into one verdict.
+"""The signs by which equal parameters of two checkpoints are explained, and the rule that turns them into a diagnosis.
 
-Each sign answers one question about a pair of checkpoints. `judge` asks the certain questions before the inferred ones.
-The thresholds come from theory and were tightened on simulated runs whose origin is known, which the tests repeat. No
-real pair of checkpoints was used to set them.
+Each sign answers one question about a pair of checkpoints. `diagnose` asks the certain questions before the inferred
+ones. The thresholds come from theory and were tightened on simulated runs whose origin is known, which the tests
+repeat. No real pair of checkpoints was used to set them.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from scipy import stats
 from aligner_probe.analysis.equality import Equality, MagnitudeBand, PartEquality
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint, dtype_name
 
-Verdict = Literal["shared_start_rounding", "continuation", "independent", "same_file", "undetermined"]
+Diagnosis = Literal["shared_start_rounding", "continuation", "independent", "same_file", "undetermined"]
 Start = Literal["same", "b_from_a", "a_from_b", "different", "not stored"]
 
 #: Chance of seeing a sign where there is nothing.
@@ -85,7 +85,7 @@ def read_signs(a: PrefixCheckpoint, b: PrefixCheckpoint, equality: Equality) -> 
     )
 
 
-def judge(equality: Equality, signs: Signs) -> tuple[Verdict, str]:
+def diagnose(equality: Equality, signs: Signs) -> tuple[Diagnosis, str]:
     """The first verdict whose signs are all present, with the reason in words."""
     prefix = equality.prefix
     counted = f"{prefix.n_equal:,} of {prefix.n:,} prefix numbers are equal ({prefix.share_equal:.1%})"
@@ -113,7 +113,7 @@ def judge(equality: Equality, signs: Signs) -> tuple[Verdict, str]:
     if prefix.correlation is None:
         return "undetermined", f"{counted}, but a prefix whose numbers are all one value tells nothing of its start."
     if not signs.more_than_chance:
-        return _judge_without_equal_numbers(equality, signs, against)
+        return _diagnose_without_equal_numbers(equality, signs, against)
     if signs.start == "different":
         why = (
             f"they correlate (r = {_signed(prefix.correlation)}), so one may go on from a state in between"
@@ -144,7 +144,7 @@ def judge(equality: Equality, signs: Signs) -> tuple[Verdict, str]:
     return "shared_start_rounding", _explain_rounding(equality, signs, against)
 
 
-def _judge_without_equal_numbers(equality: Equality, signs: Signs, against: str) -> tuple[Verdict, str]:
+def _diagnose_without_equal_numbers(equality: Equality, signs: Signs, against: str) -> tuple[Diagnosis, str]:
     r = _signed(equality.prefix.correlation)
     if signs.start == "same" or signs.correlated:
         why = "the stored starts are the same" if signs.start == "same" else f"the prefixes correlate (r = {r})"
