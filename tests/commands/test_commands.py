@@ -1,5 +1,6 @@
 """One entry leads to every command, commands answer at once, and the front door leads where it says."""
 
+import ast
 import importlib
 import pkgutil
 import subprocess
@@ -98,6 +99,19 @@ def test_front_door_opens_after_every_module_is_imported():
         assert thing.__name__ == name
     with pytest.raises(AttributeError, match="there are Adapter, AdapterConfig, Aligner, AlignerProbeError"):
         ap.nothing  # noqa: B018
+
+
+def test_editors_are_told_the_names_of_the_front_door():
+    stub = ast.parse((ROOT / "aligner_probe" / "__init__.pyi").read_text(encoding="utf-8"))
+    imported = {
+        name.asname: f"{node.module}.{name.name}"
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    assert imported == {name: f"aligner_probe.{home}.{name}" for name, home in ap._HOMES.items()}
+    [listed] = [node.value for node in stub.body if isinstance(node, ast.Assign)]
+    assert ast.literal_eval(listed) == ap.__all__
 
 
 def test_a_reader_that_goes_away_is_no_error():
