@@ -123,7 +123,7 @@ def end_tokens(model: TransformerBridge) -> set[int]:
     """
     settings = getattr(model.original_model, "generation_config", None)
     named = getattr(settings, "eos_token_id", None)
-    others = set(named if isinstance(named, list) else [named]) - {None}
+    others = {token for token in (named if isinstance(named, list) else [named]) if token is not None}
     own = getattr(model.tokenizer, "eos_token_id", None)
     return others if own is None or own in others else {own}
 
@@ -168,11 +168,14 @@ def _batch(
 ) -> list[list[int]]:
     """New tokens of rows that run together, padded on the left where their lengths differ."""
     device = next(model.original_model.parameters()).device
-    inputs, mask = (None if t is None else t.to(device) for t in _left_padded(rows))
+    padded, padding = _left_padded(rows)
+    inputs, mask = padded.to(device), None if padding is None else padding.to(device)
     new: list[list[int]] = [[] for _ in rows]
     # Rows of `rows` that are still in the batch, and whether they are finished.
     present, finished = list(range(len(rows))), [False] * len(rows)
-    cache = DynamicCache(config=model.original_model.config)
+    # torch's stubs know only tensors and modules as attributes of a module.
+    original: Any = model.original_model
+    cache = DynamicCache(config=original.config)
     for step in range(max_new_tokens):
         with selected_rows(model, present):
             picked = _last_logits(model, inputs, mask, cache).argmax(-1)
