@@ -20,7 +20,7 @@ from aligner_probe.checkpoints.containers import read_tensors
 from aligner_probe.checkpoints.given import one_adapter
 from aligner_probe.checkpoints.peft_base import check_named_base
 from aligner_probe.checkpoints.prefix import GateFunction, PrefixCheckpoint, dtype_name
-from aligner_probe.checkpoints.reading import PUBLISHED, load_checkpoint
+from aligner_probe.checkpoints.reading import config_of, load_checkpoint
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import sha256
 from aligner_probe.models import architecture_of, fingerprint
@@ -136,11 +136,6 @@ def method_of(path: str | Path, **reading: Any) -> str:
     if peft_prompts.recognises(config):
         return peft_prompts.METHODS[config["peft_type"]].method
     return _known(config["method"], path) if "options" in config else load_checkpoint(path, **reading).method
-
-
-def config_of(path: str | Path) -> dict[str, Any]:
-    """A folder's adapter_config.json; empty for other sources."""
-    return {} if str(path).startswith(PUBLISHED) else native.read_config(Path(path)) or {}
 
 
 def _known(method: Any, path: str | Path) -> str:

@@ -24,12 +24,12 @@ from aligner_probe.adapters.constant import check_constant, constant_shifts
 from aligner_probe.adapters.prefix import PrefixAdapter
 from aligner_probe.arguments import accepts
 from aligner_probe.checkpoints import lora, merged, peft_lora
-from aligner_probe.checkpoints.adapters import config_of, load_adapter, save_adapter
+from aligner_probe.checkpoints.adapters import load_adapter, save_adapter
 from aligner_probe.checkpoints.format import CheckpointFormat, KnownBase
 from aligner_probe.checkpoints.given import from_adapter, one_adapter
 from aligner_probe.checkpoints.peft_lora import LoRACheckpoint
 from aligner_probe.checkpoints.prefix import METHOD_NAMES, GateFunction, PrefixCheckpoint, dtype_name
-from aligner_probe.checkpoints.reading import load_checkpoint
+from aligner_probe.checkpoints.reading import config_of, load_checkpoint
 from aligner_probe.checkpoints.registry import export_names, format_for
 from aligner_probe.checkpoints.steering import ConstantShifts
 from aligner_probe.errors import AlignerProbeError, did_you_mean
@@ -162,10 +162,16 @@ class _Request:
         """The method of the adapter, where the source tells without being read."""
         if isinstance(self.source, Adapter):
             return self.source.method
-        return LoRA.method if peft_lora.recognises(self.config) else self.config.get("method")
+        return LoRA.method if self.is_peft_lora else self.config.get("method")
+
+    @property
+    def is_peft_lora(self) -> bool:
+        """Whether the source is a LoRA folder of PEFT."""
+        return self.config.get("peft_type") == "LORA"
 
     @property
     def is_lora(self) -> bool:
+        """Whether the adapter is a LoRA, in memory or in a folder."""
         return self.method == LoRA.method
 
 
@@ -173,11 +179,12 @@ def _written(
     declared: CheckpointFormat[Any], held: Any, asked: _Request, base: KnownBase, notes: tuple[str, ...]
 ) -> Export:
     """Ask the format whether it accepts the adapter, and write it."""
-    declared.accepts(held, base)
+    if declared.accepts is not None:
+        declared.accepts(held, base)
     if declared.write is None:
         raise AlignerProbeError(f"checkpoint format {declared.name!r} has an export name but no `write`; give it one")
     path = declared.write(held, asked.out, base)
-    return Export(asked.to, path, (*notes, *declared.notes(held, base)))
+    return Export(asked.to, path, (*notes, *(declared.notes(held, base) if declared.notes is not None else ())))
 
 
 def _prefix_checkpoint(asked: _Request) -> PrefixCheckpoint:
@@ -224,17 +231,19 @@ def _lora(asked: _Request) -> Export:
     declared = format_for(asked.to, LoRACheckpoint)
     if declared is None:
         raise AlignerProbeError(f"LoRA has no prefix, so no form in {asked.to}; export it to peft or native")
-    checkpoint = _lora_checkpoint(asked.source, asked.config)
+    checkpoint = _lora_checkpoint(asked)
     base = KnownBase(None if asked.model is None else str(asked.model))
     return _written(declared, checkpoint, asked, base, (repr(checkpoint),))
 
 
-def _lora_checkpoint(source: str | Path | Adapter, config: dict[str, Any]) -> LoRACheckpoint:
+def _lora_checkpoint(asked: _Request) -> LoRACheckpoint:
     """The parameters of a LoRA in memory, in a PEFT folder, or in a folder of `save_adapter`."""
-    if isinstance(source, Adapter):
-        assert isinstance(source, LoRA)
-        return lora.from_adapter(source)
-    return peft_lora.load_lora(source) if peft_lora.recognises(config) else lora.from_folder(Path(source), config)
+    if isinstance(asked.source, Adapter):
+        assert isinstance(asked.source, LoRA)
+        return lora.from_adapter(asked.source)
+    if asked.is_peft_lora:
+        return peft_lora.load_lora(asked.source)
+    return lora.from_folder(Path(asked.source), asked.config)
 
 
 def _native_lora(asked: _Request) -> Export:

@@ -63,9 +63,9 @@ class CheckpointFormat(Generic[Held]):
         export_name: The name by which an export is asked for (`export --to NAME`); empty if nothing is written.
         write: Write the adapter to a new path and return that path. The file or folder must appear whole or not at all
             (`aligner_probe.files.whole`).
-        accepts: Raise AlignerProbeError if the format cannot hold this adapter exactly, with the way on. By default
-            every adapter is accepted.
-        notes: What a reader of the written file must know, one sentence each.
+        accepts: Raise AlignerProbeError if the format cannot hold this adapter exactly, with the way on. None accepts
+            every adapter.
+        notes: What a reader of the written file must know, one sentence each. None if there is nothing to say.
         checks_base: Whether `accepts` wants the configuration of the base model.
         gate_functions: The gate functions that the format can hold. Others are written as the values that they give.
         stores_start: Whether the format keeps the initial values of the parameters.
@@ -77,8 +77,8 @@ class CheckpointFormat(Generic[Held]):
     read: Callable[[StoredCheckpoint], PrefixParts] | None = None
     export_name: str = ""
     write: Callable[[Held, Path, KnownBase], Path] | None = None
-    accepts: Callable[[Held, KnownBase], None] = lambda checkpoint, base: None
-    notes: Callable[[Held, KnownBase], list[str]] = lambda checkpoint, base: []
+    accepts: Callable[[Held, KnownBase], None] | None = None
+    notes: Callable[[Held, KnownBase], list[str]] | None = None
     checks_base: bool = False
     gate_functions: tuple[GateFunction, ...] = ("linear",)
     stores_start: bool = False

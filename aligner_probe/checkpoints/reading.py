@@ -87,6 +87,11 @@ def load_checkpoint(
     )
 
 
+def config_of(path: str | Path) -> dict[str, Any]:
+    """A folder's adapter_config.json; empty for other sources."""
+    return {} if str(path).startswith(PUBLISHED) else native.read_config(Path(path)) or {}
+
+
 def _find(path: Path) -> tuple[dict[str, Any] | None, Path]:
     """The configuration, where there is one, and the file of tensors."""
     if path.is_file():
