@@ -54,7 +54,7 @@ def load_task(
     Args:
         path: A JSONL file, a folder with a train.jsonl, or "panel:NAME". Rows in memory (a list of dicts, a data frame,
             a data set of Hugging Face) are read by the same rules; examples become a task; a task is returned as it is.
-        prompt_template: A text with `{field}`s, instead of the format's own template.
+        prompt_template: A text with field names in braces, instead of the format's own template.
         completion_field: The field of the completion, for a format that is not known.
         name: The name of the task; by default that of the file.
         flawed: What happens to rows that teach nothing (an empty completion, equal answers, a pair without a common
