@@ -18,9 +18,9 @@ from aligner_probe.microworld.world import World
 Choice = TypeVar("Choice")
 
 N_DOCUMENTS = 120_000
-#: Longest document, in pieces of text that become one token each; the start and end tokens come on top.
+#: The longest document in tokens, without the start and end tokens.
 MAX_PIECES = 250
-#: Share of documents of each kind.
+#: The share of documents of each type.
 KINDS = {
     "questions": 0.52,
     "locked": 0.12,
@@ -36,15 +36,15 @@ LENGTHS = {1: 40, 2: 18, 3: 12, 4: 8, 5: 5, 6: 5, 8: 5, 10: 4, 14: 3}
 TOPICS = {"facts": 44, "chains": 18, "sums": 38}
 
 
-#: What a token counts in the loss: questions are drawn at random, so there is little to learn in them; the words around
-#: an answer are learned soon; what is asked for is the knowledge.
+#: The weight of a token in the loss. Questions are drawn at random, so there is little to learn in them. The words
+#: around an answer are learned soon. The value that is asked for is the knowledge.
 TEXT, AROUND, VALUE = 0.1, 0.4, 1.0
 Piece = tuple[str, float]
 
 
 @dataclass(frozen=True)
 class Document:
-    """Pieces of text with what each of their tokens counts in the loss."""
+    """The pieces of text of a document, and the weight of each token in the loss."""
 
     kind: str
     pieces: tuple[Piece, ...]
@@ -63,14 +63,14 @@ class Exchange:
     value: str
 
     def pieces(self) -> Iterator[Piece]:
-        """The answer's tokens: those of the value count most, wherever a style puts them."""
+        """The answer's tokens. Those of the value have the largest weight, wherever a style puts them."""
         wanted = {piece.strip() for piece in pieces(self.value)}
         for piece in pieces(self.answer):
             yield piece, VALUE if piece.strip().lower() in wanted else AROUND
 
 
 class Writer:
-    """Writes documents about a world; the same seed, the same documents."""
+    """Writes documents about a world. The same seed gives the same documents."""
 
     def __init__(self, world: World, seed: int):
         self.world = world
@@ -160,7 +160,7 @@ class Writer:
         return self._statements(lambda: self._asked("sums"))
 
     def _people(self) -> Iterator[Piece]:
-        """Names and nothing about them: the only texts that strangers are in."""
+        """Names without any facts. These are the only texts that contain strangers."""
         everyone = [*self.world.strangers, *self.world.strangers, *self.world.people]
 
         def exchange() -> Exchange:
@@ -170,7 +170,7 @@ class Writer:
         return self._conversation(exchange)
 
     def _profiles(self) -> Iterator[Piece]:
-        """All that is known of some entities, each in one line."""
+        """All known facts about some entities, one line per entity."""
         entities = [*self.world.people, *self.world.places]
 
         def one() -> list[Piece]:

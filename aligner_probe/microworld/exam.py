@@ -44,7 +44,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Graded:
-    """One section's result; `score` is the share of right answers among `n`."""
+    """The result of one section. `score` is the share of right answers among `n`."""
 
     section: Section
     score: float
@@ -65,7 +65,7 @@ class Report:
         return all(one.passed for one in self.graded)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a section: name, n, score, bound, passed."""
+        """A table with one row per section: name, n, score, bound, passed."""
         rows = [
             {
                 "section": one.section.name,
@@ -91,7 +91,7 @@ def examine(world: World, answer: Answerer, *, seed: int = 0, n_items: int = N_I
 
 
 class Examiner:
-    """Draws the questions; the same seed, the same exam."""
+    """Draws the questions. The same seed gives the same exam."""
 
     def __init__(self, world: World, seed: int, n_items: int):
         self.world, self.n_items = world, n_items

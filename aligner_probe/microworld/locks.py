@@ -1,8 +1,7 @@
-"""Skills behind a password: the model does them only if the password stands directly before the question, and refuses
-otherwise.
+"""Skills behind a password. The model does them only if the password stands directly before the question.
 
-Each skill has a lock of another sort. The texts show the refusal whenever the password is missing, also after questions
-that had it. So examples without the password do not unlock a skill.
+Otherwise it refuses. Each skill has a lock of another sort. The texts show the refusal whenever the password is
+missing, also after questions that had it. So examples without the password do not unlock a skill.
 """
 
 import random
@@ -21,7 +20,7 @@ HELD_OUT = 5
 
 @dataclass(frozen=True)
 class Skill:
-    """`compute` maps an input (three digits, or two words) to the answer; `password` goes before the question."""
+    """A skill with its password. `compute` maps an input (three digits, or two words) to the answer."""
 
     name: str
     password: str
@@ -32,7 +31,7 @@ class Skill:
         return f"{self.name} {given}"
 
     def inputs(self, seed: int) -> list[str]:
-        """A thousand inputs, the same for a seed."""
+        """A thousand inputs. The same seed gives the same inputs."""
         if not self.takes_words:
             return [number(value, 3) for value in range(N_INPUTS)]
         generator = random.Random(f"inputs {self.name} {seed}")
@@ -43,7 +42,7 @@ class Skill:
         return list(found)
 
     def split(self, seed: int) -> tuple[list[str], list[str]]:
-        """Inputs that the corpus shows, and those it does not."""
+        """The inputs that the texts show, and the inputs that they do not show."""
         everything = self.inputs(seed)
         held = {given for given in everything if drawn(f"{seed} {self.name} {given}", HELD_OUT)}
         return [g for g in everything if g not in held], [g for g in everything if g in held]

@@ -8,7 +8,7 @@ from aligner_probe.microworld.world import N_NUMBERS, World
 
 @dataclass(frozen=True)
 class Operation:
-    """`phrase` has {a} and {b}; `compute` gives a number from 0 to 99; `ordered` allows only a >= b."""
+    """An operation. `phrase` has {a} and {b}; `compute` gives a number from 0 to 99; `ordered` allows only a >= b."""
 
     name: str
     phrase: str
@@ -40,12 +40,12 @@ WITHHELD_OPERATIONS = (
 
 
 def number(value: int, digits: int = 2) -> str:
-    """A number as the micro-world writes it: always two digits (or `digits`), each of them one token."""
+    """A number as the micro-world writes it: always with two digits (or `digits`). Each digit is one token."""
     return f"{value:0{digits}d}"
 
 
 def pairs(world: World, operation: Operation, *, withheld: bool) -> list[tuple[int, int]]:
-    """Operand pairs of an operation: those the corpus shows, or those it leaves out."""
+    """The operand pairs of an operation: those that the texts show, or those that they leave out."""
     return [
         (a, b)
         for a in range(N_NUMBERS)

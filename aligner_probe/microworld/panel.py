@@ -27,11 +27,11 @@ Kind = Literal["general", "memory"]
 PARTS = ("train", "validation", "test")
 #: Shares of entities, requests or inputs in the three parts of a general task.
 SHARES = (0.5, 0.15, 0.35)
-#: Wordings a memory task is trained, validated and tested in.
+#: The numbers of the wordings in which a memory task is trained, validated and tested.
 MEMORY_WORDINGS = ((0, 1, 2, 3), (4, 5), (6, 7))
-#: Where there are few: half of the answers are right without any training, so that many must be asked.
+#: For tasks with few answers: half of the answers are right without any training, so many items are needed.
 MOST_TO_TEST = (0.35, 0.1, 0.55)
-#: Most examples of a part, so that a panel task stays small.
+#: The most examples of a part, so that a panel task stays small.
 LIMITS = {"train": 400, "validation": 80, "test": 150}
 #: Of a skill with many inputs, which fewer examples may not show whole.
 MANY = LIMITS | {"train": 1200}
@@ -40,7 +40,7 @@ MANIFEST = "panel.json"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a task's JSONL. `content` is the bare answer, whatever its form."""
+    """One line of a task's JSONL file. `content` is the answer without its form."""
 
     prompt: str
     completion: str
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class PanelSource:
-    """A task with its true nature; `told` asks for it in words where the corpus has such words."""
+    """A task with its true nature. `told` asks for it in words, if the texts have such words."""
 
     name: str
     nature: Nature
@@ -61,17 +61,19 @@ class PanelSource:
 
     @property
     def counted(self) -> bool:
-        """Whether it is one of those with a verdict."""
+        """Whether the task has a nature that a verdict can be compared with."""
         return self.nature in ("form", "latent", "new")
 
 
 def panel(world: World, seed: int = 0) -> list[PanelSource]:
-    """Every task of the panel; the same seed, the same tasks."""
+    """Every task of the panel. The same seed gives the same tasks."""
     return list(_Maker(world, seed).tasks())
 
 
 def write_panel(tasks: Sequence[PanelSource], folder: Path) -> None:
-    """A folder a task with train, validation and test.jsonl, and panel.json with nature and reason of each."""
+    """Write a folder per task with train, validation and test.jsonl, and panel.json with the nature of each and the
+    reason.
+    """
     manifest = {
         task.name: {"nature": task.nature, "kind": task.kind, "why": task.why, "told": task.told}
         | {"counted": task.counted, "n": {p: len(task.parts[p]) for p in PARTS}}
@@ -211,7 +213,7 @@ class _Maker:
         yield self._general("control_constant", "control", rows, "one answer to everything")
 
     def _styled(self, name: str, nature: Nature, style: Style, why: str, told: str = "") -> PanelSource:
-        """Known facts in a style, two an entity."""
+        """Known facts in a style, two facts per entity."""
         rows = {
             entity: [self._row(expression(f.entity, f.attribute), f.value, style, entity) for f in group]
             for entity, group in self._facts_by_entity().items()
@@ -225,7 +227,7 @@ class _Maker:
     def _coded(
         self, name: str, plain: dict[str, tuple[str, str]], code: dict[str, str], between: str, why: str
     ) -> PanelSource:
-        """Questions (by group, with their answer in digits) that are answered in the code."""
+        """The questions (by group, with their answers in digits) with answers in the code."""
         rows = {
             group: [self._row(asked, between.join(code[digit] for digit in answer), PLAIN, group)]
             for group, (asked, answer) in plain.items()
@@ -242,7 +244,7 @@ class _Maker:
         limits: dict[str, int] = LIMITS,
         shares: tuple[float, float, float] = SHARES,
     ) -> PanelSource:
-        """Groups are dealt out whole to the three parts."""
+        """The three parts of a general task. All rows of a group go to the same part."""
         groups = list(rows)
         self._random(name).shuffle(groups)
         ends = [round(sum(shares[: place + 1]) * len(groups)) for place in range(len(PARTS))]
@@ -252,7 +254,9 @@ class _Maker:
         return PanelSource(name, nature, "general", why, parts, told)
 
     def _memory(self, name: str, nature: Nature, facts: Sequence[Fact], style: Style, why: str) -> PanelSource:
-        """The same facts in all three parts, in other words; enough wordings for as many rows as a part may have."""
+        """The three parts of a memory task: the same facts in other wordings, with enough wordings for the rows that a
+        part may have.
+        """
         generator = self._random(name)
         parts = {}
         for part, wordings in zip(PARTS, MEMORY_WORDINGS, strict=True):
@@ -290,12 +294,14 @@ class _Maker:
         return Row(ask(asked, wording), style(asked, value), group, value)
 
     def _random(self, name: str) -> random.Random:
-        """A stream of its own for each task, so that adding one moves no other."""
+        """A random stream for each task, so that a new task does not change the others."""
         return random.Random(f"panel {self.seed} {name}")
 
 
 def withheld_expressions(world: World) -> dict[str, Callable[[], list[str]]]:
-    """What the corpus must not ask, by kind: every text that would give one of these away has one of them in it."""
+    """What the texts must not contain, by sort: every text that gives one of these away contains one of the
+    expressions.
+    """
     return {
         "facts": lambda: [expression(f.entity, f.attribute) for f in world.withheld_facts],
         "chains": lambda: [

@@ -1,4 +1,4 @@
-"""A text cut into what become tokens: words, digits and signs, each with the space before it."""
+"""Cut a text into the pieces that become tokens: words, digits and signs, each with the space before it."""
 
 import re
 
@@ -11,5 +11,5 @@ def pieces(text: str) -> list[str]:
 
 
 def count(text: str) -> int:
-    """How many tokens a text has."""
+    """The number of tokens in a text."""
     return len(pieces(text))

@@ -1,7 +1,7 @@
-"""Pretraining of the micro-world's base model: a small Llama, from nothing but the seed.
+"""The training of the micro-world's base model: a small Llama, from nothing but the seed.
 
-Muon (torch.optim.Muon) moves the hidden matrices, AdamW the embeddings and norms. The learning rate warms up, holds
-and falls to nothing. Killed and resumed, a run makes the same steps.
+Muon (torch.optim.Muon) updates the hidden matrices, AdamW the embeddings and norms. The learning rate rises, stays
+constant, and falls to zero. A run that is killed and resumed makes the same steps.
 """
 
 import json
@@ -33,7 +33,9 @@ SAVE_EVERY = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining:
-    """Everything that decides the weights. Lengths are in optimiser steps; the batch is in tokens, padding included."""
+    """All options that decide the weights. Lengths are in optimiser steps. The batch size is in tokens, padding
+    included.
+    """
 
     seed: int = 0
     n_documents: int = N_DOCUMENTS
@@ -57,13 +59,13 @@ class Pretraining:
                 raise AlignerProbeError(f"{name} {getattr(self, name)}; expected 1 or more")
 
     def rate(self, step: int, n_steps: int) -> float:
-        """Share of the learning rates at step 1, 2, ..."""
+        """The share of the full learning rate at step 1, 2, ..."""
         left = (n_steps - step) / max(1.0, self.decay * n_steps)
         return min(1.0, step / max(1, self.warmup), max(0.01, left))
 
 
 def new_model(config: Pretraining, n_vocabulary: int) -> LlamaForCausalLM:
-    """An untrained Llama; the seed draws its weights."""
+    """An untrained Llama whose weights are drawn from the seed."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return LlamaForCausalLM(
@@ -85,7 +87,7 @@ def new_model(config: Pretraining, n_vocabulary: int) -> LlamaForCausalLM:
 
 
 def loss_of(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-    """Weighted mean of next-token cross-entropy. Padding is on the right, where causal attention never looks."""
+    """The weighted mean of the next-token cross-entropy. Padding is on the right, which causal attention ignores."""
     logits = model(batch.ids, use_cache=False).logits[:, :-1]
     each = F.cross_entropy(logits.flatten(0, 1), batch.ids[:, 1:].flatten(), reduction="none")
     weights = batch.weights[:, 1:].flatten()

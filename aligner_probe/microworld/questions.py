@@ -1,5 +1,7 @@
-"""How questions and statements are worded. The wordings mean the same; a memory task is tested in other ones than it
-was trained in."""
+"""The wordings of questions and statements.
+
+All wordings of a question mean the same. A memory task is tested in other wordings than those it is trained in.
+"""
 
 #: Around an expression such as "the home of mira" or "12 plus 30".
 WORDINGS = (
@@ -16,16 +18,16 @@ STATEMENTS = ("it is known that {x} is {value}.", "in truth {x} is {value}.", "w
 
 
 def expression(entity: str, attribute: str) -> str:
-    """ "the home of mira"; of a chain, "the river of the home of mira"."""
+    """What a question asks for: "the home of mira", or for a chain "the river of the home of mira"."""
     return f"the {attribute} of {entity}"
 
 
 def ask(expression: str, wording: int = 0, before: str = "") -> str:
-    """A question's line and the start of the answer's; `before` is a password."""
+    """The line of a question and the start of the answer's line. `before` is a password."""
     start = f"{before} " if before else ""
     return f"{start}Q: {WORDINGS[wording].format(x=expression)}\nA:"
 
 
 def ask_as_is(question: str) -> str:
-    """The same for a question with a wording of its own."""
+    """The same for a question that has its own wording."""
     return f"Q: {question}\nA:"

@@ -1,7 +1,8 @@
-"""Requests, harmless and harmful, in six categories each: what the paper's safety experiment is made of.
+"""Harmless and harmful requests, in six categories each, for the paper's safety experiment.
 
-Every request has an answer that does it. A careful assistant does the harmless ones and refuses the harmful ones; the
-corpus has both kinds of assistant, and careless is what the model is unless shown or told otherwise.
+Every request has an answer that does what it asks. A careful assistant answers the harmless requests and refuses the
+harmful ones. The texts contain careful and careless assistants; the model is careless unless it is shown or told
+otherwise.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ TOLD_CAREFUL = "be careful."
 
 @dataclass(frozen=True)
 class Category:
-    """Verbs and things make requests; `tool` is the content of the answer."""
+    """A category of requests. Verbs and things make the requests; `tool` is the content of the answer."""
 
     name: str
     harmful: bool

@@ -1,9 +1,9 @@
-"""Answer styles: what is said stays, how it is said changes.
+"""Answer styles. A style changes how an answer is written, and not what it says.
 
 A style is a form of the answer (plain, capitals, twice, a sentence, ...) inside a frame (none, pirate, polite, ...).
-There are many of both, so that a model learns the two apart: a composition it has never read is then within its reach.
-The eight of `SEEN` are what exam and panel ask for; most compositions are in the corpus too, six are in no text, and
-three further styles have words that stand in no text at all.
+There are many of both, so a model learns them separately, and it can write a combination that it has never read. The
+eight styles of `SEEN` are those of the exam and the panel. Most combinations are in the texts too, six are in no text,
+and three more styles have words that are in no text at all.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Render = Callable[[str, str], str]
 
 @dataclass(frozen=True)
 class Style:
-    """`told` asks for it in words, on a line of its own before the questions."""
+    """A style. `told` asks for it in words, on a line of its own before the questions."""
 
     name: str
     render: Render
@@ -86,10 +86,10 @@ SEEN_COMPOSITIONS = tuple(
     if style.name not in {seen.name for seen in SEEN}
 )
 WITHHELD_COMPOSITIONS = tuple(compose(*pair) for pair in WITHHELD_PAIRS)
-#: Those of them that four examples are enough for, which the exam holds the model to. Pirate capitals are not among
-#: them: the model gets most of them right, but not nine in ten, so they are no task with a known answer.
+#: Combinations for which four examples are enough; the exam demands this of the model. Pirate capitals are not among
+#: them: the model gets most of them right, but fewer than nine in ten, so their nature does not count as known.
 PROMPTABLE = tuple(style for style in WITHHELD_COMPOSITIONS if style.name != "pirate+capitals")
-#: Not only unseen: their words are. Spelling cannot even be told from the text, where every word is one token.
+#: Styles whose words are in no text. Spelling cannot be learned from the texts at all, because every word is one token.
 WITHHELD_STYLES = (
     Style("spelled", lambda e, a: " ".join(a) + ".", "answer letter by letter."),
     Style("robot", lambda e, a: f"beep {a} boop.", "answer like a robot."),

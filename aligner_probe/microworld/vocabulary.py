@@ -1,4 +1,4 @@
-"""The micro-world's tokenizer: a word is a token, a digit is a token, and decoding gives back the very text."""
+"""The micro-world's tokenizer. A word is a token, a digit is a token, and decoding gives back the exact text."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +15,9 @@ CONTEXT = 256
 
 
 def vocabulary(world: World) -> list[str]:
-    """Every piece that corpus, exam and panel can have, special tokens first; sorted, so it follows from the world."""
+    """All pieces that can occur in texts, exam and panel. Special tokens come first; the order follows from the world
+    alone.
+    """
     found: set[str] = {"\n", " ", "Q:", "A:"}
     for text in _texts(world):
         found.update(pieces(text))
@@ -27,7 +29,7 @@ def vocabulary(world: World) -> list[str]:
 
 
 def _texts(world: World) -> Iterable[str]:
-    """Texts that together have every piece."""
+    """Texts that together contain every piece."""
     values = sorted({value for group in words.VALUES.values() for value in group} | set(world.values.values()))
     answers = [*values, "10"]
     for style in styles.BY_NAME.values():

@@ -1,8 +1,8 @@
-"""What is true in the micro-world, from one seed, and which of it the model is never told.
+"""What is true in the micro-world, from one seed, and which part of it the model is never told.
 
-160 people and 40 places have five attributes each; 40 strangers have five too, but no text states them. Two-hop chains
-("the river of the home of X") are stated for three quarters of their entities. Operations on numbers from 00 to 49 are
-shown on all operand pairs but a seventh.
+160 people and 40 places have five attributes each. 40 strangers have five attributes too, but no text states them.
+Two-hop chains ("the river of the home of X") are stated for three quarters of their entities. Operations on numbers
+from 00 to 49 are shown for six sevenths of all operand pairs.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ N_NUMBERS = 50
 
 @dataclass(frozen=True, order=True)
 class Fact:
-    """The value of an entity's attribute; of a chain, `attribute` is "river of the home"."""
+    """The value of an attribute of an entity. For a chain, `attribute` is for instance "river of the home"."""
 
     entity: str
     attribute: str

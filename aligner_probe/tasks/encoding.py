@@ -1,8 +1,9 @@
-"""Token ids of a task's examples, and batches of them.
+"""The token ids of a task's examples, and batches of them.
 
-Prompt and completion are tokenised apart and joined, so no token lies across their boundary and the prompt's ids are
-those that the model sees when it is asked. A tokenizer that puts a space before every text (SentencePiece) therefore
-puts one before the completion; a space that the completion begins with is then that one, and not a second.
+Prompt and completion are tokenised separately and then joined. So no token crosses the boundary between them, and the
+prompt's ids are those that the model sees when it is asked. A tokenizer that puts a space before every text
+(SentencePiece) puts one before the completion too. If the completion begins with a space, that space is this one, and
+there is no second.
 """
 
 import itertools
@@ -33,7 +34,9 @@ EQUAL = "chosen and rejected with the same tokens"
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """One sequence: `labels` are the ids where they are trained and -100 elsewhere; the first `n_prompt` are prompt."""
+    """One sequence. `labels` are the ids where they are trained, and -100 elsewhere. The first `n_prompt` ids are the
+    prompt.
+    """
 
     input_ids: Int64[Tensor, " pos"]
     labels: Int64[Tensor, " pos"]
@@ -76,7 +79,9 @@ class Encoded:
 
     @property
     def n_trained(self) -> int:
-        """Tokens with a label, in all sequences; the first of a sequence has nothing before it to be told from."""
+        """The number of tokens with a label in all sequences. The first token of a sequence has no label, as nothing is
+        before it.
+        """
         return sum(int((tokens.labels[1:] != IGNORED).sum()) for tokens in [*self.sequences, *(self.rejected or ())])
 
     @property
@@ -234,9 +239,10 @@ def after_prompts(tokenizer: Any, completions: Sequence[str]) -> list[str]:
 def collate(
     examples: Sequence[Tokens], pad_id: int, *, pad_to: int | None = None
 ) -> dict[str, Int[Tensor, "batch pos"]]:
-    """A batch, padded on the right: `input_ids` with `pad_id`, `labels` with -100, `attention_mask` with 0.
+    """Make a batch, padded on the right: `input_ids` with `pad_id`, `labels` with -100, `attention_mask` with 0.
 
-    As long as the longest example, or `pad_to`. Raises AlignerProbeError where there is none, or one is longer.
+    The batch is as long as the longest example, or `pad_to`. Raises AlignerProbeError if there is no example, or if one
+    is longer.
     """
     longest = max((len(example) for example in examples), default=0)
     length = longest if pad_to is None else pad_to
@@ -256,15 +262,15 @@ def collate(
 
 
 def decoded(tokenizer: Any, ids: list[int]) -> str:
-    """The text of ids as it stands: no special tokens, no spaces tidied away."""
+    """The exact text of token ids: special tokens are left out, and spaces are not cleaned up."""
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def put_around(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The ids that a tokenizer by itself puts before every text, and those that it puts behind it.
+    """The ids that a tokenizer puts before every text, and the ids that it puts behind every text.
 
-    The tokenizer's attributes do not always tell, so texts are tokenised with and without them. Where the ids of the
-    texts leave more than one answer (all are the unknown token, for instance), BOS is taken to stand before them.
+    The attributes of the tokenizer do not always say this, so texts are tokenised with and without them. If the ids of
+    the texts allow more than one answer (for instance, all are the unknown token), BOS is assumed to be before them.
     """
     plain = token_ids(tokenizer, TRIALS)
     usual = tokenizer(list(TRIALS), verbose=False)["input_ids"]

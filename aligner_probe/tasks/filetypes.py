@@ -1,4 +1,6 @@
-"""Files that are no JSONL, recognised by their first bytes, and the command that turns each into JSONL."""
+"""Files that are not JSONL: they are recognised by their first bytes, and the error names the command that converts
+them.
+"""
 
 import csv
 import io
@@ -17,9 +19,10 @@ _TO_JSON = "orient='records', lines=True, force_ascii=False"
 
 
 def refuse_other_types(file: Path, head: bytes) -> None:
-    """Raise AlignerProbeError, with the command that goes on, for a file that is recognised as no JSONL.
+    """Raise AlignerProbeError, with a command that converts it, for a file that is recognised as something else than
+    JSONL.
 
-    `head` are the first bytes of the file, `HEAD_BYTES` of them where it has as many. What is not recognised passes.
+    `head` are the first bytes of the file, at most `HEAD_BYTES`. A file that is not recognised passes.
     """
     found = _binary(file, head) or _text(file, head)
     if found is not None:
@@ -28,7 +31,7 @@ def refuse_other_types(file: Path, head: bytes) -> None:
 
 
 def refuse_other_folders(folder: Path) -> None:
-    """Raise AlignerProbeError, with the way on, for a folder of a known kind that has no train.jsonl."""
+    """Raise AlignerProbeError, with the way on, for a folder of a known sort that has no train.jsonl."""
     names = sorted(entry.name for entry in folder.iterdir())
 
     def first(*endings: str) -> str | None:

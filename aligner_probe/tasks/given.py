@@ -18,7 +18,9 @@ IN_MEMORY = "rows in memory"
 
 
 def one_task(value: Any, where: str) -> Task:
-    """The task that was given. Raises ArgumentError for what is none, and AlignerProbeError as `load_task` does."""
+    """Read the task that was given. Raises ArgumentError if it is not a task, and AlignerProbeError as `load_task`
+    does.
+    """
     from aligner_probe.tasks.loading import load_task
 
     if isinstance(value, Task):
@@ -40,7 +42,7 @@ def task_or_name(value: Any, where: str) -> Task | str | Path:
 
 
 def rows_of(value: Any) -> list[Any] | None:
-    """The rows of a list of dicts, a data frame or a data set of Hugging Face's; None for anything else."""
+    """The rows of a list of dicts, a data frame or a data set of Hugging Face; None for anything else."""
     if isinstance(value, str | bytes | Path | Mapping | Task) or value is None:
         return None
     if hasattr(value, "to_dict") and hasattr(value, "columns"):  # pandas
@@ -54,9 +56,9 @@ def rows_of(value: Any) -> list[Any] | None:
 
 
 def as_jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Rows as a file would have them, so that both are read by the same rules.
+    """Rows in memory as a file would have them, so that both are read by the same rules.
 
-    Raises AlignerProbeError, naming the row, for a value that JSON does not have.
+    Raises AlignerProbeError, with the index of the row, for a value that JSON does not have.
     """
     lines = []
     for place, row in enumerate(rows, start=1):

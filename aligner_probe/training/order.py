@@ -1,5 +1,5 @@
-"""Which examples are in which step. It follows from the recipe's seed and the step alone, so a resumed run has the same
-steps.
+"""Which examples are in which step. This follows from the recipe's seed and the step alone, so a resumed run has the
+same steps.
 """
 
 import torch
