@@ -23,11 +23,13 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build", "_templates", "examples"]
+exclude_patterns = ["_build", "_static", "_templates", "examples"]
 templates_path = ["_templates"]
 html_theme = "furo"
 html_title = f"aligner_probe {version}"
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 
 
 myst_enable_extensions = ["deflist", "colon_fence"]
