@@ -2,14 +2,13 @@
 
 import torch
 
-from aligner_probe.adapters import Aligner, FullFineTune, LLaMAAdapter, LoRA, OutputBias, PrefixTuning, PromptTuning
 from aligner_probe.adapters.registry import new_adapter
 
 #: The rows of the contract: options of a method on the tiny base model (`tiny.SIZES`), and how many parameters are
 #: trained; None for those of the base model itself. A method that is added has a row here.
 ROWS = {
-    "aligner-1": ("aligner", {"n_tokens": 1, "start_layer": 1}, 48 + 12),
     "aligner-5": ("aligner", {"n_tokens": 5, "start_layer": 1}, 240 + 12),
+    "aligner-1": ("aligner", {"n_tokens": 1, "start_layer": 1}, 48 + 12),
     "gates only": ("aligner", {"n_tokens": 2, "start_layer": 1, "train": "gates"}, 12),
     "tokens only": ("aligner", {"n_tokens": 2, "start_layer": 1, "train": "tokens", "initial_gate": 0.1}, 96),
     "llama_adapter": ("llama_adapter", {"n_tokens": 3, "start_layer": 1, "gate_function": "tanh"}, 3 * 3 * 48 + 12),
@@ -26,16 +25,8 @@ VARIANTS = {
     name: lambda model, seed, method=method, options=options: new_adapter(method, model, options | {"seed": seed})
     for name, (method, options, _) in ROWS.items()
 }
-#: One adapter of each method; each is called with a base model.
-MAKERS = {
-    "aligner": lambda model: Aligner(model, 3, 1, seed=1),
-    "llama_adapter": lambda model: LLaMAAdapter(model, 2, 1, seed=1),
-    "lora": lambda model: LoRA(model, 2, seed=1),
-    "output_bias": lambda model: OutputBias(model, start_layer=1),
-    "prefix_tuning": lambda model: PrefixTuning(model, 3, seed=1),
-    "prompt_tuning": lambda model: PromptTuning(model, 3, seed=1),
-    "full": lambda model: FullFineTune(model),
-}
+#: One adapter of each method, that of its first row; each is called with a base model.
+MAKERS = {method: lambda model, name=name: VARIANTS[name](model, 1) for name, (method, _, _) in reversed(ROWS.items())}
 
 
 def opened(adapter, seed=3, size=0.7):
