@@ -23,6 +23,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.adapters.config import AdapterConfig
+from aligner_probe.arguments import accepts
 from aligner_probe.errors import AlignerProbeError, did_you_mean
 
 AdapterClass = TypeVar("AdapterClass", bound=type[Adapter])
@@ -58,6 +59,7 @@ class _Methods(Mapping[str, type[Adapter]]):
 METHODS = _Methods()
 
 
+@accepts(name=lambda value, _: value)  # a wrong one gets the message below
 def register_adapter(name: str) -> Callable[[AdapterClass], AdapterClass]:
     """Decorate a subclass of `Adapter` so that the package knows it as the method `name`.
 

@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.adapters import Adapter, Aligner, FullFineTune, LLaMAAdapter, LoRA, OutputBias, PromptTuning
 from aligner_probe.adapters.adapter import suggested_start_layer
 from aligner_probe.adapters.registry import adapter_class, new_adapter
+from aligner_probe.arguments import accepts, refuse
 from aligner_probe.arms.names import (
     ALIGNER_1,
     ALIGNER_1_SHUFFLED,
@@ -148,6 +149,13 @@ class _Arms(Mapping[str, Arm]):
 ARMS = _Arms()
 
 
+def _an_arm(value: Any, where: str) -> Arm:
+    if isinstance(value, Arm):
+        return value
+    raise refuse(value, where, 'an arm: ap.Arm("NAME", "LABEL", ...)')
+
+
+@accepts(arm=_an_arm)
 def register_arm(arm: Arm) -> Arm:
     """Add an arm to the catalogue, and return it.
 
