@@ -75,7 +75,7 @@ def accepts(
             texts, paths or data types are checked to be such.
     """
 
-    def decorate(function: Wrapped) -> Wrapped:
+    def decorate(function: Any) -> Any:
         if inspect.isclass(function):
             function.__init__ = decorate(function.__init__)
             return function
@@ -103,12 +103,17 @@ def accepts(
                 return [function(**{each: item}, **bound.kwargs) for item in items]
             return function(*bound.args, **bound.kwargs)
 
+        if pair is None:
+            return call
+        second = pair[1]
+
+        @functools.wraps(function)
         def spread(*args: Any, **options: Any) -> Any:
-            if len(args) == 1 and pair[1] not in options and is_several(args[0]) and len(several(args[0])) == 2:
+            if len(args) == 1 and second not in options and is_several(args[0]) and len(several(args[0])) == 2:
                 args = tuple(several(args[0]))
             return call(*args, **options)
 
-        return functools.wraps(function)(spread) if pair else call
+        return spread
 
     return decorate
 
@@ -140,8 +145,8 @@ def plain(value: Any, where: str, annotation: Any) -> Any:
     not in `PLAIN` nothing is checked.
     """
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    allowed = [_plain(part) for part in parts]
-    if None in allowed or (value is None and (NoneType, "None") in allowed):
+    allowed = [one for one in map(_plain, parts) if one is not None]
+    if len(allowed) < len(parts) or (value is None and (NoneType, "None") in allowed):
         return value
     if isinstance(value, bool) or not any(isinstance(value, one) for one, _ in allowed):
         raise refuse(value, where, " or ".join(dict.fromkeys(said for _, said in allowed)))

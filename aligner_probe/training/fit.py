@@ -190,9 +190,10 @@ def _train(
             try:
                 results = _trained(plan, members, Records(folder, members, threads.n), beside, threads)
             except BaseException as error:
-                if beside is None and error is members[0].error:
+                own = members[0].error
+                if beside is None and own is not None and error is own:
                     _tell_failed(members[0], error)
-                    return [members[0].error]
+                    return [own]
                 for member in members:
                     _tell_failed(member, error)
                 raise

@@ -122,6 +122,7 @@ class Inputs:
     @property
     def passes(self) -> float:
         """How often each example is trained on, on average."""
+        assert self.recipe.batch_size is not None, "the recipe is settled"
         return self.n_steps * self.recipe.batch_size / self.n_examples
 
     def memory(self, pos: int, checkpoint: bool) -> MemoryEstimate:

@@ -179,7 +179,7 @@ class Loop:
         for member in self.members:
             both = (self.train[member], self.validation.get(member))
             preferences = [one for one in both if isinstance(one, DPO)]
-            with self._only(member), as_at(member.trained, member.adapter.start if preferences else {}):
+            with self._only(member), as_at(member.trained, (member.adapter.start or {}) if preferences else {}):
                 for one in preferences:
                     one.set_reference()
 

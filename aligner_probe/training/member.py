@@ -6,7 +6,7 @@ same as if it were alone.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,6 +35,7 @@ class Member:
         self.adapter, self.recipe, self.callbacks = inputs.adapter, inputs.recipe, inputs.callbacks
         self.order, self.n_steps = inputs.order, inputs.n_steps
         self.trained = {name: p for name, p in self.adapter.named_parameters() if p.requires_grad}
+        assert self.recipe.lr is not None, "the recipe is settled"
         self.optimizer = torch.optim.AdamW(
             self.trained.values(), lr=self.recipe.lr, betas=self.recipe.betas, weight_decay=self.recipe.weight_decay
         )
@@ -219,21 +220,21 @@ class Member:
             best_step,
             best_loss,
             self.progress.stopped,
-            self.adapter.provenance,
+            self.adapter.provenance or {},
         )
 
 
-def copied(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+def copied(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A copy of the parameters as they are now."""
     return {name: p.detach().clone() for name, p in parameters.items()}
 
 
-def _shaped_as(parameters: dict[str, Tensor], numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+def _shaped_as(parameters: Mapping[str, Tensor], numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Saved values in the shapes of the parameters. Raises KeyError or RuntimeError where one is missing or unfit."""
     return {name: numbers[name].reshape(parameter.shape) for name, parameter in parameters.items()}
 
 
-def load(parameters: dict[str, Tensor], numbers: dict[str, Tensor]) -> None:
+def load(parameters: Mapping[str, Tensor], numbers: Mapping[str, Tensor]) -> None:
     """Write values into the parameters of the same names."""
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -241,7 +242,7 @@ def load(parameters: dict[str, Tensor], numbers: dict[str, Tensor]) -> None:
 
 
 @contextmanager
-def as_at(parameters: dict[str, Tensor], numbers: dict[str, Tensor]) -> Iterator[None]:
+def as_at(parameters: Mapping[str, Tensor], numbers: Mapping[str, Tensor]) -> Iterator[None]:
     """Inside the block the parameters have other values, where any are given; afterwards the present ones again."""
     present = copied(parameters)
     if numbers:

@@ -158,6 +158,7 @@ class DPO:
 
     def loss(self, logits: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
         """The rows are those of the chosen answers, then those of the rejected ones."""
+        assert self._reference is not None, "set_reference comes before the first loss"
         scores = sequence_log_probability(logits, labels)
         reference = self._reference[torch.as_tensor(self.rows(indices)) - self.first]
         n = len(indices)

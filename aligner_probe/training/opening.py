@@ -107,15 +107,16 @@ def open_gate(
     step = max(1, len(encoded) // N_EXAMPLES)
     sequences = Sequences(encoded.sequences[::step][:N_EXAMPLES], pad_id(tokenizer, d_vocab))
     batch = {k: t.to(device_of(model)) for k, t in sequences.batch(range(len(sequences))).items()}
-    adapter = method(
-        model,
-        **({} if n_tokens is None else {"n_tokens": n_tokens}),
-        start_layer=start_layer,
-        seed=seed,
-        gate_function=gate_function,
-        gate_per=gate_per,
-        dtype=dtype,
-    )
+    options: dict[str, Any] = {
+        "start_layer": start_layer,
+        "seed": seed,
+        "gate_function": gate_function,
+        "gate_per": gate_per,
+        "dtype": dtype,
+    }
+    if n_tokens is not None:
+        options["n_tokens"] = n_tokens
+    adapter = method(model, **options)
     tanh = adapter.config.gate_function == "tanh"
     gate = FIRST_GUESS
     for _ in range(ROUNDS):

@@ -17,6 +17,7 @@ class Order:
 
     def __call__(self, step: int) -> list[int]:
         size, seed = self.recipe.batch_size, self.recipe.seed
+        assert size is not None, "the recipe is settled"
         if self.recipe.replacement:
             generator = torch.Generator().manual_seed(_mixed(seed, step))
             return torch.randint(self.n_examples, (size,), generator=generator).tolist()

@@ -94,12 +94,12 @@ class Run(Shown):
     @property
     def loss(self) -> pd.Series:
         """Training loss by step."""
-        return self.metrics.set_index("step")["loss"]
+        return pd.Series(self.metrics.set_index("step")["loss"])
 
     @property
     def validation_loss(self) -> pd.Series:
         """Validation loss by step, where taken; step 0 is before training."""
-        return self.metrics.set_index("step")["validation_loss"].dropna()
+        return pd.Series(self.metrics.set_index("step")["validation_loss"]).dropna()
 
 
 def _first(losses: pd.Series) -> float | None:

@@ -68,6 +68,7 @@ class RunFolder:
                 raise
 
     def _load(self) -> None:
+        assert self.folder is not None
         path = self.folder / STATE
         if not path.exists():
             self._write_metrics()
@@ -81,8 +82,8 @@ class RunFolder:
             )
         differ = [said for key in self.identity for said in _differences(key, before.get(key), self.identity[key])]
         if differ:
-            recipes = (before.get("recipe"), self.identity.get("recipe"))
-            again = options_of(*recipes) if all(isinstance(one, dict) for one in recipes) else ""
+            then, now = before.get("recipe"), self.identity.get("recipe")
+            again = options_of(then, now) if isinstance(then, dict) and isinstance(now, dict) else ""
             raise AlignerProbeError(
                 f"{self.folder} was begun with {', '.join(differ)}; resume with the same options"
                 f"{again and ', ' + again}, or name another folder"
@@ -100,6 +101,8 @@ class RunFolder:
         try:
             yield
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if self.folder is None:
+                raise
             raise _damaged(self.folder / STATE, type(error).__name__) from error
 
     def record(self, row: dict[str, Any]) -> None:
@@ -124,12 +127,14 @@ class RunFolder:
 
     def _remove(self) -> None:
         """Leave no folder behind of a run that never began."""
+        assert self.folder is not None
         for name in (METRICS, LOCK):
             (self.folder / name).unlink(missing_ok=True)
         with suppress(OSError):  # something else is in it
             self.folder.rmdir()
 
     def _write_metrics(self) -> None:
+        assert self.folder is not None
         with writing_to(self.folder), staging_folder(self.folder) as stage:
             (stage / METRICS).write_text("".join(json.dumps(row) + "\n" for row in self.metrics), encoding="utf-8")
             (stage / METRICS).replace(self.folder / METRICS)
