@@ -1,4 +1,4 @@
-"""Write an adapter in the form that another tool reads, exactly, or say why there is none.
+"""Write an adapter for another tool to read, exactly, or say why that is not possible.
 
 aligner-probe export SOURCE --to merged|steering|peft|lit-llama|native --out PLACE [--model M]
 """
@@ -11,13 +11,14 @@ from aligner_probe.commands.options import Parser, add_threads, command_parser, 
 FORMATS = ("merged", "steering", "peft", "lit-llama", "native")
 EPILOG = """\
 exports:
-  merged     a plain Hugging Face model with the adapter as its attention output bias; of
-             adapters that add a constant: one token, or output_bias. Needs --model
-  steering   the same as one vector a layer, for TransformerLens or forward hooks. Needs --model
-  peft       a PEFT folder: LoRA; LLaMA-Adapter and Aligner with one gate a layer
-  lit-llama  a .pth with the authors' names: any Aligner or LLaMA-Adapter
-  native     this project's folder: any Aligner or LLaMA-Adapter, from any format; LoRA
-             from PEFT's, with --model
+  merged     a plain Hugging Face model whose attention output bias is the adapter. This works
+             for adapters that add a constant: one token, or output_bias. Needs --model
+  steering   the same constant as one vector for each layer, for TransformerLens or forward
+             hooks. Needs --model
+  peft       a PEFT folder: LoRA; LLaMA-Adapter and Aligner with one gate for each layer
+  lit-llama  a .pth file with the authors' names: any Aligner or LLaMA-Adapter
+  native     this project's folder: any Aligner or LLaMA-Adapter, from any format; LoRA from a
+             PEFT folder, with --model
 
 example:
   aligner-probe export published:metamath-10-7b --to native --out out/metamath10
@@ -29,15 +30,17 @@ def parser() -> Parser:
     parser.add_argument(
         "source", metavar="SOURCE", help="an adapter's folder or file, of any known format, or published:NAME"
     )
-    parser.add_argument("--to", required=True, choices=FORMATS)
+    parser.add_argument("--to", required=True, choices=FORMATS, help="the format to write, see below")
     parser.add_argument("--out", required=True, type=Path, metavar="PLACE", help="a new folder (lit-llama: a new file)")
-    parser.add_argument("--model", metavar="M", help="the plain base: a hub id, or a local folder")
+    parser.add_argument("--model", metavar="M", help="the base model: a hub id, or a local folder")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
-        help="of the base and the merged model (default: as the base is stored)",
+        help="of the base model and the merged model (default: as the base model is stored)",
     )
-    parser.add_argument("--force", action="store_true", help="although the adapter was trained on another base")
+    parser.add_argument(
+        "--force", action="store_true", help="write it even if the adapter was trained on another base model"
+    )
     add_threads(parser)
     parser.add_reading_options()
     return parser

@@ -1,4 +1,4 @@
-"""Are the equal numbers of two checkpoints explained by storage precision and a shared random start?
+"""Explain the equal parameters of two checkpoints by storage precision and a shared random start.
 
 aligner-probe forensics A B [C ...] [--common-prefix] [--json FILE]
 """
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 verdicts:
-  shared_start_rounding  both runs began from the same random numbers, and updates smaller than
-                         half a ULP were lost: the equal numbers are the large ones
+  shared_start_rounding  both runs began from the same random values, and updates smaller than
+                         half a ULP were lost: the equal parameters are the large ones
   continuation           one run goes on from the other
-  independent            separate random starts
-  same_file              the same numbers
+  independent            the runs began from different random values
+  same_file              all parameters are the same
   undetermined           something else, or too little to tell; the explanation says which
 
 example:
@@ -39,8 +39,8 @@ def parser() -> Parser:
     parser.add_argument(
         "--common-prefix",
         action="store_true",
-        help="compare checkpoints of different size over the first numbers they have in common: "
-        "a control for a shared random stream",
+        help="compare checkpoints of different size over the first values that both have: a control for random values "
+        "drawn from one stream",
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the findings here as well ('-': print JSON only)"
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def describe(report: "PairForensics") -> str:
-    """A pair's findings as text: the ladder of magnitudes against that of half ULPs, gates, movement, the verdict."""
+    """What was found about a pair, as text: equal values by magnitude, gates, movement and the verdict."""
     equality = report.equality
     prefix, gates = equality.prefix, equality.gates
     chance = max(prefix.expected_by_chance / prefix.n, equality.chance_share)

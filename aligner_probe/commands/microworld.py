@@ -1,4 +1,4 @@
-"""The micro-world: pretrain its base model, examine it, write its corpus or its panel of known-answer tasks.
+"""Pretrain the micro-world's base model, examine it, or write its corpus or its tasks of known nature.
 
 aligner-probe microworld exam
 """
@@ -22,8 +22,12 @@ def parser() -> Parser:
     parser = command_parser("microworld")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     pretrain = commands.add_parser("pretrain", help="train the base model from the seed", add_help=True)
-    pretrain.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the artifacts' microworld)")
-    pretrain.add_argument("--work", type=Path, default=WORK, metavar="DIR", help=f"metrics and state (default: {WORK})")
+    pretrain.add_argument(
+        "--out", type=Path, metavar="DIR", help="the folder of the model (default: artifacts/microworld)"
+    )
+    pretrain.add_argument(
+        "--work", type=Path, default=WORK, metavar="DIR", help=f"the folder of metrics and state (default: {WORK})"
+    )
     pretrain.add_argument("--resume", action="store_true", help="go on with what is in the work folder")
     pretrain.add_argument("--steps", type=int, metavar="N", help="stop after step N, to go on later")
     pretrain.add_argument("--device", default="cpu", help="for instance cuda (default: cpu)")
@@ -36,8 +40,10 @@ def parser() -> Parser:
     corpus = commands.add_parser("corpus", help="write the corpus as text, a document a paragraph")
     corpus.add_argument("--out", type=Path, required=True, metavar="FILE")
     corpus.add_argument("--documents", type=int, metavar="N", help="the first N (default: all)")
-    panel = commands.add_parser("panel", help="write the known-answer panel as JSONL")
-    panel.add_argument("--out", type=Path, metavar="DIR", help="where to (default: aligner_probe/tasks/panel)")
+    panel = commands.add_parser("panel", help="write the tasks of known nature as JSONL")
+    panel.add_argument(
+        "--out", type=Path, metavar="DIR", help="the folder of the tasks (default: aligner_probe/tasks/panel)"
+    )
     for command in (pretrain, exam, corpus, panel):
         command.add_argument("--seed", type=int, default=0, help="of the world and all that follows (default: 0)")
     return parser

@@ -8,25 +8,37 @@ import fnmatch
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from aligner_probe.commands import going_on, messages
 from aligner_probe.commands.options import Parser, add_threads, command_parser, positive, use_threads
 
+if TYPE_CHECKING:
+    from aligner_probe.reproduction.run import ReproductionBench
+
 EPILOG = """\
 OUT gets plan.json, items.json (what is asked) and runs/ID/ with result.json and adapter/,
-which ap.load_adapter reads. Interrupted, the same command goes on. Figures: make figures.
+which ap.load_adapter reads. If it is interrupted, the same command goes on. Figures: make figures.
 """
 
 
 def parser() -> Parser:
     parser = command_parser("reproduce", EPILOG)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: artifacts/reproduction)")
-    parser.add_argument("--model", type=Path, metavar="DIR", help="the base (default: artifacts/microworld)")
-    parser.add_argument("--world", type=int, default=0, metavar="SEED", help="the base's world (default: 0)")
-    parser.add_argument("--only", metavar="PATTERN", help="runs whose id fits, for instance 'math_*' or '*_lora-8_*'")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="the folder of the results (default: artifacts/reproduction)"
+    )
+    parser.add_argument("--model", type=Path, metavar="DIR", help="the base model (default: artifacts/microworld)")
+    parser.add_argument(
+        "--world", type=int, default=0, metavar="SEED", help="the seed of the base model's world (default: 0)"
+    )
+    parser.add_argument(
+        "--only", metavar="PATTERN", help="only runs whose id fits, for instance 'math_*' or '*_lora-8_*'"
+    )
     parser.add_argument("--jobs", type=positive, default=2, metavar="N", help="processes (default: 2)")
     add_threads(parser, default="1, with which the stored runs were made")
-    parser.add_argument("--dry-run", action="store_true", help="say which runs there are and how long they take")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print which runs there are and how long they take, and stop"
+    )
     parser.add_argument(
         "--sweep", action="store_true", help="choose the learning rates anew, by validation, instead of making runs"
     )
@@ -55,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _make(options, runs, bench, options.out or artifacts_folder() / "reproduction")
 
 
-def _make(options: argparse.Namespace, runs: Sequence, bench, out: Path) -> int:
+def _make(options: argparse.Namespace, runs: Sequence[Any], bench: "ReproductionBench", out: Path) -> int:
     from aligner_probe.errors import AlignerProbeError
     from aligner_probe.jobs.backend import Processes
     from aligner_probe.jobs.folder import unfinished
