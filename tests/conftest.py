@@ -3,6 +3,7 @@
 import os
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Several test processes with a thread a core each would wait for one another; read when numerical libraries load.
@@ -61,6 +62,14 @@ def same_random_numbers() -> None:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def shared_bases_are_left_as_they_were() -> Iterator[None]:
+    """A base of `tiny.frozen` has the same parameters, modes and hooks after each test."""
+    yield
+    if "tiny" in sys.modules:
+        sys.modules["tiny"].check_frozen()
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import hashlib
 import importlib
 
 import torch
@@ -67,6 +68,58 @@ def bridge(name: str, dtype: torch.dtype = torch.float32):
     from aligner_probe.models import load_model
 
     return load_model(plain(name, dtype))
+
+
+#: The bridges of `frozen` by name, each with its state when it was made; and those that the present test has asked for.
+_frozen: dict[str, tuple] = {}
+_asked_for: set[str] = set()
+
+
+def frozen(name: str):
+    """One frozen bridge for all tests of this process, for tests that leave it as it was.
+
+    After each test, a fixture of conftest.py calls `check_frozen`.
+    """
+    if name not in _frozen:
+        made = bridge(name)
+        with torch.no_grad():
+            made(tokens())  # the first pass may leave hooks of TransformerLens in place
+        _frozen[name] = (made, state_of(made))
+    _asked_for.add(name)
+    return _frozen[name][0]
+
+
+def state_of(model) -> dict:
+    """All that a test could leave behind in a bridge: parameters, gradients, modes, hooks and a tokenizer."""
+    numbers = hashlib.sha256()
+    for tensor in (*model.parameters(), *model.buffers()):
+        numbers.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    modules = list(dict.fromkeys([*model.modules(), *model.original_model.modules()]))
+    return {
+        "parameters": numbers.hexdigest(),
+        "gradients": [name for name, p in model.named_parameters() if p.grad is not None],
+        "trained parameters": [name for name, p in model.named_parameters() if p.requires_grad],
+        "modules in training mode": sum(module.training for module in modules),
+        "PyTorch hooks": [
+            (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks), len(m._backward_pre_hooks))
+            for m in modules
+        ],
+        "hooks": [name for name, point in model.hook_dict.items() if point.fwd_hooks or point.bwd_hooks],
+        "tokenizer": model.tokenizer,
+    }
+
+
+def check_frozen() -> None:
+    """Raise AssertionError if a bridge that the present test asked for is not as it was made, and make it anew then."""
+    changed = []
+    for name in _asked_for:
+        model, before = _frozen[name]
+        after = state_of(model)
+        if different := [what for what in before if after[what] != before[what]]:
+            changed.append(f"{name}: {', '.join(different)}")
+            del _frozen[name]
+    _asked_for.clear()
+    assert not changed, f"a test left a shared base changed: {'; '.join(changed)}"
 
 
 def tokens(batch: int = 2, pos: int = 9, seed: int = 0):

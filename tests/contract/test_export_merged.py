@@ -1,6 +1,5 @@
 """Adapters that add a constant: on their hooks, as an output bias, merged into a plain model, as steering vectors."""
 
-import functools
 import json
 
 import pytest
@@ -9,7 +8,7 @@ from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import REFERENCES
-from tiny import MODELS, base_folder, bridge, plain, save_tokenizer, tokens
+from tiny import MODELS, base_folder, bridge, frozen, plain, save_tokenizer, tokens
 from tiny_adapters import opened
 
 from aligner_probe.adapters import Aligner, LLaMAAdapter, LoRA, OutputBias, PrefixTuning
@@ -21,7 +20,6 @@ from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import sha256
 from aligner_probe.models import load_model
 
-frozen = functools.cache(bridge)
 MERGEABLE = [name for name in MODELS if name != "phi3"]
 CONSTANT = {
     "tanh gates": lambda model: Aligner(model, 1, 1, gate_function="tanh"),

@@ -40,7 +40,7 @@ def close(found, expected):
 @pytest.mark.parametrize("family", [*tiny.WINDOWED, "llama_gqa", "gpt2"])
 @pytest.mark.parametrize("side", ["left", pytest.param("right", marks=pytest.mark.slow)])
 def test_a_row_of_a_padded_batch_gives_what_it_gives_alone(family, method, side):
-    model, rows = tiny.bridge(family), prompts(LENGTHS)
+    model, rows = tiny.frozen(family), prompts(LENGTHS)
     ids, mask = padded(rows, side)
     with torch.no_grad(), moved(MAKERS[method](model)).attached():
         together = model(ids, attention_mask=mask)
@@ -56,7 +56,7 @@ def test_a_row_of_a_padded_batch_gives_what_it_gives_alone(family, method, side)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("family", tiny.WINDOWED)
 def test_padded_cached_decoding_gives_the_tokens_of_one_row_at_a_time(family, method):
-    model, rows = tiny.bridge(family), prompts(LENGTHS)
+    model, rows = tiny.frozen(family), prompts(LENGTHS)
     base = generate_ids(model, rows, max_new_tokens=8)
     with moved(MAKERS[method](model)).attached():
         found = generate_ids(model, rows, max_new_tokens=8)
@@ -66,7 +66,7 @@ def test_padded_cached_decoding_gives_the_tokens_of_one_row_at_a_time(family, me
 
 @pytest.mark.parametrize("family", [*tiny.WINDOWED, "gpt2"])
 def test_cached_logits_are_those_without_a_cache(family):
-    model, rows = tiny.bridge(family), prompts(LENGTHS)
+    model, rows = tiny.frozen(family), prompts(LENGTHS)
     ids, mask = padded(rows, "left")
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     with torch.no_grad(), moved(PromptTuning(model, 3, seed=1)).attached():
@@ -83,7 +83,7 @@ def test_cached_logits_are_those_without_a_cache(family):
 @settings(max_examples=6, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 6), st.integers(0, 9))
 def test_any_lengths_and_any_number_of_soft_tokens(lengths, n_tokens, seed):
-    model, rows = tiny.bridge("mistral_window"), prompts(lengths, seed)
+    model, rows = tiny.frozen("mistral_window"), prompts(lengths, seed)
     with moved(PromptTuning(model, n_tokens, seed=seed)).attached():
         assert generate_ids(model, rows, max_new_tokens=4) == [plainly(model, row, 4) for row in rows]
 
@@ -102,7 +102,7 @@ def test_soft_tokens_stand_right_before_the_first_token_of_each_row():
 
 
 def test_gradients_of_soft_tokens_do_not_depend_on_padding():
-    model, rows = tiny.bridge("mistral_window"), prompts([6, 2])
+    model, rows = tiny.frozen("mistral_window"), prompts([6, 2])
     found = []
     for side in ("left", "right"):
         ids, mask = padded(rows, side)

@@ -32,13 +32,13 @@ def test_every_family_as_hugging_face_alone(family):
             with torch.no_grad():
                 ids = torch.cat([ids, plain(ids).logits[:, -1:].argmax(-1)], dim=1)
         wanted.append(ids[0, len(row) :].tolist())
-    assert generate_ids(tiny.bridge(family), rows, max_new_tokens=8, batch_size=4) == wanted
+    assert generate_ids(tiny.frozen(family), rows, max_new_tokens=8, batch_size=4) == wanted
 
 
 @pytest.mark.parametrize("method", MAKERS)
 @pytest.mark.parametrize("family", ["llama_gqa", "gpt2", "neox"])
 def test_every_adapter_as_one_at_a_time_without_a_cache(family, method):
-    model = tiny.bridge(family)
+    model = tiny.frozen(family)
     rows = prompts([6, 3, 3, 8, 1])
     base = generate_ids(model, rows, max_new_tokens=7)
     adapter = moved(MAKERS[method](model))
@@ -53,7 +53,7 @@ def test_every_adapter_as_one_at_a_time_without_a_cache(family, method):
 @settings(max_examples=8, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=9), st.integers(1, 9), st.integers(1, 5), st.integers(0, 9))
 def test_neither_batches_nor_rows_that_leave_change_a_token(lengths, batch_size, n, seed):
-    model, rows = tiny.bridge("llama_gqa"), prompts(lengths, seed)
+    model, rows = tiny.frozen("llama_gqa"), prompts(lengths, seed)
 
     def ending(new):
         return new[-1] % 3 == 0
