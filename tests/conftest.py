@@ -65,6 +65,30 @@ def same_random_numbers() -> None:
 
 
 @pytest.fixture(autouse=True)
+def torch_is_left_as_it_was() -> Iterator[None]:
+    """A test leaves the number of threads, the default dtype and the gradient mode of torch as they were before it.
+
+    Another number of threads changes the last bits of all that later tests compute.
+    """
+    before = _torch_settings()
+    yield
+    after = _torch_settings()
+    if before is not None and after != before:
+        torch = sys.modules["torch"]
+        torch.set_num_threads(before[0])
+        torch.set_default_dtype(before[1])
+        torch.set_grad_enabled(before[2])
+        pytest.fail(f"threads, default dtype and gradient mode are {after} after the test; they were {before}")
+
+
+def _torch_settings() -> tuple | None:
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "get_num_threads"):
+        return None
+    return torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
+
+
+@pytest.fixture(autouse=True)
 def shared_bases_are_left_as_they_were() -> Iterator[None]:
     """A base of `tiny.frozen` has the same parameters, modes and hooks after each test."""
     yield

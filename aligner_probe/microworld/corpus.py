@@ -224,5 +224,5 @@ class Writer:
     def _wording(self) -> int:
         return self.random.randrange(len(WORDINGS))
 
-    def _pick(self, weights: Mapping[Choice, float]) -> Choice:
+    def _pick(self, weights: Mapping[Choice, float | int]) -> Choice:
         return self.random.choices(list(weights), list(weights.values()))[0]

@@ -21,10 +21,12 @@ DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
 HOWTOS = sorted((DOCS / "howto").glob("add_*.md"))
 #: Pages whose blocks are run here as they stand; the others have tests of their own, which name the page.
-RUN_HERE = ["add_a_scorer", "add_a_figure", "add_a_benchmark"]
+RUN_HERE = ["add_a_scorer", "add_a_figure"]
+#: How-to pages whose blocks take half a minute.
+RUN_SLOWLY = ["add_a_benchmark"]
 #: Guides whose blocks run in seconds, and those that train or probe.
-GUIDES = ["bases_and_files", "export", "published_weights"]
-SLOW = ["microworld", "train_an_adapter", "probe_a_task"]
+GUIDES = ["bases_and_files"]
+SLOW = ["export", "published_weights", "microworld", "train_an_adapter", "probe_a_task"]
 #: A fenced block: what stands behind the fence, the options of a directive, and the text.
 BLOCK = re.compile(r"^```(?P<language>.*)\n(?P<options>(?::\w+:.*\n)*)\n?(?P<text>(?:.*\n)*?)^```$", re.MULTILINE)
 
@@ -87,7 +89,7 @@ def run_command(line, folder):
     assert done.stdout
 
 
-@pytest.mark.parametrize("name", RUN_HERE)
+@pytest.mark.parametrize("name", [*RUN_HERE, *(pytest.param(name, marks=pytest.mark.slow) for name in RUN_SLOWLY)])
 def test_a_how_to_runs_as_printed(name, tmp_path, monkeypatch):
     run_page(DOCS / "howto" / f"{name}.md", tmp_path, monkeypatch)
 
@@ -102,7 +104,7 @@ def test_a_guide_runs_as_printed(name, authors, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize("name", ["bases_and_files", "export", "published_weights"])
 def test_every_block_of_a_guide_runs_twice(name, authors, tmp_path, monkeypatch):
     run_page(DOCS / f"{name}.md", tmp_path, monkeypatch, times=2)
 

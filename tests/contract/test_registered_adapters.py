@@ -200,6 +200,7 @@ def test_the_page_s_command_runs(head_scale, file, tmp_path, monkeypatch):
     assert (tmp_path / "scaled_run" / "adapter").is_dir()
 
 
+@pytest.mark.slow
 def test_the_page_about_arms_runs(forgotten, tmp_path, monkeypatch):
     monkeypatch.setitem(plan.BUDGETS, "quick", TINY)
     monkeypatch.chdir(tmp_path)

@@ -69,7 +69,9 @@ def test_a_finished_batch_runs_no_further():
     assert len(calls) == 3
 
 
-@pytest.mark.parametrize("method", [None, "aligner", "lora", "prompt_tuning"])
+@pytest.mark.parametrize(
+    "method", [None, "aligner", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lora", "prompt_tuning"))]
+)
 def test_a_real_model(stories, method):
     asked = ["Once upon a time", "Lily", "The cat was sad because it"]
     ids = [[1, *row] for row in stories.tokenizer(asked, add_special_tokens=False)["input_ids"]]

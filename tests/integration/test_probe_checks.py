@@ -8,6 +8,7 @@ import probes
 import pytest
 from learning import DIVERGES, plant_divergence
 
+from aligner_probe.arms.catalogue import new_arm_adapter
 from aligner_probe.arms.names import FULL, FULL_SHUFFLED, LORA_8, REFERENCE_SHUFFLED
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import MultipleChoice
@@ -62,7 +63,7 @@ def test_positions_of_prompt_tuning_count_to_the_token(spare):
             check_tokens(bench)
         return
     check_tokens(bench)
-    with cells.new_adapter("prompt-tuning-10", bench.model, 0).attached():
+    with new_arm_adapter("prompt-tuning-10", bench.model, 0).attached():
         assert len(bench.asked(full)[1]) == 1
 
 

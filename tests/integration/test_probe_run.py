@@ -126,6 +126,7 @@ def test_tuning_takes_the_best_of_the_last_round(tmp_path):
     assert cells.read_result(tmp_path, trained.id)["lr"] == found["lr"]
 
 
+@pytest.mark.slow
 def test_start_and_order_are_seeds_apart(tmp_path):
     """Another start makes another adapter, another order another run from the same start."""
     from aligner_probe.checkpoints.adapters import load_adapter

@@ -277,7 +277,8 @@ torch.save(dict(adapter.named_parameters()), {result!r})
 """
 
 
-@pytest.mark.parametrize("kind", ["sft", pytest.param("preference", marks=pytest.mark.slow)])
+@pytest.mark.slow  # test_registered_adapters.py has a quick case: one kill by SIGKILL
+@pytest.mark.parametrize("kind", ["sft", "preference"])
 def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path, kind):
     tests = str(ROOT / "tests")
 

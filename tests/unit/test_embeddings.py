@@ -19,7 +19,7 @@ def clusters(seed=0, n_tokens=40, spread=0.05):
     return checkpoint(prefix=tokens[None], dtype=torch.float32)
 
 
-@pytest.mark.parametrize("method", ["tsne", "umap"])
+@pytest.mark.parametrize("method", ["tsne", pytest.param("umap", marks=pytest.mark.slow)])
 def test_clusters_stay_together(method):
     made = clusters()
     result = embed_tokens([made], method=method)
