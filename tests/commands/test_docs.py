@@ -104,7 +104,7 @@ def test_a_guide_runs_as_printed(name, authors, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bases_and_files", "export", "published_weights"])
+@pytest.mark.parametrize("name", ["bases_and_files", "published_weights"])
 def test_every_block_of_a_guide_runs_twice(name, authors, tmp_path, monkeypatch):
     run_page(DOCS / f"{name}.md", tmp_path, monkeypatch, times=2)
 
