@@ -178,12 +178,14 @@ def _tsne(tokens: Float[np.ndarray, "n d_model"], perplexity: float | int, seed:
 
 
 def _umap(tokens: Float[np.ndarray, "n d_model"], n_neighbors: int, seed: int) -> Float[np.ndarray, "n 2"]:
+    import torch
     from sklearn.neighbors import NearestNeighbors
     from umap import UMAP
 
     values = tokens.astype(np.float32)
     # Exact neighbours, which UMAP counts from the point itself; its own search would compile for half a minute first.
     distances, neighbours = NearestNeighbors(n_neighbors=n_neighbors).fit(values).kneighbors(values)
+    n_threads = torch.get_num_threads()
     with warnings.catch_warnings():
         # A fixed seed makes UMAP run on one core; it says so each time.
         warnings.filterwarnings("ignore", message="n_jobs value")
@@ -195,7 +197,12 @@ def _umap(tokens: Float[np.ndarray, "n d_model"], n_neighbors: int, seed: int) -
             random_state=seed,
             precomputed_knn=(neighbours, distances, None),
         )
-        return np.asarray(model.fit_transform(values), dtype=float)
+        try:
+            return np.asarray(model.fit_transform(values), dtype=float)
+        finally:
+            # UMAP sets the threads of the OpenMP runtime, which is also torch's: a later training would differ in its
+            # last bits.
+            torch.set_num_threads(n_threads)
 
 
 def _trustworthiness(
