@@ -67,8 +67,8 @@ USAGE = {
 class ConstantShifts:
     """An adapter that adds a constant: one vector for each adapted layer, by layer index.
 
-    The vector is added to the output of the layer's attention output projection. `origin` says where the adapter comes
-    from, as a JSON object.
+    The vector is added to the output of the layer's attention output projection. `origin` is
+    a JSON object that describes the source of the adapter.
     """
 
     vectors: dict[int, Float[Tensor, " d_model"]]

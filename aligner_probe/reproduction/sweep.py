@@ -92,8 +92,9 @@ def chosen(losses: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str
 def try_out(bench: ReproductionBench, trial: Trial) -> float:
     """Train with a learning rate, and return the best validation loss of the last stage; infinite where it diverges.
 
-    Where the last stage is DPO it is the share of validation prompts whose answer is not the preferred one, and a
-    thousandth of the loss decides between equal shares. The loss alone also falls where both answers become unlikely.
+    If the last stage is DPO, the result is the share of validation prompts whose answer is not the preferred one,
+    plus a thousandth of the loss, which decides between equal shares. The loss alone is no good measure there: it also
+    falls when both answers become less likely.
     """
     cell = trial.run
     material = bench.materials[cell.experiment]

@@ -43,7 +43,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Material:
-    """The stages of an experiment, in order, and the sets of items that it is scored on, by name."""
+    """What an experiment consists of: its training stages, in order, and its named sets of test items."""
 
     stages: tuple[Stage, ...]
     items: dict[str, tuple[Item, ...]]

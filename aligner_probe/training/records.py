@@ -1,7 +1,7 @@
 """The folder of a training, or of several that share their batches, as the loop sees it: rows in, states in and out.
 
-Of one training, the folder has its rows and its state. Of several, each row says by its `run` which training it belongs
-to, and the state has those of all, which are always at the same step.
+A folder of one training holds the rows of its metrics and its state. A folder of several trainings holds the rows of
+all; the field `run` of a row is the index of its training. Its state holds the states of all, at the same step.
 """
 
 from collections.abc import Sequence
