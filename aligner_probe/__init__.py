@@ -8,7 +8,7 @@
 Names are imported when they are first used, so that importing the package costs nothing.
 """
 
-from typing import Any
+from aligner_probe.lazy import names_of
 
 __version__ = "0.2.0"
 
@@ -67,17 +67,7 @@ _HOMES = {
 }
 
 __all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        from aligner_probe.errors import did_you_mean
-
-        hint = did_you_mean(name, __all__)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; {hint}there are {', '.join(__all__)}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = names_of(__name__, {name: _HOMES[name] for name in __all__})
 
 
 def __dir__() -> list[str]:

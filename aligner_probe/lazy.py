@@ -15,12 +15,15 @@ from typing import Any
 def names_of(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """A package's `__getattr__`; `homes` has the module of each public name, relative to the package.
 
-    The function raises AttributeError for other names.
+    The function raises AttributeError for other names, with the nearest name and all of them.
     """
 
     def __getattr__(name: str) -> Any:
         if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            from aligner_probe.errors import did_you_mean
+
+            hint = did_you_mean(name, homes)
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; {hint}there are {', '.join(homes)}")
         return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
 
     return __getattr__

@@ -182,11 +182,13 @@ def _umap(tokens: Float[np.ndarray, "n d_model"], n_neighbors: int, seed: int) -
     from sklearn.neighbors import NearestNeighbors
     from umap import UMAP
 
+    from aligner_probe.threads import exactly
+
     values = tokens.astype(np.float32)
     # Exact neighbours, which UMAP counts from the point itself; its own search would compile for half a minute first.
     distances, neighbours = NearestNeighbors(n_neighbors=n_neighbors).fit(values).kneighbors(values)
-    n_threads = torch.get_num_threads()
-    with warnings.catch_warnings():
+    # UMAP sets the threads of the OpenMP runtime, which torch uses too: a later training would differ in its last bits.
+    with exactly(torch.get_num_threads()), warnings.catch_warnings():
         # A fixed seed makes UMAP run on one core; it says so each time.
         warnings.filterwarnings("ignore", message="n_jobs value")
         warnings.filterwarnings("ignore", message="precomputed_knn")
@@ -197,12 +199,7 @@ def _umap(tokens: Float[np.ndarray, "n d_model"], n_neighbors: int, seed: int) -
             random_state=seed,
             precomputed_knn=(neighbours, distances, None),
         )
-        try:
-            return np.asarray(model.fit_transform(values), dtype=float)
-        finally:
-            # UMAP sets the threads of the OpenMP runtime, which is also torch's: a later training would differ in its
-            # last bits.
-            torch.set_num_threads(n_threads)
+        return np.asarray(model.fit_transform(values), dtype=float)
 
 
 def _trustworthiness(

@@ -196,17 +196,23 @@ class Plan:
         return tuple(_open_questions(self.budget))
 
 
+def budget_named(budget: Budget | BudgetName | str) -> Budget:
+    """The budget of this name; a budget itself is returned as it is. Raises AlignerProbeError for an unknown name."""
+    if isinstance(budget, Budget):
+        return budget
+    if budget not in BUDGETS:
+        raise AlignerProbeError(
+            f"no budget is named {budget!r}; {did_you_mean(budget, BUDGETS)}there are {', '.join(BUDGETS)}"
+        )
+    return BUDGETS[budget]
+
+
 def plan(budget: Budget | BudgetName | str, **changes: Any) -> Plan:
     """The plan of a budget, which is given by its name or as an object, with some of its fields changed.
 
     Raises AlignerProbeError for a name or a field that does not exist.
     """
-    if not isinstance(budget, Budget):
-        if budget not in BUDGETS:
-            raise AlignerProbeError(
-                f"no budget is named {budget!r}; {did_you_mean(budget, BUDGETS)}there are {', '.join(BUDGETS)}"
-            )
-        budget = BUDGETS[budget]
+    budget = budget_named(budget)
     unknown = set(changes) - set(Budget.__dataclass_fields__)
     if unknown:
         first, fields = sorted(unknown)[0], Budget.__dataclass_fields__

@@ -12,7 +12,7 @@ import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.arguments import a_model_or_name, accepts
-from aligner_probe.errors import AlignerProbeError, did_you_mean
+from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named, sft_examples
 from aligner_probe.evaluation.likelihood import MultipleChoice
 from aligner_probe.evaluation.scorers import BalancedAccuracy
@@ -24,7 +24,7 @@ from aligner_probe.probing.endings import Ending, ending_for, line_end, without
 from aligner_probe.probing.gathering import gather
 from aligner_probe.probing.inputs import load_parts
 from aligner_probe.probing.off_domain import off_domain_of
-from aligner_probe.probing.plan import BUDGETS, Budget, Plan
+from aligner_probe.probing.plan import Budget, Plan, budget_named
 from aligner_probe.probing.report import report, write_report
 from aligner_probe.probing.result import ProbeResult
 from aligner_probe.probing.run import PLAN, make, plan_for
@@ -84,12 +84,7 @@ def new_probe(
     default the base settles it (`with_ending`). Raises AlignerProbeError for what does not fit, and for a scorer by
     which the references themselves are wrong.
     """
-    if not isinstance(budget, Budget):
-        if budget not in BUDGETS:
-            raise AlignerProbeError(
-                f"no budget is named {budget!r}; {did_you_mean(budget, BUDGETS)}there are {', '.join(BUDGETS)}"
-            )
-        budget = BUDGETS[budget]
+    budget = budget_named(budget)
     precision(dtype)
     parts = split_task(task, kind, test=test, validation=validation)
     if ending:

@@ -95,8 +95,10 @@ def fit(
     fit, the memory surely does not suffice, the folder is taken, or the loss is no longer finite.
     """
     one = Training(adapter=adapter, task=task, validation=validation, recipe=recipe, callbacks=callbacks)
-    execution = Execution(
-        out=None if out is None else Path(out),
+    [result] = fit_together(
+        model,
+        [one],
+        out=out,
         resume=resume,
         save_every=save_every,
         cache=cache,
@@ -105,7 +107,6 @@ def fit(
         checkpoint_activations=checkpoint_activations,
         show_progress=show_progress,
     )
-    [result] = _train(model, [one], execution)
     if isinstance(result, AlignerProbeError):
         raise result
     return result
