@@ -33,7 +33,7 @@ from aligner_probe.arms.names import (
     REFERENCE_SHUFFLED,
 )
 from aligner_probe.errors import AlignerProbeError, did_you_mean
-from aligner_probe.training.rates import at_width
+from aligner_probe.training.rates import at_width, rates_of
 
 Rates = tuple[float, ...]
 
@@ -93,7 +93,7 @@ class Arm:
     @property
     def tried_rates(self) -> Rates:
         """The learning rates that are tried, for a base model of width `training.rates.WIDTH`."""
-        return adapter_class(self.method).rates_for(self.options) if self.rates is None else self.rates
+        return rates_of(self.method, **self.options) if self.rates is None else self.rates
 
     def rates_on(self, d_model: int) -> Rates:
         """The learning rates that are tried on a base model of this width, rounded to two digits."""

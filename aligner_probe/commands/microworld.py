@@ -13,7 +13,6 @@ from aligner_probe.commands.options import Parser, add_threads, command_parser, 
 from aligner_probe.errors import AlignerProbeError
 
 WORK = Path("out/microworld")
-EXAM = "exam.json"
 #: What `exam` prints of a section; the widest name has 46 characters.
 LINE = "{name:<46} {n:>5} {score:>7.3f}  {bound:<14} {verdict}"
 
