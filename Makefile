@@ -69,7 +69,7 @@ $(READY): requirements.lock pyproject.toml
 lock:
 	@echo "== lock: resolving pyproject.toml in a new environment"
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet "torch==$(TORCH)" ".[notebooks,quantised,ray,docs,dev]"
+	$(VENV)-lock/bin/python -m pip install --quiet "torch==$(TORCH)" ".[notebooks,ray,docs,dev]"
 	$(VENV)-lock/bin/python -m pip freeze --exclude aligner-probe | sed 's/+[a-z0-9.]*$$//' > requirements.lock
 	rm -rf $(VENV)-lock
 

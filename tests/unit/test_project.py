@@ -34,7 +34,7 @@ def test_lock_has_names_and_versions_only_and_satisfies_pyproject():
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.!]+", line) for line in lines)
     locked = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
-    for name, specifier in requirements("notebooks", "quantised", "ray", "docs", "dev").items():
+    for name, specifier in requirements("notebooks", "ray", "docs", "dev").items():
         assert name in locked, name
         assert specifier.contains(locked[name]), (name, locked[name])
 
