@@ -93,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     chosen = {entry.id for entry in entries}
     for record in (record for record in gallery.records if record["id"] in chosen):
-        print(f"{record['id']:8} {_outcome(record)}")
+        kept = "; kept from an earlier run, delete it to draw it anew" if record["id"] in gallery.kept else ""
+        print(f"{record['id']:8} {_outcome(record)}{kept}")
     print(f"{len(checkpoints)} checkpoints, {len(skipped)} files passed over; see {gallery.folder / 'index.html'}")
     return 0
 

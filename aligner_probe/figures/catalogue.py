@@ -14,7 +14,8 @@ from aligner_probe.errors import AlignerProbeError, did_you_mean
 class Entry:
     """A figure or table: its number as in the paper, its file name, and where the function that draws it lives.
 
-    `of_runs` says that it needs what runs scored, not only their weights.
+    `of_runs` says that it needs what runs scored, not only their weights. `varies` says that its picture depends on the
+    processor too: a last bit decides where UMAP puts a point. The picture of an earlier run from the same inputs stays.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Entry:
     draw: str
     aliases: tuple[str, ...] = ()
     of_runs: bool = False
+    varies: bool = False
 
     @property
     def stem(self) -> str:
@@ -113,6 +115,7 @@ CATALOGUE = (
         "Figure 12 by UMAP",
         "not in the paper",
         "embeddings:one_among_many_umap",
+        varies=True,
     ),
     Entry(
         "extra03",

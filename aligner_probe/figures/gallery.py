@@ -38,11 +38,15 @@ IDS = [entry.id for entry in CATALOGUE]
 
 @dataclass(frozen=True, repr=False)
 class Gallery(Shown):
-    """What a run left behind: one record a figure, and the files of the inputs that could not be read."""
+    """What a run left behind: one record a figure, and the files of the inputs that could not be read.
+
+    `kept` are the ids of figures whose pictures are those of an earlier run from the same inputs (`Entry.varies`).
+    """
 
     folder: Path
     records: tuple[dict[str, Any], ...]
     skipped: tuple[Skipped, ...]
+    kept: tuple[str, ...] = ()
 
     def shown(self) -> dict[str, Any]:
         return {
@@ -128,6 +132,7 @@ def draw_gallery(
         if strict:
             _refuse_missing(records)
         earlier = _earlier_records(folder)
+        records, kept = _with_kept(records, earlier, folder, stage)
         if partial:
             drawn = {record["id"] for record in records}
             records += [record for record in earlier if record["id"] not in drawn]
@@ -140,7 +145,7 @@ def draw_gallery(
         for record in earlier:
             for name in set(record["files"]) - keep:
                 (folder / name).unlink(missing_ok=True)
-    return Gallery(folder, tuple(records), tuple(skipped))
+    return Gallery(folder, tuple(records), tuple(skipped), kept)
 
 
 def _draw_all(
@@ -263,6 +268,33 @@ def _is_ours(record: dict[str, Any], folder: Path) -> bool:
     stem = next(entry.stem for entry in CATALOGUE if entry.id == record["id"]) if record["id"] in IDS else None
     allowed = {f"{stem}.{ending}" for ending in (*IMAGE_TYPES, "csv")}
     return stem is not None and set(record["files"]) <= allowed and all((folder / n).is_file() for n in record["files"])
+
+
+def _with_kept(
+    records: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]], folder: Path, stage: Path
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """The records, and the ids of the figures whose earlier pictures stay; their new pictures leave the stage.
+
+    A picture stays where it varies with the processor, and an earlier run drew the same files from the same inputs with
+    the same versions, and nobody has changed these files since.
+    """
+    varying = {entry.id for entry in CATALOGUE if entry.varies}
+    before = {record["id"]: record for record in earlier if record["id"] in varying}
+    same = ("stem", "files", "inputs", "missing", "versions")
+    chosen, kept = [], []
+    for record in records:
+        old = before.get(record["id"])
+        if (
+            old is not None
+            and all(record.get(key) == old.get(key) for key in same)
+            and all(sha256(folder / name) == old.get("sha256", {}).get(name) for name in old["files"])
+        ):
+            for name in old["files"]:
+                (stage / name).unlink()
+            record = old
+            kept.append(old["id"])
+        chosen.append(record)
+    return chosen, tuple(kept)
 
 
 def _write_manifest(path: Path, records: Sequence[dict[str, Any]], skipped: Sequence[Skipped], *, before: Path) -> None:
