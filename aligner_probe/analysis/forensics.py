@@ -28,7 +28,7 @@ from aligner_probe.html import Shown
 
 
 @dataclass(frozen=True)
-class Movement:
+class PairMovement:
     """How far prefix and gates moved, as root mean squares.
 
     `tokens` and `gates` are relative to the size of the final values. If a start is not stored, they are the distance
@@ -54,7 +54,7 @@ class PairForensics(Shown):
     equality: Equality
     signs: Signs
     never_moved: tuple[float | None, float | None]
-    movement: tuple[Movement, Movement]
+    movement: tuple[PairMovement, PairMovement]
     verdict: Diagnosis
     explanation: str
 
@@ -163,15 +163,15 @@ def _share_never_moved(checkpoint: PrefixCheckpoint) -> float | None:
     return None if still is None else float(still.double().mean())
 
 
-def _movement(run: PrefixCheckpoint, other: PrefixCheckpoint) -> Movement:
+def _movement(run: PrefixCheckpoint, other: PrefixCheckpoint) -> PairMovement:
     """The movement from the stored start (gates begin at zero), or from the other run if the start is not stored."""
     if run.initial_prefix is not None:
         gates_before = torch.zeros_like(run.gates) if run.initial_gates is None else run.initial_gates
-        return Movement(_relative(run.prefix, run.initial_prefix), _relative(run.gates, gates_before), True)
+        return PairMovement(_relative(run.prefix, run.initial_prefix), _relative(run.gates, gates_before), True)
     n = min(run.prefix.numel(), other.prefix.numel())
     tokens = _relative(run.prefix.reshape(-1)[:n], other.prefix.reshape(-1)[:n])
     gates = _relative(run.gates, other.gates) if run.gates.shape == other.gates.shape else None
-    return Movement(tokens, gates, False)
+    return PairMovement(tokens, gates, False)
 
 
 def _relative(after: Float[torch.Tensor, "..."], before: Float[torch.Tensor, "..."]) -> float:

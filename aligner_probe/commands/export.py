@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aligner_probe.commands.options import Parser, add_threads, command_parser, use_threads
 
-FORMATS = ("merged", "steering", "peft", "lit-llama", "native")
+EXPORT_FORMATS = ("merged", "steering", "peft", "lit-llama", "native")
 EPILOG = """\
 exports:
   merged     a plain Hugging Face model whose attention output bias is the adapter. This works
@@ -30,7 +30,7 @@ def parser() -> Parser:
     parser.add_argument(
         "source", metavar="SOURCE", help="an adapter's folder or file, of any known format, or published:NAME"
     )
-    parser.add_argument("--to", required=True, choices=FORMATS, help="the format to write, see below")
+    parser.add_argument("--to", required=True, choices=EXPORT_FORMATS, help="the format to write, see below")
     parser.add_argument("--out", required=True, type=Path, metavar="PLACE", help="a new folder (lit-llama: a new file)")
     parser.add_argument("--model", metavar="M", help="the base model: a hub id, or a local folder")
     parser.add_argument(

@@ -30,7 +30,7 @@ CENTRAL = 0.1
 #: From orange to dark brown, by layer; the palest shades of matplotlib's map, which vanish on white, are left out.
 BY_LAYER = LinearSegmentedColormap.from_list("by layer", colormaps["YlOrBr"](np.linspace(0.4, 1.0, 256)))
 #: The names of the two methods of mapping, as papers write them.
-METHOD_NAMES = {"tsne": "t-SNE", "umap": "UMAP"}
+MAP_METHODS = {"tsne": "t-SNE", "umap": "UMAP"}
 
 
 def plot_map(
@@ -71,7 +71,7 @@ def _finish_map(ax: Axes, token_map: TokenMap) -> Axes:
     trust = token_map.trustworthiness
     settings = ", ".join(f"{key} {value:g}" for key, value in token_map.settings.items())
     ax.set_xlabel(
-        f"{METHOD_NAMES[token_map.method]}: {settings}, seed {token_map.seed}, "
+        f"{MAP_METHODS[token_map.method]}: {settings}, seed {token_map.seed}, "
         f"trustworthiness {'–' if trust is None else f'{trust:.2f}'}",
         fontsize=8,
     )

@@ -16,7 +16,7 @@ from aligner_probe.evaluation.intervals import Interval, difference_interval, me
 from aligner_probe.figures.drawing import Input, MissingInputs
 from aligner_probe.files import read_json, sha256
 from aligner_probe.reproduction.plan import BASE
-from aligner_probe.reproduction.results import RESULT, RUNS, Results, Run, load_results
+from aligner_probe.reproduction.results import RESULT, RUNS, FinishedRun, Results, load_results
 from aligner_probe.sizes import BaseShape
 
 REPRODUCTION, REBUILD = "reproduction", "aligner-probe reproduce"
@@ -58,7 +58,7 @@ class Experiments:
             if not self.results.select(experiment, method)
         )
 
-    def inputs(self, runs: Sequence[Run]) -> tuple[Input, ...]:
+    def inputs(self, runs: Sequence[FinishedRun]) -> tuple[Input, ...]:
         """What the manifest says of runs drawn."""
         return tuple(
             Input(f"{run.label} · {run.id}", f"{REPRODUCTION}/{RUNS}/{run.id}/{RESULT}", self.hashes[run.id])
@@ -127,7 +127,7 @@ def in_brackets(found: Interval) -> str:
     return f"[{found.low:.3f}, {found.high:.3f}]"
 
 
-def _adapter(run: Run) -> PrefixCheckpoint:
+def _adapter(run: FinishedRun) -> PrefixCheckpoint:
     assert run.adapter is not None
     try:
         found = load_checkpoint(run.adapter)

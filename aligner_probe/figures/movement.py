@@ -17,7 +17,7 @@ from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs, pa
 from aligner_probe.figures.experiments import FORM_AND_SKILL, LABELS, Experiments, gap_of, in_brackets, mean_of
 from aligner_probe.figures.looks import GREY, LOOKS
 from aligner_probe.reproduction.plan import BASE
-from aligner_probe.reproduction.results import Run
+from aligner_probe.reproduction.results import FinishedRun
 
 #: "Hardly move": less than this share of the token's own length.
 HARDLY = 0.1
@@ -47,26 +47,26 @@ CLAIMS = {
 
 
 @dataclass(frozen=True)
-class Movement:
+class RunMovement:
     """Root mean square change of a run's token parameters and of its gates, from the start to the end of training.
 
     Token parameters start N(0, 1), so their change is also a share of their own size. Gates start at zero. `cosine` is
     that of all token parameters at the start and at the end.
     """
 
-    run: Run
+    run: FinishedRun
     tokens: float
     gates: float
     cosine: float
 
 
-def movement(run: Run, checkpoint: PrefixCheckpoint) -> Movement | None:
+def movement(run: FinishedRun, checkpoint: PrefixCheckpoint) -> RunMovement | None:
     """How far a run moved; None where its checkpoint does not tell the start."""
     if checkpoint.initial_prefix is None or checkpoint.initial_gates is None:
         return None
     start, end = checkpoint.initial_prefix.double().flatten(), checkpoint.prefix.double().flatten()
     change = checkpoint.gates.double() - checkpoint.initial_gates.double()
-    return Movement(
+    return RunMovement(
         run,
         tokens=float((end - start).norm() / start.norm()),
         gates=float(change.square().mean().sqrt()),
@@ -74,7 +74,7 @@ def movement(run: Run, checkpoint: PrefixCheckpoint) -> Movement | None:
     )
 
 
-def plot_movement(ax: Axes, movements: Sequence[Movement]) -> Axes:
+def plot_movement(ax: Axes, movements: Sequence[RunMovement]) -> Axes:
     """Change of tokens against change of gates, one point for each run, on log axes.
 
     On the dashed line a parameter of a token and a gate move equally far.
@@ -204,14 +204,14 @@ def control_arms(collection: Collection) -> Drawing:
     )
 
 
-def _movements(experiments: Experiments, experiment: str) -> list[Movement]:
+def _movements(experiments: Experiments, experiment: str) -> list[RunMovement]:
     runs = [run for run in experiments.results.select(experiment, recipe=None) if run.id in experiments.adapters]
     return [found for run in runs if (found := movement(run, experiments.adapters[run.id])) is not None]
 
 
-def _hardly(experiment: str, movements: Sequence[Movement]) -> list[Comparison]:
+def _hardly(experiment: str, movements: Sequence[RunMovement]) -> list[Comparison]:
     """Whether tokens hardly move, for each method and recipe."""
-    groups: dict[tuple[str, str | None], list[Movement]] = {}
+    groups: dict[tuple[str, str | None], list[RunMovement]] = {}
     for found in movements:
         groups.setdefault((found.run.method, found.run.recipe), []).append(found)
     rows = []
@@ -228,13 +228,13 @@ def _hardly(experiment: str, movements: Sequence[Movement]) -> list[Comparison]:
     return rows
 
 
-def _scores(experiments: Experiments, experiment: str, arm: str) -> list[Run]:
+def _scores(experiments: Experiments, experiment: str, arm: str) -> list[FinishedRun]:
     recipe, name = ARMS[arm]
     return experiments.results.select(experiment, "aligner-1", recipe=recipe, arm=name)
 
 
 def _against(
-    experiments: Experiments, experiment: str, arm: str, runs: Sequence[Run], others: Sequence[Run]
+    experiments: Experiments, experiment: str, arm: str, runs: Sequence[FinishedRun], others: Sequence[FinishedRun]
 ) -> Comparison:
     """By the strict score, which has what instructions teach (form) and what math teaches (content)."""
     base = experiments.results.select(experiment, BASE)

@@ -18,7 +18,7 @@ from aligner_probe.microworld.operations import OPERATIONS
 from aligner_probe.microworld.requests import CATEGORIES
 from aligner_probe.reproduction.items import Item
 from aligner_probe.reproduction.plan import BASE
-from aligner_probe.reproduction.results import Run
+from aligner_probe.reproduction.results import FinishedRun
 
 SHOWN = (BASE, "aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
 SUMS = {operation.name for operation in OPERATIONS}
@@ -180,5 +180,5 @@ def _mark(right: bool) -> str:
     return "right" if right else "wrong"
 
 
-def _seeds(runs: Sequence[Run]) -> str:
+def _seeds(runs: Sequence[FinishedRun]) -> str:
     return ", ".join(sorted({str(run.seed) for run in runs if run.seed is not None}))

@@ -23,7 +23,7 @@ from aligner_probe.figures.equality import plot_bands, plot_equality_by_magnitud
 from aligner_probe.figures.experiments import FORM_AND_SKILL, LABELS, Experiments, in_brackets
 from aligner_probe.figures.looks import BLACK, GREY, LIGHT_GREY, LOOKS
 from aligner_probe.figures.paper import EQUAL_NUMBERS
-from aligner_probe.reproduction.results import Run
+from aligner_probe.reproduction.results import FinishedRun
 
 #: The arms whose runs are paired.
 PAIRED_ARMS = (ALIGNER_1, ALIGNER_10, LLAMA_ADAPTER_10)
@@ -60,7 +60,7 @@ class Pair:
 
     method: str
     condition: str
-    runs: tuple[Run, Run]
+    runs: tuple[FinishedRun, FinishedRun]
     equality: Equality
     lr: float
 

@@ -28,7 +28,7 @@ ASKED_AGAIN = {"after_sft": "test"}
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class FinishedRun:
     """The result of one cell: a finished run, or the answers of the untrained base model.
 
     Args:
@@ -92,18 +92,18 @@ class Results:
     """The results in the order of the plan, and what was asked: `items[experiment][set]`, and the mixed `questions`."""
 
     folder: Path
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
     items: dict[str, dict[str, tuple[Item, ...]]]
     questions: tuple[Item, ...]
 
-    def select(self, experiment: str, method: str | None = None, **fields: Any) -> list[Run]:
+    def select(self, experiment: str, method: str | None = None, **fields: Any) -> list[FinishedRun]:
         """The runs with the given fields, by default of recipe "corrected" and arm "main"; None means any value."""
         wanted = {"recipe": None if method == "base" else "corrected", "arm": "main"} | fields
         wanted |= {"experiment": experiment, "method": method}
         wanted = {name: value for name, value in wanted.items() if value is not None}
         return [run for run in self.runs if all(getattr(run, name) == value for name, value in wanted.items())]
 
-    def one(self, experiment: str, method: str, **fields: Any) -> Run:
+    def one(self, experiment: str, method: str, **fields: Any) -> FinishedRun:
         """The one run that `select` gives. Raises AlignerProbeError where there is none, or more than one."""
         runs = self.select(experiment, method, **fields)
         if len(runs) != 1:
@@ -170,7 +170,7 @@ def load_results(folder: str | Path) -> Results:
     return Results(folder, runs, items, questions)
 
 
-def _run(folder: Path, items: dict[str, dict[str, tuple[Item, ...]]], n_questions: int) -> Run:
+def _run(folder: Path, items: dict[str, dict[str, tuple[Item, ...]]], n_questions: int) -> FinishedRun:
     row = _read(folder / RESULT)
     try:
         scores: dict[str, dict[str, Float[np.ndarray, " items"]]] = {
@@ -180,7 +180,7 @@ def _run(folder: Path, items: dict[str, dict[str, tuple[Item, ...]]], n_question
         losses = {s: tuple((int(a), float(b)) for a, b in rows) for s, rows in row.pop("validation_loss").items()}
         responses = tuple(row.pop("responses"))
         adapter = folder / ADAPTER if (folder / ADAPTER).is_dir() else None
-        run = Run(scores=scores, validation_loss=losses, responses=responses, adapter=adapter, **row)
+        run = FinishedRun(scores=scores, validation_loss=losses, responses=responses, adapter=adapter, **row)
         expected = {of: {len(items[run.experiment][ASKED_AGAIN.get(of, of)])} for of in scores}
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise _damaged(folder / RESULT, error) from error

@@ -54,7 +54,7 @@ def test_exactly_one_format_recognises_a_checkpoint(tmp_path):
 
 
 def test_the_command_offers_every_export():
-    assert set(command.FORMATS) == set(export_formats())
+    assert set(command.EXPORT_FORMATS) == set(export_formats())
 
 
 def test_what_is_exported_can_be_written():
