@@ -34,7 +34,7 @@ class FullFineTune(Adapter):
 
     def __init__(self, model: TransformerBridge, seed: int = 0, *, dtype: torch.dtype | None = None):
         super().__init__(model, AdapterConfig(seed=seed))
-        self._places: list[tuple[nn.Module, str, str]] = []
+        self._assignments: list[tuple[nn.Module, str, str]] = []
         copies: dict[int, str] = {}
         self.copies = nn.ParameterDict()
         for module, name, parameter in base_parameters(model):
@@ -42,7 +42,7 @@ class FullFineTune(Adapter):
                 copies[id(parameter)] = str(len(copies))
                 copy = parameter.detach().to(dtype or parameter.dtype, copy=True)
                 self.copies[copies[id(parameter)]] = nn.Parameter(copy)
-            self._places.append((module, name, copies[id(parameter)]))
+            self._assignments.append((module, name, copies[id(parameter)]))
 
     def activations_per_token(self) -> int:
         """The input of every projection, since each has a gradient of its weights."""
@@ -53,8 +53,8 @@ class FullFineTune(Adapter):
 
     @contextmanager
     def _installed(self) -> Iterator[None]:
-        originals = [(module, name, module._parameters[name]) for module, name, _ in self._places]
-        for module, name, key in self._places:
+        originals = [(module, name, module._parameters[name]) for module, name, _ in self._assignments]
+        for module, name, key in self._assignments:
             module._parameters[name] = self.copies[key]
         try:
             yield

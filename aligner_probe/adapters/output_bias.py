@@ -26,7 +26,7 @@ from aligner_probe.adapters.registry import register_adapter
 from aligner_probe.arguments import a_model, accepts
 
 #: The most entries of U, which is kept in memory; these take a gigabyte.
-MAX_SUBSPACE_NUMBERS = 2**28
+MAX_BASIS_ENTRIES = 2**28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +100,9 @@ class OutputBias(Adapter):
             return
         whole = n_layers * d_model
         require(
-            subspace <= whole and subspace * whole <= MAX_SUBSPACE_NUMBERS,
-            f"a subspace of {subspace:,} numbers among {whole:,} needs a basis of {subspace * whole:,}; expected at "
-            f"most {MAX_SUBSPACE_NUMBERS:,}, and no more numbers than there are",
+            subspace <= whole and subspace * whole <= MAX_BASIS_ENTRIES,
+            f"a subspace of {subspace:,} parameters among {whole:,} needs a basis of {subspace * whole:,} entries; "
+            f"expected at most {MAX_BASIS_ENTRIES:,}, and no more parameters than there are",
         )
         basis = torch.linalg.qr(torch.randn(whole, subspace, generator=self.generator(), dtype=torch.float64)).Q
         # It is drawn again from the seed, so it is not saved.

@@ -179,12 +179,12 @@ class PrefixAdapter(Adapter):
             return self._project(layer)
         prefix, gates = self.prefix_of(layer), self.gates[layer - self.config.start_layer]
         if layer in self._projected:
-            old_prefix, old_gates, found = self._projected[layer]
+            old_prefix, old_gates, projected = self._projected[layer]
             if _is_same(prefix, old_prefix) and _is_same(gates, old_gates):
-                return found
-        found = self._project(layer)
-        self._projected[layer] = (prefix.clone(), gates.clone(), found)
-        return found
+                return projected
+        projected = self._project(layer)
+        self._projected[layer] = (prefix.clone(), gates.clone(), projected)
+        return projected
 
     def _project(self, layer: int) -> tuple[Tensor, Tensor]:
         values = self.gated_values(layer)

@@ -141,10 +141,10 @@ def _inserted(
         return torch.cat([prompt.expand(len(rows), *prompt.shape), rows], dim=1)
     pos = torch.arange(n + length, device=rows.device).expand(len(rows), -1)
     own = pos - torch.where(pos < first, 0, n)
-    found = rows[torch.arange(len(rows), device=rows.device).unsqueeze(1), own.clamp(min=0)]
+    of_row = rows[torch.arange(len(rows), device=rows.device).unsqueeze(1), own.clamp(min=0)]
     of_prompt = prompt[(pos - first).clamp(0, n - 1)]
     is_prompt = (pos >= first) & (pos < first + n)
-    return torch.where(is_prompt.view(*is_prompt.shape, *[1] * (rows.ndim - 2)), of_prompt, found)
+    return torch.where(is_prompt.view(*is_prompt.shape, *[1] * (rows.ndim - 2)), of_prompt, of_row)
 
 
 def _cached(kwargs: dict[str, Any]) -> int:

@@ -230,7 +230,7 @@ def test_what_does_not_stack_is_refused():
         (lambda m: Aligner(m, 1, 1, train="tokens"), "initial_gate"),
         (lambda m: LoRA(m, 0), "r 0"),
         (lambda m: LoRA(m, targets=("q", "w")), "expected some of q, k, v, o"),
-        (lambda m: OutputBias(m, 10_000, start_layer=1), "no more numbers than there are"),
+        (lambda m: OutputBias(m, 10_000, start_layer=1), "no more parameters than there are"),
         (lambda m: PrefixTuning(m, 0), "n_tokens 0"),
         (lambda m: PromptTuning(m, 0), "n_tokens 0"),
     ],
