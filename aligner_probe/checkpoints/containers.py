@@ -20,7 +20,7 @@ StateDict = dict[str, Tensor]
 
 #: Limits far above any prefix adapter: LLaMA-Adapter-10 on a base model of 70B parameters has 6.6 million.
 MAX_FILE_BYTES = 2**30
-MAX_NUMBERS = 2**28
+MAX_VALUES = 2**28
 
 WANTED = "a torch .pth or a .safetensors file of adapter tensors"
 
@@ -141,16 +141,16 @@ def _flatten(path: Path, loaded: object) -> StateDict:
     if not isinstance(loaded, Mapping):
         raise CheckpointError(path, f"holds a {type(loaded).__name__}, not tensors by name; expected {WANTED}")
     tensors: StateDict = {}
-    numbers = 0
+    n_values = 0
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(path, f"holds {name!r}: {type(value).__name__}; expected tensors by name only")
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise CheckpointError(path, f"{name} is sparse, quantised or empty of data; expected plain tensors")
-        # A view may claim any size over one stored number, so count before anything copies it.
-        numbers += value.numel()
-        if numbers > MAX_NUMBERS:
-            raise CheckpointError(path, f"claims over {MAX_NUMBERS:,} numbers, more than any prefix adapter has")
+        # A view may claim any size over one stored value, so count before anything copies it.
+        n_values += value.numel()
+        if n_values > MAX_VALUES:
+            raise CheckpointError(path, f"claims over {MAX_VALUES:,} values, more than any prefix adapter has")
         tensors[name] = value.detach()
     if not tensors:
         raise CheckpointError(path, f"holds no tensors; expected {WANTED}")

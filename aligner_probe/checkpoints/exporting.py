@@ -121,7 +121,7 @@ def export_adapter(
         )
     out = Path(out)
     if out.exists():
-        raise AlignerProbeError(f"{out} exists already; name another place, or remove it first")
+        raise AlignerProbeError(f"{out} exists already; name another path, or remove it first")
     config = {} if isinstance(source, Adapter) else config_of(source)
     asked = _Request(source, config, to, out, model, dtype, force, gate, adapter_length)
     if to == MERGED:
@@ -202,7 +202,7 @@ def _prefix_checkpoint(asked: _Request) -> PrefixCheckpoint:
 
 def _notes(checkpoint: PrefixCheckpoint, declared: CheckpointFormat[Any]) -> tuple[str, ...]:
     """What was written, and what of the checkpoint the format does not keep."""
-    notes = [f"{checkpoint.label}: {checkpoint.n_parameters:,} numbers in {dtype_name(checkpoint.dtype)}"]
+    notes = [f"{checkpoint.label}: {checkpoint.n_parameters:,} parameters in {dtype_name(checkpoint.dtype)}"]
     function = checkpoint.gate_function
     if function not in declared.gate_functions:
         notes.append(
@@ -210,7 +210,7 @@ def _notes(checkpoint: PrefixCheckpoint, declared: CheckpointFormat[Any]) -> tup
             f"{function}(gate)"
         )
     if not declared.stores_start and checkpoint.initial_prefix is not None:
-        notes.append("the numbers that training began from have no place there and are left out")
+        notes.append("the parameters that training began from are left out, because the format does not store them")
     return tuple(notes)
 
 
@@ -266,7 +266,7 @@ def _native_lora(asked: _Request) -> Export:
 
 def _lora_note(adapter: Any) -> str:
     precision = dtype_name(next(adapter.parameters()).dtype)
-    return f"lora of rank {adapter.config.r}: {adapter.n_parameters:,} numbers in {precision}"
+    return f"lora of rank {adapter.config.r}: {adapter.n_parameters:,} parameters in {precision}"
 
 
 def _loaded(asked: _Request, dtype: torch.dtype) -> Adapter:

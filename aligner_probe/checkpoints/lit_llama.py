@@ -33,8 +33,8 @@ def read(tensors: StateDict) -> PrefixParts:
     shared = next((tensor for name, tensor in tensors.items() if GLOBAL.match(name)), None)
     gates, prefixes, aliases, unknown = {}, {}, [], []
     for name, tensor in tensors.items():
-        if found := LAYER.match(name):
-            layer, what = int(found[1]), found[2]
+        if match := LAYER.match(name):
+            layer, what = int(match[1]), match[2]
             (gates if what == "gating_factor" else prefixes)[layer] = tensor
         elif ALIAS.match(name):
             aliases.append(tensor)

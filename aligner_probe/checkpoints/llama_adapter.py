@@ -35,7 +35,7 @@ def read(
         UnfitTensors: The adapted layers cannot be determined, or they do not divide the rows evenly.
     """
     query = next(tensor for name, tensor in tensors.items() if QUERY.match(name))
-    gates = {int(found[1]): tensor for name, tensor in tensors.items() if (found := GATE.match(name))}
+    gates = {int(match[1]): tensor for name, tensor in tensors.items() if (match := GATE.match(name))}
     unknown = [name for name in tensors if not QUERY.match(name) and not GATE.match(name)]
     if unknown:
         raise UnfitTensors(

@@ -266,13 +266,13 @@ def write(
         try:
             merged.save_pretrained(new)
         except SafetensorError as error:
-            raise AlignerProbeError(f"cannot write to {folder}: {error}; make room, or name another place") from error
+            raise AlignerProbeError(f"cannot write to {folder}: {error}; make room, or name another path") from error
         _copy_beside(base, new, local)
         del merged
         text_ids = _check_tokenizer(base, new, hooked.text_ids)
         plain = load_plain(new, dtype).eval()
-        found = observe(plain, seed, text_ids)
-        report = compare(hooked, found, architecture=type(plain).__name__, dtype=dtype, seed=seed)
+        behaviour = observe(plain, seed, text_ids)
+        report = compare(hooked, behaviour, architecture=type(plain).__name__, dtype=dtype, seed=seed)
         content = origin | {"base": base, "merge": asdict(report), "versions": versions(["torch", "transformers"])}
         (new / PROVENANCE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return report
@@ -283,7 +283,7 @@ def _check_room(folder: Path, n_bytes: int) -> None:
     if free < n_bytes:
         raise AlignerProbeError(
             f"{folder.parent} has {free / 2**30:.1f} GiB free and the merged model needs {n_bytes / 2**30:.1f}; make "
-            "room, or name another place"
+            "room, or name another path"
         )
 
 
@@ -291,9 +291,9 @@ def _copy_beside(base: str, new: Path, local: bool) -> None:
     from transformers.utils.hub import cached_file
 
     for name in BESIDE:
-        found = cached_file(base, name, local_files_only=local, _raise_exceptions_for_missing_entries=False)
-        if found is not None:
-            shutil.copyfile(found, new / name)
+        file = cached_file(base, name, local_files_only=local, _raise_exceptions_for_missing_entries=False)
+        if file is not None:
+            shutil.copyfile(file, new / name)
 
 
 def _check_tokenizer(base: str, new: Path, hooked: list[int] | None) -> list[int] | None:

@@ -19,9 +19,9 @@ def base_label(name: str) -> str:
     LLaMA-2 has the same label under all its names. Any other hub id stays as it is, and of a path the last part is
     kept.
     """
-    found = LLAMA_2.search(name.lower())
-    if found:
-        return f"LLaMA-2 {found[1]}B"
+    match = LLAMA_2.search(name.lower())
+    if match:
+        return f"LLaMA-2 {match[1]}B"
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     return (PurePath(name).name if is_path else "") or name
 
@@ -33,14 +33,14 @@ def trained_on(provenance: dict[str, Any]) -> dict[str, Any]:
     data sets or two base models can have the same name. What the file does not record is left out.
     """
     task, base = _dictionary(provenance, "run", "task"), _dictionary(provenance, "base")
-    found = {
+    labels = {
         "data_set": task.get("name"),
         "data_sha256": task.get("sha256"),
         "stage": "DPO" if task.get("kind") == "preference" else None,
         "base_model": _dictionary(provenance, "run", "base").get("name"),
         "base_fingerprint": base.get("fingerprint"),
     }
-    return {key: value for key, value in found.items() if isinstance(value, str) and value}
+    return {key: value for key, value in labels.items() if isinstance(value, str) and value}
 
 
 def _dictionary(content: Any, *keys: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 - `adapter_model.safetensors`: `prefix`, `gates`, and `initial.prefix`, `initial.gates` where the start is known, all in
   the precision of training, never cast.
 - `adapter_config.json`: `method` and the sizes that a loader needs.
-- `provenance.json`: where the numbers come from: source and hash, versions, and whatever is known of the run.
+- `provenance.json`: where the parameters come from: source and hash, versions, and whatever is known of the run.
 """
 
 import json
@@ -155,14 +155,14 @@ def read(tensors: StateDict, config: dict[str, Any], provenance: dict[str, Any])
             f"and perhaps {', '.join(sorted(INITIAL))}"
         )
     prefix, gates = tensors["prefix"], tensors["gates"]
-    found = {
+    from_tensors = {
         "n_tokens": prefix.shape[1] if prefix.dim() == 3 else None,
         "d_model": prefix.shape[-1] if prefix.dim() else None,
         "n_layers": gates.shape[0] if gates.dim() else None,
         "gates_per_layer": gates.shape[-1] if gates.dim() else None,
         "dtype": dtype_name(prefix.dtype),
     }
-    for key, value in found.items():
+    for key, value in from_tensors.items():
         if config.get(key) != value:
             raise UnfitTensors(f"{CONFIG} says {key} {config.get(key)!r}, but the tensors say {value!r}")
     start_layer = config.get("start_layer")

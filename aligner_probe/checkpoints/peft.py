@@ -39,18 +39,18 @@ def read(tensors: StateDict, config: dict[str, Any] | None = None) -> PrefixPart
         )
     gates, prompts = {}, {}
     for name, tensor in tensors.items():
-        found = PART.search(name)
-        if not found:
+        match = PART.search(name)
+        if not match:
             raise UnfitTensors(
                 f"holds {name!r} beside adaption prompts; expected adaption_gate and adaption_prompt only"
             )
-        if found[2] == "gate":
-            gates[int(found[1])] = tensor
+        if match[2] == "gate":
+            gates[int(match[1])] = tensor
         elif tensor.dim() == 3 and tensor.shape[0] == 1:
-            prompts[int(found[1])] = tensor[0]
+            prompts[int(match[1])] = tensor[0]
         else:
             raise UnfitTensors(
-                f"the adaption_prompt of layer {found[1]} has shape {tuple(tensor.shape)}; "
+                f"the adaption_prompt of layer {match[1]} has shape {tuple(tensor.shape)}; "
                 "expected (1, n_tokens, d_model)"
             )
     gate_rows, layers = stack_gates(gates)
@@ -58,10 +58,10 @@ def read(tensors: StateDict, config: dict[str, Any] | None = None) -> PrefixPart
         raise UnfitTensors(f"holds prompts for layers {sorted(prompts)} but gates for layers {sorted(gates)}")
     prefix = stack_prefixes(prompts)
     config = config or {}
-    for key, found_value in (("adapter_len", prefix.shape[1]), ("adapter_layers", len(layers))):
-        if config.get(key, found_value) != found_value:
+    for key, from_tensors in (("adapter_len", prefix.shape[1]), ("adapter_layers", len(layers))):
+        if config.get(key, from_tensors) != from_tensors:
             raise UnfitTensors(
-                f"adapter_config.json says {key} {config[key]}, but the tensors have {found_value}; "
+                f"adapter_config.json says {key} {config[key]}, but the tensors have {from_tensors}; "
                 "one of the two files is from another run"
             )
     base = config.get("base_model_name_or_path")

@@ -55,14 +55,14 @@ def check_named_base(
                 f"{_said(model, own)}'s; load that base, or pass force=True to attach it all the same"
             )
     if not own:
-        found = f"{path} names {named} as its base, and this {architecture_of(model)} has no name to compare with it"
+        message = f"{path} names {named} as its base, and this {architecture_of(model)} has no name to compare with it"
     elif there is None and {_last(named)} & {_last(name) for name in own}:
         return None
     else:
-        found = f"{path} names {named} as its base, and this model is {_said(model, own)}; its sizes fit"
-    found = f"{found}. On another base it means something else: load {named}, if this is not the same model"
-    warnings.warn(found, AlignerProbeWarning, stacklevel=3)
-    return found
+        message = f"{path} names {named} as its base, and this model is {_said(model, own)}; its sizes fit"
+    message = f"{message}. On another base it means something else: load {named}, if this is not the same model"
+    warnings.warn(message, AlignerProbeWarning, stacklevel=3)
+    return message
 
 
 def _names_of(model: TransformerBridge) -> list[str]:
@@ -85,8 +85,8 @@ def _folder(name: str) -> Path | None:
 def _last(name: str) -> str:
     """The last part of a hub id or path, in small letters. For a snapshot in the hub's cache, that of its hub id."""
     name = name.replace("\\", "/").rstrip("/")
-    found = SNAPSHOT.search(name)
-    return (found["name"].split("--")[-1] if found else name.rsplit("/", 1)[-1]).lower()
+    match = SNAPSHOT.search(name)
+    return (match["name"].split("--")[-1] if match else name.rsplit("/", 1)[-1]).lower()
 
 
 def _at_hand(named: str, revision: Any) -> Path | None:

@@ -164,7 +164,7 @@ def load_lora(folder: str | Path) -> LoRACheckpoint:
     r, alpha = rank_and_scale(config.get("r"), config.get("lora_alpha"), folder)
     halves, stack = _halves(read_tensors(weights), folder)
     base = config.get("base_model_name_or_path")
-    found = LoRACheckpoint(
+    checkpoint = LoRACheckpoint(
         r=r,
         alpha=alpha * math.sqrt(r) if config.get("use_rslora") else alpha,
         A=halves["A"],
@@ -173,7 +173,7 @@ def load_lora(folder: str | Path) -> LoRACheckpoint:
         source=str(folder),
         base_model=base if isinstance(base, str) and base else None,
     )
-    return check(found)
+    return check(checkpoint)
 
 
 def rank_and_scale(r: Any, alpha: Any, folder: Path) -> tuple[int, float | int]:
@@ -190,41 +190,43 @@ def _halves(tensors: StateDict, folder: Path) -> tuple[dict[str, dict[tuple[int,
     halves: dict[str, dict[tuple[int, str], Tensor]] = {"A": {}, "B": {}}
     stacks = set()
     for name, tensor in tensors.items():
-        found = PART.match(name)
-        if not found or int(found["layer"]) > MAX_LAYER:
+        match = PART.match(name)
+        if not match or int(match["layer"]) > MAX_LAYER:
             raise CheckpointError(
                 folder,
                 f"holds {name!r}; expected lora_A and lora_B of modules inside layers only (an embedding's, or another "
                 "variant's, is not represented)",
             )
-        stacks.add(found["stack"])
-        halves[found["half"]][int(found["layer"]), found["module"]] = tensor
+        stacks.add(match["stack"])
+        halves[match["half"]][int(match["layer"]), match["module"]] = tensor
     if len(stacks) != 1:
         raise CheckpointError(folder, f"adapts layers of {', '.join(sorted(stacks))}; expected one stack of layers")
     return halves, stacks.pop()
 
 
-def check(found: LoRACheckpoint) -> LoRACheckpoint:
+def check(checkpoint: LoRACheckpoint) -> LoRACheckpoint:
     """The checkpoint itself. Raises CheckpointError unless its tensors are pairs with one rank and one precision."""
-    if set(found.A) != set(found.B) or not found.A:
-        layer, module = sorted(set(found.A) ^ set(found.B))[0] if found.A or found.B else (0, "any module")
-        raise CheckpointError(found.source, f"has only one of lora_A and lora_B for {module} of layer {layer}")
-    kinds = {tensor.dtype for half in (found.A, found.B) for tensor in half.values()}
+    if set(checkpoint.A) != set(checkpoint.B) or not checkpoint.A:
+        layer, module = (
+            sorted(set(checkpoint.A) ^ set(checkpoint.B))[0] if checkpoint.A or checkpoint.B else (0, "any module")
+        )
+        raise CheckpointError(checkpoint.source, f"has only one of lora_A and lora_B for {module} of layer {layer}")
+    kinds = {tensor.dtype for half in (checkpoint.A, checkpoint.B) for tensor in half.values()}
     if len(kinds) != 1 or not kinds <= set(DTYPES):
         raise CheckpointError(
-            found.source, f"is stored in {', '.join(sorted(map(str, kinds)))}; expected one precision"
+            checkpoint.source, f"is stored in {', '.join(sorted(map(str, kinds)))}; expected one precision"
         )
-    for half, by_place, axis in (("A", found.A, 0), ("B", found.B, 1)):
-        for (layer, module), tensor in by_place.items():
-            if tensor.dim() != 2 or tensor.shape[axis] != found.r:
+    for half, by_module, axis in (("A", checkpoint.A, 0), ("B", checkpoint.B, 1)):
+        for (layer, module), tensor in by_module.items():
+            if tensor.dim() != 2 or tensor.shape[axis] != checkpoint.r:
                 raise CheckpointError(
-                    found.source,
+                    checkpoint.source,
                     f"has lora_{half} {tuple(tensor.shape)} for {module} of layer {layer}, but {native.CONFIG} says "
-                    f"r {found.r}; one of the two files is from another run",
+                    f"r {checkpoint.r}; one of the two files is from another run",
                 )
             if not bool(torch.isfinite(tensor).all()):
-                raise CheckpointError(found.source, f"has NaN or infinite numbers in {module} of layer {layer}")
-    return found
+                raise CheckpointError(checkpoint.source, f"has NaN or infinite values in {module} of layer {layer}")
+    return checkpoint
 
 
 def write(checkpoint: LoRACheckpoint, folder: str | Path, *, base: str | None = None) -> Path:
@@ -234,8 +236,8 @@ def write(checkpoint: LoRACheckpoint, folder: str | Path, *, base: str | None = 
     """
     tensors = {
         f"base_model.model.{checkpoint.stack}.{layer}.{module}.lora_{half}.weight": tensor
-        for half, by_place in (("A", checkpoint.A), ("B", checkpoint.B))
-        for (layer, module), tensor in by_place.items()
+        for half, by_module in (("A", checkpoint.A), ("B", checkpoint.B))
+        for (layer, module), tensor in by_module.items()
     }
     config = {
         "peft_type": "LORA",

@@ -74,7 +74,7 @@ def load(folder: Path, config: dict[str, Any], model: TransformerBridge) -> Adap
             folder, f"has {TENSOR} {tuple(stored.shape)} in {dtype_name(stored.dtype)}; expected two axes of floats"
         )
     if not bool(torch.isfinite(stored).all()):
-        raise CheckpointError(folder, f"has NaN or infinite numbers in {TENSOR}; take an earlier checkpoint")
+        raise CheckpointError(folder, f"has NaN or infinite values in {TENSOR}; take an earlier checkpoint")
     said = config.get("num_virtual_tokens")
     if said not in (None, len(stored)):
         raise CheckpointError(
@@ -109,7 +109,7 @@ def _prefix(
     }
     wrong = [f"{key} {config[key]}, here {size}" for key, size in sizes.items() if config.get(key, size) != size]
     if stored.shape[1] != 2 * shape.n_layers * shape.n_kv_heads * shape.d_head:
-        wrong.append(f"{stored.shape[1]} numbers a token, here {2 * shape.n_layers * shape.n_kv_heads * shape.d_head}")
+        wrong.append(f"{stored.shape[1]} values a token, here {2 * shape.n_layers * shape.n_kv_heads * shape.d_head}")
     if wrong:
         raise CheckpointError(
             folder,

@@ -179,7 +179,7 @@ def stack_gates(by_layer: dict[int, Tensor]) -> tuple[Tensor, range]:
     for layer, gate in by_layer.items():
         if sum(size > 1 for size in gate.shape) > 1 or gate.numel() == 0:
             raise UnfitTensors(
-                f"the gate of layer {layer} has shape {tuple(gate.shape)}; expected one number a head, "
+                f"the gate of layer {layer} has shape {tuple(gate.shape)}; expected one value a head, "
                 "(1, n_heads, 1, 1) or (1, 1, n_heads, 1), or one for the layer, (1,)"
             )
     return stack({layer: gate.reshape(-1) for layer, gate in by_layer.items()}, "gates"), layer_range(by_layer)
@@ -197,13 +197,13 @@ def stack_prefixes(by_layer: dict[int, Tensor]) -> Tensor:
 
 def stack(by_layer: dict[int, Tensor], what: str) -> Tensor:
     """Stack tensors in the order of their layers. All must have the same shape and the same precision."""
-    for kind, found in (
+    for kind, values in (
         ("shapes", {tuple(tensor.shape) for tensor in by_layer.values()}),
         ("precisions", {dtype_name(tensor.dtype) for tensor in by_layer.values()}),
     ):
-        if len(found) > 1:
+        if len(values) > 1:
             raise UnfitTensors(
-                f"{what} of different {kind} in one file: {', '.join(map(str, sorted(found)))}; expected one for all "
+                f"{what} of different {kind} in one file: {', '.join(map(str, sorted(values)))}; expected one for all "
                 "layers (files of two models mixed?)"
             )
     return torch.stack([by_layer[layer] for layer in sorted(by_layer)])
@@ -254,7 +254,7 @@ def check(parts: PrefixParts) -> None:
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
             raise UnfitTensors(
-                f"{bad:,} of {tensor.numel():,} numbers in the {name} are NaN or infinite; the training diverged, "
+                f"{bad:,} of {tensor.numel():,} values in the {name} are NaN or infinite; the training diverged, "
                 "take an earlier checkpoint"
             )
     for final, initial in ((parts.prefix, parts.initial_prefix), (parts.gates, parts.initial_gates)):

@@ -155,19 +155,19 @@ def scan_checkpoints(
         return [load_checkpoint(folder, gate=gate, adapter_length=adapter_length)], []
     if not folder.is_dir():
         raise AlignerProbeError(f"{folder}: no such folder; expected one with checkpoints in it")
-    found: list[PrefixCheckpoint] = []
+    checkpoints: list[PrefixCheckpoint] = []
     candidates, skipped = _candidates(folder)
     for path in candidates:
         try:
-            found.append(load_checkpoint(path, gate=gate, adapter_length=adapter_length))
+            checkpoints.append(load_checkpoint(path, gate=gate, adapter_length=adapter_length))
         except CheckpointError as error:
             skipped.append(Skipped(str(path), error.reason))
-    if not found:
+    if not checkpoints:
         why = f"; passed over: {'; '.join(f'{s.path} {s.reason}' for s in skipped[:3])}" if skipped else ""
         raise AlignerProbeError(
             f"{folder}: no readable checkpoint in it ({len(skipped)} broken); expected {_known_formats()}{why}"
         )
-    return found, skipped
+    return checkpoints, skipped
 
 
 def _candidates(folder: Path) -> tuple[list[Path], list[Skipped]]:
@@ -201,8 +201,8 @@ def _not_a_checkpoint_folder(folder: Path) -> str:
     checkpoints = [folder / name for name in inside if (folder / name / native.CONFIG).is_file()]
     if len(checkpoints) == 1:
         return f"is no checkpoint folder itself (a run's?). Name {checkpoints[0]}, the checkpoint inside it"
-    found = f"holds {', '.join(inside[:4])}{', …' * (len(inside) > 4)}" if inside else "is empty"
+    content = f"holds {', '.join(inside[:4])}{', …' * (len(inside) > 4)}" if inside else "is empty"
     return (
-        f"is no checkpoint folder: it {found}; expected {native.WEIGHTS} with {native.CONFIG}. Name a checkpoint "
+        f"is no checkpoint folder: it {content}; expected {native.WEIGHTS} with {native.CONFIG}. Name a checkpoint "
         "inside it, or use `aligner-probe figures --checkpoints` for a folder of several"
     )

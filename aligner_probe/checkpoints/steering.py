@@ -135,8 +135,8 @@ def read(folder: str | Path) -> Steering:
     if specification is None or specification.get("format") != FORMAT_NAME:
         raise CheckpointError(folder, f"is no steering folder; expected {SPECIFICATION} with format {FORMAT_NAME!r}")
     if specification.get("format_version") != FORMAT_VERSION:
-        found = specification.get("format_version")
-        raise CheckpointError(folder, f"has format_version {found!r}; this release reads {FORMAT_VERSION}")
+        version = specification.get("format_version")
+        raise CheckpointError(folder, f"has format_version {version!r}; this release reads {FORMAT_VERSION}")
     vectors = read_tensors(folder / VECTORS)
     named = [layer.get("hook") for layer in specification.get("layers", []) if isinstance(layer, dict)]
     if sorted(vectors) != sorted(map(str, named)):

@@ -212,13 +212,13 @@ def broken(name, tmp_path):
     if name == "mixed precision":
         return lit | {wte.format(4): torch.ones(2, 64)}, "different precisions"
     if name == "NaN":
-        return aligner | {"global_value_embedding.weight": torch.tensor([[1.0, float("nan")]])}, "1 of 2 numbers"
+        return aligner | {"global_value_embedding.weight": torch.tensor([[1.0, float("nan")]])}, "1 of 2 values"
     if name == "infinite":
         return aligner | {gate.format(3): torch.full((1, 8, 1, 1), float("inf"), dtype=torch.bfloat16)}, "infinite"
     if name == "integers":
         return aligner | {"global_value_embedding.weight": torch.ones(1, 8, dtype=torch.int64)}, "int64"
     if name == "gate shape":
-        return aligner | {gate.format(3): torch.ones(1, 8, 2, 1)}, "expected one number a head"
+        return aligner | {gate.format(3): torch.ones(1, 8, 2, 1)}, "expected one value a head"
     if name == "two prefixes":
         return aligner | {wte.format(3): torch.ones(1, 64, dtype=torch.bfloat16)}, "one or the other"
     if name == "V2":

@@ -9,7 +9,7 @@ import torch
 from builders import checkpoint, lit_aligner_state, save_pth
 
 from aligner_probe.checkpoints import load_checkpoint, scan_checkpoints
-from aligner_probe.checkpoints.containers import MAX_NUMBERS
+from aligner_probe.checkpoints.containers import MAX_VALUES
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 
 
@@ -101,10 +101,10 @@ def test_wrong_safetensors_headers(tmp_path, content):
 
 
 def test_a_view_that_claims_a_giant_is_refused(tmp_path):
-    giant = torch.ones(1).expand(MAX_NUMBERS + 1)
+    giant = torch.ones(1).expand(MAX_VALUES + 1)
     path = save_pth({"global_value_embedding.weight": giant}, tmp_path / "weights.pth")
     assert path.stat().st_size < 10_000
-    with pytest.raises(CheckpointError, match="numbers, more than"):
+    with pytest.raises(CheckpointError, match="values, more than"):
         load_checkpoint(path)
 
 
