@@ -20,9 +20,9 @@ Start = Literal["same", "b_from_a", "a_from_b", "different", "not stored"]
 
 #: Chance of seeing a sign where there is nothing.
 P = 1e-6
-#: Probability that an equal number is larger than an unequal one: 1/2 where magnitude does not matter.
+#: Probability that an equal parameter is larger than an unequal one: 1/2 where magnitude does not matter.
 LADDER = 0.8
-#: Fewer numbers than this tell nothing.
+#: Fewer parameters than this tell nothing.
 FEWEST = 30
 #: Share of trained gates equal to the last bit that two runs from zero do not reach; on one task and bfloat16's coarse
 #: grid a few per cent can be.
@@ -88,15 +88,15 @@ def read_signs(a: PrefixCheckpoint, b: PrefixCheckpoint, equality: Equality) -> 
 def diagnose(equality: Equality, signs: Signs) -> tuple[Diagnosis, str]:
     """The first verdict whose signs are all present, with the reason in words."""
     prefix = equality.prefix
-    counted = f"{prefix.n_equal:,} of {prefix.n:,} prefix numbers are equal ({prefix.share_equal:.1%})"
+    counted = f"{prefix.n_equal:,} of {prefix.n:,} prefix parameters are equal ({prefix.share_equal:.1%})"
     chance = f"{max(prefix.expected_by_chance / prefix.n, equality.chance_share):.2g}"
     against = f"{counted}, against a share of {chance} by chance"
     if signs.same_sha256 or signs.same_numbers:
-        how = "are the same file" if signs.same_sha256 else "hold the same numbers in different files"
+        how = "are the same file" if signs.same_sha256 else "hold the same parameters in different files"
         but = f" But they use them with {signs.differs_in}, so they do different things." if signs.differs_in else ""
         return "same_file", f"The two {how}: there is nothing to compare.{but}"
     if signs.rounded:
-        return "same_file", f"{signs.rounded}: the same numbers in two precisions, so there is nothing to compare."
+        return "same_file", f"{signs.rounded}: the same parameters in two precisions, so there is nothing to compare."
     if signs.start in ("b_from_a", "a_from_b"):
         first, second = ("a", "b") if signs.start == "b_from_a" else ("b", "a")
         return "continuation", (
@@ -109,16 +109,16 @@ def diagnose(equality: Equality, signs: Signs) -> tuple[Diagnosis, str]:
             "(Short runs from one start on the very same data can come as close; weights alone do not exclude that.)"
         )
     if prefix.n < FEWEST:
-        return "undetermined", f"{counted}: too few numbers to tell anything; expected {FEWEST} or more."
+        return "undetermined", f"{counted}: too few parameters to tell anything; expected {FEWEST} or more."
     if prefix.correlation is None:
-        return "undetermined", f"{counted}, but a prefix whose numbers are all one value tells nothing of its start."
+        return "undetermined", f"{counted}, but a prefix whose parameters are all one value tells nothing of its start."
     if not signs.more_than_chance:
-        return _diagnose_without_equal_numbers(equality, signs, against)
+        return _diagnose_without_equal_parameters(equality, signs, against)
     if signs.start == "different":
         why = (
             f"they correlate (r = {_signed(prefix.correlation)}), so one may go on from a state in between"
             if signs.correlated
-            else "were some numbers set or frozen on purpose?"
+            else "were some parameters set or frozen on purpose?"
         )
         return "undetermined", (
             f"{against}, yet the stored starts differ: neither chance nor rounding from a shared start explains that; "
@@ -132,19 +132,19 @@ def diagnose(equality: Equality, signs: Signs) -> tuple[Diagnosis, str]:
     if signs.ladder >= LADDER and signs.ladder_p > P:
         few = min(prefix.n_equal, prefix.n - prefix.n_equal)
         return "undetermined", (
-            f"{against}. An equal number is larger than an unequal one with probability {signs.ladder:.2f}, as "
+            f"{against}. An equal parameter is larger than an unequal one with probability {signs.ladder:.2f}, as "
             f"rounding from a shared start would have it, but {few} of one kind are too few to be sure."
         )
     if signs.ladder < LADDER:
         return "undetermined", (
-            f"{against}, but magnitude does not decide which: an equal number is larger than an unequal one with "
-            f"probability {signs.ladder:.2f}, where rounding needs {LADDER} or more. Rounding does not explain them: "
-            "were some numbers frozen, or copied?"
+            f"{against}, but magnitude does not decide which: an equal parameter is larger than an unequal one "
+            f"with probability {signs.ladder:.2f}, where rounding needs {LADDER} or more. Rounding does not explain "
+            "them: were some parameters frozen, or copied?"
         )
     return "shared_start_rounding", _explain_rounding(equality, signs, against)
 
 
-def _diagnose_without_equal_numbers(equality: Equality, signs: Signs, against: str) -> tuple[Diagnosis, str]:
+def _diagnose_without_equal_parameters(equality: Equality, signs: Signs, against: str) -> tuple[Diagnosis, str]:
     r = _signed(equality.prefix.correlation)
     if signs.start == "same" or signs.correlated:
         why = "the stored starts are the same" if signs.start == "same" else f"the prefixes correlate (r = {r})"
@@ -154,7 +154,7 @@ def _diagnose_without_equal_numbers(equality: Equality, signs: Signs, against: s
             else f"for updates of this size the grid of {equality.grid} is fine, so hardly one rounds to nothing"
         )
         return "undetermined", (
-            f"{against}: there are no equal numbers to explain. The runs are not independent, for {why}; but {fine}."
+            f"{against}: there are no equal parameters to explain. The runs are not independent, for {why}; but {fine}."
         )
     starts = "their stored starts differ" if signs.start == "different" else f"the prefixes do not correlate (r = {r})"
     return "independent", f"{against}, and {starts}: two separate random starts."
@@ -176,17 +176,17 @@ def _explain_rounding(equality: Equality, signs: Signs, against: str) -> str:
     )
     return (
         f"{against}. Both runs began from the same random numbers ({known}), and in {equality.grid} an update smaller "
-        "than half a ULP rounds to nothing, so large numbers stayed and small ones moved: "
+        "than half a ULP rounds to nothing, so large parameters stayed and small ones moved: "
         f"{stayed.n_equal:,} of {stayed.n:,} equal from |{stayed.low:g}| up, where half a ULP is {stayed.half_ulp:.2g} "
         f"or more; {moved.n_equal:,} of {moved.n:,} under |{moved.high:g}|, where it is at most {moved.half_ulp:.2g}. "
-        "An equal number "
+        "An equal parameter "
         f"is larger than an unequal one with probability {signs.ladder:.2f}. {about_gates} The equality is a trace of "
         "storage precision and of the seed; it says nothing about the base model."
     )
 
 
 def _stayed(equality: Equality) -> MagnitudeBand:
-    """The upper bands in which nearly every number is equal, as one; at least the top one."""
+    """The upper bands in which nearly every parameter is equal, as one; at least the top one."""
     bands = [band for band in equality.bands if band.n]
     chosen = [bands.pop()]
     while bands and bands[-1].share_equal >= 0.99:
@@ -195,7 +195,7 @@ def _stayed(equality: Equality) -> MagnitudeBand:
 
 
 def _moved(equality: Equality) -> MagnitudeBand:
-    """The lower bands in which nearly no number is equal, as one; at least the bottom one."""
+    """The lower bands in which nearly no parameter is equal, as one; at least the bottom one."""
     bands = [band for band in equality.bands if band.n]
     chosen = [bands.pop(0)]
     while bands and bands[0].share_equal <= 0.01:
@@ -209,7 +209,7 @@ def _joined(bands: list[MagnitudeBand], half_ulp: float) -> MagnitudeBand:
 
 
 def _ladder(part: PartEquality) -> tuple[float | None, float]:
-    """P(magnitude of an equal number > that of an unequal one), ties counted half, and its one-sided p-value."""
+    """P(magnitude of an equal parameter > that of an unequal one), ties counted half, and its one-sided p-value."""
     n_equal, n_unequal = part.n_equal, part.n - part.n_equal
     if not n_equal or not n_unequal:
         return None, 1.0
@@ -291,7 +291,7 @@ def _goes_on(first: PrefixCheckpoint, second: PrefixCheckpoint) -> bool:
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """The same numbers, whatever the precision they are stored in."""
+    """The same parameters, whatever the precision they are stored in."""
     return a.shape == b.shape and torch.equal(a.double(), b.double())
 
 

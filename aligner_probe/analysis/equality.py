@@ -25,7 +25,7 @@ from aligner_probe.checkpoints.prefix import PrefixCheckpoint, dtype_name
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.html import Shown
 
-#: Numbers smaller than this share the lowest magnitude band; few of N(0, 1) are.
+#: Parameters smaller than this share the lowest magnitude band; few of N(0, 1) are.
 LOWEST_EDGE = 2.0**-6
 
 
@@ -68,7 +68,7 @@ class PartEquality(Shown):
 
     def shown(self) -> dict[str, Any]:
         return {
-            "equal numbers": f"{self.n_equal:,} of {self.n:,}",
+            "equal parameters": f"{self.n_equal:,} of {self.n:,}",
             "expected by chance": self.expected_by_chance,
             "correlation": self.correlation,
             "mean absolute difference": self.mean_abs_difference,
@@ -159,18 +159,18 @@ Comparable = PrefixCheckpoint | Tensor | np.ndarray | str | Path | Side
 
 
 def _side(value: Any, where: str) -> Side:
-    """A side of a checkpoint, or of its numbers alone: (prefix_layers, n_tokens, d_model), or less dimensions."""
+    """A side of a checkpoint, or of a prefix alone: (prefix_layers, n_tokens, d_model), or fewer dimensions."""
     if isinstance(value, np.ndarray | Tensor):
-        found = torch.as_tensor(value).detach().cpu()
-        if not (found.is_floating_point() and 1 <= found.ndim <= 3 and found.numel()):
+        prefix = torch.as_tensor(value).detach().cpu()
+        if not (prefix.is_floating_point() and 1 <= prefix.ndim <= 3 and prefix.numel()):
             raise ArgumentError(
-                f"{where} was given numbers of shape {tuple(found.shape)} in {dtype_name(found.dtype)}; expected "
+                f"{where} was given numbers of shape {tuple(prefix.shape)} in {dtype_name(prefix.dtype)}; expected "
                 "floating-point numbers of shape (prefix_layers, n_tokens, d_model), (n_tokens, d_model) or (d_model,)"
             )
         name = where.partition("(")[2].rstrip("=)")
-        return Side(name, name, found.reshape(*(1,) * (3 - found.ndim), *found.shape))
-    found = one_checkpoint(value, where)
-    return Side(found.label, found.source, found.prefix, found.gates)
+        return Side(name, name, prefix.reshape(*(1,) * (3 - prefix.ndim), *prefix.shape))
+    checkpoint = one_checkpoint(value, where)
+    return Side(checkpoint.label, checkpoint.source, checkpoint.prefix, checkpoint.gates)
 
 
 @accepts(pair=("a", "b"), a=_side, b=_side)
@@ -198,7 +198,7 @@ def compare_numbers(a: Comparable, b: Comparable, *, common_prefix: bool = False
     if a.prefix.shape != b.prefix.shape and not common_prefix:
         raise AlignerProbeError(
             f"prefixes of different shape: {a.source} has {_shape(a)}, {b.source} has {_shape(b)}; expected the same "
-            "n_tokens and d_model. To compare the first numbers in storage order all the same, as a control for a "
+            "n_tokens and d_model. To compare the first parameters in storage order all the same, as a control for a "
             "shared random stream, use --common-prefix (common_prefix=True)"
         )
     first, second = a.prefix.reshape(-1), b.prefix.reshape(-1)
@@ -236,7 +236,7 @@ def compare_part(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> PartEquality
     """Compare two flat tensors value by value. The comparison is exact, because float64 holds every stored value."""
     first, second = a.double().numpy(), b.double().numpy()
     equal = first == second
-    # Numbers near the end of float64's range overflow in a difference or a square: infinite, or no correlation.
+    # Values near the end of float64's range overflow in a difference or a square: infinite, or no correlation.
     with np.errstate(over="ignore", invalid="ignore"):
         differences = np.abs(first - second)
         constant = np.ptp(first) == 0 or np.ptp(second) == 0

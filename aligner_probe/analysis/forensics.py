@@ -63,7 +63,7 @@ class PairForensics(Shown):
             "a": self.a,
             "b": self.b,
             "verdict": self.verdict,
-            "equal numbers": f"{self.equality.n_equal:,} of {self.equality.prefix.n:,}",
+            "equal parameters": f"{self.equality.n_equal:,} of {self.equality.prefix.n:,}",
             "explanation": self.explanation,
         }
 
@@ -184,5 +184,5 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
 
 
-def _clean(numbers: dict[str, float]) -> dict[str, float | None]:
-    return {key: _finite(value) for key, value in numbers.items()}
+def _clean(values: dict[str, float]) -> dict[str, float | None]:
+    return {key: _finite(value) for key, value in values.items()}

@@ -77,7 +77,7 @@ def describe(report: "PairForensics") -> str:
     equality = report.equality
     prefix, gates = equality.prefix, equality.gates
     chance = max(prefix.expected_by_chance / prefix.n, equality.chance_share)
-    compared = f"the first {prefix.n:,} numbers" if equality.common_prefix else f"{prefix.n:,} prefix numbers"
+    compared = f"the first {prefix.n:,} parameters" if equality.common_prefix else f"{prefix.n:,} prefix parameters"
     lines = [
         f"a  {equality.label_a}  ({report.a}, {equality.dtype_a})",
         f"b  {equality.label_b}  ({report.b}, {equality.dtype_b})",

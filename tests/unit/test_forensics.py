@@ -62,7 +62,7 @@ def test_shared_start_in_float32_leaves_nothing_to_explain():
     a, b = (run(order_seed=seed, dtype=torch.float32) for seed in (1, 2))
     report = compare_checkpoints(a, b)
     assert report.verdict == "undetermined"
-    assert "no equal numbers to explain" in report.explanation
+    assert "no equal parameters to explain" in report.explanation
     assert report.equality.n_equal < 5
 
 
