@@ -31,16 +31,16 @@ class Claim:
     sentence: str
 
 
-def above(found: Interval, bound: float | int, what: str) -> Claim:
+def above(interval: Interval, bound: float | int, what: str) -> Claim:
     """`what` ("the spread rises with layer") holds where the interval lies above `bound`."""
-    verdict = _side(found.low > bound, found.high < bound)
-    return Claim(verdict, f"{_said(verdict)}: {what} (criterion: interval above {bound:g}; it is {_range(found)}).")
+    verdict = _side(interval.low > bound, interval.high < bound)
+    return Claim(verdict, f"{_said(verdict)}: {what} (criterion: interval above {bound:g}; it is {_range(interval)}).")
 
 
-def below(found: Interval, bound: float | int, what: str) -> Claim:
+def below(interval: Interval, bound: float | int, what: str) -> Claim:
     """`what` holds where the interval lies below `bound`."""
-    verdict = _side(found.high < bound, found.low > bound)
-    return Claim(verdict, f"{_said(verdict)}: {what} (criterion: interval below {bound:g}; it is {_range(found)}).")
+    verdict = _side(interval.high < bound, interval.low > bound)
+    return Claim(verdict, f"{_said(verdict)}: {what} (criterion: interval below {bound:g}; it is {_range(interval)}).")
 
 
 def not_worse(difference: Interval, what: str, margin: float | int = MARGIN) -> Claim:
@@ -76,5 +76,5 @@ def _said(verdict: Verdict) -> str:
     return SAID[verdict]
 
 
-def _range(found: Interval) -> str:
-    return f"{found.low:.3f} to {found.high:.3f}"
+def _range(interval: Interval) -> str:
+    return f"{interval.low:.3f} to {interval.high:.3f}"

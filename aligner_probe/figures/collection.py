@@ -156,8 +156,8 @@ def _bases_named_once(checkpoints: list[PrefixCheckpoint]) -> list[PrefixCheckpo
     names: dict[str, str] = {}
     for c in checkpoints:
         if c.metadata.get("base_fingerprint") and "base_model" in c.metadata:
-            found = c.metadata["base_fingerprint"]
-            names[found] = min(names.get(found, c.base_model), c.base_model)
+            fingerprint = c.metadata["base_fingerprint"]
+            names[fingerprint] = min(names.get(fingerprint, c.base_model), c.base_model)
     named = [_relabelled(c, "base_model", names.get(c.metadata.get("base_fingerprint", ""))) for c in checkpoints]
     return _one_each(named, "base_model", "base_fingerprint")
 
@@ -168,13 +168,13 @@ def _data_sets_told_apart(checkpoints: list[PrefixCheckpoint]) -> list[PrefixChe
 
 
 def _one_each(checkpoints: list[PrefixCheckpoint], label: str, identity: str) -> list[PrefixCheckpoint]:
-    found: dict[str, set[str]] = {}
+    identities: dict[str, set[str]] = {}
     for c in checkpoints:
         if label in c.metadata and c.metadata.get(identity):
-            found.setdefault(c.metadata[label], set()).add(c.metadata[identity])
+            identities.setdefault(c.metadata[label], set()).add(c.metadata[identity])
     return [
         _relabelled(c, label, f"{c.metadata[label]} ({c.metadata[identity][:DIGITS]})")
-        if c.metadata.get(identity) and len(found.get(c.metadata.get(label, ""), ())) > 1
+        if c.metadata.get(identity) and len(identities.get(c.metadata.get(label, ""), ())) > 1
         else c
         for c in checkpoints
     ]

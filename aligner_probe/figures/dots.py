@@ -37,30 +37,30 @@ def plot_scores(ax: Axes, scores: Sequence[Score], *, hollow: str | None = None)
     """One line a row, from the top; scores of a row lie under each other. Kind `hollow` is drawn as outlines."""
     rows = list(dict.fromkeys(score.row for score in scores))
     labelled: set[str] = set()
-    for place, row in enumerate(rows):
+    for y, row in enumerate(rows):
         here = [score for score in scores if score.row == row]
         reach = min(0.36, 0.11 * (len(here) - 1))
         offsets = np.linspace(-reach, reach, len(here))
         for offset, score in zip(offsets, here, strict=True):
-            _draw(ax, score, place + offset, score.kind == hollow, score.label not in labelled)
+            _draw(ax, score, y + offset, score.kind == hollow, score.label not in labelled)
             labelled.add(score.label)
-        if place % 2:
-            ax.axhspan(place - 0.5, place + 0.5, color="#F4F4F4", zorder=0, linewidth=0)
+        if y % 2:
+            ax.axhspan(y - 0.5, y + 0.5, color="#F4F4F4", zorder=0, linewidth=0)
     ax.set_yticks(range(len(rows)), rows)
     ax.set(xlim=(-0.03, 1.03), ylim=(len(rows) - 0.5, -0.5))
     ax.grid(visible=False, axis="y")
     return ax
 
 
-def _draw(ax: Axes, score: Score, place: float, hollow: bool, labelled: bool) -> None:
+def _draw(ax: Axes, score: Score, y: float, hollow: bool, labelled: bool) -> None:
     color, marker = LOOKS[score.method]
-    found = score.interval
+    interval = score.interval
     if len(score.seeds) > 1:
-        ax.scatter(score.seeds, np.full(len(score.seeds), place), s=7, color=color, alpha=0.5, linewidth=0, zorder=2)
+        ax.scatter(score.seeds, np.full(len(score.seeds), y), s=7, color=color, alpha=0.5, linewidth=0, zorder=2)
     ax.errorbar(
-        [found.value],
-        [place],
-        xerr=[[max(0.0, found.value - found.low)], [max(0.0, found.high - found.value)]],
+        [interval.value],
+        [y],
+        xerr=[[max(0.0, interval.value - interval.low)], [max(0.0, interval.high - interval.value)]],
         color=color,
         marker=marker,
         markersize=9 if marker == "*" else 6,

@@ -99,8 +99,8 @@ def style() -> Iterator[None]:
 
 
 def panels(n: int, *, columns: int = 3, height: float = PANEL_HEIGHT, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of n panels in rows; places left over stay empty, so four are two by two. The title comes from the
-    catalogue."""
+    """A figure of n panels in rows. The last row may stay partly empty, and four panels are two by two. The title
+    comes from the catalogue."""
     columns = 2 if n == 4 and columns == 3 else min(n, columns)
     rows = -(-n // columns)
     figure = Figure(figsize=(max(PANEL_WIDTH * columns, MIN_WIDTH), height * rows + 0.4), layout="constrained")

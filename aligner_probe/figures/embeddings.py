@@ -44,7 +44,7 @@ def plot_map(
     """Draw tokens on the plane, one colour and marker for each checkpoint; `looks` and `labels` are by its label.
 
     A checkpoint of one token is drawn large, with a black edge and on top. Checkpoints in `hollow` are drawn as larger
-    outlines, so that they do not hide tokens in the same place.
+    outlines, so that they do not hide tokens at the same coordinates.
     """
     frame = token_map.to_frame()
     for name, rows in frame.groupby("checkpoint", sort=False):
@@ -67,7 +67,7 @@ def plot_map(
 
 
 def _finish_map(ax: Axes, token_map: TokenMap) -> Axes:
-    """Name the method and say how well the map keeps neighbours, in place of coordinates, which mean nothing."""
+    """Name the method and say how well the map keeps neighbours, instead of coordinates, which mean nothing."""
     trust = token_map.trustworthiness
     settings = ", ".join(f"{key} {value:g}" for key, value in token_map.settings.items())
     ax.set_xlabel(
@@ -94,12 +94,12 @@ def plot_centre_test(ax: Axes, result: CentreTest, *, one: Look, many: Look) -> 
         (f"the one, no {result.twin}", np.array([result.distance_without_twin]), one),
     ]
     spread = np.random.default_rng(0)
-    for place, (_, values, look) in enumerate(rows):
+    for y, (_, values, look) in enumerate(rows):
         single = len(values) == 1
         jitter = 0 if single else spread.uniform(-0.22, 0.22, len(values))
         ax.scatter(
             values,
-            np.full(len(values), float(place)) + jitter,
+            np.full(len(values), float(y)) + jitter,
             s=80 if single else 10,
             color=look.color,
             marker=look.marker,
@@ -191,12 +191,12 @@ def _compare_centre(result: CentreTest) -> Comparison:
 
 def _in_bands(axes: Sequence[Axes], n: int, columns: int) -> tuple[list[Axes], list[Axes]]:
     """Rows of maps with their tests right below: which panels are whose."""
-    above, below, places = [], [], list(axes)
+    above, below, remaining = [], [], list(axes)
     for first in range(0, n, columns):
         width = min(columns, n - first)
-        above += places[:width]
-        below += places[width : 2 * width]
-        places = places[2 * width :]
+        above += remaining[:width]
+        below += remaining[width : 2 * width]
+        remaining = remaining[2 * width :]
     return above, below
 
 

@@ -19,7 +19,7 @@ from aligner_probe.figures.collection import PAPER_DATA_SETS, Collection
 from aligner_probe.figures.drawing import PANEL_WIDTH, Comparison, Drawing, MissingInputs, panels
 from aligner_probe.figures.experiments import WORLD
 from aligner_probe.figures.looks import EMPHASIS, GREY, looks_of
-from aligner_probe.figures.paper import EQUAL_NUMBERS
+from aligner_probe.figures.paper import EQUAL_PARAMETERS
 
 #: The least share of the parameters that is "a large part"; the paper finds more than half.
 LARGE_PART = 0.25
@@ -33,7 +33,7 @@ LOWEST_COUNT = 0.7
 
 @dataclass(frozen=True, eq=False)
 class _Compared:
-    """A pair of checkpoints and what the comparison of their parameters found; a `control` has two sizes."""
+    """A pair of checkpoints and the comparison of their parameters; a `control` has two sizes."""
 
     pair: tuple[PrefixCheckpoint, PrefixCheckpoint]
     report: PairForensics
@@ -95,12 +95,12 @@ def plot_equality_by_magnitude(
     `offset` moves the points to the right, in bands, so that several lines stand side by side.
     """
     bands = [band for band in equality.bands if band.n]
-    places = [_place(band.low) + offset for band in bands]
+    positions = [_position(band.low) + offset for band in bands]
     shares = np.array([band.share_equal for band in bands])
     wilson = [stats.binomtest(band.n_equal, band.n).proportion_ci(method="wilson") for band in bands]
     errors = np.abs(np.array([[ci.low, ci.high] for ci in wilson]).T - shares)
     ax.errorbar(
-        places,
+        positions,
         shares,
         yerr=errors,
         color=color,
@@ -121,18 +121,18 @@ def plot_half_ulp(
     ax: Axes, equality: Equality, *, color: str = GREY, linestyle: str = "-", label: str | None = None
 ) -> Axes:
     """Draw half a unit in the last place (ULP) by magnitude: an update smaller than that rounds to nothing."""
-    places = [_place(band.low) for band in equality.bands]
+    positions = [_position(band.low) for band in equality.bands]
     halves = [band.half_ulp for band in equality.bands]
-    ax.plot(places, halves, drawstyle="steps-mid", color=color, linestyle=linestyle, label=label)
+    ax.plot(positions, halves, drawstyle="steps-mid", color=color, linestyle=linestyle, label=label)
     ax.set_yscale("log", base=2)
     return plot_bands(ax, equality)
 
 
 def plot_bands(ax: Axes, equality: Equality) -> Axes:
     """Name the bands of magnitude on the horizontal axis."""
-    places = [_place(band.low) for band in equality.bands]
+    positions = [_position(band.low) for band in equality.bands]
     ax.set(xlabel="|value| = min(|a|, |b|), bands [low, high)", ylabel="half a ULP")
-    ax.set_xticks(places, [_range(band.low, band.high) for band in equality.bands], rotation=35, ha="right")
+    ax.set_xticks(positions, [_range(band.low, band.high) for band in equality.bands], rotation=35, ha="right")
     return ax
 
 
@@ -176,8 +176,8 @@ def equality_by_magnitude(collection: Collection) -> Drawing:
     figure.set_size_inches(max(PANEL_WIDTH * columns, 7.4), 2.6 * rows + 2.9)
     grid = figure.add_gridspec(rows + 1, columns, height_ratios=[*[1.0] * rows, 1.15])
     first = None
-    for place, compared in enumerate(shown):
-        ax = figure.add_subplot(grid[divmod(place, columns)], sharex=first, sharey=first)
+    for index, compared in enumerate(shown):
+        ax = figure.add_subplot(grid[divmod(index, columns)], sharex=first, sharey=first)
         first = first or ax
         _plot_pair(ax, compared)
     ladder = figure.add_subplot(grid[rows, :])
@@ -188,11 +188,11 @@ def equality_by_magnitude(collection: Collection) -> Drawing:
     widest = max((one.equality for one in shown), key=_n_bands)
     for ax in figure.axes:
         plot_bands(ax, widest).set_ylabel("half a ULP" if ax is ladder else "share exactly equal")
-    for place, ax in enumerate(ax for ax in figure.axes if ax is not ladder):
-        lowest = place + columns >= len(shown)
-        ax.tick_params(labelbottom=lowest, labelleft=place % columns == 0)
+    for index, ax in enumerate(ax for ax in figure.axes if ax is not ladder):
+        lowest = index + columns >= len(shown)
+        ax.tick_params(labelbottom=lowest, labelleft=index % columns == 0)
         ax.set_xlabel(ax.get_xlabel() if lowest else "")
-        ax.set_ylabel(ax.get_ylabel() if place % columns == 0 else "")
+        ax.set_ylabel(ax.get_ylabel() if index % columns == 0 else "")
     ladder.legend(loc="upper left")
     frames = [one.report.to_frame().assign(common_prefix=one.control) for one in reports]
     left_out = f" Of {len(reports)} pairs {len(shown)} are drawn; the CSV has all." if len(shown) < len(reports) else ""
@@ -209,7 +209,7 @@ def equality_by_magnitude(collection: Collection) -> Drawing:
         comparisons=tuple(
             Comparison(
                 one.said,
-                "equal numbers are anatomy of the language model" if not one.control else None,
+                "equal parameters are anatomy of the language model" if not one.control else None,
                 f"{one.equality.n_equal:,} of {one.equality.prefix.n:,} equal, verdict {one.report.verdict}",
                 one.report.explanation,
             )
@@ -278,7 +278,7 @@ def _compare_with_paper(a: PrefixCheckpoint, b: PrefixCheckpoint, equality: Equa
     is_papers_size = a.n_tokens == (1 if a.method == "aligner" else 10)
     is_papers = {a.data_set, b.data_set} == set(PAPER_DATA_SETS) and a.base_model == "LLaMA-2 7B" and is_papers_size
     share = proportion_interval(equality.n_equal, equality.prefix.n)
-    claim = above(share, LARGE_PART, "a large part of the numbers are exactly equal on two data sets")
+    claim = above(share, LARGE_PART, "a large part of the parameters are exactly equal on two data sets")
     ours_only = f"The published files give {equality.n_equal}. " if is_papers and a.method == "aligner" else ""
     per = equality.per_token
     ours = f"{equality.n_equal:,} of {equality.prefix.n:,}"
@@ -288,7 +288,7 @@ def _compare_with_paper(a: PrefixCheckpoint, b: PrefixCheckpoint, equality: Equa
         )
     return Comparison(
         f"{equality.label_a} against {equality.label_b}: exactly equal",
-        EQUAL_NUMBERS[a.method] if is_papers or (is_papers_size and a.base_model.startswith(WORLD)) else None,
+        EQUAL_PARAMETERS[a.method] if is_papers or (is_papers_size and a.base_model.startswith(WORLD)) else None,
         ours,
         f"{ours_only}{claim.sentence}",
         f"[{share.low:.3f}, {share.high:.3f}] of all",
@@ -313,8 +313,8 @@ def _n_bands(equality: Equality) -> int:
     return len(equality.bands)
 
 
-def _place(low: float) -> int:
-    """Bands are powers of two: the exponent is their place; the lowest band, from 0, stands left of 2^-6."""
+def _position(low: float) -> int:
+    """Bands are powers of two, so the exponent is the position; the lowest band, from 0, stands left of 2^-6."""
     return -7 if low == 0 else int(np.log2(low))
 
 

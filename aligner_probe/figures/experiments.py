@@ -122,18 +122,18 @@ def gap_of(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> Interval
     return difference_interval(a, b, n_resamples=RESAMPLES)
 
 
-def in_brackets(found: Interval) -> str:
+def in_brackets(interval: Interval) -> str:
     """The interval alone, for tables."""
-    return f"[{found.low:.3f}, {found.high:.3f}]"
+    return f"[{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def _adapter(run: FinishedRun) -> PrefixCheckpoint:
     assert run.adapter is not None
     try:
-        found = load_checkpoint(run.adapter)
+        checkpoint = load_checkpoint(run.adapter)
     except CheckpointError as error:
         raise AlignerProbeError(f"{error}. Remove the run's folder and make it again: {REBUILD}") from error
     # Not where the project lies on this machine, but where the file lies in the project.
-    place = Path(found.source)
+    path = Path(checkpoint.source)
     root = artifacts_folder()
-    return replace(found, source=str(place.relative_to(root)) if place.is_relative_to(root) else found.source)
+    return replace(checkpoint, source=str(path.relative_to(root)) if path.is_relative_to(root) else checkpoint.source)

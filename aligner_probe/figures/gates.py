@@ -53,9 +53,9 @@ def plot_by_layer(
         "std": (statistics.std_by_layer, statistics.std_by_layer_interval),
         "mean": (statistics.mean_by_layer, statistics.mean_by_layer_interval),
     }[what]
-    places = np.asarray(statistics.layers) + offset
-    (line,) = ax.plot(places, values, color=color, marker=marker, markersize=4, linewidth=1.0, label=label, zorder=3)
-    ax.vlines(places, *interval, color=line.get_color(), linewidth=1.0, alpha=0.75, zorder=2)
+    positions = np.asarray(statistics.layers) + offset
+    (line,) = ax.plot(positions, values, color=color, marker=marker, markersize=4, linewidth=1.0, label=label, zorder=3)
+    ax.vlines(positions, *interval, color=line.get_color(), linewidth=1.0, alpha=0.75, zorder=2)
     heads = statistics.gates.shape[1]
     ax.set(xlabel=f"layer (from 0), n = {heads} heads each", ylabel=f"{_noun(what)} of gates")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -82,11 +82,11 @@ def plot_by_head(
         "std": (statistics.std_by_head, statistics.std_by_head_interval),
         "mean": (statistics.mean_by_head, statistics.mean_by_head_interval),
     }[what]
-    places = np.arange(len(values)) + offset
+    positions = np.arange(len(values)) + offset
     (points,) = ax.plot(
-        places, values, color=color, marker=marker, markersize=4.5, linestyle="none", label=label, zorder=3
+        positions, values, color=color, marker=marker, markersize=4.5, linestyle="none", label=label, zorder=3
     )
-    ax.vlines(places, *interval, color=points.get_color(), linewidth=1.0, alpha=0.75, zorder=2)
+    ax.vlines(positions, *interval, color=points.get_color(), linewidth=1.0, alpha=0.75, zorder=2)
     ax.set(xlabel=f"head position, n = {len(statistics.layers)} layers each", ylabel=f"{_noun(what)} over layers")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _with_zero(ax, what)
@@ -226,10 +226,10 @@ def _draw(
         here = [c for c in group.checkpoints if id(c) in drawn]
         has_intervals = plot is plot_by_head or any(c.gates_per_layer > 1 for c in here)
         over = "layers" if plot is plot_by_head else "heads"
-        for place, (checkpoint, look) in enumerate(zip(here, looks_of(here), strict=True)):
+        for index, (checkpoint, look) in enumerate(zip(here, looks_of(here), strict=True)):
             result = gate_statistics(checkpoint)
             shown.append((checkpoint, result))
-            offset = APART * (place - (len(here) - 1) / 2)
+            offset = APART * (index - (len(here) - 1) / 2)
             plot(ax, result, what=what, label=group.legend(checkpoint), offset=offset, **look._asdict())
         ax.set_title(group.title)
         legend_below(ax, title=f"lines: 95 % bootstrap over {over}" if has_intervals else None)
@@ -259,20 +259,20 @@ def _by_depth(result: GateStatistics, what: str) -> list[Comparison]:
         shown = f"[{mean.low:+.4f}, {mean.high:+.4f}]"
         return [Comparison(f"{result.label}: mean of all gates", None, f"{mean.value:+.4f}", note, shown)]
     rows = []
-    for part, found, paper in (
+    for part, correlation, paper in (
         ("all layers", result.spearman, PAPER_SPREAD),
         ("upper half", result.spearman_upper, PAPER_UPPER),
     ):
-        about = f"{result.label}: Spearman of spread against layer, {part}, n = {found.n_layers}"
-        if not np.isfinite([found.rho, found.low, found.high]).all():
+        about = f"{result.label}: Spearman of spread against layer, {part}, n = {correlation.n_layers}"
+        if not np.isfinite([correlation.rho, correlation.low, correlation.high]).all():
             rows.append(Comparison(about, paper, "not defined", "Too few layers or heads to judge."))
             continue
-        interval = _interval(found)
+        interval = _interval(correlation)
         if part == "all layers":
             claim = above(interval, 0, "the spread of the gates rises with layer")
         else:
             claim = below(interval, 0, "in the upper half the spread falls again")
-        ours, shown = f"{found.rho:+.3f}", f"[{found.low:+.3f}, {found.high:+.3f}] over heads"
+        ours, shown = f"{correlation.rho:+.3f}", f"[{correlation.low:+.3f}, {correlation.high:+.3f}] over heads"
         rows.append(Comparison(about, paper, ours, claim.sentence, shown, claim.verdict))
     return rows
 
@@ -314,8 +314,8 @@ def _intervals(drawn: str, sample: GateStatistics) -> str:
     return INTERVALS.format(drawn=drawn, resamples=sample.resamples, seed=sample.seed)
 
 
-def _interval(found: RankCorrelation) -> Interval:
-    return Interval(found.rho, found.low, found.high)
+def _interval(correlation: RankCorrelation) -> Interval:
+    return Interval(correlation.rho, correlation.low, correlation.high)
 
 
 def _usable(collection: Collection) -> tuple[Group, ...]:

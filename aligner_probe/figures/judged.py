@@ -44,12 +44,12 @@ def win_rates(collection: Collection) -> Drawing:
     rows, comparisons = [], []
     for ours, theirs in pairs:
         seeds = min(len(answers[ours]), len(answers[theirs]))
-        found = compare(questions, answers[ours][:seeds], answers[theirs][:seeds])
+        match = compare(questions, answers[ours][:seeds], answers[theirs][:seeds])
         printed = {row.base: row for row in TABLE_2 if (row.aligner, row.rival) == (LABELS[ours], LABELS[theirs])}
         rows += [_paper_row(row) for row in printed.values()]
         gain = _gain(points(questions, answers[theirs]), points(questions, answers[BASE])) if BASE in answers else None
-        comparisons.append(_compare_pair(ours, theirs, found, printed, gain))
-        rows.append(_our_row(ours, theirs, found) | {"verdict": comparisons[-1].verdict})
+        comparisons.append(_compare_pair(ours, theirs, match, printed, gain))
+        rows.append(_our_row(ours, theirs, match) | {"verdict": comparisons[-1].verdict})
     frame = pd.DataFrame(rows)
     shown = pd.DataFrame(
         {
@@ -95,11 +95,11 @@ def single_scores(collection: Collection) -> Drawing:
     """Table 3: single answers of 10, the paper's beside ours."""
     experiments = collection.experiments
     questions = experiments.results.questions
-    found = {
+    marked = {
         method: [[marks(item, said) for item, said in zip(questions, row, strict=True)] for row in rows]
         for method, rows in _answers(experiments).items()
     }
-    scored = {m: np.array([[mark.points for mark in row] for row in rows]) for m, rows in found.items()}
+    scored = {m: np.array([[mark.points for mark in row] for row in rows]) for m, rows in marked.items()}
     intervals = {method: bootstrap(lambda mean: mean, values) for method, values in scored.items()}
     frame = pd.DataFrame(
         [
@@ -108,8 +108,8 @@ def single_scores(collection: Collection) -> Drawing:
                 "score": interval.value,
                 "low": interval.low,
                 "high": interval.high,
-                "content": np.mean([mark.content for row in found[method] for mark in row]),
-                "form": np.mean([mark.form for row in found[method] for mark in row]),
+                "content": np.mean([mark.content for row in marked[method] for mark in row]),
+                "form": np.mean([mark.form for row in marked[method] for mark in row]),
                 "n_questions": len(questions),
                 "n_seeds": len(scored[method]),
                 **{base: scores.get(LABELS[method]) for base, scores in TABLE_3.items()},
@@ -135,7 +135,7 @@ def single_scores(collection: Collection) -> Drawing:
         f"Score of an answer = 10 x ({CONTENT_SHARE:g} content + {1 - CONTENT_SHARE:g} form). It is given by a rule, "
         "not a human or a GPT judge, so that our scores and the paper's compare in order, not in size. "
         f"n = {len(questions)} questions x {frame['n_seeds'].max()} seeds; intervals by bootstrap over both.",
-        experiments.inputs([run for method in found for run in _runs(experiments, method)]),
+        experiments.inputs([run for method in marked for run in _runs(experiments, method)]),
         settings={"content_share": CONTENT_SHARE, "margin": MARGIN_OF_TEN},
         missing=experiments.missing(EXPERIMENT),
         comparisons=tuple(_compare_scores(scored, intervals)),
@@ -148,16 +148,16 @@ def _gain(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> Interval:
 
 
 def _compare_pair(
-    ours: str, theirs: str, found: Match, printed: dict[str, JudgedCell], gain: Interval | None
+    ours: str, theirs: str, match: Match, printed: dict[str, JudgedCell], gain: Interval | None
 ) -> Comparison:
-    rate = found.win_rate
+    rate = match.win_rate
     half = Interval(rate.value - 0.5, rate.low - 0.5, rate.high - 0.5)
     claim = as_good(half, gain, f"{LABELS[ours]} is as good as {LABELS[theirs]} (win rate less one half)")
     paper = "; ".join(
         f"{row.base} {row.wins}/{row.losses}/{row.ties}, {row.adjusted_win_rate:.3f}{' (slip)' if is_slip(row) else ''}"
         for row in printed.values()
     )
-    counts = f"{found.wins}/{found.losses}/{found.ties}, {rate.value:.3f}"
+    counts = f"{match.wins}/{match.losses}/{match.ties}, {rate.value:.3f}"
     what = f"{LABELS[ours]} against {LABELS[theirs]}: win/loss/tie, adjusted win rate"
     return Comparison(what, paper or None, counts, claim.sentence, in_brackets(rate), claim.verdict)
 
@@ -165,10 +165,12 @@ def _compare_pair(
 def _compare_scores(
     scored: dict[str, Float[np.ndarray, "seeds questions"]], intervals: dict[str, Interval]
 ) -> list[Comparison]:
-    found = []
+    comparisons = []
     for method, interval in intervals.items():
         paper = "; ".join(f"{base} {s[LABELS[method]]:g}" for base, s in TABLE_3.items() if LABELS[method] in s)
-        found.append(Comparison(LABELS[method], paper or None, f"{interval.value:.2f}", "", in_brackets(interval)))
+        comparisons.append(
+            Comparison(LABELS[method], paper or None, f"{interval.value:.2f}", "", in_brackets(interval))
+        )
     for ours, theirs in PAIRS:
         if {ours, theirs} <= set(scored):
             gap = bootstrap(lambda a, b: a - b, scored[ours], scored[theirs])
@@ -176,8 +178,10 @@ def _compare_scores(
             claim = as_good(gap, gain, f"{LABELS[ours]} scores as well as {LABELS[theirs]}", MARGIN_OF_TEN)
             paper = "; ".join(f"{base} {s[LABELS[ours]] - s[LABELS[theirs]]:+.3f}" for base, s in TABLE_3.items())
             what = f"{LABELS[ours]} minus {LABELS[theirs]}, points of 10"
-            found.append(Comparison(what, paper, f"{gap.value:+.2f}", claim.sentence, in_brackets(gap), claim.verdict))
-    return found
+            comparisons.append(
+                Comparison(what, paper, f"{gap.value:+.2f}", claim.sentence, in_brackets(gap), claim.verdict)
+            )
+    return comparisons
 
 
 def _paper_row(row: JudgedCell) -> dict:
@@ -186,10 +190,10 @@ def _paper_row(row: JudgedCell) -> dict:
     return _row(row.aligner, row.rival, row.wins, row.losses, row.ties, interval) | judged | {"order_dependent": 0}
 
 
-def _our_row(ours: str, theirs: str, found: Match) -> dict:
-    row = _row(LABELS[ours], LABELS[theirs], found.wins, found.losses, found.ties, found.win_rate)
+def _our_row(ours: str, theirs: str, match: Match) -> dict:
+    row = _row(LABELS[ours], LABELS[theirs], match.wins, match.losses, match.ties, match.win_rate)
     judged = {"judged": "micro-world, rule", "printed": None, "slip": False}
-    return row | judged | {"order_dependent": found.order_dependent}
+    return row | judged | {"order_dependent": match.order_dependent}
 
 
 def _row(aligner: str, rival: str, wins: int, losses: int, ties: int, rate: Interval) -> dict:

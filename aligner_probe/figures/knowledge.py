@@ -28,20 +28,20 @@ def plot_by_parameters(ax: Axes, scores: Sequence[Score], n_parameters: dict[str
 
     The untrained base model is a horizontal line with its 95 % interval as a band.
     """
-    places = _apart({method: n for method, n in n_parameters.items() if n})
+    positions = _apart({method: n for method, n in n_parameters.items() if n})
     for score in scores:
         color, marker = LOOKS[score.method]
-        found = score.interval
+        interval = score.interval
         if score.method == BASE:
-            ax.axhline(found.value, color=color, linewidth=1.2, linestyle="--", label=score.label)
-            ax.axhspan(found.low, found.high, color=color, alpha=0.12, linewidth=0)
+            ax.axhline(interval.value, color=color, linewidth=1.2, linestyle="--", label=score.label)
+            ax.axhspan(interval.low, interval.high, color=color, alpha=0.12, linewidth=0)
             continue
-        x = places[score.method]
+        x = positions[score.method]
         ax.scatter(np.full(len(score.seeds), x), score.seeds, s=9, color=color, alpha=0.55, linewidth=0, zorder=2)
-        errors = [[max(0.0, found.value - found.low)], [max(0.0, found.high - found.value)]]
+        errors = [[max(0.0, interval.value - interval.low)], [max(0.0, interval.high - interval.value)]]
         ax.errorbar(
             [x],
-            [found.value],
+            [interval.value],
             yerr=errors,
             color=color,
             marker=marker,
@@ -53,7 +53,7 @@ def plot_by_parameters(ax: Axes, scores: Sequence[Score], n_parameters: dict[str
             label=score.label,
             zorder=3,
         )
-    line = [(places[s.method], s.interval.value) for s in scores if s.method.startswith("aligner")]
+    line = [(positions[s.method], s.interval.value) for s in scores if s.method.startswith("aligner")]
     if len(line) > 1:
         ax.plot(*zip(*sorted(line), strict=True), color=LOOKS["aligner-1"][0], linewidth=0.9, alpha=0.6, zorder=1)
     ax.set_xscale("log")
@@ -63,11 +63,11 @@ def plot_by_parameters(ax: Axes, scores: Sequence[Score], n_parameters: dict[str
 
 def _apart(n_parameters: dict[str, int]) -> dict[str, float]:
     """Where methods stand on the axis: those of nearly one size beside each other, not on top."""
-    places: dict[str, float] = {}
+    positions: dict[str, float] = {}
     last = 0.0
     for method, n in sorted(n_parameters.items(), key=lambda item: item[1]):
-        last = places[method] = max(float(n), last * BESIDE)
-    return places
+        last = positions[method] = max(float(n), last * BESIDE)
+    return positions
 
 
 def kept(collection: Collection) -> Drawing:
@@ -80,14 +80,14 @@ def kept(collection: Collection) -> Drawing:
         raise MissingInputs(["scores off the trained domain (sets sums and requests)"])
     figure, axes = panels(2 * len(sets), columns=2, height=REST + ROW * len(methods), sharey=True)
     shown = []
-    for place, (name, kind) in enumerate((name, kind) for name in sets for kind in ("content", "form")):
+    for index, (name, kind) in enumerate((name, kind) for name in sets for kind in ("content", "form")):
         scores = [
             Score.of(LABELS[m], m, kind, results.scores("instructions", m, kind, name, arm="main")) for m in methods
         ]
-        plot_scores(axes[place], scores, hollow="form")
+        plot_scores(axes[index], scores, hollow="form")
         what = "the answer is right, in any form" if kind == "content" else "the answer has the trained form"
-        axes[place].set_title(f"{name}: {what}")
-        axes[place].set_xlabel(f"share of items, n = {scores[0].n_items}")
+        axes[index].set_title(f"{name}: {what}")
+        axes[index].set_xlabel(f"share of items, n = {scores[0].n_items}")
         shown.append(to_frame(scores).assign(set=name))
     runs = [run for method in methods for run in results.select("instructions", method)]
     return Drawing(
@@ -107,23 +107,25 @@ def kept(collection: Collection) -> Drawing:
 
 def _kept_comparisons(experiments: Experiments, methods: Sequence[str], name: str) -> list[Comparison]:
     content = {m: experiments.results.scores("instructions", m, "content", name) for m in methods}
-    found = []
+    comparisons = []
     if BASE not in content:
-        return found
+        return comparisons
     for method in (m for m in methods if m != BASE):
         difference = gap_of(content[method], content[BASE])
         claim = not_worse(difference, f"{LABELS[method]} keeps what the base knows of {name}")
         about = f"{name}: content after tuning {LABELS[method]}, against {content[BASE].mean():.3f} before"
         paper = "form is learned without harm to knowledge" if method.startswith("aligner") else None
         mean = mean_of(content[method])
-        found.append(Comparison(about, paper, f"{mean.value:.3f}", claim.sentence, in_brackets(mean), claim.verdict))
+        comparisons.append(
+            Comparison(about, paper, f"{mean.value:.3f}", claim.sentence, in_brackets(mean), claim.verdict)
+        )
     if {"aligner-1", "lora-8"} <= set(content):
         difference = gap_of(content["aligner-1"], content["lora-8"])
         claim = not_worse(difference, f"Aligner-1 keeps as much of {name} as LoRA")
         about = f"{name}: content kept, Aligner-1 minus LoRA"
         ours = f"{difference.value:+.3f}"
-        found.append(Comparison(about, None, ours, claim.sentence, in_brackets(difference), claim.verdict))
-    return found
+        comparisons.append(Comparison(about, None, ours, claim.sentence, in_brackets(difference), claim.verdict))
+    return comparisons
 
 
 def math_by_parameters(collection: Collection) -> Drawing:
@@ -157,19 +159,19 @@ def math_by_parameters(collection: Collection) -> Drawing:
 
 def _math_comparisons(experiments: Experiments, methods: Sequence[str], sizes: dict[str, int]) -> list[Comparison]:
     scores = {m: experiments.results.scores("math", m, "content") for m in methods}
-    found = []
+    comparisons = []
     for method in methods:
         mean = mean_of(scores[method])
-        about = f"{LABELS[method]}, {sizes[method]:,} numbers: final number right"
-        found.append(Comparison(about, None, f"{mean.value:.3f}", "", in_brackets(mean)))
+        about = f"{LABELS[method]}, {sizes[method]:,} parameters: final number right"
+        comparisons.append(Comparison(about, None, f"{mean.value:.3f}", "", in_brackets(mean)))
 
-    def compare(a: str, b: str, paper: str, judge) -> None:
+    def compare(a: str, b: str, paper: str, decide) -> None:
         if {a, b} <= set(scores):
             difference = gap_of(scores[a], scores[b])
-            claim: Claim = judge(difference)
+            claim: Claim = decide(difference)
             about = f"{LABELS[a]} minus {LABELS[b]}"
             ours = f"{difference.value:+.3f}"
-            found.append(Comparison(about, paper, ours, claim.sentence, in_brackets(difference), claim.verdict))
+            comparisons.append(Comparison(about, paper, ours, claim.sentence, in_brackets(difference), claim.verdict))
 
     aligners = [m for m in methods if m.startswith("aligner")]
     if len(aligners) > 1:
@@ -183,7 +185,7 @@ def _math_comparisons(experiments: Experiments, methods: Sequence[str], sizes: d
         what = f"at equal size {LABELS[method]} is as good as LLaMA-Adapter-10"
         gain = gap_of(scores["llama-adapter-10"], scores[BASE]) if BASE in scores else None
         compare(method, "llama-adapter-10", "comparable at equal size", lambda d, w=what, g=gain: as_good(d, g, w))
-    return found
+    return comparisons
 
 
 def _seeds(experiments: Experiments, experiment: str) -> str:

@@ -88,8 +88,8 @@ def looks_of(checkpoints: Sequence[PrefixCheckpoint]) -> list[Look]:
 
 def look_of(checkpoint: PrefixCheckpoint, among: Sequence[PrefixCheckpoint]) -> Look:
     """The look of one checkpoint among all of its panel."""
-    place = next(place for place, other in enumerate(among) if other is checkpoint)
-    return looks_of(among)[place]
+    index = next(index for index, other in enumerate(among) if other is checkpoint)
+    return looks_of(among)[index]
 
 
 def verdict_color(outcome: str) -> str:

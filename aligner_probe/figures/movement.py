@@ -80,13 +80,13 @@ def plot_movement(ax: Axes, movements: Sequence[RunMovement]) -> Axes:
     On the dashed line a parameter of a token and a gate move equally far.
     """
     labelled = set()
-    for found in movements:
-        color, marker = LOOKS[found.run.method]
-        is_published = found.run.recipe == "as-published"
-        label = f"{LABELS[found.run.method]}{', as published' if is_published else ''}"
+    for moved in movements:
+        color, marker = LOOKS[moved.run.method]
+        is_published = moved.run.recipe == "as-published"
+        label = f"{LABELS[moved.run.method]}{', as published' if is_published else ''}"
         ax.scatter(
-            [found.tokens],
-            [found.gates],
+            [moved.tokens],
+            [moved.gates],
             s=34,
             marker=marker,
             facecolor="none" if is_published else color,
@@ -122,18 +122,18 @@ def plot_movement(ax: Axes, movements: Sequence[RunMovement]) -> Axes:
 def tokens_and_gates(collection: Collection) -> Drawing:
     """Token movement against gate movement, a panel an experiment."""
     experiments = collection.experiments
-    found = {experiment: _movements(experiments, experiment) for experiment in FORM_AND_SKILL}
-    found = {experiment: movements for experiment, movements in found.items() if movements}
-    if not found:
+    by_experiment = {experiment: _movements(experiments, experiment) for experiment in FORM_AND_SKILL}
+    by_experiment = {experiment: movements for experiment, movements in by_experiment.items() if movements}
+    if not by_experiment:
         raise MissingInputs(["runs of Aligner or LLaMA-Adapter that keep the parameters they began from"])
-    figure, axes = panels(len(found), height=3.8, sharex=True, sharey=True)
-    for ax, (experiment, movements) in zip(axes, found.items(), strict=True):
+    figure, axes = panels(len(by_experiment), height=3.8, sharex=True, sharey=True)
+    for ax, (experiment, movements) in zip(axes, by_experiment.items(), strict=True):
         plot_movement(ax, movements)
         ax.set_title(experiment)
         ax.label_outer()
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=3, frameon=False)
-    every = [m for movements in found.values() for m in movements]
+    every = [m for movements in by_experiment.values() for m in movements]
     frame = pd.DataFrame(
         [
             {
@@ -158,7 +158,9 @@ def tokens_and_gates(collection: Collection) -> Drawing:
         f"published recipe in bfloat16. n = {len(every)} runs.",
         (*experiments.inputs([m.run for m in every]), *(experiments.adapters[m.run.id] for m in every)),
         comparisons=tuple(
-            comparison for experiment, movements in found.items() for comparison in _hardly(experiment, movements)
+            comparison
+            for experiment, movements in by_experiment.items()
+            for comparison in _hardly(experiment, movements)
         ),
     )
 
@@ -167,7 +169,7 @@ def control_arms(collection: Collection) -> Drawing:
     """Scores of Aligner-1's control arms beside Aligner-1, by experiment."""
     experiments = collection.experiments
     scores = {(experiment, arm): _scores(experiments, experiment, arm) for experiment in FORM_AND_SKILL for arm in ARMS}
-    missing = [f"Aligner-1, {arm}, on {experiment}" for (experiment, arm), found in scores.items() if not found]
+    missing = [f"Aligner-1, {arm}, on {experiment}" for (experiment, arm), arm_runs in scores.items() if not arm_runs]
     shown = [e for e in FORM_AND_SKILL if any(scores[e, arm] for arm in ARMS)]
     if not shown:
         raise MissingInputs(missing)
@@ -186,7 +188,7 @@ def control_arms(collection: Collection) -> Drawing:
         ax.set_xlabel(f"share of items right, n = {dots[0].n_items}")
         frames.append(to_frame(dots).assign(experiment=experiment))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    runs = [run for found in scores.values() for run in found]
+    runs = [run for arm_runs in scores.values() for run in arm_runs]
     return Drawing(
         figure,
         pd.concat(frames, ignore_index=True),
@@ -206,14 +208,14 @@ def control_arms(collection: Collection) -> Drawing:
 
 def _movements(experiments: Experiments, experiment: str) -> list[RunMovement]:
     runs = [run for run in experiments.results.select(experiment, recipe=None) if run.id in experiments.adapters]
-    return [found for run in runs if (found := movement(run, experiments.adapters[run.id])) is not None]
+    return [moved for run in runs if (moved := movement(run, experiments.adapters[run.id])) is not None]
 
 
 def _hardly(experiment: str, movements: Sequence[RunMovement]) -> list[Comparison]:
     """Whether tokens hardly move, for each method and recipe."""
     groups: dict[tuple[str, str | None], list[RunMovement]] = {}
-    for found in movements:
-        groups.setdefault((found.run.method, found.run.recipe), []).append(found)
+    for moved in movements:
+        groups.setdefault((moved.run.method, moved.run.recipe), []).append(moved)
     rows = []
     for (method, recipe), group in groups.items():
         tokens, gates = (np.array([getattr(m, name) for m in group]) for name in ("tokens", "gates"))
@@ -238,7 +240,7 @@ def _against(
 ) -> Comparison:
     """By the strict score, which has what instructions teach (form) and what math teaches (content)."""
     base = experiments.results.select(experiment, BASE)
-    a, b = (np.stack([run.scores["test"]["strict"] for run in found]) for found in (runs, others))
+    a, b = (np.stack([run.scores["test"]["strict"] for run in group]) for group in (runs, others))
     gain = gap_of(b, np.stack([run.scores["test"]["strict"] for run in base])) if base else None
     gap: Interval = gap_of(a, b)
     claim = as_good(gap, gain, CLAIMS[arm])

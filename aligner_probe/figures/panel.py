@@ -88,22 +88,22 @@ def to_frame(content: dict[str, Any]) -> pd.DataFrame:
     """One row a task: its nature, its verdict, and every measure with its interval."""
     rows = []
     for row in content["tasks"]:
-        found = {name: row[name] for name in ("task", "nature", "kind", "verdict", "right")}
+        record = {name: row[name] for name in ("task", "nature", "kind", "verdict", "right")}
         measures = {name: row[name] for name in ("F", "R1", "B", "delta")}
         measures |= {f"K {arm}": kept for arm, kept in row["knowledge_kept"].items()}
         for name, one in measures.items():
-            found |= {name: one["value"], f"{name} low": one["low"], f"{name} high": one["high"]}
-        rows.append(found)
+            record |= {name: one["value"], f"{name} low": one["low"], f"{name} high": one["high"]}
+        rows.append(record)
     return pd.DataFrame(rows)
 
 
 def _comparisons(content: dict[str, Any]) -> Iterator[Comparison]:
-    found = content["summary"]
-    yield Comparison("tasks called what they are", None, f"{found['right']} of {found['counted']}")
+    summary = content["summary"]
+    yield Comparison("tasks called what they are", None, f"{summary['right']} of {summary['counted']}")
     yield Comparison(
         "area under the ROC curve of R1, form and latent against new",
         None,
-        f"{found['auc_R1_general_tasks']:.3f} (tasks that test what was not trained), {found['auc_R1']:.3f} (all)",
+        f"{summary['auc_R1_general_tasks']:.3f} (tasks that test what was not trained), {summary['auc_R1']:.3f} (all)",
     )
     forms = [row["knowledge_kept"] for row in content["tasks"] if row["nature"] == "form"]
     for arm in KEPT_ARMS:
@@ -127,8 +127,8 @@ def _in_brackets(measure: dict[str, float]) -> str:
     return f"[{measure['low']:.3f}, {measure['high']:.3f}]"
 
 
-def _shifted(found: Interval, by: float) -> Interval:
-    return replace(found, value=found.value + by, low=found.low + by, high=found.high + by)
+def _shifted(interval: Interval, by: float) -> Interval:
+    return replace(interval, value=interval.value + by, low=interval.low + by, high=interval.high + by)
 
 
 def plot_panel(content: dict[str, Any], ax: Axes) -> Axes:
@@ -156,16 +156,16 @@ def plot_kept(content: dict[str, Any], ax: Axes, nature: str = "form") -> Axes:
     """
     rows = [row for row in content["tasks"] if row["nature"] == nature and row["knowledge_kept"]]
     arms = [arm for arm in KEPT_ARMS if any(arm in row["knowledge_kept"] for row in rows)]
-    for place, arm in enumerate(arms):
-        offset = 0.16 * (place - (len(arms) - 1) / 2)
+    for index, arm in enumerate(arms):
+        offset = 0.16 * (index - (len(arms) - 1) / 2)
         for height, row in enumerate(rows):
-            found = row["knowledge_kept"].get(arm)
-            if found is None or found["value"] is None:
+            kept = row["knowledge_kept"].get(arm)
+            if kept is None or kept["value"] is None:
                 continue
             label = LABELS[arm] if height == 0 else None
-            ax.plot([found["low"], found["high"]], [height + offset] * 2, color=LOOKS[arm].color, linewidth=1)
+            ax.plot([kept["low"], kept["high"]], [height + offset] * 2, color=LOOKS[arm].color, linewidth=1)
             ax.plot(
-                found["value"], height + offset, LOOKS[arm].marker, color=LOOKS[arm].color, markersize=5, label=label
+                kept["value"], height + offset, LOOKS[arm].marker, color=LOOKS[arm].color, markersize=5, label=label
             )
     ax.set(yticks=range(len(rows)), yticklabels=[row["task"] for row in rows], xlim=(-0.03, 1.08))
     ax.axvline(1, color=GREY, linewidth=0.9, zorder=0)

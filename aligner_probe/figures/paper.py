@@ -37,7 +37,7 @@ TABLE_3 = {
     "LLaMA-2 13B": {"Aligner-1": 5.625, "Aligner-10": 5.725, "LLaMA-Adapter-10": 5.800, "LoRA r=8": 6.1625},
 }
 #: Section 5.1 and Figure 16: equal parameters of the 4096 of a token, Alpaca against MetaMath.
-EQUAL_NUMBERS = {
+EQUAL_PARAMETERS = {
     "aligner": "2408 of 4096",
     "llama_adapter": "2502.16 on average a token, sd 310.4, range 1342 to 3321",
 }

@@ -20,7 +20,7 @@ LOWEST, HIGHEST = -0.15, 1.15
 MARGIN = 0.05
 #: The committed results of the panel, by budget; other budgets are compared with the standard one.
 FOLDER, RESULTS = "panel", {"quick": "quick.json", "standard": "standard.json"}
-#: Left and right of the cut of F, the horizontal places of task names, and the vertical room of one name.
+#: Left and right of the cut of F, the horizontal positions of task names, and the vertical room of one name.
 NAMES, ROOM = (0.13, 0.87), 0.042
 #: The quadrants by what reaches the task (a prompt, one token), with their names.
 QUADRANTS = {
@@ -41,13 +41,13 @@ def known_results(budget: str) -> dict[str, Any] | None:
 
 
 def drawable(tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The tasks that have a place on the plane.
+    """The tasks that can be drawn on the plane.
 
-    A task whose reference learned nothing has neither F nor R1. Controls and tasks with a constant answer have no place
-    either, because their reference learned nothing about single items.
+    A task whose reference learned nothing has neither F nor R1. Controls and tasks with a constant answer are left
+    out too, because their reference learned nothing about single items.
     """
-    found = [row for row in tasks if row["F"]["value"] is not None and row["R1"]["value"] is not None]
-    return [row for row in found if row["verdict"] != "constant answer" and row["nature"] != "control"]
+    measured = [row for row in tasks if row["F"]["value"] is not None and row["R1"]["value"] is not None]
+    return [row for row in measured if row["verdict"] != "constant answer" and row["nature"] != "control"]
 
 
 def plot_plane(ax: Axes, cuts: tuple[float, float] | None) -> Axes:
@@ -68,9 +68,9 @@ def plot_plane(ax: Axes, cuts: tuple[float, float] | None) -> Axes:
         color = verdict_color(name)
         if name in NATURES:
             ax.fill_between(x, *y, color=color, alpha=0.06, linewidth=0, zorder=0)
-        place = (x[0] if not prompt else x[1], y[1] if one else y[0])
+        corner = (x[0] if not prompt else x[1], y[1] if one else y[0])
         ax.annotate(
-            name, place, xytext=(-6 if prompt else 6, -5 if one else 5), textcoords="offset points", color=color,
+            name, corner, xytext=(-6 if prompt else 6, -5 if one else 5), textcoords="offset points", color=color,
             ha="right" if prompt else "left", va="top" if one else "bottom", fontsize=11, fontweight="bold",
         )  # fmt: skip
     across = blended_transform_factory(ax.transAxes, ax.transData)
@@ -149,15 +149,15 @@ def inside(value: float) -> float:
 
 
 def spread(heights: Sequence[float], room: float, low: float, high: float) -> list[float]:
-    """Places for labels at about these heights (ascending), at least `room` apart and between `low` and `high`."""
-    places: list[float] = []
+    """Positions of labels near these heights (ascending), at least `room` apart and between `low` and `high`."""
+    positions: list[float] = []
     for height in heights:
-        places.append(max(height, places[-1] + room if places else low))
+        positions.append(max(height, positions[-1] + room if positions else low))
     top = high
-    for i in reversed(range(len(places))):
-        places[i] = min(places[i], top)
-        top = places[i] - room
-    return places
+    for i in reversed(range(len(positions))):
+        positions[i] = min(positions[i], top)
+        top = positions[i] - room
+    return positions
 
 
 def _write_names(ax: Axes, tasks: Sequence[dict[str, Any]]) -> None:

@@ -103,7 +103,7 @@ def plot_comparison(reports: Sequence[dict[str, Any]], figure: Figure) -> Figure
     return figure
 
 
-def plot_place(reports: Sequence[dict[str, Any]], ax: Axes) -> Axes:
+def plot_on_plane(reports: Sequence[dict[str, Any]], ax: Axes) -> Axes:
     """Draw one task or several on the F-R1 plane, with the cuts of the first and the tasks of known nature behind."""
     cuts = reports[0]["thresholds"]
     plot_plane(ax, (cuts["F_cut"], cuts["R1_cut"]))
@@ -124,10 +124,10 @@ def write_page(reports: Sequence[dict[str, Any]], file: Path) -> None:
     table, alike = _comparison_table(reports)
     page = environment.get_template("probe_report.html.jinja").render(
         reports=reports,
-        planes=[_svg(_place_with_legend([report])) for report in reports],
+        planes=[_svg(_plane_with_legend([report])) for report in reports],
         plots=[_svg(_doses_with_legend(report)) for report in reports],
         comparison=_svg(lambda figure: plot_comparison(reports, figure), rows=-(-len(reports) // 2)) if several else "",
-        plane=_svg(_place_with_legend(reports)) if several else "",
+        plane=_svg(_plane_with_legend(reports)) if several else "",
         table=table,
         alike=alike,
         samples=[_sample_table(report) for report in reports],
@@ -143,32 +143,32 @@ def _label(arm: str) -> str:
     return LABELS.get(arm) or label_of(arm)
 
 
-def _by_parameters(ax: Axes, report: dict[str, Any], which: str, found: dict[str, dict[str, Any]]) -> None:
-    """Points of every trained arm that `found` has a value of; sizes of one family are joined."""
+def _by_parameters(ax: Axes, report: dict[str, Any], which: str, intervals: dict[str, dict[str, Any]]) -> None:
+    """Points of every trained arm that `intervals` has a value of; sizes of one family are joined."""
     sizes = {run["arm"]: run["n_parameters"] for run in report["runs"]}
     doses = report["measures"][which]["doses"]
     joined = {point["arm"] for dose in doses.values() for point in dose["points"]}
-    alone = [arm for arm in sizes if arm not in joined and not arm.endswith("-shuffled") and arm in found]
+    alone = [arm for arm in sizes if arm not in joined and not arm.endswith("-shuffled") and arm in intervals]
     # Arms and families of a user's own have the looks that are left, one each.
     others = (name for name in (*doses, *alone) if name not in FAMILIES | LOOKS)
     looks = FAMILIES | LOOKS | dict(zip(others, cycle(OTHERS), strict=False))
     for family, dose in doses.items():
-        arms = [point["arm"] for point in dose["points"] if point["arm"] in found]
+        arms = [point["arm"] for point in dose["points"] if point["arm"] in intervals]
         if arms:
-            _points(ax, [sizes[arm] for arm in arms], [found[arm] for arm in arms], family, looks[family])
+            _points(ax, [sizes[arm] for arm in arms], [intervals[arm] for arm in arms], family, looks[family])
     for arm in alone:
-        _points(ax, [sizes[arm]], [found[arm]], _label(arm), looks[arm])
+        _points(ax, [sizes[arm]], [intervals[arm]], _label(arm), looks[arm])
 
 
-def _points(ax: Axes, n_parameters: list[int], found: list[dict[str, Any]], label: str, look: Look) -> None:
-    values = [one["value"] for one in found]
+def _points(ax: Axes, n_parameters: list[int], intervals: list[dict[str, Any]], label: str, look: Look) -> None:
+    values = [one["value"] for one in intervals]
     bounds = [
-        [_distance(one["value"], one["low"]) for one in found],
-        [_distance(one["high"], one["value"]) for one in found],
+        [_distance(one["value"], one["low"]) for one in intervals],
+        [_distance(one["high"], one["value"]) for one in intervals],
     ]
     ax.errorbar(
         n_parameters, values, bounds, color=look.color, marker=look.marker, markersize=6, capsize=2, label=label,
-        linestyle="-" if len(found) > 1 else "none", linewidth=1.2,
+        linestyle="-" if len(intervals) > 1 else "none", linewidth=1.2,
     )  # fmt: skip
 
 
@@ -177,8 +177,8 @@ def _distance(upper: float | None, lower: float | None) -> float:
     return 0.0 if upper is None or lower is None else max(0.0, upper - lower)
 
 
-def _clipped(found: dict[str, Any]) -> dict[str, float | None]:
-    bounds = {name: found[name] for name in ("value", "low", "high")}
+def _clipped(interval: dict[str, Any]) -> dict[str, float | None]:
+    bounds = {name: interval[name] for name in ("value", "low", "high")}
     return {name: None if value is None else min(max(value, LEAST), MOST) for name, value in bounds.items()}
 
 
@@ -227,9 +227,9 @@ def _listed(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _place_with_legend(reports: Sequence[dict[str, Any]]) -> Callable[[Figure], Any]:
+def _plane_with_legend(reports: Sequence[dict[str, Any]]) -> Callable[[Figure], Any]:
     def draw(figure: Figure) -> None:
-        ax = plot_place(reports, figure.subplots())
+        ax = plot_on_plane(reports, figure.subplots())
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
     return draw

@@ -47,8 +47,8 @@ def plot_responses(ax: Axes, answers: Sequence[Answer], *, with_form: bool = Tru
     questions = list(dict.fromkeys((a.kind, a.question) for a in answers))
     cells = {(a.question, a.method): a for a in answers}
     y = 0.0
-    for place, method in enumerate(methods):
-        ax.text(place + 1.03, -0.1, LABELS[method], color=_ink(method), fontweight="bold", fontsize=8, va="bottom")
+    for column, method in enumerate(methods):
+        ax.text(column + 1.03, -0.1, LABELS[method], color=_ink(method), fontweight="bold", fontsize=8, va="bottom")
     ax.text(0.03, -0.1, "question", fontweight="bold", fontsize=8, va="bottom")
     for kind, question in questions:
         asked = _wrapped(_as_asked(question))
@@ -57,12 +57,12 @@ def plot_responses(ax: Axes, answers: Sequence[Answer], *, with_form: bool = Tru
         ax.axhline(y, color="#D0D0D0", linewidth=0.7)
         ax.text(0.03, y + 0.08, f"{asked}", fontsize=7.5, va="top")
         ax.text(0.03, y + height - 0.08, kind, fontsize=6.5, color=GREY, va="bottom")
-        for place, (method, text) in enumerate(zip(methods, columns, strict=True)):
+        for column, (method, text) in enumerate(zip(methods, columns, strict=True)):
             cell = cells[question, method]
-            ax.text(place + 1.03, y + 0.08, text, fontsize=7.5, va="top", family="monospace")
+            ax.text(column + 1.03, y + 0.08, text, fontsize=7.5, va="top", family="monospace")
             verdict = f"content {_mark(cell.content)}" + (f", form {_mark(cell.form)}" if with_form else "")
             ink = "#4A4A4A" if cell.content else EMPHASIS
-            ax.text(place + 1.03, y + height - 0.08, verdict, fontsize=6.5, color=ink, va="bottom")
+            ax.text(column + 1.03, y + height - 0.08, verdict, fontsize=6.5, color=ink, va="bottom")
         y += height
     ax.set(xlim=(0, len(methods) + 1), ylim=(y, -0.3))
     ax.axis("off")
@@ -97,11 +97,11 @@ def _side_by_side(collection: Collection, experiment: str, kinds: dict[str, set[
     methods = [m for m in experiments.methods(experiment) if m in SHOWN]
     runs = {m: min(experiments.results.select(experiment, m), key=lambda run: run.seed or 0) for m in methods}
     first = {kind: _first(questions, names) for kind, names in kinds.items()}
-    chosen = {kind: place for kind, place in first.items() if place is not None}
+    chosen = {kind: index for kind, index in first.items() if index is not None}
     if not chosen:
         raise MissingInputs([f"mixed questions about {', '.join(kinds)}"])
     answers = [
-        _answer(kind, questions[place], runs[m].responses[place], m) for kind, place in chosen.items() for m in methods
+        _answer(kind, questions[index], runs[m].responses[index], m) for kind, index in chosen.items() for m in methods
     ]
     figure = Figure(figsize=(COLUMN * (len(methods) + 1), 1), layout="constrained")
     ax = plot_responses(figure.subplots(), answers, with_form=experiment == "instructions")
@@ -125,21 +125,21 @@ def _comparisons(
     """Content over all questions of the kinds shown, all seeds."""
     results = collection.experiments.results
     names = set().union(*kinds.values())
-    asked = [place for place, item in enumerate(results.questions) if item.category in names]
+    asked = [index for index, item in enumerate(results.questions) if item.category in names]
     right = {
         m: np.array(
             [
-                [float(results.questions[place].scores(run.responses[place])[1]) for place in asked]
+                [float(results.questions[index].scores(run.responses[index])[1]) for index in asked]
                 for run in results.select(experiment, m)
             ]
         )
         for m in methods
     }
-    found = []
+    comparisons = []
     for method in methods:
         mean = mean_of(right[method])
         about = f"{LABELS[method]}: content right, all {len(asked)} questions"
-        found.append(Comparison(about, None, f"{mean.value:.3f}", "", in_brackets(mean)))
+        comparisons.append(Comparison(about, None, f"{mean.value:.3f}", "", in_brackets(mean)))
     for rival in ("llama-adapter-10", "lora-8"):
         if {"aligner-1", rival} <= set(right):
             gap = gap_of(right["aligner-1"], right[rival])
@@ -149,8 +149,10 @@ def _comparisons(
             claim = as_good(gap, gain, f"Aligner-1's answers are as good in content as {LABELS[rival]}'s")
             about = f"Aligner-1 minus {LABELS[rival]}, content"
             paper = "answers of like quality (samples only)"
-            found.append(Comparison(about, paper, f"{gap.value:+.3f}", claim.sentence, in_brackets(gap), claim.verdict))
-    return found
+            comparisons.append(
+                Comparison(about, paper, f"{gap.value:+.3f}", claim.sentence, in_brackets(gap), claim.verdict)
+            )
+    return comparisons
 
 
 def _answer(kind: str, item: Item, said: str, method: str) -> Answer:
@@ -159,7 +161,7 @@ def _answer(kind: str, item: Item, said: str, method: str) -> Answer:
 
 
 def _first(questions: Sequence[Item], categories: set[str]) -> int | None:
-    return next((place for place, item in enumerate(questions) if item.category in categories), None)
+    return next((index for index, item in enumerate(questions) if item.category in categories), None)
 
 
 def _as_asked(prompt: str) -> str:

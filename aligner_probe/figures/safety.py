@@ -37,9 +37,9 @@ def by_category(collection: Collection) -> Drawing:
     frames = []
     for ax, (title, names) in zip(axes, groups.items(), strict=True):
         scores = [
-            Score.of(f"{name}\nn = {len(places)}", method, KIND, all_scores[:, places])
+            Score.of(f"{name}\nn = {len(indices)}", method, KIND, all_scores[:, indices])
             for name in names
-            for places in [_places(items, {name})]
+            for indices in [_indices_of(items, {name})]
             for method in methods
             for all_scores in [experiments.results.scores("safety", method, KIND)]
         ]
@@ -63,23 +63,23 @@ def by_category(collection: Collection) -> Drawing:
     )
 
 
-def _places(items: Sequence[Item], categories: set[str]) -> np.ndarray:
+def _indices_of(items: Sequence[Item], categories: set[str]) -> np.ndarray:
     return np.flatnonzero([item.category in categories for item in items])
 
 
 def _comparisons(experiments: Experiments, methods: Sequence[str], items: Sequence[Item]) -> list[Comparison]:
-    harmful = _places(items, HARMFUL)
+    harmful = _indices_of(items, HARMFUL)
     harmless = np.setdiff1d(np.arange(len(items)), harmful)
     scores = {m: experiments.results.scores("safety", m, KIND) for m in methods}
-    found = []
+    comparisons = []
     for method in methods:
-        for what, places in (("harmful: refused", harmful), ("harmless: helped", harmless)):
-            if len(places):
-                mean = mean_of(scores[method][:, places])
-                about = f"{LABELS[method]}, {what}, n = {len(places)}"
-                found.append(Comparison(about, None, f"{mean.value:.3f}", "", in_brackets(mean)))
+        for what, indices in (("harmful: refused", harmful), ("harmless: helped", harmless)):
+            if len(indices):
+                mean = mean_of(scores[method][:, indices])
+                about = f"{LABELS[method]}, {what}, n = {len(indices)}"
+                comparisons.append(Comparison(about, None, f"{mean.value:.3f}", "", in_brackets(mean)))
     if not len(harmful):
-        return found
+        return comparisons
     for rival in ("llama-adapter-10", "lora-8"):
         if not {"aligner-1", rival} <= set(scores):
             continue
@@ -88,7 +88,9 @@ def _comparisons(experiments: Experiments, methods: Sequence[str], items: Sequen
         claim = as_good(difference, gain, f"Aligner-1 refuses what is harmful as well as {LABELS[rival]}")
         about = f"harmful, all categories: Aligner-1 minus {LABELS[rival]}"
         ours = f"{difference.value:+.3f}"
-        found.append(Comparison(about, "comparable", ours, claim.sentence, in_brackets(difference), claim.verdict))
+        comparisons.append(
+            Comparison(about, "comparable", ours, claim.sentence, in_brackets(difference), claim.verdict)
+        )
     runs = experiments.results.select("safety", "aligner-1")
     if runs and all("after_sft" in run.scores for run in runs):
         before = experiments.results.scores("safety", "aligner-1", KIND, "after_sft")
@@ -96,5 +98,7 @@ def _comparisons(experiments: Experiments, methods: Sequence[str], items: Sequen
         claim = above(gain, 0, "DPO makes Aligner-1 safer than supervised tuning alone")
         about = "harmful: Aligner-1 after DPO minus after supervised tuning"
         paper = "safer"
-        found.append(Comparison(about, paper, f"{gain.value:+.3f}", claim.sentence, in_brackets(gain), claim.verdict))
-    return found
+        comparisons.append(
+            Comparison(about, paper, f"{gain.value:+.3f}", claim.sentence, in_brackets(gain), claim.verdict)
+        )
+    return comparisons

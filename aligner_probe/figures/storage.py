@@ -22,7 +22,7 @@ from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs, pa
 from aligner_probe.figures.equality import plot_bands, plot_equality_by_magnitude
 from aligner_probe.figures.experiments import FORM_AND_SKILL, LABELS, Experiments, in_brackets
 from aligner_probe.figures.looks import BLACK, GREY, LIGHT_GREY, LOOKS
-from aligner_probe.figures.paper import EQUAL_NUMBERS
+from aligner_probe.figures.paper import EQUAL_PARAMETERS
 from aligner_probe.reproduction.results import FinishedRun
 
 #: The arms whose runs are paired.
@@ -85,7 +85,7 @@ def plot_storage(ax: Axes, pairs: Sequence[Pair]) -> Axes:
     Lines have the method's colour and marker; the filling of the marker tells the condition. Bands in which bfloat16
     loses every update are grey, bands in which it keeps every update are hatched.
     """
-    for place, pair in enumerate(pairs):
+    for index, pair in enumerate(pairs):
         condition, look = CONDITIONS[pair.condition], LOOKS[pair.method]
         plot_equality_by_magnitude(
             ax,
@@ -95,23 +95,23 @@ def plot_storage(ax: Axes, pairs: Sequence[Pair]) -> Axes:
             fillstyle=condition.fillstyle,
             linestyle=condition.linestyle,
             label=pair.condition,
-            offset=APART * (place - (len(pairs) - 1) / 2),
+            offset=APART * (index - (len(pairs) - 1) / 2),
         )
     widest = max((pair.equality for pair in pairs), key=lambda equality: len(equality.bands))
     plot_bands(ax, widest)
     ax.set_ylabel("share exactly equal")
     coarse = next((pair for pair in pairs if pair.equality.grid == "bfloat16"), None)
     if coarse is not None:
-        edges = {band.low: place for place, band in enumerate(coarse.equality.bands)}
+        edges = {band.low: index for index, band in enumerate(coarse.equality.bands)}
         ticks = ax.get_xticks()
         shadings: tuple[tuple[Callable[[MagnitudeBand], bool], dict[str, Any], str], ...] = (
             (coarse.loses, {"facecolor": LIGHT_GREY, "alpha": 0.7}, "every update lost in bfloat16"),
             (coarse.moves, {"facecolor": "none", "edgecolor": LIGHT_GREY, "hatch": "///"}, "every update kept"),
         )
         for test, look, label in shadings:
-            places = [ticks[edges[band.low]] for band in coarse.equality.bands if test(band)]
-            if places:
-                span = (min(places) - 0.5, max(places) + 0.5)
+            positions = [ticks[edges[band.low]] for band in coarse.equality.bands if test(band)]
+            if positions:
+                span = (min(positions) - 0.5, max(positions) + 0.5)
                 ax.axvspan(*span, linewidth=0, zorder=0, label=label, **look)
         chance = coarse.equality.chance_share
         ax.axhline(chance, color=GREY, linewidth=0.9, label=f"chance, two starts in bfloat16: {chance:.2g}")
@@ -121,11 +121,11 @@ def plot_storage(ax: Axes, pairs: Sequence[Pair]) -> Axes:
 def equality_by_storage(collection: Collection) -> Drawing:
     """One panel for each method with the conditions at one learning rate side by side; then those at a tenth of it."""
     experiments = collection.experiments
-    found, missing = _pairs(experiments)
-    if not found:
+    all_pairs, missing = _pairs(experiments)
+    if not all_pairs:
         raise MissingInputs(missing)
-    together = [[pair for pair in found if pair.method == m and pair.condition != TENTH] for m in PAIRED_ARMS]
-    together += [[pair] for pair in found if pair.condition == TENTH]
+    together = [[pair for pair in all_pairs if pair.method == m and pair.condition != TENTH] for m in PAIRED_ARMS]
+    together += [[pair] for pair in all_pairs if pair.condition == TENTH]
     together = [pairs for pairs in together if pairs]
     figure, axes = panels(len(together), sharey=True)
     for ax, pairs in zip(axes, together, strict=True):
@@ -136,9 +136,10 @@ def equality_by_storage(collection: Collection) -> Drawing:
     entries |= {name: _in_black(name) for name in CONDITIONS if name in entries}
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=3, frameon=False)
     frames = [
-        pair.equality.to_frame().assign(method=pair.method, condition=pair.condition, peak_lr=pair.lr) for pair in found
+        pair.equality.to_frame().assign(method=pair.method, condition=pair.condition, peak_lr=pair.lr)
+        for pair in all_pairs
     ]
-    runs = [run for pair in found for run in pair.runs]
+    runs = [run for pair in all_pairs for run in pair.runs]
     return Drawing(
         figure,
         pd.concat(frames, ignore_index=True),
@@ -149,7 +150,7 @@ def equality_by_storage(collection: Collection) -> Drawing:
         (*experiments.inputs(runs), *(experiments.adapters[run.id] for run in dict.fromkeys(runs))),
         settings={"lost": LOST, "moved": MOVED, "nearly_none": NEARLY_NONE, "fraction": FRACTION},
         missing=tuple(missing),
-        comparisons=tuple(comparison for pair in found for comparison in _comparisons(pair)),
+        comparisons=tuple(comparison for pair in all_pairs for comparison in _comparisons(pair)),
     )
 
 
@@ -160,7 +161,7 @@ def _in_black(name: str) -> Line2D:
 
 
 def _pairs(experiments: Experiments) -> tuple[list[Pair], list[str]]:
-    found, missing = [], []
+    pairs, missing = [], []
     for method in PAIRED_ARMS:
         for condition, (arms, _, _) in CONDITIONS.items():
             runs = [
@@ -174,8 +175,8 @@ def _pairs(experiments: Experiments) -> tuple[list[Pair], list[str]]:
                 continue
             a, b = (experiments.adapters[run.id] for run in (first, second))
             rates = [run.lr["sft"] for run in (first, second)]
-            found.append(Pair(method, condition, (first, second), compare_numbers(a, b), max(rates)))
-    return found, missing
+            pairs.append(Pair(method, condition, (first, second), compare_numbers(a, b), max(rates)))
+    return pairs, missing
 
 
 def _unplanned(method: str, condition: str) -> bool:
@@ -187,28 +188,28 @@ def _unplanned(method: str, condition: str) -> bool:
 def _comparisons(pair: Pair) -> list[Comparison]:
     equality = pair.equality
     share = proportion_interval(equality.n_equal, equality.prefix.n)
-    about = f"{LABELS[pair.method]}, {pair.condition}: equal numbers"
+    about = f"{LABELS[pair.method]}, {pair.condition}: equal parameters"
     ours = f"{equality.n_equal:,} of {equality.prefix.n:,} ({equality.share_equal:.2%})"
     if pair.condition not in (FIRST, TENTH):
-        what = "equal numbers vanish with the shared start" if "two" in pair.condition else "float32 loses no update"
+        what = "equal parameters vanish with the shared start" if "two" in pair.condition else "float32 loses no update"
         claim = below(share, NEARLY_NONE, what)
         return [Comparison(about, None, ours, f"{claim.sentence}{_few(pair)}", in_brackets(share), claim.verdict)]
-    paper = {"aligner-1": EQUAL_NUMBERS["aligner"], "llama-adapter-10": EQUAL_NUMBERS["llama_adapter"]}
+    paper = {"aligner-1": EQUAL_PARAMETERS["aligner"], "llama-adapter-10": EQUAL_PARAMETERS["llama_adapter"]}
     printed = paper.get(pair.method) if pair.condition == FIRST else None
-    anatomy = "What equal numbers show of anatomy is tested by float32 and by two seeds."
-    found = [Comparison(about, printed, ours, anatomy, in_brackets(share))]
-    for lost, what in ((True, "updates below half a ULP are lost"), (False, "larger updates move every number")):
+    anatomy = "What equal parameters show of anatomy is tested by float32 and by two seeds."
+    comparisons = [Comparison(about, printed, ours, anatomy, in_brackets(share))]
+    for lost, what in ((True, "updates below half a ULP are lost"), (False, "larger updates move every parameter")):
         n_equal, n = pair.band(lost=lost)
         where = "half a ULP above the peak rate" if lost else "half a ULP below a tenth of the peak rate"
         about = f"{LABELS[pair.method]}, {pair.condition}: equal where {where}"
         if not n:
-            found.append(Comparison(about, None, "no such numbers", f"Not tested here: {what}."))
+            comparisons.append(Comparison(about, None, "no such parameters", f"Not tested here: {what}."))
             continue
         share = proportion_interval(n_equal, n)
         claim = _predicted(share, lost, what)
         note = f"{claim.sentence}{_few(pair)}"
-        found.append(Comparison(about, None, f"{n_equal:,} of {n:,}", note, in_brackets(share), claim.verdict))
-    return found
+        comparisons.append(Comparison(about, None, f"{n_equal:,} of {n:,}", note, in_brackets(share), claim.verdict))
+    return comparisons
 
 
 def _predicted(share: Interval, lost: bool, what: str) -> Claim:
@@ -217,4 +218,4 @@ def _predicted(share: Interval, lost: bool, what: str) -> Claim:
 
 def _few(pair: Pair) -> str:
     n = pair.equality.prefix.n
-    return "" if n >= ENOUGH else f" Only {n} numbers, so this is a hint."
+    return "" if n >= ENOUGH else f" Only {n} parameters, so this is a hint."

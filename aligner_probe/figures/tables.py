@@ -91,7 +91,7 @@ def parameter_counts(collection: Collection) -> Drawing:
     free = (GPU_BYTES - 2 * LLAMA2_7B.n_parameters) / 1e9
     counted = [
         Comparison(
-            f"{c.label}: numbers in the file",
+            f"{c.label}: parameters in the file",
             None,
             f"{c.n_parameters:,}",
             "as the formula says"
@@ -110,13 +110,15 @@ def parameter_counts(collection: Collection) -> Drawing:
         collection.checkpoints,
         settings={"base": LLAMA2_7B.name, "gpu_bytes": GPU_BYTES, "start_layer": 2},
         comparisons=(
-            Comparison("Aligner-10, numbers", "4.19K", "41,920", "slip in the paper: 41.9K"),
+            Comparison("Aligner-10, parameters", "4.19K", "41,920", "slip in the paper: 41.9K"),
             *(
                 Comparison(
                     f"{row['method']}, adapters on 24 GB",
                     PAPER_ADAPTERS.get(row["method"]),
                     f"{row['adapters_per_gpu']:,}",
-                    "the paper's counts prefix numbers only, without gates" if row["method"] in PAPER_ADAPTERS else "",
+                    "the paper's counts prefix parameters only, without gates"
+                    if row["method"] in PAPER_ADAPTERS
+                    else "",
                 )
                 for row in table.rows
             ),
@@ -166,7 +168,7 @@ def _shown_counts(frame: pd.DataFrame) -> pd.DataFrame:
 def _compare_ratio(small: pd.DataFrame, table: ParameterTable) -> list[Comparison]:
     """Counts are exact, so there is no interval."""
     paper = next(row for row in table.rows if row["method"] == "Aligner-1")
-    found = []
+    comparisons = []
     ones = small[small["method"] == "Aligner-1"]
     for base, times in zip(ones["base"], ones["times_fewer_than_lora"], strict=True):
         ratio = float(times)
@@ -174,5 +176,5 @@ def _compare_ratio(small: pd.DataFrame, table: ParameterTable) -> list[Compariso
         claim = above(exact, ORDERS, "Aligner-1 is smaller than LoRA by orders of magnitude")
         what = f"{base}: Aligner-1 smaller than LoRA r=8 by"
         paper_says = f"{paper['times_fewer_than_lora']:,.1f} x"
-        found.append(Comparison(what, paper_says, f"{ratio:,.1f} x", claim.sentence, "exact", claim.verdict))
-    return found
+        comparisons.append(Comparison(what, paper_says, f"{ratio:,.1f} x", claim.sentence, "exact", claim.verdict))
+    return comparisons

@@ -165,13 +165,13 @@ def test_table_1_counts_the_micro_world(collection):
 
 def test_equality_is_judged_by_storage_and_seed(collection):
     comparisons = {c.what: c for c in draw("extra03", collection).comparisons}
-    assert comparisons["Aligner-10, one seed, float32: equal numbers"].verdict == "holds"
-    assert comparisons["Aligner-10, two seeds, bfloat16: equal numbers"].verdict == "holds"
+    assert comparisons["Aligner-10, one seed, float32: equal parameters"].verdict == "holds"
+    assert comparisons["Aligner-10, two seeds, bfloat16: equal parameters"].verdict == "holds"
     kept = "Aligner-10, one seed, bfloat16: equal where half a ULP below a tenth of the peak rate"
     assert comparisons[kept].verdict == "holds"
     lost = "Aligner-10, one seed, bfloat16: equal where half a ULP above the peak rate"
     # No number of N(0, 1) is so large that the published rate rounds to nothing.
-    assert comparisons[lost].ours == "no such numbers"
+    assert comparisons[lost].ours == "no such parameters"
 
 
 def test_movement_is_the_distance_from_the_start(collection):
