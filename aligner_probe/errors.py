@@ -36,8 +36,8 @@ class AlignerProbeWarning(UserWarning):
 def nearest(name: object, names: Iterable[object]) -> str | None:
     """The one of `names` that is most like `name`, upper and lower case alike; None where none is like it."""
     by_letters = {str(one).lower(): str(one) for one in names}
-    found = difflib.get_close_matches(str(name).lower(), by_letters, n=1, cutoff=ALIKE)
-    return by_letters[found[0]] if found else None
+    matches = difflib.get_close_matches(str(name).lower(), by_letters, n=1, cutoff=ALIKE)
+    return by_letters[matches[0]] if matches else None
 
 
 def did_you_mean(name: object, names: Iterable[object]) -> str:

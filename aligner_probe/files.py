@@ -30,9 +30,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def free_bytes(place: Path) -> int:
-    """The free bytes of the disk on which `place` is, or would be."""
-    there = next(one for one in (place.absolute(), *place.absolute().parents) if one.exists())
+def free_bytes(path: Path) -> int:
+    """The free bytes of the disk on which `path` is, or would be."""
+    there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
     return shutil.disk_usage(there).free
 
 
@@ -63,12 +63,12 @@ def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
 
 
 def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice!r} stands twice in one object")
-    return found
+    return members
 
 
 @contextmanager
@@ -107,17 +107,17 @@ def staging_folder(parent: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole(place: Path) -> Iterator[Path]:
-    """Yield a path to write a new file or folder to. It is renamed to `place` when the block ends without an error.
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a path to write a new file or folder to. It is renamed to `path` when the block ends without an error.
 
-    If the block fails, nothing appears at `place`. Raises AlignerProbeError where `place` exists already, or cannot be
+    If the block fails, nothing appears at `path`. Raises AlignerProbeError where `path` exists already, or cannot be
     written.
     """
-    if place.exists():
-        raise AlignerProbeError(f"{place} exists already; name another place, or remove it first")
-    with writing_to(place), new_folder(place.parent), staging_folder(place.parent) as stage:
-        yield stage / place.name
-        (stage / place.name).replace(place)
+    if path.exists():
+        raise AlignerProbeError(f"{path} exists already; name another path, or remove it first")
+    with writing_to(path), new_folder(path.parent), staging_folder(path.parent) as stage:
+        yield stage / path.name
+        (stage / path.name).replace(path)
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def _lock(handle: int) -> None:
 
 
 @contextmanager
-def writing_to(place: Path) -> Iterator[None]:
+def writing_to(path: Path) -> Iterator[None]:
     """Raise AlignerProbeError, one line, if the system refuses to write (permissions, full disk, a file in the way)."""
     try:
         yield
@@ -156,5 +156,5 @@ def writing_to(place: Path) -> Iterator[None]:
         # os.strerror leaves out the temporary names, which a user does not know.
         said = os.strerror(error.errno) if error.errno else str(error)
         raise AlignerProbeError(
-            f"cannot write to {place}: {said}; nothing was changed there. Name another place, or make room"
+            f"cannot write to {path}: {said}; nothing was changed there. Name another path, or make room"
         ) from error

@@ -62,7 +62,7 @@ class _Set(threading.local):
     """What `using` has done in this Python thread, the innermost last: the number before, and the number set."""
 
     def __init__(self) -> None:
-        self.numbers: list[tuple[int, int]] = []
+        self.changes: list[tuple[int, int]] = []
 
 
 _set = _Set()
@@ -97,8 +97,8 @@ def threads_of_size(n_parameters: int, device: str = "cpu") -> Threads:
     if _chosen is not None:
         return Threads(_chosen, "chosen by --threads or ap.set_threads", given=True)
     outside = torch.get_num_threads()
-    if _set.numbers and outside == _set.numbers[-1][1]:
-        outside = _set.numbers[0][0]  # what `using` has set is nobody's choice
+    if _set.changes and outside == _set.changes[-1][1]:
+        outside = _set.changes[0][0]  # what `using` has set is nobody's choice
     for name in VARIABLES:
         if os.environ.get(name):
             return Threads(outside, f"{name} is set", given=True)
@@ -139,12 +139,12 @@ def using(threads: Threads) -> Iterator[Threads]:
     Where something inside the block calls `torch.set_num_threads`, what that call set stays.
     """
     before = torch.get_num_threads()
-    _set.numbers.append((before, threads.n))
+    _set.changes.append((before, threads.n))
     torch.set_num_threads(threads.n)
     try:
         yield threads
     finally:
-        _set.numbers.pop()
+        _set.changes.pop()
         if torch.get_num_threads() == threads.n:
             torch.set_num_threads(before)
 

@@ -4,7 +4,7 @@
     register_arm(Arm("lora-64", "LoRA r=64", "lora", {"r": 64}, group="LoRA"))
 
 Probe, reproduction and figures read it. A probe has an arm that a user registers where its budget names it:
-`Budget(arms=(..., "lora-64"))`, or with the `Arm` itself in place of the name.
+`Budget(arms=(..., "lora-64"))`, or with the `Arm` itself instead of the name.
 """
 
 from collections.abc import Callable, Iterator, Mapping

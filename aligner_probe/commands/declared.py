@@ -41,14 +41,14 @@ def package_methods() -> Declared:
     sources = sorted(files("aligner_probe").joinpath("adapters").iterdir(), key=lambda file: file.name)
     parsed = [ast.parse(file.read_text(encoding="utf-8")) for file in sources if file.name.endswith(".py")]
     classes = {node.name: node for tree in parsed for node in tree.body if isinstance(node, ast.ClassDef)}
-    found: Declared = {}
+    methods: Declared = {}
     for cls in classes.values():
         if (name := _registered_name(cls)) is not None:
             options: dict[str, MethodOption] = {}
             for config in _with_bases(_config_of(cls, classes), classes):
                 options |= {option.name: option for option in _options_in(config)}
-            found[name] = tuple(options.values())
-    return found
+            methods[name] = tuple(options.values())
+    return methods
 
 
 def options_of(config: type) -> tuple[MethodOption, ...]:

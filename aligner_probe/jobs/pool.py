@@ -45,7 +45,7 @@ def threads_each() -> Threads:
 def each(work: Work, shared: Shared, jobs: Sequence[Any], n_processes: int) -> Iterator[tuple[Any, Any]]:
     """Do the work of all jobs, and yield each job with its result when it ends.
 
-    An AlignerProbeError of a job is yielded in place of its result. Each process has the threads of `threads_each`.
+    An AlignerProbeError of a job is yielded instead of its result. Each process has the threads of `threads_each`.
     With one process the work is done in this process. Leaving the loop early stops the workers; of their unfinished
     jobs only the state to go on from is left. Raises AlignerProbeError where a worker was killed.
     """
