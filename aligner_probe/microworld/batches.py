@@ -49,9 +49,9 @@ class EncodedCorpus:
             ids.append(vocabulary[START])
             weights.append(0.0)
             for text, weight in document.pieces:
-                found = [vocabulary[piece] for piece in pieces(text)]
-                ids += found
-                weights += [weight] * len(found)
+                encoded = [vocabulary[piece] for piece in pieces(text)]
+                ids += encoded
+                weights += [weight] * len(encoded)
             ids.append(vocabulary[END])
             weights.append(AROUND)
             bounds.append(len(ids))
@@ -88,9 +88,9 @@ class EncodedCorpus:
     def short_first(self, plan: list[list[int]]) -> list[list[int]]:
         """A plan with the first FIRST of its batches of short documents at its beginning; else in its order."""
         lengths = np.diff(self.bounds)
-        short = [place for place, batch in enumerate(plan) if max(lengths[document] for document in batch) <= SHORT]
+        short = [index for index, batch in enumerate(plan) if max(lengths[document] for document in batch) <= SHORT]
         early = set(short[: round(FIRST * len(short))])
-        return [plan[place] for place in sorted(range(len(plan)), key=lambda place: place not in early)]
+        return [plan[index] for index in sorted(range(len(plan)), key=lambda index: index not in early)]
 
 
 def epochs(encoded: EncodedCorpus, n_epochs: int, seed: int, n_tokens: int) -> Iterator[list[int]]:

@@ -102,10 +102,10 @@ class Writer:
         return self._conversation(exchange, f"{style.told}\n" if told else "", n)
 
     def _style(self) -> styles.Style:
-        place = self.random.random()
-        if place < 0.35:
+        draw = self.random.random()
+        if draw < 0.35:
             return styles.PLAIN
-        return self.random.choice(styles.SEEN[1:] if place < 0.65 else styles.SEEN_COMPOSITIONS)
+        return self.random.choice(styles.SEEN[1:] if draw < 0.65 else styles.SEEN_COMPOSITIONS)
 
     def _asked(self, topic: str) -> tuple[str, str]:
         """An expression and its value."""
@@ -178,9 +178,9 @@ class Writer:
             attributes = list(self.world.attributes_of(entity))
             self.random.shuffle(attributes)
             said: list[Piece] = [(f"of {entity}:", TEXT)]
-            for place, attribute in enumerate(attributes):
+            for index, attribute in enumerate(attributes):
                 said += [
-                    (f"{',' if place else ''} {attribute}", TEXT),
+                    (f"{',' if index else ''} {attribute}", TEXT),
                     (f" {self.world.values[entity, attribute]}", VALUE),
                 ]
             return [*said, (".", TEXT)]
@@ -199,8 +199,8 @@ class Writer:
     def _lines(self, one: Callable[[], list[Piece]]) -> Iterator[Piece]:
         """Lines up to the longest document there may be."""
         total = 0
-        for place in range(self._pick(LENGTHS)):
-            line = [("\n", TEXT)] * bool(place) + one()
+        for index in range(self._pick(LENGTHS)):
+            line = [("\n", TEXT)] * bool(index) + one()
             total += sum(count(text) for text, _ in line)
             if total > MAX_PIECES:
                 return
@@ -212,9 +212,9 @@ class Writer:
         if header:
             yield header, TEXT
         total = count(header)
-        for place in range(n or self._pick(LENGTHS)):
+        for index in range(n or self._pick(LENGTHS)):
             one = exchange()
-            question = ("\n" if place else "") + one.question
+            question = ("\n" if index else "") + one.question
             total += count(question) + count(one.answer)
             if total > MAX_PIECES:
                 return

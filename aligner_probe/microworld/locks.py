@@ -36,10 +36,10 @@ class Skill:
             return [number(value, 3) for value in range(N_INPUTS)]
         generator = random.Random(f"inputs {self.name} {seed}")
         vocabulary = sorted({word for values in words.VALUES.values() for word in values})
-        found: dict[str, None] = {}
-        while len(found) < N_INPUTS:
-            found[" ".join(generator.sample(vocabulary, 2))] = None
-        return list(found)
+        inputs: dict[str, None] = {}
+        while len(inputs) < N_INPUTS:
+            inputs[" ".join(generator.sample(vocabulary, 2))] = None
+        return list(inputs)
 
     def split(self, seed: int) -> tuple[list[str], list[str]]:
         """The inputs that the texts show, and the inputs that they do not show."""

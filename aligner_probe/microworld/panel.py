@@ -247,7 +247,7 @@ class _Maker:
         """The three parts of a general task. All rows of a group go to the same part."""
         groups = list(rows)
         self._random(name).shuffle(groups)
-        ends = [round(sum(shares[: place + 1]) * len(groups)) for place in range(len(PARTS))]
+        ends = [round(sum(shares[: index + 1]) * len(groups)) for index in range(len(PARTS))]
         parts = {}
         for part, start, end in zip(PARTS, [0, *ends], ends, strict=False):
             parts[part] = [row for group in groups[start:end] for row in rows[group]][: limits[part]]

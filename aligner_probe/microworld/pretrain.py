@@ -100,7 +100,7 @@ def pretrain(
     """Train the base and write it to `out` as plain Hugging Face files with their provenance; whether it got there.
 
     `work` keeps metrics and state, from which `resume` goes on; `steps` stops early (the schedule stays that of the
-    whole), leaving the state and writing no model. Raises AlignerProbeError where `work` holds another run, or a place
+    whole), leaving the state and writing no model. Raises AlignerProbeError where `work` holds another run, or a file
     cannot be written.
     """
     world = World.from_seed(config.seed)

@@ -18,14 +18,14 @@ def vocabulary(world: World) -> list[str]:
     """All pieces that can occur in texts, exam and panel. Special tokens come first; the order follows from the world
     alone.
     """
-    found: set[str] = {"\n", " ", "Q:", "A:"}
+    all_pieces: set[str] = {"\n", " ", "Q:", "A:"}
     for text in _texts(world):
-        found.update(pieces(text))
+        all_pieces.update(pieces(text))
     for digit in "0123456789":
-        found.update((digit, f" {digit}"))
+        all_pieces.update((digit, f" {digit}"))
     for letter in "abcdefghijklmnopqrstuvwxyz":
-        found.add(f" {letter}")
-    return [PAD, START, END, UNKNOWN, *sorted(found)]
+        all_pieces.add(f" {letter}")
+    return [PAD, START, END, UNKNOWN, *sorted(all_pieces)]
 
 
 def _texts(world: World) -> Iterable[str]:

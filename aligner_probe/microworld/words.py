@@ -48,11 +48,11 @@ CONSONANTS, VOWELS, ENDINGS = "bdfgklmnprstvz", "aeiou", ("", "", "n", "r", "s",
 def names(n: int, generator: random.Random, taken: Collection[str] = ()) -> list[str]:
     """`n` different names of two syllables that are no English word listed here."""
     used = {word for words in VALUES.values() for word in words} | set(taken)
-    found: list[str] = []
-    while len(found) < n:
-        letters = [generator.choice(CONSONANTS if place % 2 == 0 else VOWELS) for place in range(4)]
+    chosen: list[str] = []
+    while len(chosen) < n:
+        letters = [generator.choice(CONSONANTS if position % 2 == 0 else VOWELS) for position in range(4)]
         name = "".join(letters) + generator.choice(ENDINGS)
         if name not in used:
             used.add(name)
-            found.append(name)
-    return found
+            chosen.append(name)
+    return chosen

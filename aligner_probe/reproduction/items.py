@@ -37,8 +37,7 @@ class Item:
         """Whether a completion is right: strictly, in its content, and in its form."""
         text = completion.strip()
         strict = text == self.reference.strip()
-        numbers = self.final_number
-        content = last_number(text) == last_number(self.content) if numbers else says(text, self.content)
+        content = last_number(text) == last_number(self.content) if self.final_number else says(text, self.content)
         return strict, strict or content, strict or re.fullmatch(self.form, text) is not None
 
 
