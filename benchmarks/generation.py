@@ -121,8 +121,8 @@ def measure(bases: Bases, rounds: int, prompt: int, new: int, only: str | None) 
     tokens: dict[str, list[int]] = {}
     for name, variant in made.items():
         with variant.attached():
-            found = variant.call()
-        if tokens.setdefault(variant.family, found) != found:
+            generated = variant.call()
+        if tokens.setdefault(variant.family, generated) != generated:
             raise SystemExit(f"{name} gives other tokens than the first of its kind")
 
     def run(name: str) -> tuple[float, float]:

@@ -44,7 +44,7 @@ def batches_of(probe, bench, arm: str) -> list[list[Callable]]:
             adapter=new_arm_adapter(arm, bench.model, cell.start_seed), task=train, validation=validation, recipe=how
         )
 
-    found = []
+    batches = []
     for kind in ("tune", "train"):
         its = [cell for cell in probe.cells if (cell.arm, cell.kind) == (arm, kind)]
         method, width = ARMS[arm], bench.model.cfg.d_model
@@ -59,8 +59,8 @@ def batches_of(probe, bench, arm: str) -> list[list[Callable]]:
                 for n, steps in bench.budget.tried(len(rates))
             ]
         for each in made:
-            found += [each[i : i + its[0].together] for i in range(0, len(each), its[0].together)]
-    return found
+            batches += [each[i : i + its[0].together] for i in range(0, len(each), its[0].together)]
+    return batches
 
 
 def by_hand(model, training) -> None:

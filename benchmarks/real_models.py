@@ -44,19 +44,19 @@ def examples_of(name: str, data: Path, split: str, tokenizer) -> list:
     if name == "capitals":
         rows = [json.loads(line)["text"] for line in (data / "tinystories" / f"{split}.jsonl").open()]
         stories = [re.findall(r"[^.!?]+[.!?]+[\"']?", text.replace("\n", " ")) for text in rows]
-        found = [
+        examples = [
             Example(f"{one.strip()} {two.strip()} ", three.strip().upper()) for one, two, three, *_ in stories if three
         ]
     elif name == "alpaca":
         task = ap.load_task(
             data / "alpaca" / f"{split}.jsonl", prompt_template="Question: {instruction}\nAnswer: ", flawed="drop"
         )
-        found = list(task.examples)
+        examples = list(task.examples)
     else:
-        found = list(ap.load_task(data / "hh_rlhf_harmless" / f"{split}.jsonl", flawed="drop").examples)
+        examples = list(ap.load_task(data / "hh_rlhf_harmless" / f"{split}.jsonl", flawed="drop").examples)
     answers = ("chosen", "rejected") if name == "hh_rlhf" else ("completion",)
     chosen = []
-    for example in found:
+    for example in examples:
         texts = [example.prompt + getattr(example, answer) for answer in answers]
         if all(len(ids) <= MAX_LENGTH - 4 for ids in tokenizer(texts)["input_ids"]):
             chosen.append(example)

@@ -79,19 +79,22 @@ def said(model_folder: Path, data: Path) -> list[dict]:
 
     stories = [json.loads(line)["text"].split() for line in (data / "tinystories" / "train.jsonl").open()]
     begun = [
-        (number, " ".join(words[:cut])) for number, words in enumerate(stories) for cut in CUTS if len(words) > cut
+        (story_index, " ".join(words[:cut]))
+        for story_index, words in enumerate(stories)
+        for cut in CUTS
+        if len(words) > cut
     ]
     model = ap.load_model(model_folder)
     answers = ap.generate(model, [prompt for _, prompt in begun], max_new_tokens=10)
     words = [re.match(r"\s*([A-Za-z]{3,})\b.", text) for text in answers]
-    found = [(*one, word[1]) for one, word in zip(begun, words, strict=True) if word]
-    sure = log_likelihoods(model, [Example(prompt, f" {word}") for _, prompt, word in found], append_eos=False)
+    continued = [(*one, word[1]) for one, word in zip(begun, words, strict=True) if word]
+    sure = log_likelihoods(model, [Example(prompt, f" {word}") for _, prompt, word in continued], append_eos=False)
     rows, told, often = [], set(), Counter()
-    for place in sorted(range(len(found)), key=lambda place: -sure[place].sum()):
-        number, prompt, word = found[place]
-        if number not in told and often[word] < MOST_ALIKE and len(rows) < N_STORIES:
+    for index in sorted(range(len(continued)), key=lambda index: -sure[index].sum()):
+        story_index, prompt, word = continued[index]
+        if story_index not in told and often[word] < MOST_ALIKE and len(rows) < N_STORIES:
             rows.append({"prompt": prompt, "completion": f" {word}, said the cat.", "content": word})
-            told.add(number)
+            told.add(story_index)
             often[word] += 1
     return rows
 

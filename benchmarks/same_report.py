@@ -38,7 +38,7 @@ def reports(tasks: list[str], steps: int, items: int) -> dict:
     if steps:
         few = {"n_validation": items, "n_train_asked": items, "n_off_domain": items}
         budget = replace(budget, steps=steps, reference_steps=steps, evaluate_every=max(1, steps // 2), **few)
-    found = {}
+    by_task = {}
     for name in tasks:
         given = load_parts(f"panel:{name}")
         test = given.test
@@ -52,13 +52,13 @@ def reports(tasks: list[str], steps: int, items: int) -> dict:
             plan = json.loads((Path(folder) / "plan.json").read_text())
         runs = [{key: value for key, value in run.items() if key != "seconds"} for run in report["runs"]]
         samples = [{key: value for key, value in one.items() if key != "scores"} for one in report["samples"]]
-        found[name] = {key: value for key, value in report.items() if key != "provenance"} | {
+        by_task[name] = {key: value for key, value in report.items() if key != "provenance"} | {
             "runs": runs,
             "samples": samples,
             "plan": plan,
         }
         print(f"{name}: {report['verdict']}", flush=True)
-    return found
+    return by_task
 
 
 def main() -> int:

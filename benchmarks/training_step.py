@@ -265,9 +265,9 @@ def main() -> None:
     bases = Bases(size, options.device, options.dtype)
     described = f"{options.size}: {size}, {options.dtype}, start layer {START_LAYER} (LoRA: all layers)"
     if options.largest_batch:
-        found = largest_batches(bases, options.only, options.memory)
+        largest = largest_batches(bases, options.only, options.memory)
         within = f"{options.memory} GiB" if options.memory else "the card"
-        print(f"{described}, {size.positions} positions, within {within}\n{machine(options.device)}\n\n{found}")
+        print(f"{described}, {size.positions} positions, within {within}\n{machine(options.device)}\n\n{largest}")
         return
     described += f", batch {size.batch} x {size.positions}, {options.rounds} rounds, {time.strftime('%Y-%m-%d')}"
     rows = measure(bases, options.rounds, options.only)
