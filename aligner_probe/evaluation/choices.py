@@ -85,7 +85,7 @@ def choices_of(example: Example, given: Sequence[str] = ()) -> tuple[str, ...] |
     if given:
         named = tuple(dict.fromkeys(choice.strip() for choice in given))
         return tuple(f"{lead}{choice}{tail}" for choice in named) if said in named else None
-    for options in options_in(example.prompt):
+    for options in options_in(str(example.prompt)):
         labels = [option.label for option in options]
         bare = re.fullmatch(r"([(\[]?)(.+?)([)\].:]?)", said, re.DOTALL)
         if bare is not None and bare[2] in labels:
@@ -103,7 +103,7 @@ def choices_of(example: Example, given: Sequence[str] = ()) -> tuple[str, ...] |
 def is_label(example: Example) -> bool:
     """Whether a completion is the label of an option that its prompt lists, with nothing more."""
     said = example.completion.strip().strip("()[].:")
-    return any(said == option.label for options in options_in(example.prompt) for option in options)
+    return any(said == option.label for options in options_in(str(example.prompt)) for option in options)
 
 
 def _marks(plain: str) -> list[tuple[str, int, int]]:

@@ -109,7 +109,7 @@ class MultipleChoice:
                 "expected one of them"
             )
         raise AlignerProbeError(
-            f"the prompt {example.prompt[-60:]!r}{where} lists no choices with its reference "
+            f"the prompt {str(example.prompt)[-60:]!r}{where} lists no choices with its reference "
             f"{example.completion[:60]!r} among them; expected a list such as 'A. red B. blue' in every prompt, or "
             "name the choices: multiple_choice:A,B,C,D"
         )
@@ -161,7 +161,7 @@ def _scores(
         strict=np.array(strict, dtype=np.float64),
         content=np.array(content, dtype=np.float64),
         weights=np.ones(len(examples)),
-        prompts=tuple(example.prompt for example in examples),
+        prompts=tuple(str(example.prompt) for example in examples),
         references=tuple(example.completion for example in examples),
         completions=completions,
     )

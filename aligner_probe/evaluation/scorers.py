@@ -58,7 +58,7 @@ class TextScorer(ABC):
             strict=judged[:, 0],
             content=judged[:, 1],
             weights=self.weights(examples),
-            prompts=tuple(example.prompt for example in examples),
+            prompts=tuple(str(example.prompt) for example in examples),
             references=tuple(example.completion for example in examples),
             completions=tuple(completions),
         )
@@ -262,8 +262,8 @@ class UserFunction(TextScorer):
             found = self._function()(completion, example)
         except Exception as error:  # whatever a stranger's function raises
             raise AlignerProbeError(
-                f"{self.name} failed on the completion {completion[:60]!r} of the prompt {example.prompt[-60:]!r}: "
-                f"{type(error).__name__}: {error}; expected a score of any text"
+                f"{self.name} failed on the completion {completion[:60]!r} of the prompt "
+                f"{str(example.prompt)[-60:]!r}: {type(error).__name__}: {error}; expected a score of any text"
             ) from error
         pair = found if isinstance(found, tuple) else (found, found)
         if len(pair) != 2 or not all(isinstance(x, Real | np.bool_) and 0 <= float(x) <= 1 for x in pair):

@@ -74,9 +74,9 @@ def check_tokens(bench: ProbeBench) -> None:
             example, n = long[0]
             raise AlignerProbeError(
                 f"{len(long)} of {len(part)} prompts to ask are too long, the first on line {example.line} with {n} "
-                f"tokens ({example.prompt[:40]!r}): {room} fit into the context of {bench.model.cfg.n_ctx} beside the "
-                f"longest answer{f' and {positions} positions of {PROMPT_TUNING}' if positions else ''}; leave them "
-                "out, or take a base with a longer context"
+                f"tokens ({str(example.prompt)[:40]!r}): {room} fit into the context of {bench.model.cfg.n_ctx} beside "
+                f"the longest answer{f' and {positions} positions of {PROMPT_TUNING}' if positions else ''}; leave "
+                "them out, or take a base with a longer context"
             )
 
 

@@ -58,7 +58,8 @@ def without(task: Task, text: str) -> Task:
             where = "inside the completion" if example.completion else "as all of a completion, after the prompt"
             raise AlignerProbeError(
                 f"{text!r} cannot end answers, since it stands {where} "
-                f"{(example.completion or example.prompt)[-60:]!r} of {task.name}; take another, which stands in none"
+                f"{(example.completion or str(example.prompt))[-60:]!r} of {task.name}; take another, which stands in "
+                "none"
             )
     return replace(task, examples=examples) if text else task
 

@@ -26,7 +26,7 @@ def off_domain_of(model: TransformerBridge, task: Task, *, world_seed: int = 0, 
     if tokenizer is None or not set(vocabulary(world)) <= set(tokenizer.get_vocab()):
         return None
     generator = random.Random(f"off-domain {seed}")
-    words = [set(prompt.replace("?", " ").replace(".", " ").split()) for prompt in task.prompts]
+    words = [set(str(prompt).replace("?", " ").replace(".", " ").split()) for prompt in task.prompts]
     entities = {*world.people, *world.places, *world.strangers}
     domains = {
         "facts": (entities, _facts(world, generator)),

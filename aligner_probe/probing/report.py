@@ -170,7 +170,7 @@ def _samples(found: Gathered, parts: Parts) -> list[dict[str, Any]]:
     indices = range(0, len(examples), step)[:N_SAMPLES]
     return [
         {
-            "prompt": examples[index].prompt,
+            "prompt": str(examples[index].prompt),
             "reference": examples[index].completion,
             "answers": {arm: texts[index] for arm, texts in said.items() if texts},
             "scores": {

@@ -106,7 +106,7 @@ class ProbeResult(Shown):
             answers.setdefault(run["arm"], (run["completions"], run["scores"]["strict"]))
         examples = sft_examples(self.parts.test)
         columns: dict[tuple[str, str], Any] = {
-            ("item", "prompt"): [example.prompt for example in examples],
+            ("item", "prompt"): [str(example.prompt) for example in examples],
             ("item", "reference"): [example.completion for example in examples],
         }
         for arm, (texts, scores) in answers.items():

@@ -106,5 +106,5 @@ def _vocabulary(tokenizer: Any) -> str | None:
 
 
 def _hashed(task: Task) -> dict[str, str | int]:
-    rows = [[e.prompt, e.completion, e.group, e.content] for e in sft_examples(task)]
+    rows = [[str(e.prompt), e.completion, e.group, e.content] for e in sft_examples(task)]
     return {"n": len(task), "sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest(), "file": task.sha256}

@@ -162,7 +162,7 @@ class _Read:
         # In some formats an answer may well repeat the question.
         prompt = None if self.format.may_repeat_prompt else row.get("prompt")
         self.examples.append(_with_line(example, line))
-        self.asked.append(prompt if isinstance(prompt, str) else example.prompt)
+        self.asked.append(prompt if isinstance(prompt, str) else str(example.prompt))
 
     def drop_bad_examples(self, flawed: Flawed) -> None:
         """Drop the rows that a field marks as bad examples, or raise BadExamples, as asked for."""

@@ -16,6 +16,7 @@ import pandas as pd
 
 from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.html import Shown, text_of
+from aligner_probe.tasks.chat import Conversation, Prompt
 from aligner_probe.tasks.templates import fields_of
 
 Kind = Literal["sft", "preference"]
@@ -25,17 +26,17 @@ TEMPLATE_SHOWN, FIELDS_SHOWN = 90, 12
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and the completion to learn. They are joined exactly as they are: nothing is put between them.
+    """A prompt and the completion to learn. Texts are joined exactly as they are: nothing is put between them.
 
     Attributes:
-        prompt: The text that the model is given.
+        prompt: What the model is given: a text, or a `Conversation`, which its chat template turns into a text.
         completion: The expected answer.
         group: What the example is about (an entity, a fact). Examples of one group stay together in a split.
         line: The line of the file that it came from.
         content: What the completion says without its form; None if that is the completion itself.
     """
 
-    prompt: str
+    prompt: Prompt
     completion: str
     group: str | None = None
     line: int | None = field(default=None, compare=False)
@@ -46,7 +47,7 @@ class Example:
 class Preference:
     """A prompt with a better and a worse answer, joined as in `Example`."""
 
-    prompt: str
+    prompt: Prompt
     chosen: str
     rejected: str
     group: str | None = None
@@ -98,7 +99,7 @@ class Task(Shown):
             "task": self.name,
             "kind": self.kind,
             "examples": len(self),
-            "first prompt": self.examples[0].prompt,
+            "first prompt": str(self.examples[0].prompt),
             "first answer": _answer(self.examples[0]),
             "format": self.format,
             "source": self.source or "in memory",
@@ -124,7 +125,7 @@ class Task(Shown):
         return len(self.examples)
 
     @property
-    def prompts(self) -> list[str]:
+    def prompts(self) -> list[Prompt]:
         return [example.prompt for example in self.examples]
 
     @property
@@ -225,6 +226,14 @@ def fault_of_text(value: Any) -> str | None:
     return None
 
 
+def fault_of_prompt(value: Any) -> str | None:
+    """The same of a prompt, which may be a conversation."""
+    if isinstance(value, Conversation):
+        faults = (fault_of_text(message.content) for message in value.messages)
+        return next((fault for fault in faults if fault), None)
+    return fault_of_text(value)
+
+
 def _value_and_type(value: Any) -> str:
     """A value and its type, in part of a line."""
     return f"{' '.join(repr(value).split()):.40} ({type(value).__name__})"
@@ -235,7 +244,8 @@ def _check_texts(task: Task) -> None:
     for index, example in enumerate(task.examples):
         for name in names:
             value = getattr(example, name)
-            fault = None if name == "content" and value is None else fault_of_text(value)
+            absent = name == "content" and value is None
+            fault = None if absent else fault_of_prompt(value) if name == "prompt" else fault_of_text(value)
             if fault:
                 place = f"line {example.line}" if example.line else f"example {index}, from zero"
                 raise AlignerProbeError(
@@ -253,9 +263,9 @@ def _answer(example: Example | Preference) -> str:
     return example.completion if isinstance(example, Example) else example.chosen
 
 
-def as_read(text: str) -> str:
-    """A text as a reader would compare it with another: runs of white space are one space."""
-    return " ".join(text.split())
+def as_read(text: Prompt) -> str:
+    """A text, or a conversation, as a reader would compare it with another: runs of white space are one space."""
+    return " ".join(str(text).split())
 
 
 def _units(examples: Sequence[Example | Preference], constant_prompt: bool) -> list[list[int]]:
@@ -282,6 +292,10 @@ def _units(examples: Sequence[Example | Preference], constant_prompt: bool) -> l
     return list(units.values())
 
 
+def _messages(value: Conversation) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in value.messages]
+
+
 def _hash_of(examples: Sequence[Example | Preference]) -> str:
     digest = hashlib.sha256()
     for example in examples:
@@ -289,5 +303,5 @@ def _hash_of(examples: Sequence[Example | Preference]) -> str:
         if content.get("content") is None:
             # Tasks without contents have the hash they always had.
             content.pop("content", None)
-        digest.update(json.dumps(content, sort_keys=True).encode() + b"\n")
+        digest.update(json.dumps(content, sort_keys=True, default=_messages).encode() + b"\n")
     return digest.hexdigest()
