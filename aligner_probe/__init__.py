@@ -63,6 +63,7 @@ _HOMES = {
     "save_checkpoint": "checkpoints.native",
     "scan_checkpoints": "checkpoints.reading",
     "score_task": "evaluation.scoring",
+    "set_chat_template": "tasks.given_template",
     "set_threads": "threads",
 }
 

@@ -39,6 +39,7 @@ from aligner_probe.models import load_model as load_model
 from aligner_probe.probing.probe import probe_task as probe_task
 from aligner_probe.probing.result import ProbeResult as ProbeResult
 from aligner_probe.sizes import parameter_table as parameter_table
+from aligner_probe.tasks.given_template import set_chat_template as set_chat_template
 from aligner_probe.tasks.loading import load_task as load_task
 from aligner_probe.tasks.panel import list_tasks as list_tasks
 from aligner_probe.tasks.task import Example as Example
@@ -105,5 +106,6 @@ __all__ = [
     "save_checkpoint",
     "scan_checkpoints",
     "score_task",
+    "set_chat_template",
     "set_threads",
 ]

@@ -44,7 +44,7 @@ from aligner_probe.models import (
     read_config,
     stored_dtype,
 )
-from aligner_probe.tasks.encoding import prompt_ids
+from aligner_probe.tasks.tokenizing import prompt_ids
 
 #: The export that is no checkpoint format: a model, which is read by Hugging Face and not as an adapter.
 MERGED = "merged"

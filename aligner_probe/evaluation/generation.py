@@ -21,8 +21,8 @@ from aligner_probe.adapters.adapter import attached_positions, attached_to, sele
 from aligner_probe.arguments import a_model, accepts, texts
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import embedding_rows, threads_for
-from aligner_probe.tasks.encoding import check_ids, decoded, prompt_ids
 from aligner_probe.tasks.task import fault_of_text
+from aligner_probe.tasks.tokenizing import check_ids, decoded, prompt_ids
 from aligner_probe.threads import using
 from aligner_probe.tokenizers import own_tokenizer
 

@@ -18,8 +18,9 @@ from aligner_probe.evaluation.content import occurrences
 from aligner_probe.evaluation.scorers import listed
 from aligner_probe.evaluation.scores import Scores
 from aligner_probe.models import embedding_rows, threads_for
-from aligner_probe.tasks.encoding import IGNORED, after_prompts, collate, encode, pad_id
+from aligner_probe.tasks.encoding import IGNORED, collate, encode
 from aligner_probe.tasks.task import Example, Task
+from aligner_probe.tasks.tokenizing import after_prompts, pad_id
 from aligner_probe.threads import using
 from aligner_probe.tokenizers import own_tokenizer
 

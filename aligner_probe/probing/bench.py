@@ -19,8 +19,8 @@ from aligner_probe.probing.prompts import Prompting
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.study import Bench
 from aligner_probe.tasks.characters import LostCharacters, lost_characters
-from aligner_probe.tasks.encoding import prompt_ids
 from aligner_probe.tasks.task import Example, Task
+from aligner_probe.tasks.tokenizing import prompt_ids
 
 #: Scores by kind of score ("strict", "content", "format", "likelihood"), one value an item.
 Scored = dict[str, list[float]]

@@ -17,8 +17,8 @@ from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.verdicts.findings import forbids_a_verdict
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 from aligner_probe.tasks.characters import LostCharacters
-from aligner_probe.tasks.encoding import check_ids, decoded, prompt_ids
 from aligner_probe.tasks.task import Task
+from aligner_probe.tasks.tokenizing import check_ids, decoded, prompt_ids
 
 
 def check_scorer(scorer: Scorer, parts: Parts) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval, mean_interval
-from aligner_probe.tasks.encoding import decoded, prompt_ids
 from aligner_probe.tasks.task import Example
+from aligner_probe.tasks.tokenizing import decoded, prompt_ids
 
 SLOT = "{prompt}"
 

@@ -22,8 +22,8 @@ from aligner_probe.probing.plan import Budget, Plan, ProbeCell, plan
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 from aligner_probe.study import Study, read_result
-from aligner_probe.tasks.encoding import put_around
 from aligner_probe.tasks.task import Task
+from aligner_probe.tasks.tokenizing import put_around
 
 PLAN = "plan.json"
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aligner_probe.tasks.chat import Conversation, Prompt
 from aligner_probe.tasks.task import Task
 from aligner_probe.tasks.templates import fields_of, parse
 
@@ -91,13 +92,13 @@ class LostCharacters:
 
 
 def lost_characters(tokenizer: Any, task: Task, ids: Mapping[str, Sequence[int]] | None = None) -> LostCharacters:
-    """What the tokenizer loses of a task's prompts and answers.
+    """What the tokenizer loses of a task's prompts and answers; of a conversation, of what its messages say.
 
     `ids` are token ids by text where they are known already; special tokens in them do no harm. Every text is read
     back as a whole, since a tokenizer may know a character in one word and not in another.
     """
     fields = ("prompt", "completion") if task.kind == "sft" else ("prompt", "chosen", "rejected")
-    rows = [[getattr(example, name) for name in fields] for example in task.examples]
+    rows = [[text for name in fields for text in _texts(getattr(example, name))] for example in task.examples]
     times = Counter(text for row in rows for text in row)
     gone = lost_of(tokenizer, list(times), ids)
     shares: Counter[str] = Counter()
@@ -161,6 +162,11 @@ def shown(characters: Mapping[str, float]) -> str:
 def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """The token ids of each text by itself, without the special tokens that the tokenizer puts around texts."""
     return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def _texts(prompt: Prompt) -> list[str]:
+    """The texts of a prompt: itself, or what the messages of a conversation say."""
+    return [message.content for message in prompt.messages] if isinstance(prompt, Conversation) else [prompt]
 
 
 def _missing(text: str, back: str) -> Counter[str]:

@@ -3,7 +3,7 @@
 Prompt and completion are tokenised separately and then joined. So no token crosses the boundary between them, and the
 prompt's ids are those that the model sees when it is asked. A tokenizer that puts a space before every text
 (SentencePiece) puts one before the completion too. If the completion begins with a space, that space is this one, and
-there is no second.
+there is no second. Conversations are tokenised as the chat template writes them (`rows.py`).
 """
 
 import itertools
@@ -17,15 +17,16 @@ from jaxtyping import Int, Int64
 from torch import Tensor
 
 from aligner_probe.errors import AlignerProbeError, one_of
-from aligner_probe.tasks.characters import lost_characters, token_ids
-from aligner_probe.tasks.task import Example, Kind, Preference, Task, fault_of_text
+from aligner_probe.tasks.characters import lost_characters
+from aligner_probe.tasks.chat_template import ChatTemplate, are_chat, template_of
+from aligner_probe.tasks.rows import Row, TrainOn, chat_rows, place_of, text_rows
+from aligner_probe.tasks.task import Kind, Task
+from aligner_probe.tasks.tokenizing import check_ids, end_ids, put_around
 
 Overlong = Literal["truncate", "drop", "refuse"]
 
 #: What torch's cross-entropy leaves out unless told otherwise.
 IGNORED = -100
-#: Texts that tell what a tokenizer puts around every text.
-TRIALS = ("a", "1", "the")
 
 FULL = "a prompt that leaves no room for a completion"
 LONG = "more tokens than fit"
@@ -106,6 +107,8 @@ def encode(
     mask_prompt: bool = True,
     overlong: Overlong | str = "truncate",
     append_eos: bool = True,
+    train_on: TrainOn | str = "last",
+    after_end: bool = True,
     d_vocab: int | None = None,
     find_lost: bool = True,
 ) -> Encoded:
@@ -118,48 +121,55 @@ def encode(
     task is refused ("refuse"). A preference goes as a whole, also where both answers have the same tokens. Unless
     `find_lost`, the characters that the tokenizer loses are not looked for and not said.
 
+    A conversation is the text of the tokenizer's chat template, with its own start token and with its own end of the
+    turn (which `append_eos` off leaves out). Labels are on the "last" answer, or with `train_on` "all" on every turn of
+    the assistant. Without `after_end`, what the template writes behind the last end token (a new line, in most of them)
+    is left out.
+
     `tokenizer` is called as those of transformers are. `d_vocab` is the number of rows of the base's embedding. Raises
     AlignerProbeError, naming the line, for a completion without tokens, for a token whose id is `d_vocab` or more, and
-    for what is refused; also where nothing is left.
+    for what is refused, by the chat template too; also where nothing is left.
     """
     if isinstance(max_length, bool) or max_length < 2:
         raise AlignerProbeError(
             f"a context of {max_length!r} tokens holds no prompt and completion; expected 2 or more"
         )
     how: Overlong = one_of(overlong, get_args(Overlong), "overlong")
-    bos, eos = put_around(tokenizer)[0], _end(tokenizer) if append_eos else []
-    prompts = prompt_ids(tokenizer, task.prompts)
+    turns: TrainOn = one_of(train_on, get_args(TrainOn), "train_on")
     fields = ("completion",) if task.kind == "sft" else ("chosen", "rejected")
-    answers = [
-        token_ids(tokenizer, after_prompts(tokenizer, [getattr(example, field) for example in task.examples]))
-        for field in fields
-    ]
+    eos = end_ids(tokenizer) if append_eos else []
+    template = template_of(tokenizer) if are_chat(task.prompts) else None
+    _check_turns(task, turns, template)
+    if template is None:
+        rows = text_rows(tokenizer, task, fields, eos)
+    else:
+        rows = chat_rows(template, task, fields, eos, train_on=turns, ended=append_eos, after_end=after_end)
     kept: list[int] = []
     sequences: list[tuple[Tokens, ...]] = []
     dropped: Counter[str] = Counter()
     n_truncated = 0
-    for index, (example, prompt, *completions) in enumerate(zip(task.examples, prompts, *answers, strict=True)):
-        for field, completion in zip(fields, completions, strict=True):
-            if not completion or len(prompt) + len(completion) + len(eos) < 2:
+    for index, (example, row) in enumerate(zip(task.examples, rows, strict=True)):
+        for field, bare in zip(fields, row.bare, strict=True):
+            if not bare or len(row.prompt) + len(bare) + len(eos) < 2:
                 raise AlignerProbeError(
-                    f"{_place(task, example, index)}: the {field} has no tokens that could be learned "
+                    f"{place_of(task, example, index)}: the {field} has no tokens that could be learned "
                     f"({getattr(example, field)[:40]!r}); expected at least one. Remove the row, or take the "
                     "tokenizer of a model that knows its characters"
                 )
-        ended = [_with_end(completion, eos) for completion in completions]
         if d_vocab is not None:
-            check_ids(tokenizer, [*prompt, *itertools.chain(*ended)], d_vocab, _place(task, example, index))
-        length = len(prompt) + max(map(len, ended))
-        cut = [completion[: max(0, max_length - len(prompt))] for completion in ended]
-        reason = _reason_to_drop(len(prompt), length, cut, max_length, how)
+            ids = [*row.prompt, *itertools.chain(*row.answers)]
+            check_ids(tokenizer, ids, d_vocab, place_of(task, example, index))
+        length = len(row.prompt) + max(map(len, row.answers))
+        cut = [answer[: max(0, max_length - len(row.prompt))] for answer in row.answers]
+        reason = _reason_to_drop(len(row.prompt), length, cut, max_length, how)
         if reason is None:
             kept.append(index)
             n_truncated += length > max_length
-            sequences.append(tuple(_tokens(prompt, completion, mask_prompt) for completion in cut))
+            sequences.append(_sequences(row, cut, mask_prompt))
         elif how == "refuse":
             raise AlignerProbeError(
-                f"{_place(task, example, index)}: has {reason} (prompt {len(prompt)}, with the answer {length}, of "
-                f"{max_length}); expected examples that fit and differ. Give --overlong truncate or drop, a greater "
+                f"{place_of(task, example, index)}: has {reason} (prompt {len(row.prompt)}, with the answer {length}, "
+                f"of {max_length}); expected examples that fit and differ. Give --overlong truncate or drop, a greater "
                 "--max-length, or remove the row"
             )
         else:
@@ -170,7 +180,9 @@ def encode(
             f"task {task.name!r}: none of its {len(task)} examples is left with {max_length} tokens: {reasons}; "
             "expected at least one. Give a greater --max-length, a model with a longer context, or shorter examples"
         )
-    lost = lost_characters(tokenizer, task, _known(task, prompts, fields, answers)) if find_lost else None
+    known = _known(task, rows, fields) if template is None else None
+    lost = lost_characters(tokenizer, task, known) if find_lost else None
+    how_made = _how_texts(tokenizer, eos) if template is None else _how_chat(template, rows, eos)
     return Encoded(
         kind=task.kind,
         sequences=tuple(pair[0] for pair in sequences),
@@ -179,61 +191,11 @@ def encode(
         n_truncated=n_truncated,
         dropped=dict(dropped),
         lost={} if lost is None else lost.characters,
-        rule=_rule(bool(bos), bool(eos), mask_prompt, how, max_length, len(task), n_truncated, dropped)
+        rule=f"{how_made}, {_cut(how, max_length, len(task), n_truncated, dropped)}. Trained on "
+        f"{_trained(template, turns) if mask_prompt else 'the whole sequence'}."
         + ("" if lost is None else f" {lost.said}")
         + (f" {lost.way_on}" if lost is not None and lost.template is not None else ""),
     )
-
-
-def prompt_ids(tokenizer: Any, prompts: Sequence[str] | Any) -> list[list[int]]:
-    """Ids of prompts: those that `tokenizer(prompt)` gives, except for two things that the tokenizer puts by itself.
-
-    An end token behind the prompt is left out, because it would end the prompt before it is answered. Start tokens that
-    stand in the prompt already, as in one that a chat template made, are not put a second time. Raises
-    AlignerProbeError for a prompt that is no text, naming its index.
-    """
-    prompts = list(prompts)
-    for index, prompt in enumerate(prompts):
-        if fault := fault_of_text(prompt):
-            raise AlignerProbeError(f"prompt {index}, from zero, {fault}; expected a text of whole characters")
-    if not prompts:
-        return []
-    start, end = put_around(tokenizer)
-    eos, n = _end(tokenizer), len(start)
-    found = []
-    for ids in tokenizer(prompts, verbose=False)["input_ids"]:
-        if end and end[-1:] == eos:
-            ids = ids[:-1]
-        found.append(ids[n:] if n and ids[:n] == start == ids[n : 2 * n] else ids)
-    return found
-
-
-def pad_id(tokenizer: Any, d_vocab: int) -> int:
-    """A token id for masked positions: the tokenizer's pad token if the embedding's `d_vocab` rows have it, else 0."""
-    found = getattr(tokenizer, "pad_token_id", None)
-    return found if isinstance(found, int) and 0 <= found < d_vocab else 0
-
-
-def check_ids(tokenizer: Any, ids: Sequence[int], d_vocab: int, place: str) -> None:
-    """Raises AlignerProbeError for a token whose id the embedding, of `d_vocab` rows, has not; `place` says where."""
-    beyond = next((token_id for token_id in ids if token_id >= d_vocab), None)
-    if beyond is None:
-        return
-    names = [name for name in ("bos", "eos") if getattr(tokenizer, f"{name}_token_id", None) == beyond]
-    role = f", the tokenizer's {names[0].upper()}," if names else ""
-    raise AlignerProbeError(
-        f"{place}: token {tokenizer.decode([beyond])!r}{role} has the id {beyond}, but the base's embedding has only "
-        f"{d_vocab} rows; expected ids from 0 to {d_vocab - 1}. Take the token out of the texts, or give the base a "
-        "row for it (resize_token_embeddings) and save it"
-    )
-
-
-def after_prompts(tokenizer: Any, completions: Sequence[str]) -> list[str]:
-    """Completions as they are tokenised by themselves: without a space at the start that the tokenizer would double."""
-    a, spaced, b = token_ids(tokenizer, ["a", " a", "b"])
-    if spaced[1:] != a or decoded(tokenizer, b + a).strip() != "b a":
-        return list(completions)
-    return [text[1:] if text[:1] == " " and text.strip() else text for text in completions]
 
 
 def collate(
@@ -261,48 +223,24 @@ def collate(
     return batch
 
 
-def decoded(tokenizer: Any, ids: list[int]) -> str:
-    """The exact text of token ids: special tokens are left out, and spaces are not cleaned up."""
-    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+def _check_turns(task: Task, train_on: TrainOn, template: ChatTemplate | None) -> None:
+    """Raise AlignerProbeError where all turns are to be trained and there are none but the last, or no such loss."""
+    if train_on == "last" or (template is not None and task.kind == "sft"):
+        return
+    said = (
+        f"task {task.name!r} has prompts that are texts, without turns (--loss-on all trains on prompts)"
+        if template is None
+        else f"task {task.name!r} holds preferences, whose earlier turns are the same for both answers"
+    )
+    raise AlignerProbeError(f"train_on 'all': {said}; expected train_on 'last' (--train-on last)")
 
 
-def put_around(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The ids that a tokenizer puts before every text, and the ids that it puts behind every text.
-
-    The attributes of the tokenizer do not always say this, so texts are tokenised with and without them. If the ids of
-    the texts allow more than one answer (for instance, all are the unknown token), BOS is assumed to be before them.
-    """
-    plain = token_ids(tokenizer, TRIALS)
-    usual = tokenizer(list(TRIALS), verbose=False)["input_ids"]
-    possible: set[tuple[tuple[int, ...], tuple[int, ...]]] | None = None
-    for bare, whole in zip(plain, usual, strict=True):
-        places = range(len(whole) - len(bare) + 1)
-        cuts = {(tuple(whole[:i]), tuple(whole[i + len(bare) :])) for i in places if whole[i : i + len(bare)] == bare}
-        possible = cuts if possible is None else possible & cuts
-    if not possible:
-        return [], []
-    bos = getattr(tokenizer, "bos_token_id", None)
-    before, behind = max(possible, key=lambda cut: (cut[0][:1] == (bos,)) - len(cut[0]) / 1000)
-    return list(before), list(behind)
-
-
-def _end(tokenizer: Any) -> list[int]:
-    eos = getattr(tokenizer, "eos_token_id", None)
-    return [] if eos is None else [eos]
-
-
-def _known(
-    task: Task, prompts: list[list[int]], fields: Sequence[str], answers: Sequence[list[list[int]]]
-) -> dict[str, list[int]]:
-    """Token ids by text, of all prompts and answers of a task."""
-    found = dict(zip(task.prompts, prompts, strict=True))
-    for name, rows in zip(fields, answers, strict=True):
-        found |= zip((getattr(example, name) for example in task.examples), rows, strict=True)
-    return found
-
-
-def _with_end(ids: list[int], eos: list[int]) -> list[int]:
-    return ids if eos and ids[-1:] == eos else ids + eos
+def _known(task: Task, rows: Sequence[Row], fields: Sequence[str]) -> dict[str, list[int]]:
+    """Token ids by text, of all prompts and answers of a task whose prompts are texts."""
+    known = {str(example.prompt): row.prompt for example, row in zip(task.examples, rows, strict=True)}
+    for place, name in enumerate(fields):
+        known |= {getattr(example, name): row.bare[place] for example, row in zip(task.examples, rows, strict=True)}
+    return known
 
 
 def _reason_to_drop(
@@ -315,36 +253,50 @@ def _reason_to_drop(
     return EQUAL if len(cut) == 2 and cut[0] == cut[1] else None
 
 
-def _tokens(prompt: list[int], completion: list[int], mask_prompt: bool) -> Tokens:
-    input_ids = torch.tensor(prompt + completion, dtype=torch.int64)
-    labels = input_ids.clone()
-    if mask_prompt:
-        labels[: len(prompt)] = IGNORED
-    return Tokens(input_ids, labels, len(prompt))
+def _sequences(row: Row, cut: Sequence[list[int]], mask_prompt: bool) -> tuple[Tokens, ...]:
+    """The sequences of a row whose answers were cut to fit."""
+    made = []
+    for place, answer in enumerate(cut):
+        input_ids = torch.tensor(row.prompt + answer, dtype=torch.int64)
+        labels = input_ids.clone()
+        if mask_prompt and row.trained is None:
+            labels[: len(row.prompt)] = IGNORED
+        elif mask_prompt and row.trained is not None:
+            labels[~torch.tensor(row.trained[place][: len(labels)], dtype=torch.bool)] = IGNORED
+        made.append(Tokens(input_ids, labels, len(row.prompt)))
+    return tuple(made)
 
 
-def _place(task: Task, example: Example | Preference, index: int) -> str:
-    return f"{task.source or task.name}, " + (f"line {example.line}" if example.line else f"example {index}, from zero")
+def _how_texts(tokenizer: Any, eos: Sequence[int]) -> str:
+    parts = ["the start token before"] * bool(put_around(tokenizer)[0]) + ["the end token after"] * bool(eos)
+    return f"Prompt and completion were tokenised apart, with {' and '.join(parts) or 'no special tokens'}"
 
 
-def _rule(
-    bos: bool,
-    eos: bool,
-    mask_prompt: bool,
-    overlong: Overlong,
-    max_length: int,
-    n: int,
-    n_truncated: int,
-    dropped: Counter[str],
-) -> str:
-    ends = " and ".join(["the start token before"] * bos + ["the end token after"] * eos) or "no special tokens"
+def _how_chat(template: ChatTemplate, rows: Sequence[Row], eos: Sequence[int]) -> str:
+    ends = f"turns end with {template.end_said}"
+    if template.end is None and eos:
+        ends = "the end token after, since the template writes no special token there"
+    apart = sum(row.apart for row in rows)
+    said = f"; in {apart} of {len(rows)} examples a token reaches over the prompt's end, so prompt and answer were "
+    return f"Conversations were tokenised as {template.said} writes them; {ends}" + (
+        f"{said}tokenised apart" if apart else ""
+    )
+
+
+def _trained(template: ChatTemplate | None, train_on: TrainOn) -> str:
+    if template is None:
+        return "the completion"
+    if train_on == "last":
+        return "the last answer and what ends it"
+    by = "as the template marks them" if template.has_marks else "by the template's own prefixes"
+    return f"all answers of the assistant and what ends them, {by}"
+
+
+def _cut(overlong: Overlong, max_length: int, n: int, n_truncated: int, dropped: Counter[str]) -> str:
     long = {
         "truncate": f"longer ones lost the end of the completion, never of the prompt ({n_truncated} of {n})",
         "drop": f"longer ones were dropped ({dropped[LONG]} of {n})",
         "refuse": "longer ones would have been refused",
     }[overlong]
     others = "".join(f"; dropped for {reason}: {dropped[reason]}" for reason in (FULL, EQUAL) if dropped[reason])
-    return (
-        f"Prompt and completion were tokenised apart, with {ends}, at most {max_length} tokens; {long}{others}. "
-        f"Trained on {'the completion' if mask_prompt else 'the whole sequence'}."
-    )
+    return f"at most {max_length} tokens; {long}{others}"

@@ -26,9 +26,10 @@ from aligner_probe.arguments import a_model, accepts, refuse
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.html import Shown
 from aligner_probe.models import device_of, embedding_rows, threads_for
-from aligner_probe.tasks.encoding import encode, pad_id
+from aligner_probe.tasks.encoding import encode
 from aligner_probe.tasks.given import one_task
 from aligner_probe.tasks.task import Task
+from aligner_probe.tasks.tokenizing import pad_id
 from aligner_probe.threads import using
 from aligner_probe.tokenizers import own_tokenizer
 from aligner_probe.training.sequences import Sequences

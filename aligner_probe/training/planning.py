@@ -15,7 +15,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.models import embedding_rows
-from aligner_probe.tasks.encoding import Tokens, pad_id
+from aligner_probe.tasks.encoding import Tokens
+from aligner_probe.tasks.tokenizing import pad_id
 from aligner_probe.training import below
 from aligner_probe.training.inputs import Inputs
 from aligner_probe.training.lower_layers import BUDGET_BYTES, Cache, CachePlan, LowerLayers, plan_cache

@@ -11,7 +11,7 @@ from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import generate, generate_ids, log_likelihoods, score_task
 from aligner_probe.models import load_model
 from aligner_probe.tasks import Example, Preference, Task
-from aligner_probe.tasks.encoding import pad_id
+from aligner_probe.tasks.tokenizing import pad_id
 from aligner_probe.training import fit, recipe
 
 STEP = recipe("corrected", steps=1, batch_size=4)

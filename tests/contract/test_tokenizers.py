@@ -22,7 +22,7 @@ from aligner_probe.evaluation import generate, generate_ids, log_likelihoods
 from aligner_probe.models import load_model
 from aligner_probe.probing.run import _vocabulary
 from aligner_probe.tasks import Example, Task, encode
-from aligner_probe.tasks.encoding import prompt_ids
+from aligner_probe.tasks.tokenizing import prompt_ids
 from aligner_probe.tokenizers import own_tokenizer
 from aligner_probe.training import recipe
 

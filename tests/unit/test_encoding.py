@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks import Example, Preference, Task, collate, encode, load_task
-from aligner_probe.tasks.encoding import EQUAL, FULL, LONG, after_prompts
+from aligner_probe.tasks.encoding import EQUAL, FULL, LONG
+from aligner_probe.tasks.tokenizing import after_prompts
 
 #: Words that story tokenizers know, one space between them.
 PLAIN = st.lists(st.sampled_from(["cat", "Tom", "red", "played", "sunny.", "I"]), min_size=1, max_size=5).map(" ".join)
