@@ -39,6 +39,8 @@ from aligner_probe.models import load_model as load_model
 from aligner_probe.probing.probe import probe_task as probe_task
 from aligner_probe.probing.result import ProbeResult as ProbeResult
 from aligner_probe.sizes import parameter_table as parameter_table
+from aligner_probe.tasks.chat import Conversation as Conversation
+from aligner_probe.tasks.chat import Message as Message
 from aligner_probe.tasks.given_template import set_chat_template as set_chat_template
 from aligner_probe.tasks.loading import load_task as load_task
 from aligner_probe.tasks.panel import list_tasks as list_tasks
@@ -63,11 +65,13 @@ __all__ = [
     "AlignerProbeWarning",
     "Arm",
     "Collection",
+    "Conversation",
     "Example",
     "FullFineTune",
     "LLaMAAdapter",
     "LayeredConfig",
     "LoRA",
+    "Message",
     "OutputBias",
     "PrefixCheckpoint",
     "PrefixTuning",

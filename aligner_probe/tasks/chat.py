@@ -4,9 +4,9 @@ A conversation is kept as messages until it is tokenised. Only then the chat tem
 turns it into text, so that one file serves every chat model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from aligner_probe.errors import AlignerProbeError
 
@@ -26,7 +26,7 @@ class Message:
     content: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Conversation:
     """The messages before an answer: at most one system message, then user and assistant in turn, a user's at the end.
 
@@ -34,15 +34,21 @@ class Conversation:
     otherwise a line for each message that begins with its role. It is not what the base model sees.
 
     Attributes:
-        messages: The messages, the earliest first.
+        messages: The messages, the earliest first. They may be given as dicts with `role` and `content`.
 
     Raises:
-        AlignerProbeError: The roles have another order, or a message is empty.
+        AlignerProbeError: The roles have another order, or a message is empty or no text.
     """
 
     messages: tuple[Message, ...]
 
-    def __post_init__(self) -> None:
+    def __init__(self, messages: Sequence[Any]) -> None:
+        if isinstance(messages, str):
+            raise AlignerProbeError(
+                f"a conversation is the text {messages!r:.40}; expected a list of messages, for instance "
+                'ap.Conversation([{"role": "user", "content": "Name a pet."}])'
+            )
+        object.__setattr__(self, "messages", tuple(map(_as_message, messages)))
         check_turns(self.messages)
         if not self.messages or self.messages[-1].role != "user":
             last = f"ends with a message of the {self.messages[-1].role}" if self.messages else "has no messages"
@@ -63,6 +69,20 @@ class Conversation:
     def turns(self) -> tuple[Message, ...]:
         """The messages without the system message."""
         return self.messages[1:] if self.system is not None else self.messages
+
+
+def _as_message(value: Any) -> Message:
+    if isinstance(value, Message):
+        return value
+    if isinstance(value, Mapping) and set(value) == {"role", "content"}:
+        if value["role"] not in get_args(Role) or not isinstance(value["content"], str):
+            raise AlignerProbeError(
+                f"a message is {value!r:.60}; expected a role of system, user or assistant, and a text as content"
+            )
+        return Message(value["role"], value["content"])
+    raise AlignerProbeError(
+        f"a message is {value!r:.60}; expected an ap.Message, or a dict with role and content and nothing else"
+    )
 
 
 #: What a base model is asked: a text, or a conversation that its chat template turns into one.

@@ -27,6 +27,8 @@ CONTEXT = _words("""
     instruction instructions input inputs history chat_history messages conversation conversations dialog dialogue
     turns tools functions choices options completions few_shot_examples prefix suffix
 """)
+#: Those of CONTEXT that hold the text of a system message. A conversation begins with it.
+SYSTEM = _words("system system_prompt system_message sys_prompt")
 #: Those of CONTEXT that hold lists: a number in one of them only says how many there are.
 LISTS = _words("""
     contexts documents history chat_history messages conversations turns tools functions choices options completions
@@ -34,6 +36,11 @@ LISTS = _words("""
 """)
 #: What a model of texts cannot read.
 MEDIA = _words("image images audio audios video videos image_path audio_path video_path pixel_values")
+#: What changes what a chat template makes of a conversation.
+TEMPLATING = _words("""
+    chat_template chat_template_kwargs chat_template_args template_kwargs add_generation_prompt continue_final_message
+    enable_thinking
+""")
 #: What says which tokens of the row are trained.
 MASKS = _words("""
     mask masks loss_mask train_mask completion_mask assistant_mask labels token_labels
@@ -74,7 +81,7 @@ HARMLESS = _words("""
     domain difficulty level tag tags license url timestamp date created_at author model name title prompt_id question_id
     meta metadata
 """)
-KNOWN = CONTEXT | MEDIA | MASKS | WEIGHTS | MARGINS | GOOD | BAD | STATUSES | SPLITS | RANKINGS | HARMLESS
+KNOWN = CONTEXT | MEDIA | TEMPLATING | MASKS | WEIGHTS | MARGINS | GOOD | BAD | STATUSES | SPLITS | RANKINGS | HARMLESS
 
 FALSE_TEXTS = _words("false 0 bad wrong incorrect rejected undesirable")
 TRUE_TEXTS = _words("true 1")
@@ -124,14 +131,17 @@ class Others:
     """Collects, row by row, the fields that a file has and its format does not read.
 
     `used` holds the fields that the format reads. `asked_for` is True if the user gave the prompt template. `kind` is
-    the kind of the task. `asks` holds the fields from which the format builds the prompt. `names` holds all other
-    fields, in the order in which they first appear.
+    the kind of the task. `asks` holds the fields from which the format builds the prompt. `takes_system` is True if a
+    system message in a field of its own is read, and `holds_chats` if the rows hold conversations. `names` holds all
+    other fields, in the order in which they first appear.
     """
 
     used: frozenset[str]
     asked_for: bool
     kind: Kind
     asks: tuple[str, ...] = ()
+    takes_system: bool = False
+    holds_chats: bool = False
     names: dict[str, None] = field(default_factory=dict)
     _marks: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
     _rankings: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
@@ -140,21 +150,23 @@ class Others:
     def see(self, line: int, row: Mapping[str, Any]) -> None:
         """Take in one row. Raises Refused where one of its fields changes its meaning and is not honoured."""
         for name in row:
-            if name in self.used:
+            known, value = normalised(name), row[name]
+            if name in self.used or (self.takes_system and known in SYSTEM):
                 continue
             self.names.setdefault(name)
-            known, value = normalised(name), row[name]
-            if known in MEDIA and not _empty(value):
+            if known in MEDIA and not is_empty(value):
                 raise Refused(_refusal(name, "which a model of texts cannot read"))
-            if known in CONTEXT and not self.asked_for and not _empty(value) and not _is_count(known, value):
+            if known in TEMPLATING and not _is_absent(value):
+                raise Refused(_refusal(name, "which changes what a chat template makes of the row and is not honoured"))
+            if known in CONTEXT and not self.asked_for and not is_empty(value) and not _is_count(known, value):
                 what = "which belongs to what is asked or answered and would be left out"
                 raise Refused(_refusal(name, what, self._in_a_template(name, value)))
             if _is_mask(known, value):
                 raise Refused(_refusal(name, "which says what of the row is trained; that is --loss-on here"))
-            if known in WEIGHTS and _changes(value, 1.0):
-                raise Refused(_refusal(name, f"{_json(value)}, and every row counts once here"))
-            if known in MARGINS and _changes(value, 0.0):
-                raise Refused(_refusal(name, f"{_json(value)}, and DPO has no margin here"))
+            if known in WEIGHTS and changes(value, 1.0):
+                raise Refused(_refusal(name, f"{shown(value)}, and every row counts once here"))
+            if known in MARGINS and changes(value, 0.0):
+                raise Refused(_refusal(name, f"{shown(value)}, and DPO has no margin here"))
             if known in GOOD | BAD | STATUSES:
                 self._marks.setdefault(name, []).append((line, value))
             if known in RANKINGS and self.kind == "sft" and (number := _number(value)) is not None:
@@ -164,6 +176,8 @@ class Others:
 
     def _in_a_template(self, name: str, value: Any) -> str:
         """How a field of the context becomes part of the prompt."""
+        if self.holds_chats:
+            return "write it out as text in a message"
         if isinstance(value, list | dict):
             return "write it out as text in the prompt"
         asks = " ".join(f"{{{one}}}" for one in (name, *(asked for asked in self.asks if asked != "input")))
@@ -183,14 +197,14 @@ class Others:
             if held_out and len(held_out) < len(parts):
                 raise Refused(
                     f"the field {shown_name(name)} says that {len(held_out)} of its rows are not for training, for "
-                    f"instance {_json(held_out[0])}, and all rows would be trained; put the rows of each part into a "
+                    f"instance {shown(held_out[0])}, and all rows would be trained; put the rows of each part into a "
                     f"file of their own, or {consent(name)}"
                 )
         found = []
         for name, seen in self._marks.items():
             bad = _marked(normalised(name), seen)
             if bad:
-                found.append(Mark(name, tuple(line for line, _ in bad), _json(bad[0][1])))
+                found.append(Mark(name, tuple(line for line, _ in bad), shown(bad[0][1])))
         return found
 
 
@@ -255,12 +269,13 @@ def shown_name(name: str) -> str:
     return repr(name)[1:-1] if len(name) <= 40 else f"{name[:37]!r}..."
 
 
-def _json(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as JSON for a message, shortened."""
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _empty(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
     """Whether a field holds nothing: null, false, not a number, blank text, or lists and objects of nothing else.
 
     Such a value may be written as text ("[]").
@@ -268,10 +283,17 @@ def _empty(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip() or value.strip() in NOTHING_TEXTS
     if isinstance(value, list):
-        return all(map(_empty, value))
+        return all(map(is_empty, value))
     if isinstance(value, dict):
-        return all(map(_empty, value.values()))
+        return all(map(is_empty, value.values()))
     return value is None or value is False or (isinstance(value, float) and math.isnan(value))
+
+
+def _is_absent(value: Any) -> bool:
+    """Whether an option of the row is not given at all; unlike in `is_empty`, false is a value."""
+    if isinstance(value, dict):
+        return all(map(_is_absent, value.values()))
+    return value is not False and is_empty(value)
 
 
 def _number(value: Any) -> float | None:
@@ -289,14 +311,14 @@ def _is_mask(known: str, value: Any) -> bool:
     """Whether a field says which tokens are trained; labels that are no list are those of classes."""
     if known not in MASKS or (known.endswith("labels") and not isinstance(value, list)):
         return False
-    return not (_empty(value) or _number(value) == 0)
+    return not (is_empty(value) or _number(value) == 0)
 
 
-def _changes(value: Any, neutral: float) -> bool:
+def changes(value: Any, neutral: float) -> bool:
     """Whether a weight or a margin is another than the neutral one. An absent one is not; true is 1, and false 0."""
     if isinstance(value, bool):
         return value != neutral
-    return not _empty(value) and _number(value) != neutral
+    return not is_empty(value) and _number(value) != neutral
 
 
 def _is_class_index(values: Iterable[Any]) -> bool:

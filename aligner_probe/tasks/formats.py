@@ -1,55 +1,45 @@
-"""The task formats: which fields a row of a task's JSONL file has, and how it becomes an example.
+"""The task formats: which fields a row of a task's file has, and how it becomes an example.
 
-Each format is declared once, in `TASK_FORMATS`. A format is recognised from the field names of a row, never from the
-name of the file.
+Each format is declared once, in `TASK_FORMATS`. A format is recognised from the field names of a row, and from whether
+they hold texts or lists of messages, never from the name of the file. `conversations.py` reads the lists of messages.
 
 Completions are kept exactly as given: no space or newline is added before them, and none is removed. Where a published
 format joins prompt and completion with nothing between them (Alpaca's "### Response:"), this one does so too. The
 answers of HH-RLHF begin with a space of their own.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks import fields
+from aligner_probe.tasks.conversations import WHOLE, is_listed, is_whole, read_completed, read_pair, read_whole
+from aligner_probe.tasks.rows import (
+    BadRow,
+    Options,
+    Row,
+    Unusable,
+    content_in,
+    json_type,
+    names_of,
+    new_example,
+    new_preference,
+    prompt_of,
+    refuse_contradiction,
+    text_in,
+)
 from aligner_probe.tasks.task import Example, Kind, Preference
-from aligner_probe.tasks.templates import ALPACA, ALPACA_WITH_INPUT, QUESTION, fields_of, render
-
-Row = Mapping[str, Any]
-Preferred = Literal["safer", "better"]
+from aligner_probe.tasks.templates import ALPACA, ALPACA_WITH_INPUT, QUESTION, fields_of
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-#: Fields that hold whole conversations, and what a user can do with such a file.
-CHATS = frozenset(("messages", "conversation", "conversations", "chat", "dialog", "dialogue"))
-CHAT = (
-    "Chat messages are not read yet; write each conversation out as the text of a prompt and a completion, with the "
-    "chat template of the model's tokenizer (apply_chat_template)"
-)
 #: Known by what stands before the number that its answers end on.
 GSM8K, GSM8K_MARK = "GSM8K", "####"
+#: How messages are written.
+MESSAGES = 'Messages are written [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
 QUESTION_ANSWER = "question/answer"
+#: The fields of the answer in formats of texts, beside which a list of messages is not read.
+_COMPLETIONS = ("completion", "chosen", "rejected", "response", "output", "answer")
 WAY_ON = "give --prompt-template and --completion-field (prompt_template=, completion_field= in Python)"
-
-
-class BadRow(Exception):
-    """A row that has not the form of the others: the file is refused."""
-
-
-class Unusable(Exception):
-    """A row of the right form that teaches nothing: refused, or dropped and counted, as asked for."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a format's `read` needs besides the row; a `template` of None means the format's own."""
-
-    template: str | None = None
-    completion_field: str | None = None
-    only_safe_chosen: bool = False
-    prefer: Preferred | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +58,7 @@ class TaskFormat:
             (`fields.is_known`).
         also: Fields that are read where a row has them.
         asks: Fields that only the prompt is made from. A template from the user may leave them out.
+        lists: Fields that hold lists of messages in this format. In other formats none of the required fields does.
         makes: Fields that a template may name although no row has them, because `read` makes them from others.
         chooses: Whether `only_safe_chosen` and `prefer` apply: a row has two answers, judged in several ways.
         may_repeat_prompt: Whether an answer that begins with its prompt is meant so, as in answers to published
@@ -84,6 +75,7 @@ class TaskFormat:
     alone: bool = False
     also: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
     chooses: bool = False
     may_repeat_prompt: bool = False
@@ -97,9 +89,16 @@ class TaskFormat:
         """Whether a row is of this format."""
         return (
             not self.missing(row)
+            and self._has_types_of(row)
             and not any(name in row for name in self.without)
             and not (self.alone and any(not fields.is_known(name) for name in set(row) - self.used(None)))
         )
+
+    def _has_types_of(self, row: Row) -> bool:
+        """Whether lists of messages stand where this format has them, and nowhere else."""
+        if self.one_of == WHOLE:
+            return any(is_whole(row.get(name)) for name in WHOLE)
+        return all(is_listed(row[name]) == (name in self.lists) for name in self.required)
 
     def missing(self, row: Row) -> list[str]:
         """The fields of this format that a row lacks."""
@@ -109,8 +108,8 @@ class TaskFormat:
         return lacks
 
     def __str__(self) -> str:
-        more = f", {' or '.join(self.one_of)}" if self.one_of else ""
-        return f"{self.name} ({', '.join(self.required)}{more})"
+        names = [*self.required, *([" or ".join(self.one_of)] if self.one_of else [])]
+        return f"{self.name} ({', '.join(names)})"
 
 
 def recognise(row: Row, template: str | None, completion_field: str | None) -> TaskFormat:
@@ -128,23 +127,30 @@ def recognise(row: Row, template: str | None, completion_field: str | None) -> T
         )
     else:
         found = [known for known in TASK_FORMATS if known.fits(row)]
+        if not found and (fault := _fault_of_messages(row)):
+            raise AlignerProbeError(f"{fault}. {MESSAGES}")
         if len(found) != 1:
             what = "fit " + " and ".join(known.name for known in found) if found else "fit none of the known formats"
-            has = f"has the fields {_names(row)}, which {what}" if row else "has no fields"
+            has = f"has the fields {names_of(row)}, which {what}" if row else "has no fields"
             raise AlignerProbeError(
                 f"{has}; expected one of {'; '.join(map(str, TASK_FORMATS))}; or {WAY_ON}{_hint(row)}"
             )
         chosen = found[0]
+    if template is not None and chosen.lists:
+        raise AlignerProbeError(
+            f"is of format {chosen.name}, whose prompts are conversations and no texts; expected no prompt template "
+            "with them. Leave out --prompt-template (prompt_template=)"
+        )
     if template is not None:
         for name in fields_of(template):
             if name not in row and name not in chosen.makes:
                 raise AlignerProbeError(
-                    f"has no field {name!r}, which the prompt template names; found {_names(row)}; expected a template "
-                    "of those"
+                    f"has no field {name!r}, which the prompt template names; found {names_of(row)}; expected a "
+                    "template of those"
                 )
     if completion_field is not None and completion_field not in row:
         raise AlignerProbeError(
-            f"has no field {completion_field!r} for --completion-field; found {_names(row)}; expected one of those"
+            f"has no field {completion_field!r} for --completion-field; found {names_of(row)}; expected one of those"
         )
     return chosen
 
@@ -152,8 +158,6 @@ def recognise(row: Row, template: str | None, completion_field: str | None) -> T
 def _hint(row: Row) -> str:
     """What else to do with a row of a known kind that is none of the formats."""
     known = {fields.normalised(name) for name in row}
-    if known & CHATS:
-        return f". {CHAT}"
     if "text" in known:
         return ". To learn whole texts: --prompt-template '' --completion-field text"
     fitting = [known_format for known_format in TASK_FORMATS if not known_format.missing(row)]
@@ -162,134 +166,73 @@ def _hint(row: Row) -> str:
     if fitting and fitting[0].alone:
         unknown = [name for name in row if name not in fitting[0].used(None) and not fields.is_known(name)]
         return (
-            f". It has the fields of {fitting[0].name}, and beside them {_names(dict.fromkeys(unknown))}, which may "
+            f". It has the fields of {fitting[0].name}, and beside them {names_of(dict.fromkeys(unknown))}, which may "
             f"belong to the question: {fields.consent(unknown[0])}, or name it in --prompt-template"
         )
     return fields.example_of_options(row)
+
+
+def _fault_of_messages(row: Row) -> str:
+    """What keeps a row that seems to hold messages from being a conversation; empty where it seems to hold none."""
+    answers = [name for name in ("prompt", "completion", "chosen", "rejected") if name in row]
+    if listed := [name for name in answers if isinstance(row[name], list)]:
+        other = next((name for name in answers if name not in listed), None)
+        if other is None:
+            name = next(name for name in listed if not is_listed(row[name]))
+            return f"has a JSON list of other things in {name}; expected a list of messages"
+        what = json_type(row[other])
+        return f"has a JSON list in {listed[0]} but a JSON {what} in {other}; expected texts or messages in both"
+    whole = [name for name in WHOLE if name in row]
+    if whole and not set(row) & set(_COMPLETIONS):
+        value = row[whole[0]]
+        what = "a JSON list of other things" if isinstance(value, list) else f"a JSON {json_type(value)}"
+        return f"has {what} in {whole[0]}; expected a list of messages"
+    return ""
 
 
 def read_row(row: Row, chosen: TaskFormat, options: Options) -> Example | Preference:
     """One example. Raises BadRow where the row is not of the format, Unusable where it teaches nothing."""
     if missing := chosen.missing(row):
         raise BadRow(
-            f"lacks {', '.join(missing)}, which the rows before it have ({chosen.name}); found {_names(row)}; expected "
-            "the same fields in every row"
+            f"lacks {', '.join(missing)}, which the rows before it have ({chosen.name}); found {names_of(row)}; "
+            "expected the same fields in every row"
         )
     return chosen.read(row, options)
-
-
-def json_type(value: object) -> str:
-    """What JSON calls it."""
-    names = {str: "text", bool: "true or false", int: "number", float: "number", list: "list", dict: "object"}
-    return names.get(type(value), "null")
-
-
-def _names(row: Row) -> str:
-    names = [fields.shown_name(name) for name in list(row)[:12]]
-    return ", ".join(names) + (f", and {len(row) - 12} more" if len(row) > 12 else "") if names else "none"
-
-
-def _text(row: Row, name: str, *, numbers: bool = False) -> str:
-    value = row.get(name)
-    if numbers and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise BadRow(f"its {name} is {value}, which is no number; expected text or a finite number")
-        return str(value)
-    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
-        raise BadRow(f"its {name} is a JSON list of objects; expected text. {CHAT}")
-    if not isinstance(value, str):
-        raise BadRow(f"its {name} is a JSON {json_type(value)}; expected text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise BadRow(f"has half a character in {name} (a lone surrogate such as \\ud83d); expected valid text") from (
-            error
-        )
-    return value
-
-
-def _group(row: Row) -> str | None:
-    value = row.get("group")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    # An empty group is no group: else all rows without one would be a single one.
-    return None if value is None else _text(row, "group") or None
-
-
-def _content(row: Row, options: Options) -> str | None:
-    """What the completion says without its form; a field of that name that is prompt or completion is none."""
-    named = options.completion_field, *(fields_of(options.template) if options.template is not None else ())
-    if row.get("content") is None or "content" in named:
-        return None
-    return _text(row, "content", numbers=True) or None
-
-
-def _example(row: Row, prompt: str, completion: str, content: str | None = None) -> Example:
-    if not completion.strip():
-        raise Unusable("the completion is empty")
-    return Example(prompt, completion, _group(row), content=content)
-
-
-def _preference(row: Row, prompt: str, chosen: str, rejected: str) -> Preference:
-    if chosen == rejected:
-        raise Unusable("chosen and rejected are equal")
-    if not chosen.strip() or not rejected.strip():
-        raise Unusable("the chosen or the rejected completion is empty")
-    return Preference(prompt, chosen, rejected, _group(row))
-
-
-def _prompt(row: Row, options: Options, own: str | None, values: Mapping[str, str] | None = None) -> str:
-    """The prompt by the given template or the format's own; other fields of the row may be named too."""
-    template = options.template if options.template is not None else own
-    known = dict(values or {})
-    if template is None:
-        return known["prompt"] if "prompt" in known else _text(row, "prompt")
-    for name in fields_of(template):
-        if name not in known:
-            if name not in row:
-                raise BadRow(f"lacks {name}, which the prompt template names; found {_names(row)}")
-            known[name] = _text(row, name, numbers=True)
-    return render(template, known)
 
 
 def _by_template(row: Row, options: Options) -> Example:
     """Numbers count as text here, so labels may be 0 and 1."""
     assert options.completion_field is not None
-    completion = _text(row, options.completion_field, numbers=True)
-    return _example(row, _prompt(row, options, None), completion, _content(row, options))
+    completion = text_in(row, options.completion_field, numbers=True)
+    return new_example(row, prompt_of(row, options, None), completion, content_in(row, options))
 
 
 def _trl(row: Row, options: Options) -> Example:
-    return _example(row, _checked_prompt(row, options), _text(row, "completion"), _content(row, options))
+    return new_example(row, _checked_prompt(row, options), text_in(row, "completion"), content_in(row, options))
 
 
 def _trl_preference(row: Row, options: Options) -> Preference:
-    _refuse_contradiction(row)
-    return _preference(row, _checked_prompt(row, options), _text(row, "chosen"), _text(row, "rejected"))
-
-
-def _refuse_contradiction(row: Row) -> None:
-    """Scores of the two answers are honoured: the chosen one must not be worse than the rejected one."""
-    if (why := fields.contradiction(row)) is not None:
-        raise Unusable(why)
+    refuse_contradiction(row)
+    return new_preference(row, _checked_prompt(row, options), text_in(row, "chosen"), text_in(row, "rejected"))
 
 
 def _checked_prompt(row: Row, options: Options) -> str:
-    _text(row, "prompt")
-    return _prompt(row, options, None)
+    text_in(row, "prompt")
+    return prompt_of(row, options, None)
 
 
 def _alpaca(row: Row, options: Options) -> Example:
     # Tables that are written as JSON have null where a row has no input.
-    instruction, given = _text(row, "instruction"), "" if row.get("input") is None else _text(row, "input")
+    instruction, given = text_in(row, "instruction"), "" if row.get("input") is None else text_in(row, "input")
     own = ALPACA_WITH_INPUT if given else ALPACA
-    return _example(row, _prompt(row, options, own, {"instruction": instruction, "input": given}), _text(row, "output"))
+    prompt = prompt_of(row, options, own, {"instruction": instruction, "input": given})
+    return new_example(row, prompt, text_in(row, "output"))
 
 
 def _question_answer(row: Row, options: Options) -> Example:
     """GSM8K's fields; `named` says whether the file is that data set."""
-    prompt = _prompt(row, options, QUESTION, {"question": _text(row, "question")})
-    return _example(row, prompt, _text(row, "answer"), _content(row, options))
+    prompt = prompt_of(row, options, QUESTION, {"question": text_in(row, "question")})
+    return new_example(row, prompt, text_in(row, "answer"), content_in(row, options))
 
 
 def named(chosen: TaskFormat, completions: Sequence[str], template: str | None) -> tuple[str, str]:
@@ -313,8 +256,9 @@ def _metamath(row: Row, options: Options) -> Example:
 
     The authors of Aligner used another one: `templates.AUTHORS["MetaMathQA"]`.
     """
-    query = _text(row, "query")
-    return _example(row, _prompt(row, options, ALPACA, {"query": query, "instruction": query}), _text(row, "response"))
+    query = text_in(row, "query")
+    prompt = prompt_of(row, options, ALPACA, {"query": query, "instruction": query})
+    return new_example(row, prompt, text_in(row, "response"))
 
 
 def _hh(row: Row, options: Options) -> Preference:
@@ -322,12 +266,12 @@ def _hh(row: Row, options: Options) -> Preference:
 
     Where the answers are no transcripts, it is what the user's template makes of other fields.
     """
-    _refuse_contradiction(row)
-    chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
+    refuse_contradiction(row)
+    chosen, rejected = text_in(row, "chosen"), text_in(row, "rejected")
     cut = chosen.rfind(ASSISTANT)
     if cut < 0 or HUMAN not in chosen[:cut]:
         if options.template is not None and "prompt" not in fields_of(options.template):
-            return _preference(row, _prompt(row, options, None), chosen, rejected)
+            return new_preference(row, prompt_of(row, options, None), chosen, rejected)
         raise BadRow(
             f"has a chosen without {HUMAN!r} and {ASSISTANT!r}; expected a transcript (HH-RLHF), or a prompt field of "
             "its own (TRL), or one that --prompt-template makes of other fields, for instance '{question}'"
@@ -336,8 +280,8 @@ def _hh(row: Row, options: Options) -> Preference:
     # A further turn in the rejected one: the two answer different questions.
     if not rejected.startswith(prompt) or ASSISTANT in rejected[len(prompt) :]:
         raise Unusable("chosen and rejected do not share their prompt")
-    return _preference(
-        row, _prompt(row, options, None, {"prompt": prompt}), chosen[len(prompt) :], rejected[len(prompt) :]
+    return new_preference(
+        row, prompt_of(row, options, None, {"prompt": prompt}), chosen[len(prompt) :], rejected[len(prompt) :]
     )
 
 
@@ -349,19 +293,19 @@ def _beaver(row: Row, options: Options) -> Preference:
     field = f"{options.prefer or ('safer' if 'safer_response_id' in row else 'better')}_response_id"
     choice = row.get(field)
     if field not in row:
-        raise BadRow(f"lacks {field}; found {_names(row)}; expected it in every row, or another prefer=")
+        raise BadRow(f"lacks {field}; found {names_of(row)}; expected it in every row, or another prefer=")
     if type(choice) is not int or choice not in (0, 1):
         raise BadRow(f"has {field} {choice!r}; expected 0 or 1")
-    prompt = _text(row, "prompt")
-    answers = _text(row, "response_0"), _text(row, "response_1")
+    prompt = text_in(row, "prompt")
+    answers = text_in(row, "response_0"), text_in(row, "response_1")
     if options.only_safe_chosen:
         safe = row.get(f"is_response_{choice}_safe")
         if not isinstance(safe, bool):
             raise BadRow(f"has no true or false in is_response_{choice}_safe, which only_safe_chosen needs")
         if not safe:
             raise Unusable(NOT_SAFE)
-    asked = _prompt(row, options, ALPACA, {"prompt": prompt, "instruction": prompt})
-    return _preference(row, asked, answers[choice], answers[1 - choice])
+    asked = prompt_of(row, options, ALPACA, {"prompt": prompt, "instruction": prompt})
+    return new_preference(row, asked, answers[choice], answers[1 - choice])
 
 
 #: Dropped whenever it was asked for, whatever is done with flawed rows.
@@ -394,5 +338,17 @@ TASK_FORMATS = (
         asks=("prompt",),
         chooses=True,
         may_repeat_prompt=True,
+    ),
+    TaskFormat(
+        "chat messages", "sft", (), read_whole, one_of=WHOLE, lists=WHOLE, also=("prompt", "content"),
+        without=_COMPLETIONS,
+    ),
+    TaskFormat(
+        "chat completion", "sft", ("prompt", "completion"), read_completed, also=("content",),
+        lists=("prompt", "completion"),
+    ),
+    TaskFormat(
+        "chat preference", "preference", ("chosen", "rejected"), read_pair, also=("prompt", "messages"),
+        lists=("chosen", "rejected"),
     ),
 )  # fmt: skip

@@ -10,12 +10,13 @@ from typing import Any, Literal, get_args
 from aligner_probe.arguments import accepts, refuse
 from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.tasks import formats
+from aligner_probe.tasks.conversations import unread_names
 from aligner_probe.tasks.fields import BadExamples, Others, Refused
 from aligner_probe.tasks.filetypes import HEAD_BYTES, refuse_other_folders, refuse_other_types
-from aligner_probe.tasks.formats import BadRow, Options, Preferred, Unusable
 from aligner_probe.tasks.given import EXPECTED, IN_MEMORY, as_jsonl, rows_of
 from aligner_probe.tasks.panel import panel_task
 from aligner_probe.tasks.repeats import Repeated, Unclear, without_repeats
+from aligner_probe.tasks.rows import BadRow, Options, Preferred, Row, Unusable, json_type
 from aligner_probe.tasks.task import Dropped, Example, Preference, Task, as_read
 from aligner_probe.tasks.templates import fields_of
 
@@ -156,12 +157,21 @@ class _Read:
         if self.format is None or self.others is None:
             self.format = _recognise(row, options)
             used = self.format.used(options.template)
-            self.others = Others(used, options.template is not None, self.format.kind, self.format.asks)
+            chat = bool(self.format.lists)
+            self.others = Others(
+                used, options.template is not None, self.format.kind, self.format.asks, takes_system=chat,
+                holds_chats=chat,
+            )  # fmt: skip
         self.others.see(line, row)
         example = formats.read_row(row, self.format, options)
+        self.examples.append(_with_line(example, line))
+        if self.format.lists:
+            self.ignored |= dict.fromkeys(unread_names(row, self.format.lists))
+            # A message says by itself where an answer begins, and may well repeat the question.
+            self.asked.append("")
+            return
         # In some formats an answer may well repeat the question.
         prompt = None if self.format.may_repeat_prompt else row.get("prompt")
-        self.examples.append(_with_line(example, line))
         self.asked.append(prompt if isinstance(prompt, str) else str(example.prompt))
 
     def drop_bad_examples(self, flawed: Flawed) -> None:
@@ -249,7 +259,7 @@ def refuse_shared(train: Task, test: Task) -> None:
         )
 
 
-def _recognise(row: formats.Row, options: Options) -> formats.TaskFormat:
+def _recognise(row: Row, options: Options) -> formats.TaskFormat:
     chosen = formats.recognise(row, options.template, options.completion_field)
     if not chosen.chooses and (options.only_safe_chosen or options.prefer):
         raise BadRow(f"is {chosen.name}; expected Beaver's fields with only_safe_chosen or prefer. Leave these out")
@@ -340,7 +350,7 @@ def _parse(file: Path, line: int, raw: bytes) -> dict[str, Any]:
         said = str(error) if isinstance(error, json.JSONDecodeError) else "a number or nesting beyond all bounds"
         raise _at(file, line, f"is no JSON ({said}); expected one JSON object a line{hint}") from error
     if not isinstance(row, dict):
-        raise _at(file, line, f"is a JSON {formats.json_type(row)}; expected an object with named fields{hint}")
+        raise _at(file, line, f"is a JSON {json_type(row)}; expected an object with named fields{hint}")
     return row
 
 

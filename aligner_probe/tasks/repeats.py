@@ -95,7 +95,8 @@ def _rests(example: Example | Preference, prompt: str) -> tuple[str | None, ...]
     found = []
     for answer in answers:
         # The longest of them, so that a wrapped prompt goes as a whole.
-        rests = [rest for text in {prompt, str(example.prompt)} if (rest := rest_of(answer, text)) is not None]
+        texts = {prompt, example.prompt} if isinstance(example.prompt, str) else {prompt}
+        rests = [rest for text in texts if (rest := rest_of(answer, text)) is not None]
         found.append(min(rests, key=len, default=None))
     return tuple(found)
 

@@ -272,9 +272,7 @@ def test_names_are_known_however_they_are_written(name):
     assert {normalised(one) for one in (name, name.upper(), name.replace("_", "-"), name.title(), camel)} == {name}
 
 
-def test_chat_messages_name_the_way_on(jsonl):
-    for row in ({"messages": CHAT}, {"conversations": CHAT}, PAIR | {"chosen": CHAT}, ROW | {"completion": CHAT}):
-        assert "apply_chat_template" in refused(jsonl(row))
+def test_whole_texts_name_the_way_on(jsonl):
     assert "--prompt-template '' --completion-field text" in refused(jsonl({"text": "a story"}))
 
 
