@@ -89,14 +89,25 @@ def add_rows(parser: Group) -> None:
         default="auto",
         help="answers that begin with their whole prompt: take it off, or keep it (default: as the file shows)",
     )
+    parser.add_argument(
+        "--as-chat",
+        action="store_true",
+        help="read the prompts of a file of texts as what a user says to a chat model, without the format's own prompt "
+        "template",
+    )
+    parser.add_argument("--system", metavar="TEXT", help="a system message for all conversations; \\n is a new line")
 
 
 def rows_options(options: argparse.Namespace) -> dict[str, Any]:
     """The options of `add_rows` as keyword arguments of `load_splits`."""
+    from aligner_probe.tasks.templates import unescape
+
     return {
         "flawed": options.flawed,
         "ignore_fields": tuple(options.ignore_field),
         "repeated_prompt": options.repeated_prompt,
+        "as_chat": options.as_chat,
+        "system": None if options.system is None else unescape(options.system),
     }
 
 

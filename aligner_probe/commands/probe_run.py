@@ -120,6 +120,9 @@ def _probe(options: argparse.Namespace, parts: "Given") -> "Probe":
     from aligner_probe.tasks.loading import load_task
     from aligner_probe.tasks.templates import unescape
 
+    reading = rows_options(options)
+    # The off-domain file has fields of its own, but it asks the same chat model.
+    chat = {name: reading[name] for name in ("as_chat", "system")}
     return new_probe(
         options.model,
         parts.train,
@@ -128,7 +131,7 @@ def _probe(options: argparse.Namespace, parts: "Given") -> "Probe":
         kind=parts.kind,
         scorer=options.scorer,
         budget=options.budget,
-        off_domain=None if options.off_domain is None else load_task(options.off_domain),
+        off_domain=None if options.off_domain is None else load_task(options.off_domain, **chat),
         own_prompt=None if options.prompt_file is None else _text(options.prompt_file),
         ending=None if options.ending is None else unescape(options.ending),
         dtype=options.dtype,

@@ -29,7 +29,7 @@ from aligner_probe.tasks.rows import (
     text_in,
 )
 from aligner_probe.tasks.task import Example, Kind, Preference
-from aligner_probe.tasks.templates import ALPACA, ALPACA_WITH_INPUT, QUESTION, fields_of
+from aligner_probe.tasks.templates import ALPACA, ALPACA_WITH_INPUT, BARE_WITH_INPUT, QUESTION, fields_of
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 #: Known by what stands before the number that its answers end on.
@@ -52,6 +52,8 @@ class TaskFormat:
         required: Fields that every row has.
         read: The example that a row makes.
         template: The format's own prompt template; None where a row has its prompt as text.
+        bare: The same without the words around the fields, for a chat model.
+        is_transcript: Whether the prompt is a conversation in one text.
         one_of: Fields of which every row has at least one; empty for none.
         without: Fields that no row has.
         alone: Whether a row has no further fields, apart from those whose names tell what they mean
@@ -70,6 +72,8 @@ class TaskFormat:
     required: tuple[str, ...]
     read: Callable[[Row, Options], Example | Preference]
     template: str | None = None
+    bare: str | None = None
+    is_transcript: bool = False
     one_of: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     alone: bool = False
@@ -224,14 +228,16 @@ def _checked_prompt(row: Row, options: Options) -> str:
 def _alpaca(row: Row, options: Options) -> Example:
     # Tables that are written as JSON have null where a row has no input.
     instruction, given = text_in(row, "instruction"), "" if row.get("input") is None else text_in(row, "input")
-    own = ALPACA_WITH_INPUT if given else ALPACA
+    own = options.usual(ALPACA, "{instruction}")
+    if given:
+        own = options.usual(ALPACA_WITH_INPUT, BARE_WITH_INPUT)
     prompt = prompt_of(row, options, own, {"instruction": instruction, "input": given})
     return new_example(row, prompt, text_in(row, "output"))
 
 
 def _question_answer(row: Row, options: Options) -> Example:
     """GSM8K's fields; `named` says whether the file is that data set."""
-    prompt = prompt_of(row, options, QUESTION, {"question": text_in(row, "question")})
+    prompt = prompt_of(row, options, options.usual(QUESTION, "{question}"), {"question": text_in(row, "question")})
     return new_example(row, prompt, text_in(row, "answer"), content_in(row, options))
 
 
@@ -257,7 +263,7 @@ def _metamath(row: Row, options: Options) -> Example:
     The authors of Aligner used another one: `templates.AUTHORS["MetaMathQA"]`.
     """
     query = text_in(row, "query")
-    prompt = prompt_of(row, options, ALPACA, {"query": query, "instruction": query})
+    prompt = prompt_of(row, options, options.usual(ALPACA, "{query}"), {"query": query, "instruction": query})
     return new_example(row, prompt, text_in(row, "response"))
 
 
@@ -304,7 +310,7 @@ def _beaver(row: Row, options: Options) -> Preference:
             raise BadRow(f"has no true or false in is_response_{choice}_safe, which only_safe_chosen needs")
         if not safe:
             raise Unusable(NOT_SAFE)
-    asked = prompt_of(row, options, ALPACA, {"prompt": prompt, "instruction": prompt})
+    asked = prompt_of(row, options, options.usual(ALPACA, "{prompt}"), {"prompt": prompt, "instruction": prompt})
     return new_preference(row, asked, answers[choice], answers[1 - choice])
 
 
@@ -315,24 +321,28 @@ TASK_FORMATS = (
     TaskFormat("TRL", "sft", ("prompt", "completion"), _trl, also=("content",), asks=("prompt",)),
     TaskFormat("TRL preference", "preference", ("prompt", "chosen", "rejected"), _trl_preference, asks=("prompt",)),
     TaskFormat(
-        "Alpaca", "sft", ("instruction", "output"), _alpaca, ALPACA, also=("input",), asks=("instruction", "input"),
+        "Alpaca", "sft", ("instruction", "output"), _alpaca, ALPACA, "{instruction}", also=("input",),
+        asks=("instruction", "input"),
     ),
     # Names so general that other sets have them too, with more fields that matter (MMLU: its choices).
     TaskFormat(
-        GSM8K, "sft", ("question", "answer"), _question_answer, QUESTION, alone=True, also=("content",),
+        GSM8K, "sft", ("question", "answer"), _question_answer, QUESTION, "{question}", alone=True, also=("content",),
         asks=("question",),
     ),
     TaskFormat(
-        "MetaMathQA", "sft", ("query", "response"), _metamath, ALPACA.replace("{instruction}", "{query}"),
+        "MetaMathQA", "sft", ("query", "response"), _metamath, ALPACA.replace("{instruction}", "{query}"), "{query}",
         asks=("query",),
     ),
-    TaskFormat("HH-RLHF", "preference", ("chosen", "rejected"), _hh, without=("prompt",), makes=("prompt",)),
+    TaskFormat(
+        "HH-RLHF", "preference", ("chosen", "rejected"), _hh, is_transcript=True, without=("prompt",), makes=("prompt",)
+    ),
     TaskFormat(
         "Beaver",
         "preference",
         ("prompt", "response_0", "response_1"),
         _beaver,
         ALPACA.replace("{instruction}", "{prompt}"),
+        "{prompt}",
         one_of=("safer_response_id", "better_response_id"),
         also=("is_response_0_safe", "is_response_1_safe"),
         asks=("prompt",),

@@ -3,14 +3,15 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from aligner_probe.arguments import accepts, refuse
 from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.tasks import formats
-from aligner_probe.tasks.conversations import unread_names
+from aligner_probe.tasks.as_chat import ALREADY, as_conversation, note_on, task_as_chat, with_system
+from aligner_probe.tasks.conversations import system_in, unread_names
 from aligner_probe.tasks.fields import BadExamples, Others, Refused
 from aligner_probe.tasks.filetypes import HEAD_BYTES, refuse_other_folders, refuse_other_types
 from aligner_probe.tasks.given import EXPECTED, IN_MEMORY, as_jsonl, rows_of
@@ -26,6 +27,9 @@ TRAIN, TEST = "train.jsonl", "test.jsonl"
 NAMED = "panel:"
 
 Flawed = Literal["refuse", "drop"]
+TEACHES = (
+    'expected rows to learn from. Mend it, or drop and count such rows with --flawed drop (flawed="drop" in Python)'
+)
 
 
 @accepts()
@@ -40,6 +44,8 @@ def load_task(
     prefer: Preferred | str | None = None,
     ignore_fields: Sequence[str] = (),
     repeated_prompt: Repeated | str = "auto",
+    as_chat: bool = False,
+    system: str | None = None,
 ) -> Task:
     """Read a task. The fields of the first row tell its format.
 
@@ -66,6 +72,10 @@ def load_task(
         ignore_fields: Fields to leave out of every row.
         repeated_prompt: What happens to an answer that begins with its whole prompt: the prompt is removed ("strip"),
             kept ("keep"), or removed if the file shows that this is meant ("auto", see `repeats.py`).
+        as_chat: Read each prompt as what a user says to a chat model: it becomes a `Conversation`, without the format's
+            own prompt template, and white space at the ends of prompt and answer is taken off. A field `system` is the
+            system message. Nothing changes in a file of conversations.
+        system: A system message for all rows, which then are conversations.
 
     Returns:
         The task.
@@ -77,15 +87,16 @@ def load_task(
     preferred: Preferred | None = one_of(prefer, (None, *get_args(Preferred)), "prefer")
     with_repeated: Repeated = one_of(repeated_prompt, get_args(Repeated), "repeated_prompt")
     if isinstance(path, Task):
-        return path
+        return task_as_chat(path, system) if as_chat or system is not None else path
     rows = rows_of(path)
     if rows and all(isinstance(row, Example | Preference) for row in rows):
         kind = "sft" if isinstance(rows[0], Example) else "preference"
-        return Task(name=name or IN_MEMORY, kind=kind, examples=tuple(rows))
+        made = Task(name=name or IN_MEMORY, kind=kind, examples=tuple(rows))
+        return task_as_chat(made, system) if as_chat or system is not None else made
     if rows is None and not isinstance(path, str | Path):
         raise refuse(path, "load_task(path=)", EXPECTED)
     file = _find(_named(path)) if rows is None else Path(IN_MEMORY)
-    options = Options(prompt_template, completion_field, only_safe_chosen, preferred)
+    options = Options(prompt_template, completion_field, only_safe_chosen, preferred, as_chat, system)
     if prompt_template is not None:
         fields_of(prompt_template)
     content = _read(file) if rows is None else as_jsonl(rows)
@@ -97,12 +108,7 @@ def load_task(
             read.take(line, kept, options)
         except Unusable as reason:
             if with_flawed == "refuse" and str(reason) != formats.NOT_SAFE:
-                raise _at(
-                    file,
-                    line,
-                    f"{reason}; expected rows to learn from. Mend it, or drop and count such rows with "
-                    '--flawed drop (flawed="drop" in Python)',
-                ) from reason
+                raise _at(file, line, f"{reason}; {TEACHES}") from reason
             read.dropped.append(Dropped(line, str(reason)))
         except (BadRow, Refused, AlignerProbeError) as reason:
             raise _at(file, line, str(reason)) from reason
@@ -112,9 +118,10 @@ def load_task(
     try:
         read.drop_bad_examples(with_flawed)
         n_repeated = read.take_prompts_off(with_repeated)
+        wrapped = read.wrap(options, with_flawed)
     except Refused as reason:
         raise AlignerProbeError(f"{file}: {reason}") from reason
-    except (BadExamples, Unclear) as reason:
+    except (BadExamples, Unclear, _Faulty) as reason:
         raise _at(file, reason.line, str(reason)) from reason
     if not read.examples:
         raise AlignerProbeError(
@@ -122,8 +129,11 @@ def load_task(
             f"{read.dropped[0].line}) because {read.dropped[0].reason}; expected at least one example"
         )
     completions = [example.completion for example in read.examples if isinstance(example, Example)]
-    known_as, said = formats.named(chosen, completions, prompt_template)
-    notes = [said] if said else []
+    template = prompt_template
+    if template is None:
+        template = chosen.bare if as_chat else chosen.template
+    known_as, said = formats.named(chosen, completions, chosen.bare if as_chat else prompt_template)
+    notes = [note for note in (said, wrapped) if note]
     if n_repeated:
         rows_said = "1 row" if n_repeated == 1 else f"{n_repeated} rows"
         notes.append(f"The answers of {rows_said} repeated the prompt, which was taken off.")
@@ -131,7 +141,7 @@ def load_task(
         name=name or _name(file),
         kind=chosen.kind,
         examples=tuple(read.examples),
-        template=prompt_template if prompt_template is not None else chosen.template,
+        template=template,
         format=known_as,
         source=str(file) if rows is None else "",
         sha256=hashlib.sha256(content).hexdigest() if rows is None else "",
@@ -143,12 +153,17 @@ def load_task(
 
 @dataclass
 class _Read:
-    """What has been read of a file so far; `asked` are the prompts as they stand in the rows of `examples`."""
+    """What has been read of a file so far.
+
+    `asked` are the prompts as they stand in the rows of `examples`, and `systems` the system messages of rows of texts,
+    by line.
+    """
 
     format: formats.TaskFormat | None = None
     others: Others | None = None
     examples: list[Any] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    systems: dict[int, str | None] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
     ignored: dict[str, None] = field(default_factory=dict)
 
@@ -158,13 +173,19 @@ class _Read:
             self.format = _recognise(row, options)
             used = self.format.used(options.template)
             chat = bool(self.format.lists)
+            if options.system is not None and not (chat or options.as_chat):
+                raise BadRow(
+                    f"is of format {self.format.name}, whose prompts are texts, and a text has no system message; give "
+                    "--as-chat (as_chat=True) with --system (system=)"
+                )
             self.others = Others(
-                used, options.template is not None, self.format.kind, self.format.asks, takes_system=chat,
-                holds_chats=chat,
+                used, options.template is not None, self.format.kind, self.format.asks,
+                takes_system=chat or options.as_chat, holds_chats=chat,
             )  # fmt: skip
         self.others.see(line, row)
         example = formats.read_row(row, self.format, options)
         self.examples.append(_with_line(example, line))
+        self.systems[line] = system_in(row) if options.as_chat and not self.format.lists else None
         if self.format.lists:
             self.ignored |= dict.fromkeys(unread_names(row, self.format.lists))
             # A message says by itself where an answer begins, and may well repeat the question.
@@ -194,6 +215,37 @@ class _Read:
         self.examples, n = without_repeats(self.examples, self.asked, how)
         return n
 
+    def wrap(self, options: Options, flawed: Flawed) -> str:
+        """Make conversations of texts, if that is asked for; returns a sentence about it. Raises _Faulty."""
+        if self.format is None or not (options.as_chat or options.system is not None):
+            return ""
+        before, self.examples = self.examples, []
+        transcript = self.format.is_transcript and options.template is None
+        for example in before:
+            try:
+                own = self.systems[example.line]
+                made = as_conversation(example, own, transcript=transcript)
+                made = replace(made, prompt=with_system(made.prompt, options.system))
+                self.examples.append(_with_line(made, example.line))
+            except Unusable as reason:
+                if flawed == "refuse":
+                    raise _Faulty(example.line, f"{reason}; {TEACHES}") from reason
+                self.dropped.append(Dropped(example.line, str(reason)))
+            except (BadRow, AlignerProbeError) as reason:
+                raise _Faulty(example.line, str(reason)) from reason
+        self.dropped.sort(key=lambda row: row.line)
+        if self.format.lists:
+            return ALREADY if options.as_chat else ""
+        return note_on(before, self.examples, options.system)
+
+
+class _Faulty(Exception):
+    """A row that is wrong once it is read as a conversation."""
+
+    def __init__(self, line: int, said: str) -> None:
+        super().__init__(said)
+        self.line = line
+
 
 def load_splits(
     path: str | Path,
@@ -207,6 +259,8 @@ def load_splits(
     prefer: Preferred | str | None = None,
     ignore_fields: Sequence[str] = (),
     repeated_prompt: Repeated | str = "auto",
+    as_chat: bool = False,
+    system: str | None = None,
 ) -> tuple[Task, Task | None]:
     """Training and test examples: the folder's train.jsonl and test.jsonl (if it has one), or two files.
 
@@ -222,6 +276,8 @@ def load_splits(
         "prefer": prefer,
         "ignore_fields": ignore_fields,
         "repeated_prompt": repeated_prompt,
+        "as_chat": as_chat,
+        "system": system,
     }
     train = load_task(path, only_safe_chosen=only_safe_chosen, **options)
     if test is None and path.is_dir() and (path / TEST).exists():

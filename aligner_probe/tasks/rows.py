@@ -24,12 +24,21 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What a format's `read` needs besides the row; a `template` of None means the format's own."""
+    """What a format's `read` needs besides the row.
+
+    A `template` of None means the format's own, and with `as_chat` none, since the chat template wraps the question.
+    """
 
     template: str | None = None
     completion_field: str | None = None
     only_safe_chosen: bool = False
     prefer: Preferred | None = None
+    as_chat: bool = False
+    system: str | None = None
+
+    def usual(self, template: str, bare: str) -> str:
+        """The template of a format, or the fields alone that it wraps."""
+        return bare if self.as_chat else template
 
 
 def json_type(value: object) -> str:

@@ -23,6 +23,8 @@ ALPACA_WITH_INPUT = (
 )
 #: GSM8K was published without one; this is the usual one (EleutherAI's lm-evaluation-harness).
 QUESTION = "Question: {question}\nAnswer:"
+#: Alpaca's two fields as a user says them to a chat model.
+BARE_WITH_INPUT = "{instruction}\n\n{input}"
 #: What the authors of Aligner wrapped two data sets in (github.com/mytemporalaccount/Aligner, scripts/prepare_*.py).
 #: They put no end-of-text token behind the answers (`append_eos=False`).
 AUTHORS = {
