@@ -1,16 +1,23 @@
 """Bases with the fast overlay and without, and what compares them."""
 
+import pytest
 import torch
-from tiny import plain
-from transformer_lens.model_bridge.generalized_components import PositionEmbeddingsAttentionBridge
+from tiny import MODELS, frozen, plain
+from transformer_lens.model_bridge.generalized_components import (
+    JointQKVPositionEmbeddingsAttentionBridge,
+    PositionEmbeddingsAttentionBridge,
+)
 
 from aligner_probe.adapters.lora import LoRA
 from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter
+from aligner_probe.attention import FastAttention, FastJointAttention
 from aligner_probe.models import load_model
-from aligner_probe.overlay import FastAttention
 
-FAST = ["llama", "llama_gqa", "mistral", "qwen2", "gemma"]
-SLOW = ["qwen3", "gemma2", "gpt2", "neox", "phi3"]
+FAST = [name for name in MODELS if name not in ("gpt2", "neox")]
+SLOW = ["gpt2", "neox"]
+#: The fast families, of which those that compute just what another one computes are tried with the slow tests.
+REPEATS = ("llama", "mistral", "qwen2")
+EACH = [pytest.param(name, marks=pytest.mark.slow) if name in REPEATS else name for name in FAST]
 ADAPTERS = {
     "aligner-1": lambda model: Aligner(model, 1, 1),
     "aligner-5": lambda model: Aligner(model, 5, 1),
@@ -22,6 +29,11 @@ ADAPTERS = {
 def pair(family, dtype=torch.float32):
     """The same base with the overlay and without."""
     return load_model(plain(family, dtype)), load_model(plain(family, dtype), fast=False)
+
+
+def shared_pair(family):
+    """The same for tests that leave both as they were."""
+    return frozen(family), frozen(family, fast=False)
 
 
 def size(tensor):
@@ -40,4 +52,6 @@ def refuse_written_out(monkeypatch):
         raise AssertionError("attention was written out")
 
     monkeypatch.setattr(PositionEmbeddingsAttentionBridge, "forward", refuse)
-    monkeypatch.setattr(FastAttention, "_watched", refuse)
+    monkeypatch.setattr(JointQKVPositionEmbeddingsAttentionBridge, "forward", refuse)
+    for fast in (FastAttention, FastJointAttention):
+        monkeypatch.setattr(fast, "_watched", refuse)

@@ -47,10 +47,10 @@ def _made(name: str):
     family, sizes = (MODELS | WINDOWED)[name]
     module = importlib.import_module("transformers")
     head = "LMHeadModel" if family == "GPT2" else "ForCausalLM"
-    config = getattr(module, f"{family}Config")(**sizes)
+    model_class = getattr(module, f"{family}{head}")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = getattr(module, f"{family}{head}")(config).eval()
+        model = model_class(model_class.config_class(**sizes)).eval()
         for parameter_name, parameter in model.named_parameters():
             torch.nn.init.normal_(parameter, std=0.15)
             if "norm" in parameter_name or "ln_" in parameter_name:
@@ -63,30 +63,31 @@ def plain(name: str, dtype: torch.dtype = torch.float32):
     return copy.deepcopy(_made(name)).to(dtype)
 
 
-def bridge(name: str, dtype: torch.dtype = torch.float32):
-    """The same as a frozen bridge."""
+def bridge(name: str, dtype: torch.dtype = torch.float32, fast: bool = True):
+    """The same as a frozen bridge; `fast=False` leaves all of it to TransformerLens."""
     from aligner_probe.models import load_model
 
-    return load_model(plain(name, dtype))
+    return load_model(plain(name, dtype), fast=fast)
 
 
 #: The bridges of `frozen` by name, each with its state when it was made; and those that the present test has asked for.
-_frozen: dict[str, tuple] = {}
-_asked_for: set[str] = set()
+_frozen: dict[tuple[str, bool], tuple] = {}
+_asked_for: set[tuple[str, bool]] = set()
 
 
-def frozen(name: str):
+def frozen(name: str, fast: bool = True):
     """One frozen bridge for all tests of this process, for tests that leave it as it was.
 
     After each test, a fixture of conftest.py calls `check_frozen`.
     """
-    if name not in _frozen:
-        made = bridge(name)
+    key = name, fast
+    if key not in _frozen:
+        made = bridge(name, fast=fast)
         with torch.no_grad():
             made(tokens())  # the first pass may leave hooks of TransformerLens in place
-        _frozen[name] = (made, state_of(made))
-    _asked_for.add(name)
-    return _frozen[name][0]
+        _frozen[key] = (made, state_of(made))
+    _asked_for.add(key)
+    return _frozen[key][0]
 
 
 def state_of(model) -> dict:
@@ -112,12 +113,12 @@ def state_of(model) -> dict:
 def check_frozen() -> None:
     """Raise AssertionError if a bridge that the present test asked for is not as it was made, and make it anew then."""
     changed = []
-    for name in _asked_for:
-        model, before = _frozen[name]
+    for key in _asked_for:
+        model, before = _frozen[key]
         after = state_of(model)
         if different := [what for what in before if after[what] != before[what]]:
-            changed.append(f"{name}: {', '.join(different)}")
-            del _frozen[name]
+            changed.append(f"{key[0]}: {', '.join(different)}")
+            del _frozen[key]
     _asked_for.clear()
     assert not changed, f"a test left a shared base changed: {'; '.join(changed)}"
 

@@ -5,5 +5,6 @@ from aligner_probe.families.family import Family
 GEMMA2 = Family(
     architecture="Gemma2ForCausalLM",
     model_type="gemma2",
+    fast_components="llama",
     merged_as="Gemma2ForCausalLM",
 )

@@ -5,6 +5,7 @@ from aligner_probe.families.family import Family
 PHI3 = Family(
     architecture="Phi3ForCausalLM",
     model_type="phi3",
+    fast_components="llama",
     query="rotate",
     modules={"o": "self_attn.o_proj"},
     softmax_in_float32=False,

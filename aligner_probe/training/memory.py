@@ -4,19 +4,22 @@
     base 13.5 GB, adapter 0.0 GB, optimiser 0.0 GB, activations 2.2 GB (4 x 512 tokens): 15.7 GB
 
 The base model is frozen, so its linear layers keep nothing for the backward pass. From the adapter's first layer on,
-each layer keeps for each token: the input of each norm (in float32); the query, key, value and head outputs of the
-attention kernel, and the attention pattern where it is written to memory; and what the MLP's activation function and
-product need. The peak also has the logits, their log-softmax and their gradients. How many temporary tensors there are
-was counted with torch 2.13; tests compare the estimate with the peak that the allocator reports.
+each layer keeps for each token: the input of each norm (in float32), also of norms of queries and keys; the query, key,
+value and head outputs of the attention kernel, and the attention pattern where it is written to memory; and what the
+MLP's activation function and product need. The peak also has the logits, their log-softmax and their gradients. How
+many temporary tensors there are was counted with torch 2.13; tests compare the estimate with the peak that the
+allocator reports.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter
+from aligner_probe.capped import BYTES_A_SCORE, scores_at_once
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.families import family_of
 from aligner_probe.hooks import AttentionShape
@@ -34,7 +37,9 @@ class BaseSizes:
 
     `itemsize` is the number of bytes of one parameter or activation. `pattern` is the number of bytes of one entry of
     an attention pattern, 0 where a fused kernel keeps no pattern. `mlp_kept` is how many tensors of size d_mlp the MLP
-    keeps, and `norms` how many norms a layer has.
+    keeps, and `norms` how many norms a layer has. `d_normed` is how many values of queries and keys go through norms.
+    `scores_at_once` is how many capped scores are written out at a time, 0 where no scores are capped or all are
+    written out together.
     """
 
     d_model: int
@@ -48,6 +53,8 @@ class BaseSizes:
     pattern: int = 0
     mlp_kept: int = 3
     norms: int = 2
+    d_normed: int = 0
+    scores_at_once: int = 0
 
     @classmethod
     def of(cls, model: TransformerBridge) -> "BaseSizes":
@@ -55,6 +62,9 @@ class BaseSizes:
         gated = bool(getattr(cfg, "gated_mlp", False))
         written_out = str(getattr(cfg, "act_fn", "")) in ("gelu_new", "gelu_fast")
         itemsize = dtype_of(model).itemsize
+        attention: Any = model.blocks[0].attn
+        fused = bool(family_of(architecture_of(model)).fast_components)
+        capped = fused and getattr(attention.original_component, "attn_logit_softcapping", None) is not None
         return cls(
             d_model=shape.d_model,
             n_layers=shape.n_layers,
@@ -64,15 +74,18 @@ class BaseSizes:
             d_vocab=cfg.d_vocab,
             n_parameters=n_base_parameters(model),
             itemsize=itemsize,
-            pattern=0 if family_of(architecture_of(model)).fast_components else _pattern_bytes(model, itemsize),
+            pattern=0 if fused else _pattern_bytes(model, itemsize),
             mlp_kept=3 if gated else 4 if written_out else 1,
             norms=sum(name.startswith("ln") for name in model.blocks[0].submodules),
+            d_normed=shape.d_head * (shape.n_heads + shape.n_kv_heads) if "q_norm" in attention.submodules else 0,
+            scores_at_once=scores_at_once(device_of(model)) if capped else 0,
         )
 
     def kept_by_a_layer(self, pos: int, extra: int) -> int:
         """Bytes a token that one layer keeps for the backward pass, with `extra` values for the adapter."""
         values = 4 * self.n_heads * self.d_head + self.mlp_kept * self.d_mlp + extra
-        return self.norms * 4 * self.d_model + self.itemsize * values + self.pattern * self.n_heads * pos
+        normed = 4 * (self.norms * self.d_model + self.d_normed)
+        return normed + self.itemsize * values + self.pattern * self.n_heads * pos
 
     def room_of_a_layer(self, pos: int) -> int:
         """Bytes a token of the largest temporaries in a layer's backward pass: gradients of its MLP and its heads."""
@@ -141,18 +154,20 @@ def memory_of(
 
     `extra` is how many values a token and layer are kept for the gradients of the adapter's parameters.
     """
-    layer, n_layers = base.kept_by_a_layer(pos, extra), base.n_layers - start_layer
+    n_tokens, n_layers = rows * pos, base.n_layers - start_layer
+    layer, head = n_tokens * base.kept_by_a_layer(pos, extra), n_tokens * base.head()
+    scores = BYTES_A_SCORE * min(base.scores_at_once, n_tokens * pos * base.n_heads)
+    room = max(n_tokens * base.room_of_a_layer(pos), scores)  # of the MLP, and then of attention
     if checkpoint:
-        inputs = n_layers * base.itemsize * base.d_model
-        peak = inputs + max(base.head(), layer + base.room_of_a_layer(pos))
+        peak = n_tokens * n_layers * base.itemsize * base.d_model + max(head, layer + room)
     else:
-        peak = n_layers * layer + max(base.head(), base.room_of_a_layer(pos))
+        peak = n_layers * layer + max(head, room)
     trained = itemsize * n_parameters
     return MemoryEstimate(
         base=base.itemsize * base.n_parameters,
         adapter=3 * trained,  # the current, the initial and the best values
         optimiser=7 * trained,  # gradient, two moments, the monitor's copies, and temporaries of the optimiser
-        activations=rows * pos * peak,
+        activations=peak,
         rows=rows,
         pos=pos,
     )
@@ -173,7 +188,7 @@ def estimate_memory(
     """
     base = BaseSizes.of(adapter.model)
     if adapter.reads_scores:  # so they are written to memory
-        base = replace(base, pattern=_pattern_bytes(adapter.model, base.itemsize))
+        base = replace(base, pattern=_pattern_bytes(adapter.model, base.itemsize), scores_at_once=0)
     return memory_of(
         base,
         rows=recipe.rows_at_once * (2 if preference else 1),

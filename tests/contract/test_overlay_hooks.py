@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from overlays import FAST, assert_close, pair, refuse_written_out
+from overlays import EACH, assert_close, pair, refuse_written_out, shared_pair
 from tiny import tokens
 
 
-@pytest.mark.parametrize("family", FAST)
+@pytest.mark.parametrize("family", EACH)
 def test_run_with_cache_gives_the_same_keys_and_values(family):
     fast, own = pair(family)
     ids = tokens()
@@ -63,23 +63,44 @@ def test_edits_of_scores_and_pattern_have_their_effect(place, in_place):
     assert_close(edited, expected)
 
 
-@pytest.mark.parametrize("place", ["q", "k", "v", "z", "rot_q", "rot_k", "cos", "sin", "in", "out"])
-@pytest.mark.parametrize("family", FAST)
-def test_users_hooks_have_the_same_effect(family, place, monkeypatch):
-    fast, own = pair(family)
-    ids, shapes = tokens(), []
+#: Hook points of an attention layer but for scores and pattern.
+POINTS = [f"hook_{name}" for name in ("q", "k", "v", "z", "cos", "sin", "rot_q", "rot_k", "in", "out")]
+NORMED = ["hook_q_normed", "hook_k_normed", "q_norm.hook_in", "k_norm.hook_out"]
+#: Layers in which the hook points are tried. SmolLM3 has no rotary position embedding in the first of these two.
+LAYERS = {"smollm3": (1, 2)}
+#: Hook points that never fire in TransformerLens's own layer, by family and layer.
+SILENT = {("phi3", 1): {"hook_rot_q", "hook_rot_k"}, ("smollm3", 1): {"hook_cos", "hook_sin"}}
 
-    def edit(tensor, hook):
-        shapes.append(tensor.shape)
-        return tensor * 1.5 + 0.1
 
-    hooks = [(f"blocks.1.attn.hook_{place}", edit)]
-    expected, base = own.run_with_hooks(ids, fwd_hooks=hooks), own(ids)
-    refuse_written_out(monkeypatch)
-    found = fast.run_with_hooks(ids, fwd_hooks=hooks)
-    assert shapes[0] == shapes[1]
-    assert_close(found, expected)
-    assert (found - base).abs().max() > 1e-3
+@pytest.mark.parametrize("family", EACH)
+def test_users_hooks_have_the_same_effect(family, monkeypatch):
+    """An edit at each hook point: the same shape there, the same logits, and no attention written out."""
+    fast, own = shared_pair(family)
+    ids, results = tokens(), {}
+    points = POINTS + NORMED * (family in ("qwen3", "gemma3", "olmo2")) + ["hook_hidden_states"] * (family == "phi3")
+    base = own(ids)
+    for model in (own, fast):
+        if model is fast:
+            refuse_written_out(monkeypatch)
+        for layer in LAYERS.get(family, (1,)):
+            for name in points:
+                shapes = []
+
+                def edit(tensor, hook, shapes=shapes):
+                    shapes.append(tensor.shape)
+                    return tensor * 1.5 + 0.1
+
+                logits = model.run_with_hooks(ids, fwd_hooks=[(f"blocks.{layer}.attn.{name}", edit)])
+                results.setdefault((layer, name), []).append((logits, shapes))
+    silent: dict = {}
+    for (layer, name), ((expected, expected_shapes), (found, shapes)) in results.items():
+        assert shapes == expected_shapes
+        assert_close(found, expected)
+        if shapes:
+            assert (found - base).abs().max() > 1e-3, name
+        else:
+            silent.setdefault((family, layer), set()).add(name)
+    assert silent == {key: names for key, names in SILENT.items() if key[0] == family}
 
 
 @pytest.mark.parametrize("place", ["hook_scale", "hook_normalized"])

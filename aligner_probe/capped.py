@@ -1,0 +1,119 @@
+"""Attention with capped scores, as Gemma 2 has it, in parts that fit into a processor's cache.
+
+A cap c turns a score s into c tanh(s / c) before the softmax. No kernel of `F.scaled_dot_product_attention` does that,
+so plain Hugging Face writes scores and pattern out for the whole batch, and keeps both for the backward pass.
+`capped_attention` computes the same for a few heads at a time, keeps queries, keys and values only, and computes scores
+and pattern again in the backward pass.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+#: How many scores one part has at most, unless a single key head has more: what a core's cache takes on a CPU, and what
+#: keeps a GPU busy.
+SCORES_AT_ONCE = {"cpu": 2**19, "cuda": 2**24}
+
+
+#: Bytes of all temporary tensors for one score in the backward pass, in float32.
+BYTES_A_SCORE = 16
+
+
+def scores_at_once(device: torch.device) -> int:
+    """How many scores one part of the batch has at most on this device."""
+    return SCORES_AT_ONCE.get(device.type, SCORES_AT_ONCE["cuda"])
+
+
+def capped_attention(
+    q: Float[Tensor, "batch n_heads pos d_head"],
+    k: Float[Tensor, "batch n_kv_heads keys d_head"],
+    v: Float[Tensor, "batch n_kv_heads keys d_head"],
+    mask: Float[Tensor, "#batch #n_heads pos keys"],
+    scaling: float,
+    cap: float,
+) -> Float[Tensor, "batch pos n_heads d_head"]:
+    """Head outputs softmax(cap tanh(scaling q k^T / cap) + mask) v, with gradients of queries, keys and values.
+
+    The softmax is taken in float32, or in float64 where the inputs are.
+    """
+    return _Capped.apply(q, k, v, mask, scaling, cap)
+
+
+class _Capped(torch.autograd.Function):
+    """`capped_attention`; its backward pass cannot be differentiated again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scaling: float, cap: float
+    ) -> Float[Tensor, "batch pos n_heads d_head"]:
+        ctx.save_for_backward(q, k, v, mask)
+        ctx.factors = scaling, cap
+        z = q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[-1])
+        grouped_z = _by_key_head(z.transpose(1, 2), k)
+        for part, q_part, k_part, v_part, mask_part in _parts(q, k, v, mask):
+            pattern = _pattern(_tanh(q_part, k_part, scaling, cap), mask_part, cap).to(q.dtype)
+            grouped_z[part] = (pattern @ v_part).unflatten(2, grouped_z.shape[2:4])
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        q, k, v, mask = ctx.saved_tensors
+        scaling, cap = ctx.factors
+        of_z = _by_key_head(grad_outputs[0].transpose(1, 2), k)
+        for_q, for_k, for_v = ctx.needs_input_grad[:3]
+        # Laid out as queries are, which are projections seen by heads.
+        of_q = torch.empty_like(q) if for_q else None
+        of_k, of_v = (torch.empty_like(t) if wanted else None for t, wanted in ((k, for_k), (v, for_v)))
+        for part, q_part, k_part, v_part, mask_part in _parts(q, k, v, mask):
+            of_z_part = of_z[part].flatten(2, 3)
+            tanh = _tanh(q_part, k_part, scaling, cap)
+            pattern = _pattern(tanh, mask_part, cap)
+            if of_v is not None:
+                of_v[part] = pattern.to(q.dtype).mT @ of_z_part
+            if of_q is None and of_k is None:
+                continue
+            of_pattern = (of_z_part @ v_part.mT).to(pattern.dtype)
+            of_scores = torch.ops.aten._softmax_backward_data(of_pattern, pattern, -1, pattern.dtype).to(q.dtype)
+            of_scores *= tanh.square_().neg_().add_(1).mul_(scaling)
+            if of_q is not None:
+                grouped = _by_key_head(of_q, k)
+                grouped[part] = (of_scores @ k_part).unflatten(2, grouped.shape[2:4])
+            if of_k is not None:
+                of_k[part] = of_scores.mT @ q_part
+        return of_q, of_k, of_v, None, None, None
+
+
+def _by_key_head(heads: Tensor, k: Tensor) -> Float[Tensor, "batch n_kv_heads heads_per_key pos d_head"]:
+    """What each query head has, by the key head that it shares."""
+    return heads.unflatten(1, (k.shape[1], -1))
+
+
+def _parts(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor
+) -> Iterator[tuple[tuple[slice, slice], Tensor, Tensor, Tensor, Tensor]]:
+    """Parts of the batch and of the key heads, with queries (rows, key heads, heads a key x pos, d_head) and so on."""
+    batch, n_heads, pos, _ = q.shape
+    n_kv_heads, keys = k.shape[1], k.shape[2]
+    grouped = _by_key_head(q, k)
+    masks = _by_key_head(mask.expand(batch, n_heads, pos, keys), k)
+    at_once = max(1, scores_at_once(q.device) // max(1, pos * keys * n_heads // n_kv_heads))
+    rows, heads = max(1, at_once // n_kv_heads), min(at_once, n_kv_heads)
+    for row in range(0, batch, rows):
+        for head in range(0, n_kv_heads, heads):
+            part = slice(row, row + rows), slice(head, head + heads)
+            yield part, grouped[part].flatten(2, 3), k[part], v[part], masks[part]
+
+
+def _tanh(q: Tensor, k: Tensor, scaling: float, cap: float) -> Tensor:
+    """tanh(scaling q k^T / cap), rounded as Hugging Face rounds it."""
+    return (q @ k.mT).mul_(scaling).div_(cap).tanh_()
+
+
+def _pattern(tanh: Tensor, mask: Tensor, cap: float) -> Tensor:
+    scores = (tanh * cap).unflatten(2, mask.shape[2:4]).add_(mask)
+    return scores.flatten(2, 3).softmax(-1, dtype=torch.promote_types(tanh.dtype, torch.float32))
