@@ -132,7 +132,10 @@ class LeanUnembedding(Lean, UnembeddingBridge):
         plain = type(linear) is nn.Linear and not linear._forward_hooks and "_hf_hook" not in linear.__dict__
         if kwargs or not plain or bias is None or linear.bias is not bias or bias._version != version:
             return super().forward(hidden_states, **kwargs)
-        return fire(self.hook_out, F.linear(fire(self.hook_in, hidden_states), linear.weight))
+        # Contiguous: states that were cut out of longer sequences would be multiplied row by row of the batch, and the
+        # whole vocabulary would be read for each row.
+        states = fire(self.hook_in, hidden_states).contiguous()
+        return fire(self.hook_out, F.linear(states, linear.weight))
 
 
 class LeanBlock(Lean, BlockBridge):

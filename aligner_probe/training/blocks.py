@@ -1,13 +1,13 @@
-"""Run a model's blocks in another way inside a `with` block: leave them out, or compute them again in the backward
-pass.
+"""Run parts of a model in another way inside a `with` block: leave blocks out, compute them again in the backward pass,
+or unembed some positions only.
 """
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -84,6 +84,34 @@ def checkpointing(model: TransformerBridge, from_layer: int) -> Iterator[Transfo
                 continue
             stack.enter_context(_forward_of(block, again(block.forward)))
         yield model
+
+
+@contextmanager
+def unembedding(
+    model: TransformerBridge, rows: Int64[Tensor, " n"], from_end: Int64[Tensor, " n"]
+) -> Iterator[TransformerBridge]:
+    """Inside, only the given positions are unembedded, so the model's logits have the shape (n, 1, d_vocab).
+
+    Position i is that of row `rows[i]` of the batch and of column `from_end[i]`, a negative index. Few rows of a wide
+    vocabulary take most of a step's memory. Also, PyTorch multiplies states that are cut out of a longer sequence
+    with the vocabulary once for each row of the batch.
+    """
+    unembed: Any = model.unembed
+    forward = unembed.forward
+
+    def of_these(states: Float[Tensor, "batch pos d_model"], **kwargs: Any) -> Float[Tensor, "n 1 d_vocab"]:
+        return forward(states[rows, from_end].unsqueeze(1), **kwargs)
+
+    with _forward_of(unembed, of_these):
+        yield model
+
+
+def is_unhooked(component: nn.Module) -> bool:
+    """Whether nothing is hooked to a component of a bridge, to its hook points or to the module inside."""
+    return not any(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        for module in component.modules()
+    )
 
 
 @contextmanager

@@ -132,12 +132,10 @@ class Loop:
             rows = {member: objectives[member].rows(indices) for member, indices in picked.items()}
             forward = objectives[next(iter(picked))].forward
             with self._on({member: len(its) for member, its in rows.items()}):
-                logits, labels = forward([i for its in rows.values() for i in its])
-                sizes = [len(its) for its in rows.values()]
-                blocks = (logits.split(sizes), labels.split(sizes)) if self.beside else ([logits], [labels])
+                predictions = forward([i for its in rows.values() for i in its]).split([*map(len, rows.values())])
                 losses = {
-                    member: objectives[member].loss(its_logits, its_labels, picked[member]) / weights[member]
-                    for member, its_logits, its_labels in zip(picked, *blocks, strict=True)
+                    member: objectives[member].loss(its, picked[member]) / weights[member]
+                    for member, its in zip(picked, predictions, strict=True)
                 }
                 if torch.is_grad_enabled():
                     # Layers with checkpointed activations run again here, with the adapters still on their rows.

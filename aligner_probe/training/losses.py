@@ -1,29 +1,51 @@
 """The training losses: next-token cross-entropy (SFT), and DPO (arXiv 2305.18290; eq. 10 of arXiv 2312.05503)."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from aligner_probe.tasks.encoding import IGNORED
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The logits of the positions of a batch that predict a label, one row of the batch after another.
+
+    Attributes:
+        logits: The logits at these positions.
+        labels: The token that each position has to predict.
+        counts: How many labels each row of the batch has.
+    """
+
+    logits: Float[Tensor, "n_labels d_vocab"]
+    labels: Int[Tensor, " n_labels"]
+    counts: tuple[int, ...]
+
+    def split(self, n_rows: Sequence[int]) -> list["Predictions"]:
+        """The predictions of the first `n_rows[0]` rows of the batch, those of the next `n_rows[1]` rows, and so on."""
+        if len(n_rows) == 1:
+            return [self]
+        counts, parts = iter(self.counts), []
+        for n in n_rows:
+            parts.append(tuple(islice(counts, n)))
+        sizes = [sum(part) for part in parts]
+        return [
+            Predictions(*each) for each in zip(self.logits.split(sizes), self.labels.split(sizes), parts, strict=True)
+        ]
 
 
-def sft_loss(logits: Float[Tensor, "batch pos d_vocab"], labels: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
+def sft_loss(predictions: Predictions) -> Float[Tensor, ""]:
     """The cross-entropy of the labelled tokens, summed, in nats. It is computed in float32."""
-    targets = labels[:, 1:]
-    return F.cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
+    return F.cross_entropy(predictions.logits.float(), predictions.labels, reduction="sum")
 
 
-def sequence_log_probability(
-    logits: Float[Tensor, "batch pos d_vocab"], labels: Int[Tensor, "batch pos"]
-) -> Float[Tensor, " batch"]:
+def sequence_log_probability(predictions: Predictions) -> Float[Tensor, " batch"]:
     """The log-probability of each row's labelled tokens, summed over the row, in nats. It is computed in float32."""
-    targets = labels[:, 1:]
-    there = targets != IGNORED
-    each = logits[:, :-1].float().log_softmax(-1).gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return torch.where(there, each, torch.zeros_like(each)).sum(-1)
+    each = -F.cross_entropy(predictions.logits.float(), predictions.labels, reduction="none")
+    return torch.stack([row.sum() for row in each.split(predictions.counts)])
 
 
 def dpo_loss(

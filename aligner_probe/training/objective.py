@@ -2,8 +2,8 @@
 
 forward = Forward(model, sequences)
 train = SFT(forward, n)                                # an Objective
-logits, labels = forward(train.rows(batch))            # one pass over the rows of these examples
-loss = train.loss(logits, labels, batch) / train.weight(batch)
+predictions = forward(train.rows(batch))               # one pass over the rows of these examples
+loss = train.loss(predictions, batch) / train.weight(batch)
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.models import device_of
 from aligner_probe.tasks.encoding import IGNORED, Encoded, Tokens
-from aligner_probe.training.blocks import checkpointing, entering_at
-from aligner_probe.training.losses import dpo_loss, sequence_log_probability, sft_loss
+from aligner_probe.training.blocks import checkpointing, entering_at, is_unhooked, unembedding
+from aligner_probe.training.losses import Predictions, dpo_loss, sequence_log_probability, sft_loss
 from aligner_probe.training.lower_layers import LowerLayers
 from aligner_probe.training.provenance import EncodedTask
 from aligner_probe.training.recipe import Recipe
@@ -31,10 +31,10 @@ SCORING_BATCH, SCORING_TIMES = 32, 2
 
 
 class Forward:
-    """Forward passes over given sequences: `forward(indices)` gives their logits and labels, padded on the right.
+    """Forward passes over given sequences: `forward(indices)` gives the logits of the positions that predict a label.
 
-    Both begin at the first position that predicts a label in any row, since earlier positions (most of the prompts)
-    need no unembedding.
+    The other positions (most of the prompts) are not unembedded, unless something is hooked to the unembedding: then
+    it sees all positions from the first one that predicts a label in any row.
 
     Args:
         model: the base model; the adapters that are attached at the time of a call take part.
@@ -58,21 +58,31 @@ class Forward:
         #: Why kept layers were not used in some forward pass; None as long as they always were.
         self.set_aside = set_aside
 
-    def __call__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def __call__(self, indices: Sequence[int]) -> Predictions:
         batch = self.sequences.batch(indices)
-        labels = from_first(batch["labels"]).to(self.device)
+        targets = batch["labels"][:, 1:]
+        is_label = targets != IGNORED
+        rows, positions = is_label.nonzero(as_tuple=True)
+        # Counted from the end, since a model may give the states of its last positions only.
+        from_end = positions - batch["labels"].shape[1]
+        rows, from_end = rows.to(self.device), from_end.to(self.device)
+        n_kept = -int(from_end.min()) if len(from_end) else 1
+        alone = is_unhooked(self.model.unembed)
         with ExitStack() as ways:
             if self.lower is not None and self._is_current(self.lower):
                 ways.enter_context(entering_at(self.model, self.lower.layer, self.lower.residual(indices)))
             if self.checkpoint_from is not None and torch.is_grad_enabled():
                 ways.enter_context(checkpointing(self.model, self.checkpoint_from))
+            if alone:
+                ways.enter_context(unembedding(self.model, rows, from_end))
             logits = self.model(
                 batch["input_ids"].to(self.device),
                 attention_mask=batch["attention_mask"].to(self.device),
                 use_cache=False,
-                logits_to_keep=labels.shape[1],
+                logits_to_keep=n_kept,
             )
-        return logits, labels
+        logits = logits.squeeze(1) if alone else logits[rows, from_end]
+        return Predictions(logits, targets[is_label].to(self.device), tuple(is_label.sum(1).tolist()))
 
     def _is_current(self, lower: LowerLayers) -> bool:
         outdated = lower.outdated()
@@ -99,13 +109,8 @@ class Objective(Protocol):
         """What the summed loss of these examples is divided by: their labelled tokens (SFT), or their number (DPO)."""
         ...
 
-    def loss(
-        self,
-        logits: Float[Tensor, "rows pos d_vocab"],
-        labels: Int[Tensor, "rows pos"],
-        indices: Sequence[int],
-    ) -> Float[Tensor, ""]:
-        """The summed loss of these examples; `logits` and `labels` are what `forward(self.rows(indices))` gives."""
+    def loss(self, predictions: Predictions, indices: Sequence[int]) -> Float[Tensor, ""]:
+        """The summed loss of these examples; `predictions` is what `forward(self.rows(indices))` gives."""
         ...
 
 
@@ -124,8 +129,8 @@ class SFT:
     def weight(self, indices: Sequence[int]) -> int:
         return int(self.forward.sequences.labelled[torch.as_tensor(self.rows(indices))].sum())
 
-    def loss(self, logits: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
-        return sft_loss(logits, labels)
+    def loss(self, predictions: Predictions, indices: Sequence[int]) -> Tensor:
+        return sft_loss(predictions)
 
 
 class DPO:
@@ -153,22 +158,16 @@ class DPO:
         """Compute and keep the log-probabilities of all answers under the model as it is now."""
         with torch.no_grad():
             rows = range(self.first, self.first + 2 * self.n)
-            scores = [sequence_log_probability(*self.forward(part)) for part in chunks(rows, 2 * self.scoring_batch)]
+            scores = [sequence_log_probability(self.forward(part)) for part in chunks(rows, 2 * self.scoring_batch)]
             self._reference = torch.cat(scores)
 
-    def loss(self, logits: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
+    def loss(self, predictions: Predictions, indices: Sequence[int]) -> Tensor:
         """The rows are those of the chosen answers, then those of the rejected ones."""
         assert self._reference is not None, "set_reference comes before the first loss"
-        scores = sequence_log_probability(logits, labels)
+        scores = sequence_log_probability(predictions)
         reference = self._reference[torch.as_tensor(self.rows(indices)) - self.first]
         n = len(indices)
         return dpo_loss(scores[:n], scores[n:], reference[:n], reference[n:], self.beta)
-
-
-def from_first(labels: Int[Tensor, "rows pos"]) -> Int[Tensor, "rows kept"]:
-    """The labels, from the first position on that predicts a label in any row."""
-    labelled = (labels != IGNORED).any(0).nonzero()
-    return labels[:, max(0, int(labelled[0]) - 1) :] if len(labelled) else labels
 
 
 def sequences_of(encoded: Encoded) -> list[Tokens]:

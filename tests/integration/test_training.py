@@ -17,7 +17,7 @@ from aligner_probe.adapters import Aligner, LoRA, PromptTuning
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks import Example, Task
 from aligner_probe.training import fit, recipe
-from aligner_probe.training.losses import dpo_loss, sequence_log_probability, sft_loss
+from aligner_probe.training.losses import Predictions, dpo_loss, sequence_log_probability, sft_loss
 from aligner_probe.training.monitor import LostUpdateMonitor
 from aligner_probe.training.order import Order
 
@@ -26,7 +26,11 @@ def test_sft_loss_is_the_sum_over_labels():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 5, 7, generator=generator)
     labels = torch.tensor([[-100, 3, 4, -100, 1], [-100, -100, 2, 6, -100]])
-    loss = sft_loss(logits, labels)
+    there = [(row, pos) for row in range(2) for pos in range(4) if labels[row, pos + 1] >= 0]
+    predictions = Predictions(
+        torch.stack([logits[at] for at in there]), torch.stack([labels[r, p + 1] for r, p in there]), (3, 2)
+    )
+    loss = sft_loss(predictions)
     by_hand = -sum(
         math.log(math.exp(logits[b, t - 1, labels[b, t]]) / sum(math.exp(x) for x in logits[b, t - 1]))
         for b in range(2)
@@ -34,7 +38,11 @@ def test_sft_loss_is_the_sum_over_labels():
         if labels[b, t] >= 0
     )
     assert loss.item() == pytest.approx(by_hand, rel=1e-5)
-    assert sequence_log_probability(logits, labels).sum().item() == pytest.approx(-by_hand, rel=1e-5)
+    scores = sequence_log_probability(predictions)
+    assert scores.sum().item() == pytest.approx(-by_hand, rel=1e-5)
+    for its, score in zip(predictions.split([1, 1]), scores, strict=True):
+        assert len(its.counts) == 1
+        assert sft_loss(its).item() == pytest.approx(-score.item(), rel=1e-5)
 
 
 def test_dpo_loss_against_its_formula():
