@@ -19,8 +19,8 @@ from torch import Tensor
 from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.tasks.characters import lost_characters
 from aligner_probe.tasks.chat_template import ChatTemplate, are_chat, template_of
-from aligner_probe.tasks.token_rows import Row, TrainOn, chat_rows, place_of, text_rows
 from aligner_probe.tasks.task import Kind, Task
+from aligner_probe.tasks.token_rows import Row, TrainOn, chat_rows, place_of, text_rows
 from aligner_probe.tasks.tokenizing import check_ids, end_ids, put_around
 
 Overlong = Literal["truncate", "drop", "refuse"]
