@@ -7,7 +7,7 @@ changes names inside jaxtyping, whose version requirements.lock fixes; test_type
 from functools import cache, partial
 from importlib import _bootstrap_external
 from importlib.machinery import SourceFileLoader
-from inspect import isgeneratorfunction
+from inspect import Parameter, Signature, isgeneratorfunction
 from types import CodeType, FunctionType
 from typing import Any, ForwardRef, TypeVar, get_args
 from unittest.mock import patch
@@ -35,8 +35,18 @@ def read_bytecode_of_other_packages() -> None:
     _import_hook._JaxtypingLoader.exec_module = SourceFileLoader.exec_module
 
 
+def _with_return_alone(signature: Signature) -> Signature:
+    """The signature with the type hint of its return value alone."""
+    bare = [parameter.replace(annotation=Parameter.empty) for parameter in signature.parameters.values()]
+    return signature.replace(parameters=bare)
+
+
 def make_each_check_once() -> None:
-    """Make the check of a signature once, and not each time that a function is defined.
+    """Make the check of a signature once, and not each time that a function is defined; check parameters once a call.
+
+    jaxtyping checks the parameters, calls the function, and checks the parameters once more together with the return
+    value, for checkers that compare type variables. The sizes of axes do not need that: jaxtyping remembers them from
+    the first check until the call ends.
 
     A function inside a function is defined at every call of the outer one, for instance a hook at every attachment of
     an adapter, and each time its check was written and compiled anew, in some milliseconds. A check depends on the
@@ -46,6 +56,8 @@ def make_each_check_once() -> None:
     remembered_make, remembered_apply = cache(make), cache(apply)
 
     def make_once(name, qualname, module, signature, output):
+        if output:
+            signature = _with_return_alone(signature)
         try:
             return remembered_make(name, qualname, module, signature, output)
         except TypeError:  # a default that has no hash
@@ -68,9 +80,9 @@ def _may_name_arrays(hint: Any) -> bool:
 def leave_signatures_without_arrays_to_beartype() -> None:
     """Check a signature without array types by beartype itself, which raises the same TypeCheckError.
 
-    jaxtyping lets beartype check the parameters, calls the function, and lets it check parameters and result once more;
-    before that it binds the arguments, for the sizes of axes. All of that takes some 50 microseconds a call, a hundred
-    times what beartype takes, and where no array has an axis to name it finds nothing more.
+    jaxtyping lets beartype check the parameters, calls the function, and lets it check the result; before that it binds
+    the arguments, for the sizes of axes. All of that takes some 50 microseconds a call, a hundred times what beartype
+    takes, and where no array has an axis to name it finds nothing more.
     A function that is defined inside another one stays with jaxtyping, where its check is made once: see above. So does
     a generator function, whose parameters beartype alone would check at the first step and not at the call.
     """

@@ -127,6 +127,43 @@ def test_signatures_with_and_without_arrays_are_refused_alike():
             refused()
 
 
+def returns_of(*returned):
+    """Functions of one signature, which return what is given whatever their parameters are."""
+
+    def one(value):
+        @jaxtyped(typechecker=CHECKER)
+        def product(
+            x: Float[Tensor, "a b"], *more: Float[Tensor, " b"], scale: float = 1.0, **named: Float[Tensor, " c"]
+        ) -> Float[Tensor, "a c"] | None:
+            return value
+
+        return product
+
+    return [one(value) for value in returned]
+
+
+def test_a_return_value_has_the_axes_of_the_parameters():
+    """Positional, repeated, by keyword and by any name; the next call has axes of its own."""
+    x, more, named = torch.zeros(2, 3), torch.zeros(3), torch.zeros(4)
+    right, nothing, *wrong = returns_of(
+        torch.zeros(2, 4), None, torch.zeros(3, 4), torch.zeros(2, 5), torch.zeros(2, 4).int(), torch.zeros(2), 0.0
+    )
+    assert right(x, more, more, scale=2.0, by=named).shape == (2, 4)
+    assert nothing(x) is None
+    for f in wrong:
+        with pytest.raises(TypeCheckError, match="return value"):
+            f(x, more, by=named)
+    assert wrong[0](torch.zeros(3, 1)).shape == (3, 4)
+    for refused in (
+        lambda: right(x, named, by=named),
+        lambda: right(x, more, by=named.int()),
+        lambda: right(x, more, scale="2", by=named),
+        lambda: right(x, more, by=named, other=more),
+    ):
+        with pytest.raises(TypeCheckError, match="the parameters"):
+            refused()
+
+
 def test_the_package_is_checked():
     with pytest.raises(TypeCheckError, match="items_needed"):
         items_needed("none", 0.5)
