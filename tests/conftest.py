@@ -1,5 +1,6 @@
 """Fixtures. The package is imported inside them, so that jaxtyping's hook comes first."""
 
+import gc
 import os
 import random
 import sys
@@ -47,6 +48,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for tests in files.values():
         draw.shuffle(tests)
     items[:] = [item for name in names for item in files[name]]
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look at fewer objects, less often.
+
+    The modules that a test process imports hold a million objects, which each full collection would look through. They
+    are set aside here. What tests leave behind is collected all the same, ten times more rarely than by default.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(7000, 20, 20)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
