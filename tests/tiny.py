@@ -91,7 +91,7 @@ def frozen(name: str, fast: bool = True):
 
 
 def state_of(model) -> dict:
-    """All that a test could leave behind in a bridge: parameters, gradients, modes, hooks and a tokenizer."""
+    """All that a test could leave behind in a bridge: parameters, gradients, modes, hooks, methods and a tokenizer."""
     numbers = hashlib.sha256()
     for tensor in (*model.parameters(), *model.buffers()):
         numbers.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -106,6 +106,8 @@ def state_of(model) -> dict:
             for m in modules
         ],
         "hooks": [name for name, point in model.hook_dict.items() if point.fwd_hooks or point.bwd_hooks],
+        "replaced methods": [index for index, m in enumerate(modules) if "forward" in vars(m)],
+        "configuration": dict(vars(model.original_model.config)),
         "tokenizer": model.tokenizer,
     }
 

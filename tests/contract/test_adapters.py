@@ -88,7 +88,7 @@ def test_parameter_counts(name):
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name not in ("output bias", "full")])
 def test_the_seed_is_wired(name):
-    model = bridge("llama_gqa")
+    model = frozen("llama_gqa")
     first, again, other = (VARIANTS[name](model, seed) for seed in (0, 0, 1))
     numbers = [
         torch.cat([t.flatten() for t in a.state_dict(keep_vars=True).values()] + [b.flatten() for b in a.buffers()])
@@ -99,7 +99,7 @@ def test_the_seed_is_wired(name):
 
 
 def test_the_seed_leaves_the_callers_random_numbers_alone():
-    model = bridge("llama_gqa")
+    model = frozen("llama_gqa")
     torch.manual_seed(5)
     expected = torch.randn(3)
     torch.manual_seed(5)
@@ -162,7 +162,7 @@ def test_left_padding_changes_nothing(name):
 
 def test_prompt_tuning_is_a_longer_input():
     """Against the base on embeddings with the prompt written in front."""
-    model, ids = bridge("llama_gqa"), tokens()
+    model, ids = frozen("llama_gqa"), tokens()
     adapter = shaken(PromptTuning(model, 4))
     base = plain("llama_gqa")
     embedded = torch.cat([adapter.prompt.expand(2, -1, -1), base.get_input_embeddings()(ids)], dim=1)
@@ -172,7 +172,7 @@ def test_prompt_tuning_is_a_longer_input():
 
 
 def test_random_subspace_is_orthonormal_and_from_the_seed():
-    model = bridge("llama_gqa")
+    model = frozen("llama_gqa")
     first, other = OutputBias(model, 20, start_layer=1), OutputBias(model, 20, start_layer=1, seed=1)
     assert torch.allclose(first.basis.T @ first.basis, torch.eye(20), atol=1e-5)
     assert not torch.equal(first.basis, other.basis)
@@ -183,7 +183,7 @@ def test_random_subspace_is_orthonormal_and_from_the_seed():
 
 
 def test_a_hook_that_never_fires_is_an_error():
-    model, ids = bridge("llama_gqa"), tokens()
+    model, ids = frozen("llama_gqa"), tokens()
     adapter = Aligner(model, 2, 1)
 
     def run_without_hooks():
@@ -199,7 +199,7 @@ def test_a_hook_that_never_fires_is_an_error():
 
 
 def test_errors_inside_the_block_come_through_and_clean_up():
-    model, ids = bridge("llama_gqa"), tokens()
+    model, ids = frozen("llama_gqa"), tokens()
     base, adapter = model(ids), opened(Aligner(model, 2, 1))
     with pytest.raises(KeyError, match="mine"), adapter.attached():
         raise KeyError("mine")
@@ -208,7 +208,7 @@ def test_errors_inside_the_block_come_through_and_clean_up():
 
 
 def test_what_does_not_stack_is_refused():
-    model = bridge("llama_gqa")
+    model = frozen("llama_gqa")
     lora, full = LoRA(model), FullFineTune(model)
     with lora.attached(), pytest.raises(AlignerProbeError, match="full does not stack"), full.attached():
         pass
@@ -237,11 +237,11 @@ def test_what_does_not_stack_is_refused():
 )
 def test_options_that_do_not_fit(make, says):
     with pytest.raises(AlignerProbeError, match=says):
-        make(bridge("llama_gqa"))
+        make(frozen("llama_gqa"))
 
 
 def test_adapters_per_gpu():
-    adapter = Aligner(bridge("llama_gqa"), 1, 1)
+    adapter = Aligner(frozen("llama_gqa"), 1, 1)
     base = sum(p.numel() for p in adapter.model.original_model.parameters())
     assert adapter.adapters_per_gpu(2 * base + 2 * 60 * 7 + 1) == 7
     assert adapter.adapters_per_gpu(base) == 0
@@ -275,9 +275,9 @@ def test_load_model_from_a_folder_with_and_without_tokenizer(tmp_path):
     expected = plain("llama_gqa")(ids).logits
     assert (model(ids) - expected).abs().max() < 1e-5 * expected.abs().max()
     assert not any(p.requires_grad for p in model.parameters())
-    assert fingerprint(model) == fingerprint(bridge("llama_gqa"))
+    assert fingerprint(model) == fingerprint(frozen("llama_gqa"))
     assert fingerprint(load_model(tmp_path, dtype=torch.bfloat16)) == fingerprint(model)
-    assert fingerprint(bridge("llama")) != fingerprint(model)
+    assert fingerprint(frozen("llama")) != fingerprint(model)
 
 
 @pytest.mark.parametrize(("name", "start_layer"), [("stories260K", 1), ("TinyStories-656K", 0)])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from reference import REFERENCES
-from tiny import MODELS, bridge, plain, tokens
+from tiny import MODELS, bridge, frozen, plain, tokens
 from tiny_adapters import loss_of, opened
 
 from aligner_probe.adapters.lora import LoRA
@@ -24,7 +24,7 @@ def prefix_adapter(model, method, n_tokens, **options):
 @pytest.mark.parametrize("gate_function", ["linear", "tanh"])
 def test_logits_and_gradients_against_plain_einsums(family, method, n_tokens, gate_function):
     ids = tokens()
-    adapter = prefix_adapter(bridge(family), method, n_tokens, gate_function=gate_function)
+    adapter = prefix_adapter(frozen(family), method, n_tokens, gate_function=gate_function)
     with adapter.attached():
         logits = adapter.model(ids)
         loss_of(logits, ids).backward()
@@ -42,7 +42,7 @@ def test_logits_and_gradients_against_plain_einsums(family, method, n_tokens, ga
 
 @pytest.mark.parametrize("family", MODELS)
 def test_zero_gates_are_the_base_to_the_bit(family):
-    model, ids = bridge(family), tokens()
+    model, ids = frozen(family), tokens()
     base = model(ids)
     for adapter in (Aligner(model, 3, 1), Aligner(model, 1, 1), LLaMAAdapter(model, 2, 0), LoRA(model)):
         with adapter.attached():
@@ -52,7 +52,7 @@ def test_zero_gates_are_the_base_to_the_bit(family):
 @pytest.mark.parametrize("family", MODELS)
 def test_one_token_is_an_output_bias(family):
     """W_O concat_h(beta_h W_V^h p) at every position."""
-    model, ids = bridge(family), tokens()
+    model, ids = frozen(family), tokens()
     adapter = opened(Aligner(model, 1, 1))
     bias = OutputBias(model, start_layer=1)
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_one_token_is_an_output_bias(family):
 @pytest.mark.parametrize("family", ["llama", "llama_gqa"])
 def test_against_peft_adaption_prompt(family):
     peft = pytest.importorskip("peft")
-    ids, model = tokens(), bridge(family)
+    ids, model = tokens(), frozen(family)
     adapter = opened(LLaMAAdapter(model, 3, start_layer=1, gate_per="layer"))
     config = peft.AdaptionPromptConfig(
         adapter_len=3, adapter_layers=3, task_type="CAUSAL_LM", target_modules="self_attn"
@@ -90,7 +90,7 @@ def test_against_peft_adaption_prompt(family):
 @pytest.mark.parametrize("targets", [("q", "v"), ("q", "k", "v", "o")])
 def test_against_peft_lora(targets):
     peft = pytest.importorskip("peft")
-    ids, model = tokens(), bridge("llama_gqa")
+    ids, model = tokens(), frozen("llama_gqa")
     adapter = opened(LoRA(model, r=4, alpha=6, targets=targets), size=0.2)
     config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=[f"{t}_proj" for t in targets], task_type="CAUSAL_LM")
     theirs = peft.get_peft_model(plain("llama_gqa"), config)
@@ -115,7 +115,7 @@ def test_against_peft_lora(targets):
 @pytest.mark.parametrize("family", ["llama_gqa", "gpt2", "neox", "gemma2"])
 def test_prefix_tuning_is_one_softmax_over_both(family):
     """Against the definition: the prefix's keys stand beside the layer's own before one softmax."""
-    model, ids = bridge(family), tokens()
+    model, ids = frozen(family), tokens()
     adapter = opened(PrefixTuning(model, 3))
     seen = {}
     layer = 0  # the first layer's inputs are the base's
@@ -144,7 +144,7 @@ def test_prefix_tuning_is_one_softmax_over_both(family):
 
 @pytest.mark.parametrize("family", ["llama_gqa", "gpt2", "neox"])
 def test_two_adapters_add(family):
-    model, ids = bridge(family), tokens()
+    model, ids = frozen(family), tokens()
     first, second, both = (OutputBias(model, start_layer=1) for _ in range(3))
     opened(first, 1), opened(second, 2)
     with torch.no_grad():

@@ -8,7 +8,7 @@ from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import REFERENCES
-from tiny import MODELS, base_folder, bridge, frozen, plain, save_tokenizer, tokens
+from tiny import MODELS, base_folder, frozen, plain, save_tokenizer, tokens
 from tiny_adapters import opened
 
 from aligner_probe.adapters import Aligner, LLaMAAdapter, LoRA, OutputBias, PrefixTuning
@@ -232,7 +232,7 @@ def windowed(model):
 )
 def test_bases_without_an_exact_place_are_refused_by_name(name, change, says, tmp_path):
     base = base_folder(name, tmp_path, change)
-    adapter = opened(Aligner(bridge(name), 1, 1))
+    adapter = opened(Aligner(frozen(name), 1, 1))
     with pytest.raises(AlignerProbeError, match=says):
         export_adapter(adapter, "merged", tmp_path / "out", model=base)
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
@@ -249,7 +249,7 @@ def test_bases_without_an_exact_place_are_refused_by_name(name, change, says, tm
     ],
 )
 def test_what_depends_on_the_input_is_refused(make, says, to, tmp_path):
-    adapter = make(bridge("llama_gqa"))
+    adapter = make(frozen("llama_gqa"))
     with pytest.raises(AlignerProbeError, match=says):
         export_adapter(adapter, to, tmp_path / "out", model=tmp_path / "nowhere")
     saved = save_adapter(adapter, tmp_path / "adapter")
@@ -261,7 +261,7 @@ def test_what_depends_on_the_input_is_refused(make, says, to, tmp_path):
 
 def test_another_base_is_found_out(tmp_path):
     base = base_folder("llama_gqa", tmp_path, lambda model: model.model.layers[2].mlp.up_proj.weight.data.mul_(1.5))
-    adapter = opened(Aligner(bridge("llama_gqa"), 1, 1))
+    adapter = opened(Aligner(frozen("llama_gqa"), 1, 1))
     with pytest.raises(AlignerProbeError, match="Is the plain model the adapter's base"):
         export_adapter(adapter, "merged", tmp_path / "new" / "out", model=base)
     folder = save_adapter(adapter, tmp_path / "adapter")
@@ -286,10 +286,10 @@ def test_a_base_of_other_sizes_is_told_by_them(to, other, says, tmp_path):
     config = LlamaConfig(**plain("llama_gqa").config.to_dict() | other | {"architectures": ["LlamaForCausalLM"]})
     config.save_pretrained(tmp_path / "base")
     with pytest.raises(AlignerProbeError, match=says):
-        export_adapter(opened(Aligner(bridge("llama_gqa"), 1, 1)), to, tmp_path / "out", model=tmp_path / "base")
+        export_adapter(opened(Aligner(frozen("llama_gqa"), 1, 1)), to, tmp_path / "out", model=tmp_path / "base")
     plain("gpt2").save_pretrained(tmp_path / "gpt2")
     with pytest.raises(AlignerProbeError, match="GPT2LMHeadModel there and LlamaForCausalLM here"):
-        export_adapter(opened(Aligner(bridge("llama_gqa"), 1, 1)), to, tmp_path / "out", model=tmp_path / "gpt2")
+        export_adapter(opened(Aligner(frozen("llama_gqa"), 1, 1)), to, tmp_path / "out", model=tmp_path / "gpt2")
 
 
 def test_no_room_is_said_before_anything_is_written(tmp_path, monkeypatch):
@@ -306,7 +306,7 @@ def test_no_room_is_said_before_anything_is_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", MODELS)
 def test_steering_as_its_own_usage_says(name, tmp_path):
     """The lines in steering.json, run as they stand: no import from this project."""
-    model, ids = bridge(name), tokens()
+    model, ids = frozen(name), tokens()
     adapter = opened(Aligner(model, 1, 1))
     with adapter.attached():
         expected = model(ids)
@@ -332,7 +332,7 @@ def test_steering_as_its_own_usage_says(name, tmp_path):
 
 @pytest.mark.parametrize(("name", "same"), [("llama_gqa", False), ("gemma2", False), ("neox", True)])
 def test_what_steering_says_of_the_layer_output_is_true(name, same, tmp_path):
-    model, ids = bridge(name), tokens()
+    model, ids = frozen(name), tokens()
     adapter = opened(Aligner(model, 1, 1))
     with adapter.attached():
         expected = model(ids)

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from tiny import bridge, plain, tokens
+from tiny import frozen, plain, tokens
 
 import aligner_probe as ap
 from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning, CheckpointError
@@ -59,7 +59,7 @@ PREFIXES = {
 def test_prefix_tuning_has_pefts_logits(tmp_path, family, options):
     config = peft.PrefixTuningConfig(**({"task_type": "CAUSAL_LM", "num_virtual_tokens": 3} | PREFIXES[options]))
     theirs = made(tmp_path / "peft", family, config)
-    adapter = ap.load_adapter(tmp_path / "peft", bridge(family))
+    adapter = ap.load_adapter(tmp_path / "peft", frozen(family))
     assert isinstance(adapter, ap.PrefixTuning)
     assert_same_logits(adapter, theirs, tokens(2, 17))
 
@@ -69,14 +69,14 @@ def test_prefix_tuning_has_pefts_logits(tmp_path, family, options):
 def test_prompt_tuning_and_p_tuning_have_pefts_logits(tmp_path, family, kind):
     config = getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=3)
     theirs = made(tmp_path / "peft", family, config)
-    adapter = ap.load_adapter(tmp_path / "peft", bridge(family))
+    adapter = ap.load_adapter(tmp_path / "peft", frozen(family))
     assert isinstance(adapter, ap.PromptTuning)
     assert_same_logits(adapter, theirs, tokens(2, 9))
 
 
 def test_what_was_taken_can_be_saved_and_loaded(tmp_path):
     made(tmp_path / "peft", "llama_gqa", peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
-    model = bridge("llama_gqa")
+    model = frozen("llama_gqa")
     adapter = ap.load_adapter(tmp_path / "peft", model)
     again = ap.load_adapter(ap.save_adapter(adapter, tmp_path / "own"), model)
     assert torch.equal(again.keys, adapter.keys)
@@ -95,7 +95,7 @@ def test_prefix_tuning_with_no_equal_is_refused_with_the_reason(tmp_path):
     config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
     made(tmp_path / "gpt2", "gpt2", config)
     with pytest.raises(CheckpointError, match="positions are added to the embeddings"):
-        ap.load_adapter(tmp_path / "gpt2", bridge("gpt2"))
+        ap.load_adapter(tmp_path / "gpt2", frozen("gpt2"))
     made(tmp_path / "llama", "llama_gqa", config)
     windowed = plain("mistral")
     windowed.config.sliding_window = 8
@@ -106,7 +106,7 @@ def test_prefix_tuning_with_no_equal_is_refused_with_the_reason(tmp_path):
     with pytest.raises(CheckpointError, match="dynamic"):
         ap.load_adapter(tmp_path / "llama", ap.load_model(growing))
     with pytest.raises(CheckpointError, match="other sizes"):
-        ap.load_adapter(tmp_path / "llama", bridge("llama"))
+        ap.load_adapter(tmp_path / "llama", frozen("llama"))
 
 
 SOFT = {
@@ -124,7 +124,7 @@ def test_a_soft_prompt_that_says_more_is_refused(tmp_path, what):
     made(tmp_path / "peft", "llama_gqa", peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
     changed(tmp_path / "peft", **changes)
     with pytest.raises(CheckpointError, match=expected):
-        ap.load_adapter(tmp_path / "peft", bridge("llama_gqa"))
+        ap.load_adapter(tmp_path / "peft", frozen("llama_gqa"))
 
 
 def changed(folder, **changes):
@@ -149,7 +149,7 @@ def test_other_methods_are_refused_by_name(tmp_path, kind):
     theirs = peft.get_peft_model(plain("llama_gqa"), OTHERS[kind]())
     theirs.save_pretrained(tmp_path / "peft")
     for call in (
-        lambda: ap.load_adapter(tmp_path / "peft", bridge("llama_gqa")),
+        lambda: ap.load_adapter(tmp_path / "peft", frozen("llama_gqa")),
         lambda: ap.load_checkpoint(tmp_path / "peft"),
         lambda: ap.load_lora(tmp_path / "peft"),
     ):
@@ -180,13 +180,15 @@ LORAS = {
 }
 
 
+# A warning of PEFT's own class would make pytest-xdist's first process import PEFT, and with it torch, for seconds.
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
 @pytest.mark.parametrize("what", LORAS)
 def test_variants_of_lora_are_refused_by_name(tmp_path, what):
     options, expected = LORAS[what]
     config = peft.LoraConfig(**({"task_type": "CAUSAL_LM", "target_modules": ["q_proj"], "r": 2} | options))
     peft.get_peft_model(plain("llama_gqa"), config).save_pretrained(tmp_path / "peft")
     with pytest.raises(CheckpointError, match=expected):
-        ap.load_adapter(tmp_path / "peft", bridge("llama_gqa"))
+        ap.load_adapter(tmp_path / "peft", frozen("llama_gqa"))
 
 
 # Whose base
@@ -277,7 +279,7 @@ def test_names_are_compared_where_the_named_base_is_not_here(tmp_path, bases, na
 def test_a_model_without_a_name_cannot_be_compared_which_is_said(tmp_path):
     made(tmp_path / "peft", "llama_gqa", lora_config(), named="owner/base")
     with pytest.warns(AlignerProbeWarning, match="has no name to compare"):
-        ap.load_adapter(tmp_path / "peft", bridge("llama_gqa"))
+        ap.load_adapter(tmp_path / "peft", frozen("llama_gqa"))
 
 
 def test_the_note_is_kept_in_what_is_saved(tmp_path, bases):
@@ -301,7 +303,7 @@ def test_the_command_prints_the_note_in_one_line(tmp_path, bases):
 
 def test_a_native_checkpoint_that_records_its_base_is_refused_on_another(tmp_path):
     """Also where it was saved again without its options, as `save_checkpoint` does."""
-    model = bridge("llama_gqa")
+    model = frozen("llama_gqa")
     first = ap.save_adapter(ap.Aligner(model, n_tokens=2, start_layer=1), tmp_path / "first")
     again = ap.save_checkpoint(ap.load_checkpoint(first), tmp_path / "again")
     ap.load_adapter(again, model)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from builders import checkpoint, lit_aligner_state, peft_folder, save_pth
-from tiny import bridge, tokens
+from tiny import bridge, frozen, tokens
 from tiny_adapters import VARIANTS, shaken
 
 from aligner_probe.adapters import Aligner
@@ -16,7 +16,7 @@ from aligner_probe.errors import AlignerProbeError, CheckpointError
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_round_trip_is_exact(name, tmp_path):
-    model, ids = bridge("llama_gqa"), tokens()
+    model, ids = frozen("llama_gqa"), tokens()
     adapter = shaken(VARIANTS[name](model, 0))
     adapter.start = {n: torch.zeros_like(p) for n, p in adapter.named_parameters()}
     folder = save_adapter(adapter, tmp_path / "adapter", run={"recipe": "none"})
@@ -38,7 +38,7 @@ def test_round_trip_is_exact(name, tmp_path):
 
 
 def test_a_saved_prefix_adapter_is_a_checkpoint(tmp_path):
-    adapter = shaken(Aligner(bridge("llama_gqa"), 3, 1))
+    adapter = shaken(Aligner(frozen("llama_gqa"), 3, 1))
     folder = save_adapter(adapter, tmp_path / "adapter")
     found = load_checkpoint(folder)
     assert (found.method, found.n_tokens, found.layers) == ("aligner", 3, range(1, 4))
@@ -46,7 +46,7 @@ def test_a_saved_prefix_adapter_is_a_checkpoint(tmp_path):
 
 
 def test_another_base_is_refused_unless_forced(tmp_path):
-    folder = save_adapter(Aligner(bridge("llama_gqa"), 3, 1), tmp_path / "adapter")
+    folder = save_adapter(Aligner(frozen("llama_gqa"), 3, 1), tmp_path / "adapter")
     other = bridge("llama_gqa")
     with torch.no_grad():
         other.blocks[2].attn.q.weight[0, 0] += 1
@@ -56,7 +56,7 @@ def test_another_base_is_refused_unless_forced(tmp_path):
 
 
 def test_foreign_files_attach_to_any_model_that_fits(tmp_path):
-    model, ids = bridge("llama_gqa"), tokens()
+    model, ids = frozen("llama_gqa"), tokens()
     made = checkpoint(n_tokens=2, d_model=48, n_layers=3, n_heads=4, start_layer=1, dtype=torch.float32)
     adapter = load_adapter(save_pth(lit_aligner_state(made), tmp_path / "a.pth"), model)
     base = model(ids)
@@ -70,7 +70,7 @@ def test_foreign_files_attach_to_any_model_that_fits(tmp_path):
 
 
 def test_options_from_a_stranger_are_refused(tmp_path):
-    model = bridge("llama_gqa")
+    model = frozen("llama_gqa")
     folder = save_adapter(Aligner(model, 1, 1), tmp_path / "adapter")
     config = json.loads((folder / "adapter_config.json").read_text())
     config["options"]["surprise"] = 1

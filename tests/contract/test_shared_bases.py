@@ -14,6 +14,8 @@ CHANGES = {
     "modules in training mode": lambda model: model.blocks[1].train(),
     "PyTorch hooks": lambda model: model.original_model.register_forward_hook(lambda *_: None),
     "hooks": lambda model: model.add_hook("blocks.1.hook_out", lambda tensor, hook: None),
+    "replaced methods": lambda model: setattr(model.blocks[1].mlp, "forward", lambda *args, **kwargs: None),
+    "configuration": lambda model: setattr(model.original_model.config, "_attn_implementation", "eager"),
     "tokenizer": lambda model: setattr(model, "tokenizer", Letters()),
 }
 
