@@ -23,6 +23,7 @@ from aligner_probe.adapters.registry import METHODS, adapter_class
 from aligner_probe.arms.catalogue import ARMS
 from aligner_probe.commands import train
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.jobs import pool
 from aligner_probe.probing import plan
 from aligner_probe.training import recipe
 from aligner_probe.training.memory import estimate_memory
@@ -164,13 +165,16 @@ def test_it_is_trained_killed_resumed_and_loaded_in_a_new_process(head_scale, fi
     assert json.loads(factors) == resumed.factors.tolist()
 
 
-def test_it_is_an_arm_of_a_probe(head_scale, tmp_path):
-    """Made by two processes, which import its module by themselves."""
+def test_it_is_an_arm_of_a_probe(head_scale, tmp_path, monkeypatch):
+    """Made by worker processes, which import its module by themselves; one at a time, since each takes 5 s to start."""
+    workers, started = pool.workers, []
+    monkeypatch.setattr(pool, "workers", lambda n, shared: started.append(n) or workers(1, shared))
     namespace = {"ap": ap}
     exec(blocks("add_a_method.md", "python")[2], namespace)
     budget = replace(TINY, arms=(*TINY.arms, namespace["arm"]))
     out = tmp_path / "probe"
     result = ap.probe_task(str(micro.base()), styled(), budget=budget, out=out, n_processes=2, show_progress=False)
+    assert started[-1] == 2
     runs = [run for run in result.report["runs"] if run["arm"] == "head-scale"]
     assert [run["n_parameters"] for run in runs] == [4 * 4]
     assert "head-scale" in result.report["measures"]["strict"]["scores"]

@@ -1,5 +1,6 @@
 """The micro-world's figures from simulated runs whose skill is known: what artists hold, what tables count."""
 
+import functools
 import json
 import shutil
 import socket
@@ -53,9 +54,15 @@ def collection(place):
     return Collection(experiments.weights(), experiments)
 
 
+@pytest.fixture(scope="module")
+def drawn(collection):
+    """A figure by its name, drawn once for all tests that look at it."""
+    return functools.cache(lambda name: draw(name, collection))
+
+
 @pytest.mark.parametrize("entry", [e for e in CATALOGUE if e.id != "extra02"], ids=lambda entry: entry.id)
-def test_every_figure_of_the_paper_is_drawn_with_our_numbers_beside(collection, entry):
-    drawing = draw(entry.id, collection)
+def test_every_figure_of_the_paper_is_drawn_with_our_numbers_beside(drawn, entry):
+    drawing = drawn(entry.id)
     assert drawing.missing == ()
     assert len(drawing.frame)
     assert drawing.comparisons
@@ -114,8 +121,8 @@ def test_dots_have_the_papers_colours_and_hollow_is_hollow():
     assert len(set(looks)) == len(looks)
 
 
-def test_safety_counts_items_of_a_category(collection):
-    drawing = draw("fig03", collection)
+def test_safety_counts_items_of_a_category(collection, drawn):
+    drawing = drawn("fig03")
     results = collection.experiments.results
     items = results.items["safety"]["test"]
     theft = [place for place, item in enumerate(items) if item.category == "theft"]
@@ -127,7 +134,7 @@ def test_safety_counts_items_of_a_category(collection):
     assert after.verdict == "holds"
 
 
-def test_table_2_counts_what_the_rule_says_and_table_3_adds_it_up(collection):
+def test_table_2_counts_what_the_rule_says_and_table_3_adds_it_up(collection, drawn):
     results = collection.experiments.results
     ours, theirs = (results.select("instructions", method) for method in ("aligner-1", "lora-8"))
     wins = losses = ties = 0
@@ -135,7 +142,7 @@ def test_table_2_counts_what_the_rule_says_and_table_3_adds_it_up(collection):
         for item, said, other in zip(results.questions, a.responses, b.responses, strict=True):
             keys = [(m.content, m.form, not m.overlong) for m in (marks(item, said), marks(item, other))]
             wins, losses, ties = wins + (keys[0] > keys[1]), losses + (keys[0] < keys[1]), ties + (keys[0] == keys[1])
-    drawing = draw("table2", collection)
+    drawing = drawn("table2")
     row = drawing.frame.query("judged == 'micro-world, rule' and aligner == 'Aligner-1' and rival == 'LoRA r=8'").iloc[
         0
     ]
@@ -148,14 +155,14 @@ def test_table_2_counts_what_the_rule_says_and_table_3_adds_it_up(collection):
     assert drawing.caption.count("is a slip") == 1
     for word in ("not a human or a GPT judge", "both orders"):
         assert word in drawing.caption
-    table = draw("table3", collection).frame.set_index("method")
+    table = drawn("table3").frame.set_index("method")
     for _, row in table.iterrows():
         assert row["score"] == pytest.approx(10 * (0.6 * row["content"] + 0.4 * row["form"]))
     assert table.loc["LoRA r=8", "LLaMA-2 13B"] == 6.1625
 
 
-def test_table_1_counts_the_micro_world(collection):
-    drawing = draw("table1", collection)
+def test_table_1_counts_the_micro_world(drawn):
+    drawing = drawn("table1")
     rows = drawing.frame.query("base == 'micro-world'").set_index("method")
     assert rows.loc["Aligner-1", "n_parameters"] == 128 + 6 * 8
     assert rows.loc["Aligner-60", "n_parameters"] == rows.loc["LLaMA-Adapter-10", "n_parameters"] == 60 * 128 + 48
@@ -163,8 +170,8 @@ def test_table_1_counts_the_micro_world(collection):
     assert rows["share_of_base"]["Aligner-1"] == 176 / (400 * 128 + 128)
 
 
-def test_equality_is_judged_by_storage_and_seed(collection):
-    comparisons = {c.what: c for c in draw("extra03", collection).comparisons}
+def test_equality_is_judged_by_storage_and_seed(drawn):
+    comparisons = {c.what: c for c in drawn("extra03").comparisons}
     assert comparisons["Aligner-10, one seed, float32: equal parameters"].verdict == "holds"
     assert comparisons["Aligner-10, two seeds, bfloat16: equal parameters"].verdict == "holds"
     kept = "Aligner-10, one seed, bfloat16: equal where half a ULP below a tenth of the peak rate"
@@ -185,8 +192,8 @@ def test_movement_is_the_distance_from_the_start(collection):
     assert movement(run_, checkpoint()) is None
 
 
-def test_arms_of_what_was_not_learned_are_not_judged_alike(collection):
-    comparisons = {c.what: c for c in draw("extra05", collection).comparisons}
+def test_arms_of_what_was_not_learned_are_not_judged_alike(drawn):
+    comparisons = {c.what: c for c in drawn("extra05").comparisons}
     math = comparisons["math: gates only minus Aligner-1, content and form"]
     assert math.verdict == "undecided"
     assert "gain more than 0.1 over the base first" in math.note
