@@ -58,7 +58,13 @@ def assert_close(found, expected):
     assert (found - expected).detach().abs().max() < 1e-5 * max(1.0, float(expected.detach().abs().max()))
 
 
-@pytest.mark.parametrize("name", MERGEABLE)
+#: llama_gqa, gemma and qwen2 merge in the same way: the first two without biases, the last one with them.
+REPEATS = ("llama", "mistral")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in REPEATS else name for name in MERGEABLE]
+)
 def test_hook_path_is_output_bias_is_merged_model(name, tmp_path):
     base = base_folder(name, tmp_path)
     model, ids = load_model(base), tokens()

@@ -74,12 +74,12 @@ def alone(base, one, **options):
 @pytest.mark.parametrize(
     ("name", "method", "options"),
     [
-        ("llama_gqa", Aligner, {}),
+        pytest.param("llama_gqa", Aligner, {}, marks=pytest.mark.slow),
         ("llama_gqa", Aligner, {"n_tokens": 3}),
         ("neox", Aligner, {"n_tokens": 3}),
         ("gpt2", LLaMAAdapter, {"n_tokens": 3}),
         ("llama_gqa", LoRA, {"targets": ("q", "k", "v", "o")}),
-        ("llama_gqa", OutputBias, {}),
+        pytest.param("llama_gqa", OutputBias, {}, marks=pytest.mark.slow),
         ("llama_gqa", OutputBias, {"subspace": 5}),
         ("gemma2", PrefixTuning, {"n_tokens": 3}),
     ],

@@ -276,7 +276,15 @@ def test_runs_that_share_a_batch_meet_a_hook_once_too():
     assert torch.allclose(found["auto"], found[False], rtol=1e-5)
 
 
-@pytest.mark.parametrize("place", ["the entrance", "above", "the last layer's end", "the final norm", "the embeddings"])
+#: One below and one at the entrance of the adapted layers; `make test-all` tries three more above it.
+CHECKPOINTED = [
+    "the entrance",
+    "the embeddings",
+    *(pytest.param(one, marks=pytest.mark.slow) for one in ("above", "the last layer's end", "the final norm")),
+]
+
+
+@pytest.mark.parametrize("place", CHECKPOINTED)
 @pytest.mark.parametrize("cache", ["auto", False])
 def test_checkpointed_layers_apply_a_random_hook_once(place, cache):
     _, put, _ = PLACES[place]
