@@ -115,8 +115,7 @@ def check_family(model: TransformerBridge) -> None:
         for name in names
     ]
     ids = torch.arange(1, 1 + CHECKED_POSITIONS, device=model.W_E.device)[None]
-    base: Any = model.original_model
-    cache: Any = DynamicCache(config=base.config)
+    cache: Any = DynamicCache()  # all keys, also where a window would let go of some
     with model.hooks(fwd_hooks=hooks):
         model(ids, past_key_values=cache, use_cache=True)
     for layer, of_layer in enumerate(seen):

@@ -22,6 +22,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.arguments import accepts, refuse
 from aligner_probe.artifacts import MICROWORLD, microworld_folder
 from aligner_probe.bridges import KnownFingerprint, StoredFingerprint, state_of
+from aligner_probe.devices import check_one_device
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.families import family_of
 from aligner_probe.model_names import check_model_name
@@ -77,12 +78,15 @@ def load_model(
 
     Raises:
         AlignerProbeError: The device does not exist, the micro-world is damaged or missing, the weights of a bridge
-            were processed, the architecture is outside `families.FAMILIES`, the model is quantised, or it cannot be
-            found, is damaged or lacks weights. Where possible, this is raised before any weight is read.
+            were processed, the architecture is outside `families.FAMILIES`, the model is quantised, its parameters are
+            on several devices, or it cannot be found, is damaged or lacks weights. Where possible, this is raised
+            before any weight is read.
     """
     dtype = precision(dtype)
     if device is not None:
         _check_device(device)
+    if isinstance(name_or_path, nn.Module):
+        check_one_device(name_or_path)
     if isinstance(name_or_path, TransformerBridge):
         own_tokenizer(check_raw(name_or_path))
         return freeze(name_or_path)

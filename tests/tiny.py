@@ -18,6 +18,8 @@ SIZES = {
     "max_position_embeddings": 64,
 }
 GROUPED = {"num_key_value_heads": 2}
+THREE = SIZES | GROUPED | {"num_hidden_layers": 3}
+SLIDING, FULL = "sliding_attention", "full_attention"
 MODELS = {
     "llama": ("Llama", SIZES),
     "llama_gqa": ("Llama", SIZES | GROUPED),
@@ -29,6 +31,13 @@ MODELS = {
     "gpt2": ("GPT2", {"n_embd": 48, "n_layer": 4, "n_head": 4, "vocab_size": 61, "n_positions": 64}),
     "neox": ("GPTNeoX", SIZES | {"rotary_pct": 0.5}),
     "phi3": ("Phi3", SIZES | GROUPED | {"pad_token_id": 0}),
+    # Three layers each: one of every kind, and the last one not alone of its kind.
+    "gemma3": (
+        "Gemma3",
+        THREE | {"head_dim": 12, "query_pre_attn_scalar": 20, "layer_types": [SLIDING, FULL, SLIDING]},
+    ),
+    "smollm3": ("SmolLM3", THREE | {"pad_token_id": 0, "no_rope_layers": [1, 0, 1]}),
+    "olmo2": ("Olmo2", THREE | {"pad_token_id": 0}),
 }
 #: The same with a sliding window of four positions in all layers, or in some of them.
 WINDOWED = {
@@ -39,6 +48,7 @@ WINDOWED = {
         SIZES | GROUPED | {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2},
     ),
     "phi3_window": ("Phi3", MODELS["phi3"][1] | {"sliding_window": 4}),
+    "gemma3_window": ("Gemma3", MODELS["gemma3"][1] | {"sliding_window": 4}),
 }
 
 

@@ -1,10 +1,10 @@
 """Merge an adapter that adds a constant into a plain Hugging Face model.
 
 Such an adapter adds one vector to the attention output of each layer. A bias of the attention output projection does
-the same, so the merge is exact. Llama, Gemma, Gemma 2 and Qwen3 have such a bias if `attention_bias` is set in the
-configuration; queries, keys and values then have biases too, and those are zero. GPT-2 and GPT-NeoX always have it.
-Mistral and Qwen2 have no such bias, but without a sliding window they can be written as a Llama. The result is a plain
-model: AutoModelForCausalLM loads it, and it is as fast as the base model.
+the same, so the merge is exact. Llama, Gemma, Gemma 2, Gemma 3, Qwen3, SmolLM3 and OLMo 2 have such a bias if
+`attention_bias` is set in the configuration; queries, keys and values then have biases too, and those are zero. GPT-2
+and GPT-NeoX always have it. Mistral and Qwen2 have no such bias, but without a sliding window they can be written as a
+Llama. The result is a plain model: AutoModelForCausalLM loads it, and it is as fast as the base model.
 """
 
 import copy

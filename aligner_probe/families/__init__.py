@@ -7,13 +7,16 @@ from aligner_probe.errors import AlignerProbeError
 from aligner_probe.families.family import Family
 from aligner_probe.families.gemma import GEMMA
 from aligner_probe.families.gemma2 import GEMMA2
+from aligner_probe.families.gemma3 import GEMMA3
 from aligner_probe.families.gpt2 import GPT2
 from aligner_probe.families.gpt_neox import GPT_NEOX
 from aligner_probe.families.llama import LLAMA
 from aligner_probe.families.mistral import MISTRAL
+from aligner_probe.families.olmo2 import OLMO2
 from aligner_probe.families.phi3 import PHI3
 from aligner_probe.families.qwen2 import QWEN2
 from aligner_probe.families.qwen3 import QWEN3
+from aligner_probe.families.smollm3 import SMOLLM3
 
 __all__ = ["FAMILIES", "Family", "family_of", "register_family"]
 
@@ -27,11 +30,16 @@ FAMILIES: dict[str, Family] = {
         QWEN3,
         GEMMA,
         GEMMA2,
+        GEMMA3,
         GPT2,
         GPT_NEOX,
         PHI3,
+        SMOLLM3,
+        OLMO2,
     )
 }
+#: Architectures that also read images, with the architecture of the language model inside.
+WITH_IMAGES = {"Gemma3ForConditionalGeneration": GEMMA3.architecture}
 
 
 def register_family(family: Family) -> Family:
@@ -57,6 +65,11 @@ def family_of(architecture: str) -> Family:
     Raises:
         AlignerProbeError: The architecture is unknown. Nothing has been loaded or computed by then.
     """
+    if architecture in WITH_IMAGES:
+        raise AlignerProbeError(
+            f"architecture {architecture} reads images as well; expected its language model alone, a "
+            f"{WITH_IMAGES[architecture]}: docs/bases_and_files.md shows how to take it out"
+        )
     if architecture not in FAMILIES:
         raise AlignerProbeError(
             f"architecture {architecture} is not supported: its hook points have not been established and tested; "

@@ -11,7 +11,7 @@ from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny import bridge, plain, tokens
+from tiny import MODELS, bridge, plain, tokens
 from tiny_adapters import opened
 
 from aligner_probe.adapters import Aligner, LLaMAAdapter, LoRA, PromptTuning
@@ -22,7 +22,7 @@ from aligner_probe.checkpoints.peft_lora import load_lora
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import sha256
 
-APART = ["llama", "llama_gqa", "mistral", "qwen2", "qwen3", "gemma", "gemma2"]
+APART = [name for name in MODELS if name not in ("gpt2", "neox", "phi3")]
 LORAS = {
     "smollm135m-medflashcards-lora/100ep-step500": ("HuggingFaceTB/SmolLM-135M-Instruct", 30, 576, 192),
     "opt125m-dpo-lora": ("facebook/opt-125m", 12, 768, 768),

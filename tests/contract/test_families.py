@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tiny import MODELS, bridge, plain, tokens
+from tiny import MODELS, bridge, plain, save_tokenizer, tokens
 from tiny_adapters import opened
 
 from aligner_probe.adapters.output_bias import OutputBias
@@ -31,7 +31,7 @@ def families():
     FAMILIES.update(before)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, "gemma3_window"])
 def test_an_entry_is_true_of_its_models(name):
     check_family(bridge(name))
 
@@ -76,6 +76,32 @@ def test_an_unknown_architecture_is_one_line_with_the_known_ones_and_the_page():
     assert all(architecture in message for architecture in FAMILIES)
     assert "docs/howto/add_a_family.md" in message
     assert PAGE.is_file()
+
+
+def test_gemma_3_with_images_is_refused_and_its_language_model_is_taken_out(tmp_path):
+    """By the lines of the page that the message names."""
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sight = sizes | {"image_size": 28, "patch_size": 14}
+    tokens_of_images = {"image_token_index": 60, "boi_token_index": 59, "eoi_token_index": 58}
+    config = transformers.Gemma3Config(
+        text_config=plain("gemma3").config.to_dict(), vision_config=sight, mm_tokens_per_image=4, **tokens_of_images
+    )
+    torch.manual_seed(0)
+    whole = transformers.Gemma3ForConditionalGeneration(config).eval()
+    whole.save_pretrained(tmp_path / "whole")
+    save_tokenizer(tmp_path / "whole")
+    for given in (whole, tmp_path / "whole"):
+        with pytest.raises(AlignerProbeError, match=r"a Gemma3ForCausalLM: docs/bases_and_files\.md") as caught:
+            load_model(given)
+        assert "\n" not in str(caught.value)
+    page = (PAGE.parents[1] / "bases_and_files.md").read_text(encoding="utf-8")
+    (block,) = [b for b in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "take_out" in b]
+    names: dict = {}
+    exec(block, names)
+    names["take_out_language_model"](tmp_path / "whole", tmp_path / "text")
+    with torch.no_grad():
+        found, expected = load_model(tmp_path / "text")(tokens()), whole(tokens()).logits
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_an_architecture_is_registered_once():

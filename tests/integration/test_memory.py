@@ -46,10 +46,9 @@ LLAMA2_7B = BaseSizes(
 def base_of(name, dtype):
     family, sizes = MODELS[name]
     transformers = importlib.import_module("transformers")
-    sizes = GPT2 if family == "GPT2" else sizes | SIZES
-    head = "LMHeadModel" if family == "GPT2" else "ForCausalLM"
-    made = getattr(transformers, family + head)(getattr(transformers, f"{family}Config")(**sizes))
-    return load_model(made.to(dtype).eval())
+    sizes = GPT2 if family == "GPT2" else sizes | SIZES | {"num_hidden_layers": sizes["num_hidden_layers"]}
+    model_class = getattr(transformers, family + ("LMHeadModel" if family == "GPT2" else "ForCausalLM"))
+    return load_model(model_class(model_class.config_class(**sizes)).to(dtype).eval())
 
 
 def peak_of(adapter, step, times=3):
@@ -76,7 +75,11 @@ def peak_of(adapter, step, times=3):
     [
         ("llama_gqa", 0.9, 1.3),
         pytest.param("neox", 0.7, 1.75, marks=pytest.mark.slow),
-        *(pytest.param(name, 0.7, 1.65, marks=pytest.mark.slow) for name in ("gpt2", "gemma2")),
+        pytest.param("gpt2", 0.7, 1.65, marks=pytest.mark.slow),
+        *(
+            pytest.param(name, 0.8, 1.3, marks=pytest.mark.slow)
+            for name in ("qwen3", "gemma2", "phi3", "gemma3", "olmo2")
+        ),
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
