@@ -1,15 +1,12 @@
 """The memory estimate against the allocator's peak and by hand for LLaMA-2 7B; checkpointed layers, the same bits."""
 
-import gc
 import importlib
-from itertools import accumulate
-from statistics import median
 
 import pytest
 import torch
 from learning import model, quick, task
+from peaks import peak_of
 from tiny import MODELS
-from torch.profiler import ProfilerActivity, profile
 
 from aligner_probe.adapters import Aligner, LoRA, PrefixTuning
 from aligner_probe.errors import AlignerProbeError
@@ -49,25 +46,6 @@ def base_of(name, dtype):
     sizes = GPT2 if family == "GPT2" else sizes | SIZES | {"num_hidden_layers": sizes["num_hidden_layers"]}
     model_class = getattr(transformers, family + ("LMHeadModel" if family == "GPT2" else "ForCausalLM"))
     return load_model(model_class(model_class.config_class(**sizes)).to(dtype).eval())
-
-
-def peak_of(adapter, step, times=3):
-    """The most that was allocated at once during a call, over what was there before it.
-
-    Of several calls the median: the profiler orders what happens in one microsecond as it likes, which can shift a
-    peak by a tenth. A call that nobody profiles comes before each, since what a profiled one leaves would be taken off
-    the next one's peak, as would garbage of others.
-    """
-    peaks = []
-    for _ in range(times):
-        step()
-        adapter.zero_grad(set_to_none=True)
-        gc.collect()
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-            step()
-        events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
-        peaks.append(max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))))
-    return median(peaks)
 
 
 @pytest.mark.parametrize(
