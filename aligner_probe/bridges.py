@@ -32,13 +32,12 @@ class KnownFingerprint:
 
 @dataclass(frozen=True)
 class StoredFingerprint:
-    """The fingerprint of a base's weights as they are stored, for a base that was read in float16.
+    """The fingerprint of a base's plain weights as they are stored, for a base that was read in float16 or quantised.
 
-    `in_float16` is the hash of the weights as they were read. While the bridge's weights have this hash, `value` is
-    the fingerprint of the base.
+    `as_read` is the hash of the weights as they were read. It tells whether the bridge still has these weights.
     """
 
-    in_float16: str
+    as_read: str
     value: str
 
 
@@ -47,13 +46,15 @@ class BridgeState:
     """What is remembered about one bridge.
 
     `attached` has the attached adapters, the first one first. `tokenizer` is the tokenizer that is known to be the
-    right one, None where the bridge was built without one, or `NOT_SEEN`.
+    right one, None where the bridge was built without one, or `NOT_SEEN`. `as_stored` is set for a base in float16,
+    whose fingerprint it is; `source` for one that `load_model` quantised.
     """
 
     attached: list[Any] = field(default_factory=list)
     tokenizer: Any = NOT_SEEN
     fingerprint: KnownFingerprint | None = None
     as_stored: StoredFingerprint | None = None
+    source: StoredFingerprint | None = None
 
 
 _states: WeakKeyDictionary[TransformerBridge, BridgeState] = WeakKeyDictionary()

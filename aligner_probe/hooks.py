@@ -16,6 +16,8 @@ from transformers import DynamicCache
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.families import family_of
+from aligner_probe.models import dtype_of
+from aligner_probe.packed import has_packed_weight, unpacked
 
 #: Number of positions that `check_family` runs.
 CHECKED_POSITIONS = 4
@@ -55,22 +57,45 @@ def project(
 
     A bias of the projection is added where there is one. No norm and no rotary position embedding is applied (eq. 5 of
     arXiv 2312.05503). Where query heads share a key or value head, that head is repeated for each of them. The weights
-    are used directly, because calling the projection would fire its hook points with a tensor of another shape.
+    are used directly, because calling the projection would fire its hook points with a tensor of another shape. Packed
+    weights of a quantised base are used by the Hugging Face projection inside, which has no hook points.
 
     Args:
         model: The base model.
         layer: Index of the layer, from zero.
         which: "k" for keys, "v" for values.
         tokens: The prefix tokens.
-        dtype: Precision to compute in; None is that of the weights.
+        dtype: Precision to compute in; None is that of the weights, or of the residual stream on a quantised base.
     """
     shape = AttentionShape.of(model)
     linear: Any = getattr(model.blocks[layer].attn, which)
+    if has_packed_weight(linear.original_component):
+        heads = _through_packed(linear.original_component, tokens, dtype, dtype_of(model))
+        return _for_each_head(heads, shape)
     weight, bias = linear.weight, getattr(linear.original_component, "bias", None)
     if dtype is not None:
         weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    heads = F.linear(tokens.to(weight.dtype), weight, bias).unflatten(1, (shape.n_kv_heads, shape.d_head))
+    return _for_each_head(F.linear(tokens.to(weight.dtype), weight, bias), shape)
+
+
+def _for_each_head(
+    projected: Float[Tensor, "n_tokens d_heads"], shape: AttentionShape
+) -> Float[Tensor, "n_tokens n_heads d_head"]:
+    heads = projected.unflatten(1, (shape.n_kv_heads, shape.d_head))
     return heads.repeat_interleave(shape.n_heads // shape.n_kv_heads, dim=1)
+
+
+def _through_packed(
+    projection: Any, tokens: Float[Tensor, "n_tokens d_model"], dtype: torch.dtype | None, residual: torch.dtype
+) -> Float[Tensor, "n_tokens d_heads"]:
+    """Tokens through a projection with packed weights, in `dtype`; None is the `residual` stream's precision.
+
+    The projection itself computes in its own precision; for any other, its weights are unpacked here.
+    """
+    if dtype is None:
+        return projection.forward(tokens.to(residual))  # and not called: torch's own hooks expect a batch
+    weight, bias = unpacked(projection).to(dtype), projection.bias
+    return F.linear(tokens.to(dtype), weight, None if bias is None else bias.to(dtype))
 
 
 def score_scale(model: TransformerBridge, layer: int) -> float:

@@ -6,41 +6,39 @@ another effect in every layer.
 """
 
 import gc
-import hashlib
 import logging
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.arguments import accepts, refuse
 from aligner_probe.artifacts import MICROWORLD, microworld_folder
-from aligner_probe.bridges import KnownFingerprint, StoredFingerprint, state_of
+from aligner_probe.bridges import StoredFingerprint, state_of
 from aligner_probe.devices import check_one_device
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.families import family_of
+from aligner_probe.fingerprints import digest, fingerprint
 from aligner_probe.model_names import check_model_name
 from aligner_probe.overlay import overlay
+from aligner_probe.packed import compute_as_trained, numel_of, packing_of
 from aligner_probe.quantised import (
+    check_model,
+    check_quantization,
     precision,
-    refuse_quantised_config,
-    refuse_quantised_model,
+    quantization_to_use,
+    reading_options,
     refuse_quantised_tensors,
+    stored_quantization,
 )
-from aligner_probe.threads import Threads, threads_of_size
+from aligner_probe.threads import SMALL, Threads, threads_of_size
 from aligner_probe.tokenizers import attach_tokenizer, own_tokenizer
 
-#: How many entries of each tensor enter the fingerprint: enough to tell models apart, and quick for seven billion
-#: parameters.
-FINGERPRINT_NUMBERS = 4096
-#: A step between two drawn entries that is at least this long must not divide the length of a row; see `_step`.
-LONG_STEP = 256
 #: A folder with a file of one of these names has a tokenizer. transformers finds out of which class. (In a folder
 #: without such a file, transformers would make an empty GPT-2 tokenizer.)
 TOKENIZERS = ("tokenizer*", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
@@ -59,6 +57,7 @@ def load_model(
     dtype: torch.dtype | str = torch.float32,
     device: str | torch.device | None = None,
     fast: bool = True,
+    quantization: str | None = None,
 ) -> TransformerBridge:
     """Load a causal language model as a frozen base model.
 
@@ -70,6 +69,9 @@ def load_model(
         device: Where the model goes. None is the CPU, or the device on which a model object already is.
         fast: Compute attention and norms with Hugging Face's kernels where the family has fast components (see
             `aligner_probe.overlay`). False leaves everything to TransformerLens.
+        quantization: "nf4" (four bits, bitsandbytes) or "int8" (eight bits, torchao) to quantise the projections of a
+            hub id or folder while it is read. None reads it as it is stored, plain or in one of these two ways. For a
+            quantised model, `dtype` is the precision of all other weights and of the computation.
 
     Returns:
         The model as a TransformerLens bridge. No parameter takes a gradient. Its tokenizer is the one that
@@ -78,9 +80,9 @@ def load_model(
 
     Raises:
         AlignerProbeError: The device does not exist, the micro-world is damaged or missing, the weights of a bridge
-            were processed, the architecture is outside `families.FAMILIES`, the model is quantised, its parameters are
-            on several devices, or it cannot be found, is damaged or lacks weights. Where possible, this is raised
-            before any weight is read.
+            were processed, the architecture is outside `families.FAMILIES`, the model is quantised in another way or
+            cannot be quantised, the package for that is missing, its parameters are on several devices, or the model
+            cannot be found, is damaged or lacks weights. Where possible, this is raised before any weight is read.
     """
     dtype = precision(dtype)
     if device is not None:
@@ -88,27 +90,32 @@ def load_model(
     if isinstance(name_or_path, nn.Module):
         check_one_device(name_or_path)
     if isinstance(name_or_path, TransformerBridge):
+        check_quantization(quantization, name_or_path.original_model)
         own_tokenizer(check_raw(name_or_path))
+        compute_as_trained(name_or_path.original_model)
         return freeze(name_or_path)
     if isinstance(name_or_path, nn.Module):
-        model, tokenizer, name = name_or_path, None, type(name_or_path).__name__
-        architecture = type(model).__name__
-        family_of(architecture)
-        refuse_quantised_model(model)
-        as_stored = None
-    else:
-        name = str(name_or_path)
-        config = read_config(name)
-        architecture = (config.architectures or ["none named in config.json"])[0]
-        family_of(architecture)
-        refuse_quantised_config(config, place_of(name))
-        as_stored = _fingerprint_as_stored(name, config, dtype)
-        model, tokenizer = load_plain(name, dtype), load_tokenizer(name)
-    if device is not None:
+        family_of(type(name_or_path).__name__)
+        check_model(name_or_path, quantization)
+        model = name_or_path if device is None else name_or_path.to(device)
+        compute_as_trained(model)
+        return _bridge(model.eval(), type(model).__name__, None, type(model).__name__, fast)
+    name = str(name_or_path)
+    config = read_config(name)
+    architecture = (config.architectures or ["none named in config.json"])[0]
+    family_of(architecture)
+    stored = stored_quantization(config, place_of(name))
+    used = quantization_to_use(quantization, stored, config, place_of(name), dtype, device)
+    plain = None if stored else _fingerprint_as_stored(name, config, dtype, used)
+    reading = reading_options(used, is_stored=stored is not None, dtype=dtype, device=device)
+    model, tokenizer = load_plain(name, dtype, reading), load_tokenizer(name)
+    compute_as_trained(model, dtype)
+    if device is not None and used is None:
         model = model.to(device)
     bridge = _bridge(model.eval(), architecture, tokenizer, name, fast)
-    if as_stored is not None:
-        state_of(bridge).as_stored = StoredFingerprint(_digest(_weights(bridge)), as_stored)
+    if plain is not None:
+        known = StoredFingerprint(digest(bridge), plain)
+        state_of(bridge).as_stored, state_of(bridge).source = (None, known) if used else (known, None)
     return bridge
 
 
@@ -151,8 +158,10 @@ def stored_dtype(config: Any) -> torch.dtype:
     return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
 
 
-def load_plain(name: str | Path, dtype: torch.dtype) -> nn.Module:
+def load_plain(name: str | Path, dtype: torch.dtype, reading: Mapping[str, Any] | None = None) -> nn.Module:
     """A plain Hugging Face model whose parameters were all read from its files.
+
+    `reading` are further options of `from_pretrained`, for instance `quantised.reading_options`.
 
     Raises AlignerProbeError where the model cannot be read, and where weights are missing or have other sizes than
     config.json says. transformers alone would replace such weights by random ones.
@@ -169,6 +178,7 @@ def load_plain(name: str | Path, dtype: torch.dtype) -> nn.Module:
                 local_files_only=Path(place).is_dir(),
                 ignore_mismatched_sizes=True,  # reported below, by name
                 output_loading_info=True,
+                **(reading or {}),
             )
         except Exception as error:  # OSError, ValueError, SafetensorError, RuntimeError, UnpicklingError, ...
             raise _not_a_model(place, error) from error
@@ -241,17 +251,20 @@ def load_tokenizer(name: str | Path) -> Any:
         ) from error
 
 
-def _fingerprint_as_stored(name: str, config: Any, dtype: torch.dtype) -> str | None:
-    """The fingerprint of a base model that is about to be read in float16, computed in the stored precision.
+def _fingerprint_as_stored(name: str, config: Any, dtype: torch.dtype, quantization: str | None) -> str | None:
+    """The fingerprint of the plain weights of a base that is about to be read in float16 or to be quantised.
 
-    A weight that is rounded to float16 and then to bfloat16 can differ from the weight rounded to bfloat16 directly.
-    None where reading the model in `dtype` leaves its fingerprint the same.
+    It is computed in the stored precision. A weight that is rounded to float16 and then to bfloat16 can differ from the
+    weight rounded to bfloat16 directly. None where the base has this fingerprint anyway.
     """
     stored = stored_dtype(config)
-    if dtype != torch.float16 or stored == torch.float16:
+    if quantization is None and (dtype != torch.float16 or stored == torch.float16):
         return None
-    found = fingerprint(load_model(name, dtype=stored))
-    gc.collect()  # a bridge holds itself, and another copy of the base is about to be read
+    plain = load_model(name, dtype=stored)
+    found, is_large = fingerprint(plain), n_base_parameters(plain) >= SMALL
+    del plain
+    if is_large:
+        gc.collect()  # a bridge holds itself, and another copy of the base is about to be read
     return found
 
 
@@ -334,53 +347,21 @@ def embedding_rows(model: TransformerBridge) -> int:
 
 
 def n_base_parameters(model: TransformerBridge) -> int:
-    """Number of parameters of the base model; tied parameters count once."""
-    return sum({id(parameter): parameter.numel() for _, _, parameter in base_parameters(model)}.values())
+    """Number of parameters of the base model, of a quantised one those it was made of; tied parameters count once."""
+    return sum({id(parameter): numel_of(parameter) for _, _, parameter in base_parameters(model)}.values())
+
+
+def quantization_in(model: TransformerBridge) -> str | None:
+    """The quantisation of a base model, "nf4" or "int8"; None for plain weights."""
+    return packing_of(model.original_model)
+
+
+def precision_in_words(model: TransformerBridge) -> str:
+    """The precision of a base model for messages: "float32", or "nf4, computing in float32"."""
+    dtype, packing = str(dtype_of(model)).removeprefix("torch."), quantization_in(model)
+    return dtype if packing is None else f"{packing}, computing in {dtype}"
 
 
 def threads_for(model: TransformerBridge) -> Threads:
     """The number of CPU threads for work with this base model, and why; `aligner_probe.threads` has the rule."""
     return threads_of_size(n_base_parameters(model), device_of(model).type)
-
-
-def fingerprint(model: TransformerBridge) -> str:
-    """A SHA-256 hash that tells one base model from another.
-
-    It is computed from evenly drawn entries of every weight, rounded to bfloat16, so it is the same in float32 and
-    bfloat16. A model that `load_model` read in float16 has the fingerprint of its stored weights, as long as nobody
-    changes them; a model object in float16 has a fingerprint of its own. The fingerprint of a bridge is computed once,
-    and again after a weight was replaced or written into.
-    """
-    weights, state = _weights(model), state_of(model)
-    now = [(name, tensor.data_ptr(), tensor._version) for name, tensor in weights]
-    if state.fingerprint is not None and state.fingerprint.weights == now:
-        return state.fingerprint.value
-    found = _digest(weights)
-    if state.as_stored is not None and state.as_stored.in_float16 == found:
-        found = state.as_stored.value
-    state.fingerprint = KnownFingerprint(now, found)
-    return found
-
-
-def _weights(model: TransformerBridge) -> list[tuple[str, Tensor]]:
-    return sorted(model.original_model.state_dict().items())
-
-
-def _digest(weights: list[tuple[str, Tensor]]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in weights:
-        drawn = tensor.reshape(-1)[:: _step(tensor)].to(torch.bfloat16)
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(drawn.contiguous().view(torch.int16).cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _step(tensor: Tensor) -> int:
-    """The distance from one drawn entry of a tensor to the next.
-
-    In a large matrix it has no common divisor with the length of a row, so that entries of all columns are drawn.
-    """
-    step, row = max(1, tensor.numel() // FINGERPRINT_NUMBERS), tensor.shape[-1] if tensor.ndim > 1 else 1
-    while step >= LONG_STEP and math.gcd(step, row) > 1:
-        step += 1
-    return step

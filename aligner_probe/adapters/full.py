@@ -8,10 +8,10 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter, HookFunction
-from aligner_probe.adapters.config import AdapterConfig
+from aligner_probe.adapters.config import AdapterConfig, require
 from aligner_probe.adapters.registry import register_adapter
 from aligner_probe.arguments import a_model, accepts
-from aligner_probe.models import base_parameters
+from aligner_probe.models import base_parameters, quantization_in
 
 
 @register_adapter("full")
@@ -25,6 +25,9 @@ class FullFineTune(Adapter):
         model: the base model.
         seed: recorded, and without an effect: nothing is drawn at random.
         dtype: data type of the copy; None for the base model's.
+
+    Raises:
+        AlignerProbeError: for a quantised base model.
     """
 
     label = "full fine-tuning"
@@ -34,6 +37,12 @@ class FullFineTune(Adapter):
 
     def __init__(self, model: TransformerBridge, seed: int = 0, *, dtype: torch.dtype | None = None):
         super().__init__(model, AdapterConfig(seed=seed))
+        packing = quantization_in(model)
+        require(
+            packing is None,
+            f"full fine-tuning of a base in {packing}: packed weights have no gradients; load it plain, without "
+            "quantization (--quantization), or train an adapter such as LoRA on it",
+        )
         self._assignments: list[tuple[nn.Module, str, str]] = []
         copies: dict[int, str] = {}
         self.copies = nn.ParameterDict()

@@ -27,6 +27,7 @@ from aligner_probe.adapters.prefix_attention import add_prefix_attention
 from aligner_probe.adapters.registry import register_adapter
 from aligner_probe.arguments import a_model, accepts
 from aligner_probe.hooks import project, score_scale
+from aligner_probe.packed import unpacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +163,7 @@ class PrefixAdapter(Adapter):
         blocks: Any = self.model.blocks
         output = blocks[layer].attn.o.original_component
         # GPT-2's Conv1D stores its weight transposed.
-        weight = output.weight.T if type(output).__name__ == "Conv1D" else output.weight
+        weight = output.weight.T if type(output).__name__ == "Conv1D" else unpacked(output)
         return F.linear(heads.flatten(), weight.double())
 
     def activations_per_token(self) -> int:

@@ -9,6 +9,10 @@ value and head outputs of the attention kernel, and the attention pattern where 
 MLP's activation function and product need. The peak also has the logits, their log-softmax and their gradients. How
 many temporary tensors there are was counted with torch 2.13; tests compare the estimate with the peak that the
 allocator reports.
+
+The projections of a quantised base take the bytes of their packed values and scales. They are unpacked one at a time
+while they are used. From the adapter's first layer on, int8 (torchao 0.18) keeps each of them unpacked for the backward
+pass, so there it saves memory only with checkpointed activations; nf4 (bitsandbytes) unpacks them once more.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +27,15 @@ from aligner_probe.capped import BYTES_A_SCORE, scores_at_once
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.families import family_of
 from aligner_probe.hooks import AttentionShape
-from aligner_probe.models import architecture_of, device_of, dtype_of, n_base_parameters
+from aligner_probe.models import (
+    architecture_of,
+    base_parameters,
+    device_of,
+    dtype_of,
+    n_base_parameters,
+    quantization_in,
+)
+from aligner_probe.packed import bytes_of, is_packed, numel_of
 from aligner_probe.training.recipe import Recipe
 
 #: The estimate of the activations can be up to 1 / SURELY times too high, in families that write out their attention.
@@ -40,6 +52,10 @@ class BaseSizes:
     keeps, and `norms` how many norms a layer has. `d_normed` is how many values of queries and keys go through norms.
     `scores_at_once` is how many capped scores are written out at a time, 0 where no scores are capped or all are
     written out together.
+
+    For a quantised base, `n_bytes` are the bytes of all its weights as they are stored (None: `itemsize` each),
+    `unpacked` is the number of bytes of its largest projection unpacked, and `unpacked_kept` the bytes that a layer
+    keeps of unpacked projections for the backward pass.
     """
 
     d_model: int
@@ -55,6 +71,9 @@ class BaseSizes:
     norms: int = 2
     d_normed: int = 0
     scores_at_once: int = 0
+    n_bytes: int | None = None
+    unpacked: int = 0
+    unpacked_kept: int = 0
 
     @classmethod
     def of(cls, model: TransformerBridge) -> "BaseSizes":
@@ -65,6 +84,9 @@ class BaseSizes:
         attention: Any = model.blocks[0].attn
         fused = bool(family_of(architecture_of(model)).fast_components)
         capped = fused and getattr(attention.original_component, "attn_logit_softcapping", None) is not None
+        parameters = {id(p): p for _, _, p in base_parameters(model)}.values()
+        projections = [itemsize * numel_of(p) for p in parameters if is_packed(p)]
+        kept = sum(projections) // shape.n_layers if quantization_in(model) == "int8" else 0
         return cls(
             d_model=shape.d_model,
             n_layers=shape.n_layers,
@@ -79,6 +101,9 @@ class BaseSizes:
             norms=sum(name.startswith("ln") for name in model.blocks[0].submodules),
             d_normed=shape.d_head * (shape.n_heads + shape.n_kv_heads) if "q_norm" in attention.submodules else 0,
             scores_at_once=scores_at_once(device_of(model)) if capped else 0,
+            n_bytes=sum(map(bytes_of, parameters)) if projections else None,
+            unpacked=max(projections, default=0),
+            unpacked_kept=kept,
         )
 
     def kept_by_a_layer(self, pos: int, extra: int) -> int:
@@ -135,7 +160,8 @@ class MemoryEstimate:
             raise AlignerProbeError(
                 f"training takes about {_in_words(self.total)} of memory ({self}) and {where} has "
                 f"{_in_words(available)}; take a smaller micro_batch_size or max_length, checkpoint_activations=True "
-                "(--checkpoint-activations), or the base in bfloat16 (--dtype bfloat16)"
+                "(--checkpoint-activations), or the base in bfloat16 (--dtype bfloat16) or in four bits "
+                "(--quantization nf4)"
             )
 
 
@@ -162,9 +188,10 @@ def memory_of(
         peak = n_tokens * n_layers * base.itemsize * base.d_model + max(head, layer + room)
     else:
         peak = n_layers * layer + max(head, room)
+    peak += base.unpacked + base.unpacked_kept * (1 if checkpoint else n_layers)
     trained = itemsize * n_parameters
     return MemoryEstimate(
-        base=base.itemsize * base.n_parameters,
+        base=base.itemsize * base.n_parameters if base.n_bytes is None else base.n_bytes,
         adapter=3 * trained,  # the current, the initial and the best values
         optimiser=7 * trained,  # gradient, two moments, the monitor's copies, and temporaries of the optimiser
         activations=peak,

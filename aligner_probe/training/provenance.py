@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from aligner_probe.adapters.adapter import Adapter, attached_to
-from aligner_probe.models import architecture_of, device_of, dtype_of, fingerprint
+from aligner_probe.fingerprints import fingerprint
+from aligner_probe.models import architecture_of, device_of, dtype_of, quantization_in
 from aligner_probe.tasks.encoding import Encoded
 from aligner_probe.tasks.task import Task
 from aligner_probe.training.recipe import Recipe
@@ -56,6 +57,7 @@ def provenance(
             "architecture": architecture_of(model),
             "fingerprint": fingerprint(model),
             "dtype": str(dtype_of(model)).removeprefix("torch."),
+            "quantization": quantization_in(model),
         },
         "tokenizer": {"class": type(model.tokenizer).__name__, "sha256": tokenizer_hash(model.tokenizer)},
         "task": _data(task),

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import bridge, plain
 
-from aligner_probe import models
+from aligner_probe import fingerprints
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import fingerprint, load_model
 
@@ -118,6 +118,6 @@ def test_float16_is_the_same_base(name, tmp_path):
 @pytest.mark.parametrize("shape", [(4096, 4096), (11008, 4096), (3072, 8192), (256000, 2304)])
 def test_a_fingerprint_sees_all_columns_of_a_large_matrix(shape):
     like = torch.empty(shape, device="meta")
-    drawn = range(0, like.numel(), models._step(like))
-    assert len(drawn) >= models.FINGERPRINT_NUMBERS - 1
-    assert len({index % shape[1] for index in drawn}) >= min(shape[1], models.FINGERPRINT_NUMBERS) - 1
+    drawn = range(0, like.numel(), fingerprints._step(like))
+    assert len(drawn) >= fingerprints.FINGERPRINT_NUMBERS - 1
+    assert len({index % shape[1] for index in drawn}) >= min(shape[1], fingerprints.FINGERPRINT_NUMBERS) - 1

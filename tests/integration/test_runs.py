@@ -25,7 +25,7 @@ from aligner_probe.training.wandb import WeightsAndBiases
 KEYS = {
     "": {"method", "options", "n_parameters", "recipe", "seeds", "base", "tokenizer", "task", "validation"}
     | {"began_from", "beside", "execution", "versions", "git", "result"},
-    "base": {"name", "architecture", "fingerprint", "dtype"},
+    "base": {"name", "architecture", "fingerprint", "dtype", "quantization"},
     "seeds": {"start", "order"},
     "tokenizer": {"class", "sha256"},
     "task": {"name", "kind", "source", "format", "template", "sha256", "tokens_sha256", "n_examples", "encoding"}
