@@ -5,6 +5,8 @@ started from as `initial.*`, the options of the method in `adapter_config.json`,
 fingerprint of the base model, which loading compares.
 """
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,10 @@ from aligner_probe.checkpoints.given import one_adapter
 from aligner_probe.checkpoints.peft_base import check_named_base
 from aligner_probe.checkpoints.prefix import GateFunction, PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import config_of, load_checkpoint
-from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning, CheckpointError
 from aligner_probe.files import sha256
-from aligner_probe.models import architecture_of, fingerprint
+from aligner_probe.fingerprints import base_record, fingerprint, same_source
+from aligner_probe.models import architecture_of, precision_in_words
 
 
 @accepts(adapter=one_adapter)
@@ -63,7 +66,7 @@ def save_adapter(
         tensors | {f"initial.{name}": tensor.detach().cpu() for name, tensor in start.items()},
         {"method": adapter.method, "dtype": dtype_name(next(adapter.parameters()).dtype), **config},
         {
-            "base": {"architecture": architecture_of(adapter.model), "fingerprint": fingerprint(adapter.model)},
+            "base": base_record(adapter.model),
             "metadata": {"base_model": adapter.model.cfg.model_name},
             "loaded_from": adapter.loaded_from,
             "run": run or adapter.provenance or {},
@@ -96,8 +99,9 @@ def load_adapter(
 
     Raises:
         AlignerProbeError: Shapes do not fit the model, or the adapter was trained on another base model (another
-            fingerprint) and `force` is off. A PEFT folder only names its base model: if that model is on this machine,
-            its fingerprint is compared; otherwise another name gives an AlignerProbeWarning. Other foreign files do not
+            fingerprint) and `force` is off. The same base model with another quantisation gives an
+            AlignerProbeWarning. A PEFT folder only names its base model: if that model is on this machine, its
+            fingerprint is compared; otherwise another name gives an AlignerProbeWarning. Other foreign files do not
             record their base model.
     """
     reading = {"gate": gate, "adapter_length": adapter_length}
@@ -109,12 +113,12 @@ def load_adapter(
         return adapter
     if "options" not in config:
         checkpoint = load_checkpoint(path, **reading)
-        _check_fingerprint(path, checkpoint.metadata.get("base_fingerprint"), None, model, force)
+        _check_base(path, {"fingerprint": checkpoint.metadata.get("base_fingerprint")}, model, force)
         return _from_checkpoint(checkpoint, model)
     path = Path(path)
     recorded = native.read_provenance(path)
     base = recorded.get("base", {})
-    _check_fingerprint(path, str(base.get("fingerprint")), base.get("architecture"), model, force)
+    _check_base(path, base | {"fingerprint": str(base.get("fingerprint"))}, model, force)
     method = _known(config["method"], path)
     tensors = read_tensors(path / native.WEIGHTS)
     try:
@@ -144,17 +148,30 @@ def _known(method: Any, path: str | Path) -> str:
     return method
 
 
-def _check_fingerprint(
-    path: str | Path, recorded: str | None, architecture: Any, model: TransformerBridge, force: bool
-) -> None:
-    """Raises AlignerProbeError, unless `force`, where an adapter records another base than the model."""
-    if recorded is None or force or recorded == fingerprint(model):
+def _check_base(path: str | Path, recorded: Mapping[str, Any], model: TransformerBridge, force: bool) -> None:
+    """Raises AlignerProbeError, unless `force`, where an adapter records another base than the model.
+
+    The same base with another quantisation gives an AlignerProbeWarning, also with `force`.
+    """
+    before = recorded["fingerprint"]
+    if before is None or before == fingerprint(model):
         return
-    named = f"{architecture}, fingerprint" if architecture else "fingerprint"
-    raise AlignerProbeError(
-        f"{path} was trained on another base ({named} {recorded[:12]}) than this {architecture_of(model)} "
-        f"({fingerprint(model)[:12]}); load that base, or pass force=True to attach it all the same"
-    )
+    if same_source(recorded, model):
+        trained = recorded.get("quantization") or "plain weights"
+        warnings.warn(
+            f"{path} was trained on this base in {trained}, and here the base is in {precision_in_words(model)}: its "
+            "answers may be worse; score it on both (ap.score_task) to see the drop, or load the base with "
+            f"quantization={recorded.get('quantization')!r}",
+            AlignerProbeWarning,
+            stacklevel=4,
+        )
+    elif not force:
+        architecture = recorded.get("architecture")
+        named = f"{architecture}, fingerprint" if architecture else "fingerprint"
+        raise AlignerProbeError(
+            f"{path} was trained on another base ({named} {before[:12]}) than this {architecture_of(model)} "
+            f"({fingerprint(model)[:12]}); load that base, or pass force=True to attach it all the same"
+        )
 
 
 def _from_peft(path: str | Path, config: dict[str, Any], model: TransformerBridge, reading: dict[str, Any]) -> Adapter:

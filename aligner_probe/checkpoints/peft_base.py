@@ -12,7 +12,8 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning
-from aligner_probe.models import architecture_of, fingerprint, load_model, place_of
+from aligner_probe.fingerprints import base_record, fingerprint, same_source
+from aligner_probe.models import architecture_of, load_model, place_of
 
 #: A snapshot of the hub's cache: .../models--OWNER--NAME/snapshots/COMMIT.
 SNAPSHOT = re.compile(r"models--(?P<name>[^/]+?)/snapshots/[^/]+/?$")
@@ -106,6 +107,7 @@ def _same_weights(folder: Path, model: TransformerBridge) -> bool | None:
     if not 0 < n_bytes <= CHEAP_BYTES:
         return None
     try:
-        return fingerprint(load_model(folder)) == fingerprint(model)
+        there = load_model(folder)
+        return fingerprint(there) == fingerprint(model) or same_source(base_record(there), model)
     except AlignerProbeError:
         return None
