@@ -33,14 +33,15 @@ from aligner_probe.checkpoints.reading import config_of, load_checkpoint
 from aligner_probe.checkpoints.registry import export_names, format_for
 from aligner_probe.checkpoints.steering import ConstantShifts
 from aligner_probe.errors import AlignerProbeError, did_you_mean
+from aligner_probe.fingerprints import fingerprint
 from aligner_probe.html import Shown
 from aligner_probe.models import (
     architecture_of,
     config_of_base,
     dtype_of,
-    fingerprint,
     load_model,
     place_of,
+    quantization_in,
     read_config,
     stored_dtype,
 )
@@ -94,6 +95,7 @@ def export_adapter(
     force: bool = False,
     gate: GateFunction | str | None = None,
     adapter_length: int | None = None,
+    quantization: str | None = None,
 ) -> Export:
     """Write an adapter in the format of another tool, exactly, whole or not at all.
 
@@ -107,12 +109,14 @@ def export_adapter(
         force: also where the adapter was trained on another base model.
         gate: as in `load_checkpoint`: the gate function of a file that does not record it.
         adapter_length: as in `load_checkpoint`: the tokens a layer of a file that does not record them.
+        quantization: "nf4" or "int8" where the vectors of "steering", or the base that "native" records, are those of
+            the quantised base model; as in `load_model`. A merge is made into plain weights only.
 
     Returns:
         What was written where, with notes for the reader.
 
     Raises AlignerProbeError where the adapter has no exact form in that format, or where `model` has other sizes than
-    the base model of the adapter, before any of its weights are read.
+    the base model of the adapter, before any of its weights are read. A merge into a quantised base model is refused.
     """
     known = export_formats()
     if to not in known:
@@ -123,7 +127,8 @@ def export_adapter(
     if out.exists():
         raise AlignerProbeError(f"{out} exists already; name another path, or remove it first")
     config = {} if isinstance(source, Adapter) else config_of(source)
-    asked = _Request(source, config, to, out, model, dtype, force, gate, adapter_length)
+    asked = _Request(source, config, to, out, model, dtype, force, gate, adapter_length, quantization)
+    _check_quantization(asked)
     if to == MERGED:
         return _merged(asked)
     if (declared := format_for(to, ConstantShifts)) is not None:
@@ -156,6 +161,7 @@ class _Request:
     force: bool
     gate: GateFunction | str | None
     adapter_length: int | None
+    quantization: str | None
 
     @property
     def method(self) -> Any:
@@ -173,6 +179,23 @@ class _Request:
     def is_lora(self) -> bool:
         """Whether the adapter is a LoRA, in memory or in a folder."""
         return self.method == LoRA.method
+
+
+def _check_quantization(asked: _Request) -> None:
+    """Raises AlignerProbeError for a merge into packed weights, and for a quantisation of a base that is not read."""
+    in_memory = quantization_in(asked.source.model) if isinstance(asked.source, Adapter) else None
+    packing = asked.quantization or in_memory
+    if asked.to == MERGED and packing is not None:
+        way_on = "save it (ap.save_adapter) and export that folder" if in_memory else "leave quantization out"
+        raise AlignerProbeError(
+            f"an adapter is not merged into a base in {packing}: {way_on} with the plain model it was made of "
+            "(model=, --model); the merged model can be quantised afterwards"
+        )
+    if asked.quantization is not None and (asked.model is None or isinstance(asked.source, Adapter)):
+        raise AlignerProbeError(
+            f"quantization {asked.quantization!r} is for a base model that is read for the export; expected a saved "
+            "adapter and its base model (model=, --model)"
+        )
 
 
 def _written(
@@ -275,7 +298,7 @@ def _loaded(asked: _Request, dtype: torch.dtype) -> Adapter:
     assert asked.model is not None
     return load_adapter(
         asked.source,
-        load_model(asked.model, dtype=dtype),
+        load_model(asked.model, dtype=dtype, quantization=asked.quantization),
         force=asked.force,
         gate=asked.gate,
         adapter_length=asked.adapter_length,

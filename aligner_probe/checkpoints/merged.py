@@ -90,7 +90,9 @@ def target_config(config: Any) -> Any:
     architecture = (config.architectures or ["a model without a named architecture"])[0]
     merged_as = _merged_as(architecture)
     if getattr(config, "quantization_config", None) is not None:
-        raise AlignerProbeError("the base is quantised; merge into the model it was made of, then quantise")
+        raise AlignerProbeError(
+            "the base is quantised; name the plain model it was made of (model=, --model), and quantise the merged one"
+        )
     merged = copy.deepcopy(config) if merged_as == architecture else _as_llama(config, architecture)
     if hasattr(merged, "attention_bias"):
         merged.attention_bias = True
