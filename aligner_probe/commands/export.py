@@ -6,7 +6,7 @@ aligner-probe export SOURCE --to merged|steering|peft|lit-llama|native --out PLA
 from collections.abc import Sequence
 from pathlib import Path
 
-from aligner_probe.commands.options import Parser, add_threads, command_parser, use_threads
+from aligner_probe.commands.options import Parser, add_quantization, add_threads, command_parser, use_threads
 
 EXPORT_FORMATS = ("merged", "steering", "peft", "lit-llama", "native")
 EPILOG = """\
@@ -38,6 +38,7 @@ def parser() -> Parser:
         choices=("float32", "bfloat16", "float16"),
         help="of the base model and the merged model (default: as the base model is stored)",
     )
+    add_quantization(parser)
     parser.add_argument(
         "--force", action="store_true", help="write it even if the adapter was trained on another base model"
     )
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         force=options.force,
         gate=options.gate,
         adapter_length=options.adapter_length,
+        quantization=options.quantization,
     )
     print("\n".join(done.notes))
     print(f"wrote {done.path}")

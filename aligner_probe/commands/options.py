@@ -68,6 +68,16 @@ def use_threads(n: int | None) -> None:
         set_threads(n)
 
 
+def add_quantization(parser: Group) -> None:
+    """Add --quantization, with which the base model is read."""
+    parser.add_argument(
+        "--quantization",
+        choices=("nf4", "int8"),
+        help="quantise the base model while it is read: nf4 (bitsandbytes) or int8 (torchao), see "
+        'pip install "aligner-probe[quantised]" (default: as it is stored)',
+    )
+
+
 def add_rows(parser: Group) -> None:
     """Add the options that say how the rows of a task are read; `rows_options` reads them."""
     parser.add_argument(

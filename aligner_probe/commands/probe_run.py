@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aligner_probe.commands import going_on, messages
 from aligner_probe.commands.backends import add_backend, backend_of
-from aligner_probe.commands.options import Group, add_rows, rows_options
+from aligner_probe.commands.options import Group, add_quantization, add_rows, rows_options
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import write_text
 
@@ -74,6 +74,7 @@ def add_options(parser: Group) -> None:
         "--dry-run", action="store_true", help="print what would be done and how long it takes, and stop"
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base model")
+    add_quantization(parser)
     add_backend(parser)
 
 
@@ -136,6 +137,7 @@ def _probe(options: argparse.Namespace, parts: "Given") -> "Probe":
         ending=None if options.ending is None else unescape(options.ending),
         dtype=options.dtype,
         device=options.device,
+        quantization=options.quantization,
     )
 
 

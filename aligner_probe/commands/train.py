@@ -22,6 +22,7 @@ from aligner_probe.commands.method_options import (
 from aligner_probe.commands.options import (
     Group,
     Parser,
+    add_quantization,
     add_rows,
     add_threads,
     command_parser,
@@ -93,6 +94,7 @@ def _add_execution(group: Group) -> None:
         help="of the base model (default: float32, but bfloat16 where the precision is bf16-true)",
     )
     group.add_argument("--device", help="for instance cuda (default: cpu)")
+    add_quantization(group)
     add_threads(group)
     group.add_argument(
         "--cache",
@@ -146,7 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     how = recipe(options.recipe, task.kind, method=method, **changes)
     dtype = options.dtype or ("bfloat16" if how.precision == "bf16-true" else "float32")
     callbacks = _callbacks(options)
-    model = load_model(options.model, dtype=getattr(torch, dtype), device=options.device)
+    reading = {"dtype": getattr(torch, dtype), "device": options.device, "quantization": options.quantization}
+    model = load_model(options.model, **reading)
     adapter, opened = _adapter(options, method, adapter_options, model, task, how)
     made_by |= opened
     _print_start(options, adapter, task, validation, method, how, dtype)
@@ -246,11 +249,13 @@ def _print_start(
     how: "Recipe",
     dtype: str,
 ) -> None:
+    from aligner_probe.models import precision_in_words
+
     trains = messages.TRAINS.format(
         method=adapter.method,
         n=adapter.n_parameters,
         model=options.model,
-        dtype=dtype,
+        dtype=precision_in_words(adapter.model),
         n_train=len(task),
         n_validation=len(validation),
     )

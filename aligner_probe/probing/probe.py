@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 
+from aligner_probe.adapters import FullFineTune
 from aligner_probe.arguments import a_model_or_name, accepts
+from aligner_probe.arms.catalogue import ARMS
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named, sft_examples
 from aligner_probe.evaluation.likelihood import MultipleChoice
 from aligner_probe.evaluation.scorers import BalancedAccuracy
 from aligner_probe.jobs.backend import Backend, Processes
+from aligner_probe.models import quantization_in
 from aligner_probe.probing.batches import share_batches
 from aligner_probe.probing.bench import ProbeBench, first
 from aligner_probe.probing.checks import check_scorer, check_tokens
@@ -33,7 +36,7 @@ from aligner_probe.probing.verdicts.measures import TaskKind
 from aligner_probe.probing.verdicts.power import SizeOfTest, planned_size
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
 from aligner_probe.probing.verdicts.verdict import judge
-from aligner_probe.quantised import precision
+from aligner_probe.quantised import check_quantization, precision
 from aligner_probe.tasks.given import one_task, task_or_name
 from aligner_probe.tasks.task import Task
 
@@ -77,6 +80,7 @@ def new_probe(
     ending: str | None = None,
     dtype: str = "float32",
     device: str | None = None,
+    quantization: str | None = None,
 ) -> Probe:
     """Split and plan; nothing is computed and nothing written.
 
@@ -86,6 +90,7 @@ def new_probe(
     """
     budget = budget_named(budget)
     precision(dtype)
+    check_quantization(quantization, None if isinstance(base, str) else base.original_model)
     parts = split_task(task, kind, test=test, validation=validation)
     if ending:
         each = {name: without(getattr(parts, name), ending) for name in ("train", "validation", "test")}
@@ -115,6 +120,7 @@ def new_probe(
         ending or "",
         dtype=dtype,
         device=device,
+        quantization=quantization,
         loaded=loaded,
     )
     return Probe(parts, probe, bench, why, why_ending=None if ending is None else "it was given")
@@ -142,9 +148,19 @@ def with_batches(probe: Probe) -> Probe:
 
     Raises AlignerProbeError where the task does not fit the base's tokenizer or context.
     """
-    probe = with_ending(probe)
+    probe = with_ending(_with_possible_arms(probe))
     check_tokens(probe.bench)
     return replace(probe, plan=share_batches(probe.plan, probe.bench))
+
+
+def _with_possible_arms(probe: Probe) -> Probe:
+    """The probe without full fine-tuning on a quantised base, whose packed weights have no gradients."""
+    budget = probe.plan.budget
+    possible = tuple(arm for arm in budget.arms if ARMS[arm].method != FullFineTune.method)
+    if possible == budget.arms or quantization_in(probe.bench.model) is None:
+        return probe
+    made = plan_for(replace(budget, arms=possible), probe.parts)
+    return replace(probe, plan=made, bench=probe.bench.changed(budget=made.budget))
 
 
 def carry_out_probe(
@@ -200,6 +216,7 @@ def probe_task(
     ending: str | None = None,
     dtype: str = "float32",
     device: str | None = None,
+    quantization: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     n_processes: int = 1,
@@ -225,6 +242,7 @@ def probe_task(
             it.
         dtype: precision of a base model that is loaded by its name.
         device: device of a base model that is loaded by its name.
+        quantization: "nf4" or "int8" to quantise a base model that is loaded by its name, as in `load_model`.
         out: a folder for the runs and the report; by default a temporary one, and only the result is kept.
         resume: go on with the probe in `out`, where there is one.
         n_processes: worker processes that make the runs.
@@ -255,6 +273,7 @@ def probe_task(
         ending=ending,
         dtype=dtype,
         device=device,
+        quantization=quantization,
     )
     probe = with_off_domain(probe)
 

@@ -9,7 +9,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.models import load_model
 
 #: The fields that decide which model is loaded.
-_OF_THE_MODEL = frozenset({"base", "dtype", "device", "loaded"})
+_OF_THE_MODEL = frozenset({"base", "dtype", "device", "quantization", "loaded"})
 AnyBench = TypeVar("AnyBench", bound="Bench")
 
 
@@ -21,12 +21,14 @@ class Bench:
         base: a name or folder that `load_model` takes.
         dtype: the precision in which `model` is loaded.
         device: where the model is; None for the default of `load_model`.
+        quantization: "nf4" or "int8" to quantise `model` while it is loaded; None for the model as it is stored.
         loaded: a model that is in memory already. It is used instead of `base` and cannot travel to other processes.
     """
 
     base: str | Path
     dtype: str = field(default="float32", kw_only=True)
     device: str | None = field(default=None, kw_only=True)
+    quantization: str | None = field(default=None, kw_only=True)
     loaded: TransformerBridge | None = field(default=None, kw_only=True, repr=False)
     #: Models that this process has loaded, by dtype. A copy made by `dataclasses.replace` begins without them.
     _models: dict[str, TransformerBridge] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -46,7 +48,7 @@ class Bench:
 
     def load(self, dtype: str) -> TransformerBridge:
         """Load the base model; a study overrides this where its models need more."""
-        return load_model(self.base, dtype=dtype, device=self.device)
+        return load_model(self.base, dtype=dtype, device=self.device, quantization=self.quantization)
 
     def changed(self: AnyBench, **changes: Any) -> AnyBench:
         """A copy with other fields, which keeps the loaded models unless the changes concern the model."""
