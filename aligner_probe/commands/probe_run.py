@@ -31,12 +31,16 @@ def add_options(parser: Group) -> None:
         "--task",
         required=True,
         metavar="T",
-        help='JSONL, a folder with train.jsonl, or "panel:NAME", a name that `tasks` lists',
+        help="a file of JSONL, JSON, CSV or Parquet, a folder with train.jsonl (or .csv, ...), panel:NAME, a name that "
+        "`tasks` lists, or hub:NAME[:CONFIG][:SPLIT]",
     )
     parser.add_argument(
-        "--test", type=Path, metavar="FILE", help="JSONL (default: a folder's test.jsonl, else a part of the task)"
+        "--test",
+        type=Path,
+        metavar="FILE",
+        help="like T (default: the test of the folder or the hub's data set, else a part of the task)",
     )
-    parser.add_argument("--validation", type=Path, metavar="FILE", help="JSONL (default: a part of the task)")
+    parser.add_argument("--validation", type=Path, metavar="FILE", help="like T (default: as for --test)")
     parser.add_argument(
         "--kind",
         choices=("general", "memory"),
@@ -60,7 +64,7 @@ def add_options(parser: Group) -> None:
         "--prompt-file", type=Path, metavar="FILE", help="your own prompt; it holds {prompt}, or stands before it"
     )
     parser.add_argument(
-        "--off-domain", type=Path, metavar="FILE", help="JSONL of another domain, for K (the knowledge that is kept)"
+        "--off-domain", type=Path, metavar="FILE", help="like T, of another domain, for K (the knowledge that is kept)"
     )
     parser.add_argument("--prompt-template", metavar="TEXT", help="the prompt with {field}s; \\n is a new line")
     parser.add_argument("--completion-field", metavar="FIELD", help="the field that holds the completion")

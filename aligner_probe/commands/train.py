@@ -50,8 +50,9 @@ If no --validation is given, 10 % of the training examples are held out for it. 
 if the folder has a test.jsonl, because the test examples are for the end.
 
 DIR gets metrics.jsonl, state.pt (from which --resume goes on) and adapter/, which
-ap.load_adapter reads. Tasks are JSONL: TRL's fields, Alpaca, GSM8K, MetaMathQA, HH-RLHF
-and Beaver are recognised; others need --prompt-template and --completion-field.
+ap.load_adapter reads. Tasks are JSONL, JSON, CSV or Parquet: TRL's fields, Alpaca, GSM8K,
+MetaMathQA, HH-RLHF, Beaver and conversations (TRL, ShareGPT) are recognised; others need
+--prompt-template and --completion-field.
 """
 
 
@@ -65,7 +66,8 @@ def parser(methods: Declared | None = None) -> Parser:
         required=True,
         type=Path,
         metavar="T",
-        help="a JSONL file, a folder with train.jsonl, or panel:NAME (list: aligner-probe probe tasks)",
+        help="a file of JSONL, JSON, CSV or Parquet, a folder with train.jsonl (or .csv, ...), panel:NAME (list: "
+        "aligner-probe probe tasks), or hub:NAME[:CONFIG][:SPLIT]",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder of the results")
     parser.add_argument("--resume", action="store_true", help="go on with what is in DIR")
@@ -116,7 +118,7 @@ def _add_execution(group: Group) -> None:
 
 def _add_data(group: Group) -> None:
     group.add_argument(
-        "--validation", type=Path, metavar="FILE", help="JSONL; default: 10 %% of the training examples, by group"
+        "--validation", type=Path, metavar="FILE", help="like T; default: 10 %% of the training examples, by group"
     )
     group.add_argument("--prompt-template", metavar="TEXT", help="the prompt with {field}s; \\n is a new line")
     group.add_argument("--completion-field", metavar="FIELD", help="the field that holds the completion")

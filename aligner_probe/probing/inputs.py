@@ -8,9 +8,9 @@ from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import read_json
 from aligner_probe.probing.verdicts.measures import TaskKind
 from aligner_probe.tasks.loading import load_splits, load_task
+from aligner_probe.tasks.sources import beside
 from aligner_probe.tasks.task import Task
 
-VALIDATION = "validation.jsonl"
 #: The file beside the folders of a panel that lists its tasks.
 PANEL = "panel.json"
 
@@ -32,15 +32,14 @@ def load_parts(
     kind: TaskKind | None = None,
     **reading: Any,
 ) -> Given:
-    """Read a JSONL file, a folder with train.jsonl (and test.jsonl, validation.jsonl), or "panel:NAME".
+    """Read a file, a folder with train.jsonl (and test.jsonl, validation.jsonl), "panel:NAME" or "hub:NAME".
 
     Raises AlignerProbeError as `load_task` does, and where training and test share a prompt.
     """
     train, held_out = load_splits(task, test, **reading)
     folder = Path(train.source).parent
-    if validation is None and (folder / VALIDATION).is_file() and Path(train.source).name == "train.jsonl":
-        validation = folder / VALIDATION
-    asked = None if validation is None else load_task(validation, **reading)
+    other = beside(task, "validation") if validation is None else validation
+    asked = None if other is None else load_task(other, **reading)
     return Given(train, held_out, asked, kind or _kind_said(folder) or "general")
 
 

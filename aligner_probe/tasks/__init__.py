@@ -1,4 +1,4 @@
-"""Tasks: examples that are read from JSONL in the field names of published data sets, and their token ids."""
+"""Tasks: examples that are read from files in the field names of published data sets, and their token ids."""
 
 from typing import TYPE_CHECKING
 

@@ -74,7 +74,7 @@ def task_as_chat(task: Task, system: str | None) -> Task:
         try:
             examples.append(as_conversation(example, system))
         except (AlignerProbeError, BadRow, Unusable) as error:
-            where = f"line {example.line}" if example.line else f"example {index}, from zero"
+            where = f"{task.unit} {example.line}" if example.line else f"example {index}, from zero"
             raise AlignerProbeError(f"task {task.name!r}, {where}: {error}") from error
     note = note_on(task.examples, examples, system)
     return replace(task, examples=tuple(examples), sha256="", notes=(*task.notes, note))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from aligner_probe.arguments import accepts
 from aligner_probe.errors import AlignerProbeError
 
 Role = Literal["system", "user", "assistant"]
@@ -26,6 +27,7 @@ class Message:
     content: str
 
 
+@accepts()
 @dataclass(frozen=True, init=False)
 class Conversation:
     """The messages before an answer: at most one system message, then user and assistant in turn, a user's at the end.

@@ -1,6 +1,4 @@
-"""Files that are not JSONL: they are recognised by their first bytes, and the error names the command that converts
-them.
-"""
+"""The types of files, by their first bytes: which one is read, and how others are converted to it."""
 
 import csv
 import io
@@ -12,15 +10,15 @@ from aligner_probe.errors import AlignerProbeError
 
 #: As many bytes are looked at.
 HEAD_BYTES = 8192
-JSONL = "expected JSONL, one JSON object a line"
+JSONL = "expected JSONL (one JSON object a line), CSV or Parquet"
+PARQUET = b"PAR1"
 #: File names that `Path.suffix` tells as a table's, with what stands between its columns.
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _TO_JSON = "orient='records', lines=True, force_ascii=False"
 
 
 def refuse_other_types(file: Path, head: bytes) -> None:
-    """Raise AlignerProbeError, with a command that converts it, for a file that is recognised as something else than
-    JSONL.
+    """Raise AlignerProbeError, with a command that converts it, for a file that is recognised as one that is not read.
 
     `head` are the first bytes of the file, at most `HEAD_BYTES`. A file that is not recognised passes.
     """
@@ -38,23 +36,17 @@ def refuse_other_folders(folder: Path) -> None:
         usual = sorted(names, key=lambda name: (not name.startswith("train"), name))
         return next((name for name in usual if name.endswith(endings)), None)
 
-    out = folder / "train.jsonl"
     found = None
     if "config.json" in names and first(".safetensors", ".bin", ".gguf"):
         found = "is a model and no data", "Name it as --model, and a JSONL file as --task"
     elif "adapter_config.json" in names:
         found = "is an adapter and no data", "Name it as --adapter, and a JSONL file as --task"
     elif "dataset_dict.json" in names or "state.json" in names:
-        part = "['train']" if "dataset_dict.json" in names else ""
-        code = f"from datasets import load_from_disk; load_from_disk({str(folder)!r}){part}.to_json({str(out)!r})"
-        found = "is a data set that `datasets` has saved", _with_command(code)
+        found = "is a data set that `datasets` has saved", f"Name it as hub:{folder}"
     elif first(".parquet"):
-        code = f"import pandas as pd; pd.read_parquet({str(folder)!r}).to_json({str(out)!r}, {_TO_JSON})"
-        if any(not name.startswith("train") for name in names if name.endswith(".parquet")):
-            code = code.replace(repr(str(folder)), repr(str(folder / (first(".parquet") or ""))))
-        found = "holds Parquet files", _with_command(code)
-    elif name := first(".csv", ".tsv"):
-        found = f"holds {name}", _table_command(folder / name, SEPARATORS[Path(name).suffix], out)
+        found = "holds Parquet files", f"Name one of them, or all of them as hub:{folder}"
+    elif name := first(".csv", ".tsv", ".json"):
+        found = f"holds {name}", f"Name the file: {folder / name}"
     if found is not None:
         raise AlignerProbeError(f"{folder}: {found[0]}; expected a train.jsonl in it. {found[1]}")
 
@@ -64,8 +56,6 @@ def _binary(file: Path, head: bytes) -> tuple[str, str] | None:
     pandas = "import pandas as pd; pd.read_{}({!r}).to_json({!r}, " + _TO_JSON + ")"
     name, out = str(file), str(_jsonl(file))
     as_model = "Name it as --model, and a JSONL file as --task"
-    if head.startswith(b"PAR1"):
-        return "a Parquet file", _with_command(pandas.format("parquet", name, out))
     if head.startswith((b"ARROW1", b"FEA1")):
         return "an Arrow (Feather) file", _with_command(pandas.format("feather", name, out))
     if head.startswith(b"\xff\xff\xff\xff"):
@@ -131,21 +121,18 @@ def _text(file: Path, head: bytes) -> tuple[str, str] | None:
             return "written as Python shows dictionaries, in single quotes", _with_command(code, str(out))
         if line == "{" and "\n" in start:
             return "JSON over several lines", f"Put each object on a line: jq -c . {shlex.quote(name)} > rows.jsonl"
-        return None
-    separator = _separator(file, text, whole=len(head) < HEAD_BYTES)
-    if separator is None:
-        return None
-    kind = "a table of tab-separated values" if separator == "\t" else "a CSV file"
-    return kind, _table_command(file, separator, out)
+    return None
 
 
-def _separator(file: Path, text: str, *, whole: bool) -> str | None:
-    """What stands between the columns of a table; None where the text is none.
+def separator_of(file: Path, head: bytes) -> str | None:
+    """What stands between the columns of a table; None where a file with these first bytes is none.
 
     A table is a file that is named as one, or lines of text with as many columns each, at least two, where the first
     line has a name for every column.
     """
-    if not text.strip() or "\x00" in text:
+    text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace")
+    whole = len(head) < HEAD_BYTES
+    if not text.strip() or "\x00" in text or text.lstrip().startswith(("{", "[")):
         return None
     if (suffix := file.suffix.lower()) in SEPARATORS:
         header = text.split("\n", 1)[0]
@@ -164,16 +151,6 @@ def _separator(file: Path, text: str, *, whole: bool) -> str | None:
         if all(0 < len(name) <= 40 for name in names) and len(set(names)) == len(names):
             return separator
     return None
-
-
-def _table_command(file: Path, separator: str, out: Path) -> str:
-    """Everything stays text as it stands: no "NA" becomes null, and no "007" a number."""
-    sep = "" if separator == "," else f", sep={separator!r}"
-    code = (
-        f"import pandas as pd; pd.read_csv({str(file)!r}{sep}, dtype=str, keep_default_na=False).to_json({str(out)!r}, "
-        f"{_TO_JSON})"
-    )
-    return _with_command(code)
 
 
 def _with_command(code: str, out: str | None = None) -> str:

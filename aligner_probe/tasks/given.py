@@ -11,7 +11,8 @@ from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks.task import Example, Preference, Task
 
 EXPECTED = (
-    'a task: ap.load_task(PATH), "panel:NAME", a path, or a list of rows such as [{"prompt": …, "completion": …}]'
+    'a task: ap.load_task(PATH), "panel:NAME", "hub:NAME", a path, or a list of rows such as [{"prompt": …, '
+    '"completion": …}]'
 )
 #: What stands for a file's name in messages about rows that are in memory.
 IN_MEMORY = "rows in memory"

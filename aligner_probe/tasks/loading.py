@@ -1,8 +1,6 @@
-"""Read a task from JSONL: one object a line, in any format of `formats`. Files from strangers are data."""
+"""Read a task: rows of a file or a data set (`sources.py`), in any format of `formats`. Strangers' files are data."""
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,18 +11,13 @@ from aligner_probe.tasks import formats
 from aligner_probe.tasks.as_chat import ALREADY, as_conversation, note_on, task_as_chat, with_system
 from aligner_probe.tasks.conversations import system_in, unread_names
 from aligner_probe.tasks.fields import BadExamples, Others, Refused
-from aligner_probe.tasks.filetypes import HEAD_BYTES, refuse_other_folders, refuse_other_types
-from aligner_probe.tasks.given import EXPECTED, IN_MEMORY, as_jsonl, rows_of
-from aligner_probe.tasks.panel import panel_task
+from aligner_probe.tasks.given import EXPECTED, IN_MEMORY, rows_of
+from aligner_probe.tasks.hub import is_hub
 from aligner_probe.tasks.repeats import Repeated, Unclear, without_repeats
-from aligner_probe.tasks.rows import BadRow, Options, Preferred, Row, Unusable, json_type
+from aligner_probe.tasks.rows import BadRow, Options, Preferred, Row, Unusable
+from aligner_probe.tasks.sources import beside, in_memory, open_source, part_of, path_of
 from aligner_probe.tasks.task import Dropped, Example, Preference, Task, as_read
 from aligner_probe.tasks.templates import fields_of
-
-MAX_FILE_BYTES = 2**30
-TRAIN, TEST = "train.jsonl", "test.jsonl"
-#: Before the name of a task of the known-answer panel.
-NAMED = "panel:"
 
 Flawed = Literal["refuse", "drop"]
 TEACHES = (
@@ -50,8 +43,9 @@ def load_task(
     """Read a task. The fields of the first row tell its format.
 
     The formats are TRL (prompt + completion; prompt + chosen + rejected), Alpaca, GSM8K and other rows of question +
-    answer, MetaMathQA, HH-RLHF and Beaver (PKU-SafeRLHF), each with its usual prompt template. Any other file is read
-    with `prompt_template` and `completion_field`. Completions are kept exactly as given.
+    answer, MetaMathQA, HH-RLHF and Beaver (PKU-SafeRLHF), each with its usual prompt template, and conversations as
+    lists of messages (TRL, ShareGPT). Any other file is read with `prompt_template` and `completion_field`. Completions
+    are kept exactly as given.
 
     Two optional fields: rows with the same `group` (text or whole number) are kept together by `Task.split`; `content`
     is what the completion says without its form, for content scores. Other fields are listed in `Task.ignored_fields`.
@@ -59,8 +53,9 @@ def load_task(
     name, unless they are taken into account or named in `ignore_fields`.
 
     Args:
-        path: A JSONL file, a folder with a train.jsonl, or "panel:NAME". Rows in memory (a list of dicts, a data frame,
-            a data set of Hugging Face) are read by the same rules; examples become a task; a task is returned as it is.
+        path: A file of JSONL, JSON, CSV or Parquet, a folder with a train.jsonl (or .csv, ...), "panel:NAME", or
+            "hub:NAME[:CONFIG][:SPLIT]" for a data set of Hugging Face. Rows in memory (a list of dicts, a data frame, a
+            data set) are read by the same rules; examples become a task; a task is returned as it is.
         prompt_template: A text with field names in braces, instead of the format's own template.
         completion_field: The field of the completion, for a format that is not known.
         name: The name of the task; by default that of the file.
@@ -95,37 +90,36 @@ def load_task(
         return task_as_chat(made, system) if as_chat or system is not None else made
     if rows is None and not isinstance(path, str | Path):
         raise refuse(path, "load_task(path=)", EXPECTED)
-    file = _find(_named(path)) if rows is None else Path(IN_MEMORY)
     options = Options(prompt_template, completion_field, only_safe_chosen, preferred, as_chat, system)
     if prompt_template is not None:
         fields_of(prompt_template)
-    content = _read(file) if rows is None else as_jsonl(rows)
+    source = open_source(path) if rows is None else in_memory(rows)
     read = _Read()
-    for line, row in _rows(file, content):
+    for line, row in source.rows:
         read.ignored |= {name: None for name in row if name in ignore_fields}
         kept = {name: value for name, value in row.items() if name not in ignore_fields} if ignore_fields else row
         try:
             read.take(line, kept, options)
         except Unusable as reason:
             if with_flawed == "refuse" and str(reason) != formats.NOT_SAFE:
-                raise _at(file, line, f"{reason}; {TEACHES}") from reason
+                raise source.error(line, f"{reason}; {TEACHES}") from reason
             read.dropped.append(Dropped(line, str(reason)))
         except (BadRow, Refused, AlignerProbeError) as reason:
-            raise _at(file, line, str(reason)) from reason
+            raise source.error(line, str(reason)) from reason
     chosen = read.format
     if chosen is None or read.others is None:
-        raise AlignerProbeError(f"{file}: is empty; expected one JSON object a line")
+        raise AlignerProbeError(f"{source.said}: is empty; expected at least one row")
     try:
         read.drop_bad_examples(with_flawed)
         n_repeated = read.take_prompts_off(with_repeated)
         wrapped = read.wrap(options, with_flawed)
     except Refused as reason:
-        raise AlignerProbeError(f"{file}: {reason}") from reason
+        raise AlignerProbeError(f"{source.said}: {reason}") from reason
     except (BadExamples, Unclear, _Faulty) as reason:
-        raise _at(file, reason.line, str(reason)) from reason
+        raise source.error(reason.line, str(reason)) from reason
     if not read.examples:
         raise AlignerProbeError(
-            f"{file}: none of its {len(read.dropped)} rows is left to learn from, the first (line "
+            f"{source.said}: none of its {len(read.dropped)} rows is left to learn from, the first ({source.unit} "
             f"{read.dropped[0].line}) because {read.dropped[0].reason}; expected at least one example"
         )
     completions = [example.completion for example in read.examples if isinstance(example, Example)]
@@ -138,16 +132,17 @@ def load_task(
         rows_said = "1 row" if n_repeated == 1 else f"{n_repeated} rows"
         notes.append(f"The answers of {rows_said} repeated the prompt, which was taken off.")
     return Task(
-        name=name or _name(file),
+        name=name or source.name,
         kind=chosen.kind,
         examples=tuple(read.examples),
         template=template,
         format=known_as,
-        source=str(file) if rows is None else "",
-        sha256=hashlib.sha256(content).hexdigest() if rows is None else "",
+        source=source.source,
+        sha256=source.sha256,
         dropped=tuple(read.dropped),
         ignored_fields=tuple({**read.others.names, **read.ignored}),
         notes=tuple(notes),
+        unit=source.unit,
     )
 
 
@@ -262,12 +257,11 @@ def load_splits(
     as_chat: bool = False,
     system: str | None = None,
 ) -> tuple[Task, Task | None]:
-    """Training and test examples: the folder's train.jsonl and test.jsonl (if it has one), or two files.
+    """Training and test examples: the parts of a folder or of a hub's data set (if it has a test), or two files.
 
     Options are those of `load_task`; `only_safe_chosen` applies in training only. Raises AlignerProbeError as that
     does, and where the two are of different kinds or share a prompt; with a template that names no field, a completion.
     """
-    path = _named(path)
     options: dict[str, Any] = {
         "prompt_template": prompt_template,
         "completion_field": completion_field,
@@ -280,12 +274,15 @@ def load_splits(
         "system": system,
     }
     train = load_task(path, only_safe_chosen=only_safe_chosen, **options)
-    if test is None and path.is_dir() and (path / TEST).exists():
-        test = path / TEST
+    path = path_of(path)
+    if test is None and (is_hub(path) or Path(path).is_dir()):
+        test = beside(path, "test")
+    elif test is not None and not is_hub(test) and Path(test).is_dir():
+        # A folder given as the test means its test.jsonl.
+        test = part_of(Path(test), "test") or Path(test) / "test.jsonl"
     if test is None:
         return train, None
-    # A folder given as the test means its test.jsonl.
-    held_out = load_task(Path(test) / TEST if Path(test).is_dir() else test, **options)
+    held_out = load_task(test, **options)
     if train.kind != held_out.kind:
         raise AlignerProbeError(
             f"{train.source} is of kind {train.kind!r} ({train.format}) but {held_out.source} of kind "
@@ -310,7 +307,8 @@ def refuse_shared(train: Task, test: Task) -> None:
         text = asked(shared[0])
         raise AlignerProbeError(
             f"{len(shared)} of {len(test)} test examples have a {'completion' if constant else 'prompt'} that was "
-            f"trained, the first on line {shared[0].line} of {test.source} and line {trained[text]} of {train.source}: "
+            f"trained, the first on {test.unit} {shared[0].line} of {test.source} and {train.unit} {trained[text]} of "
+            f"{train.source}: "
             f"{text[-60:]!r}; expected none. Remove them from one, or give one file and split it by a share"
         )
 
@@ -322,120 +320,7 @@ def _recognise(row: Row, options: Options) -> formats.TaskFormat:
     return chosen
 
 
-def _named(path: str | Path) -> Path:
-    """A path as it is; the folder of a panel task for its name ("panel:style_pirate")."""
-    return panel_task(str(path).removeprefix(NAMED)) if str(path).startswith(NAMED) else Path(path)
-
-
-def _find(path: Path) -> Path:
-    """The file that a path to a file or folder means."""
-    if path.is_dir():
-        if not (path / TRAIN).exists():
-            refuse_other_folders(path)
-            inside = sorted(entry.name for entry in path.iterdir())
-            found = f"holds {', '.join(inside[:4])}{', …' * (len(inside) > 4)}" if inside else "is empty"
-            raise AlignerProbeError(f"{path}: {found}; expected a {TRAIN} in it. Name a JSONL file instead")
-        path = path / TRAIN
-    if not path.exists():
-        raise AlignerProbeError(f"{path}: does not exist; expected a JSONL file, or a folder with a {TRAIN} in it")
-    if not path.is_file():
-        raise AlignerProbeError(f"{path}: is no plain file; expected JSONL, one object a line, saved to a file")
-    return path
-
-
-def _name(file: Path) -> str:
-    return file.resolve().parent.name if file.name in (TRAIN, TEST) else file.stem
-
-
-def _read(file: Path) -> bytes:
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as opened:
-            # Before the size, since a model is no data however large it is.
-            refuse_other_types(file, opened.read(HEAD_BYTES))
-            if size <= MAX_FILE_BYTES:
-                opened.seek(0)
-                # One more than allowed, in case it grew since.
-                content = opened.read(MAX_FILE_BYTES + 1)
-                if len(content) <= MAX_FILE_BYTES:
-                    return content
-                size = len(content)
-    except OSError as error:
-        raise AlignerProbeError(f"{file}: cannot be read ({error.strerror}); expected a JSONL file") from error
-    raise AlignerProbeError(
-        f"{file}: holds {size:,} bytes, over the limit of {MAX_FILE_BYTES:,}; take a part of it, for instance with "
-        "`head -n 100000`"
-    )
-
-
-def _rows(file: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects and their line numbers, from one; blank lines may stand at the end only."""
-    blank = None
-    start, line = 0, 0
-    if content.startswith(b"\xef\xbb\xbf"):  # a byte order mark, as some editors write
-        start = 3
-    # Lines end in \n alone: characters that Unicode counts as line breaks may stand inside JSON text.
-    while start < len(content):
-        end = content.find(b"\n", start)
-        end = len(content) if end < 0 else end
-        raw, start, line = content[start:end].strip(b" \t\r"), end + 1, line + 1
-        if not raw:
-            blank = blank or line
-            continue
-        if blank is not None:
-            raise _at(file, blank, "is blank, with rows after it; expected one JSON object a line. Remove it")
-        yield line, _parse(file, line, raw)
-
-
-def _parse(file: Path, line: int, raw: bytes) -> dict[str, Any]:
-    hint = ". Turn a JSON list into JSONL with `jq -c '.[]'`" if line == 1 and raw[:1] == b"[" else ""
-    try:
-        row = json.loads(raw.decode("utf-8"), object_pairs_hook=_once_each)
-    except _Twice as error:
-        raise _at(
-            file,
-            line,
-            f"names the field {_short(error.name)} twice in one object, so that one of its values would be lost; "
-            "expected each name once. Mend it",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise _at(
-            file, line, f"is no UTF-8 (byte {raw[error.start]:#04x}); expected UTF-8. Convert it with `iconv`"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        said = str(error) if isinstance(error, json.JSONDecodeError) else "a number or nesting beyond all bounds"
-        raise _at(file, line, f"is no JSON ({said}); expected one JSON object a line{hint}") from error
-    if not isinstance(row, dict):
-        raise _at(file, line, f"is a JSON {json_type(row)}; expected an object with named fields{hint}")
-    return row
-
-
-class _Twice(Exception):
-    """A JSON object that names a field twice."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object as a dictionary. Raises _Twice where a name stands twice, of which json keeps the last silently."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Twice(next(name for name in names if names.count(name) > 1))
-    return found
-
-
-def _short(name: str) -> str:
-    return repr(name if len(name) <= 40 else f"{name[:37]}...")
-
-
 def _with_line(example: Example | Preference, line: int) -> Example | Preference:
     # Frozen for everyone else; replace() would build every example twice.
     object.__setattr__(example, "line", line)
     return example
-
-
-def _at(file: Path, line: int | None, what: str) -> AlignerProbeError:
-    return AlignerProbeError(f"{file}, line {line}: {what}")

@@ -32,7 +32,7 @@ class Example:
         prompt: What the model is given: a text, or a `Conversation`, which its chat template turns into a text.
         completion: The expected answer.
         group: What the example is about (an entity, a fact). Examples of one group stay together in a split.
-        line: The line of the file that it came from.
+        line: The line of the file that it came from, or the number of its row where there are no lines (Parquet).
         content: What the completion says without its form; None if that is the completion itself.
     """
 
@@ -78,6 +78,7 @@ class Task(Shown):
         dropped: How many rows were left out, by reason.
         ignored_fields: Fields of the rows that were not read.
         notes: Sentences about how the rows were read.
+        unit: What `Example.line` numbers: the lines of the source, or its rows where it has no lines (Parquet).
 
     Raises:
         AlignerProbeError: There are no examples, or a prompt, a completion or a content is not a text.
@@ -93,6 +94,7 @@ class Task(Shown):
     dropped: tuple[Dropped, ...] = ()
     ignored_fields: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unit: Literal["line", "row"] = "line"
 
     def shown(self) -> dict[str, Any]:
         return {
@@ -142,7 +144,7 @@ class Task(Shown):
         for row in self.dropped:
             first.setdefault(row.reason, row.line)
         counts = Counter(row.reason for row in self.dropped)
-        parts = [f"{count} because {why} (the first on line {first[why]})" for why, count in counts.items()]
+        parts = [f"{count} because {why} (the first on {self.unit} {first[why]})" for why, count in counts.items()]
         return f"{len(self.dropped)} rows were dropped: {'; '.join(parts)}"
 
     @property
@@ -247,7 +249,7 @@ def _check_texts(task: Task) -> None:
             absent = name == "content" and value is None
             fault = None if absent else fault_of_prompt(value) if name == "prompt" else fault_of_text(value)
             if fault:
-                place = f"line {example.line}" if example.line else f"example {index}, from zero"
+                place = f"{task.unit} {example.line}" if example.line else f"example {index}, from zero"
                 raise AlignerProbeError(
                     f"task {task.name!r}, {place}: the {name} {fault}; expected a text of whole characters"
                 )

@@ -22,7 +22,7 @@ from aligner_probe.tasks import Example, Task
 #: Classes that users read from, derive from or pass on, and do not make by a call whose names are checked.
 NOT_CALLED = (
     *("Adapter", "AdapterConfig", "AlignerProbeError", "AlignerProbeWarning", "Arm", "Example"),
-    *("LayeredConfig", "PrefixCheckpoint", "ProbeResult", "Recipe", "Run", "Task"),
+    *("LayeredConfig", "Message", "PrefixCheckpoint", "ProbeResult", "Recipe", "Run", "Task"),
 )
 ROWS = [{"prompt": f"say {letter} ", "completion": letter * 3} for letter in "abcdefgh"]
 

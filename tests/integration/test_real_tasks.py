@@ -1,5 +1,6 @@
 """The real sets as they were published, and what real tokenizers make of them."""
 
+import hashlib
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from conftest import DATA
 from texts import ALPACA_HEAD, ALPACA_HEAD_INPUT
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.tasks import encode, load_splits, load_task, loading
+from aligner_probe.tasks import encode, load_splits, load_task
 
 
 def real(name):
@@ -33,7 +34,7 @@ def test_real_alpaca():
         row = rows[example.line - 1]
         assert example.completion == row["output"]
         assert example.prompt.startswith(ALPACA_HEAD_INPUT if row["input"] else ALPACA_HEAD)
-    assert train.sha256 == loading.hashlib.sha256((DATA / "data/alpaca/train.jsonl").read_bytes()).hexdigest()
+    assert train.sha256 == hashlib.sha256((DATA / "data/alpaca/train.jsonl").read_bytes()).hexdigest()
 
 
 def test_real_gsm8k(real_tokenizer):

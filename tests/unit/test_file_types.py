@@ -1,4 +1,4 @@
-"""Files that are no JSONL are named, with the command that turns them into JSONL, and that command is run."""
+"""Files that are not read are named, with the command that turns them into JSONL, and that command is run."""
 
 import bz2
 import gzip
@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.tasks import load_task, loading
+from aligner_probe.tasks import load_task, sources
 
 ROWS = [{"prompt": "Say 007, please", "completion": "NA"}, {"prompt": 'A "cat"\nor\tnot', "completion": " été "}]
 FRAME = pd.DataFrame(ROWS)
@@ -35,23 +35,15 @@ def refused(path):
 @pytest.mark.parametrize(
     ("kind", "ending", "write"),
     [
-        ("a CSV file", ".csv", lambda path: FRAME.to_csv(path, index=False)),
-        ("a CSV file", ".txt", lambda path: FRAME.to_csv(path, index=False)),
-        ("a CSV file", ".csv", lambda path: FRAME.to_csv(path, index=False, sep=";")),
-        ("a table of tab-separated values", ".tsv", lambda path: FRAME.to_csv(path, index=False, sep="\t")),
-        ("a Parquet file", ".parquet", lambda path: FRAME.to_parquet(path)),
-        ("a Parquet file", "", lambda path: FRAME.to_parquet(path)),
         ("an Arrow (Feather) file", ".arrow", lambda path: FRAME.to_feather(path, compression="uncompressed")),
     ],
 )
 def test_the_command_that_is_named_makes_rows_that_are_read(tmp_path, kind, ending, write, name):
-    if kind != "a CSV file":
-        pytest.importorskip("pyarrow")
     path = tmp_path / f"{name}{ending}"
     write(path)
     before = path.read_bytes()
     said = refused(path)
-    assert f"is {kind}; expected JSONL" in said
+    assert f"is {kind}; expected JSONL (one JSON object a line), CSV or Parquet" in said
     _, command = said.split("Turn it into JSONL: ")
     # As a shell would take it apart; in this process, since pandas takes long to import.
     python, option, code = shlex.split(command)
@@ -108,7 +100,7 @@ def test_other_files_are_named_with_a_way_on(tmp_path, write, says):
 def test_a_model_is_named_however_large_it_is(tmp_path, monkeypatch):
     path = tmp_path / "model.gguf"
     gguf(path)
-    monkeypatch.setattr(loading, "MAX_FILE_BYTES", 30)
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 30)
     assert "--model" in refused(path)
 
 
@@ -125,12 +117,12 @@ def test_text_that_is_no_table_is_no_json(tmp_path, text):
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (["train-00000-of-00001.parquet"], r"holds Parquet files; expected a train\.jsonl.*read_parquet"),
-        (["train.csv"], r"holds train\.csv.*read_csv"),
+        (["train-00000-of-00001.parquet"], r"holds Parquet files; expected a train\.jsonl.*hub:"),
+        (["rows.csv"], r"holds rows\.csv.*Name the file: .*rows\.csv"),
         (["config.json", "model.safetensors"], "is a model and no data.*--model"),
         (["adapter_config.json"], "is an adapter.*--adapter"),
-        (["dataset_dict.json", "train"], r"`datasets` has saved.*load_from_disk.*\['train'\]"),
-        (["state.json", "data-00000-of-00001.arrow"], r"`datasets` has saved.*load_from_disk"),
+        (["dataset_dict.json", "train"], "`datasets` has saved.*hub:"),
+        (["state.json", "data-00000-of-00001.arrow"], "`datasets` has saved.*hub:"),
     ],
 )
 def test_folders_of_other_kinds_are_named_with_a_way_on(tmp_path, names, says):
