@@ -145,3 +145,40 @@ def as_messages(one: Conversation, *answers: str) -> list[dict[str, str]]:
     """A conversation as transformers and TRL take it, with answers behind it."""
     rows = [{"role": message.role, "content": message.content} for message in one.messages]
     return rows + [{"role": "assistant", "content": answer} for answer in answers]
+
+
+def base(kind: str, *, ends_like: str = ""):
+    """A tiny random Llama with a kind's tokenizer, as a bridge.
+
+    With `ends_like`, the base model says the token that ends a turn where it would have said this token.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from aligner_probe.models import load_model
+    from aligner_probe.tokenizers import attach_tokenizer
+
+    own = tokenizer(kind)
+    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    config = LlamaConfig(**sizes, vocab_size=len(own), max_position_embeddings=256, eos_token_id=own.eos_token_id)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config).eval()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    if ends_like:
+        rows = own.convert_tokens_to_ids([ends_like, KINDS[kind][3]])
+        with torch.no_grad():
+            model.lm_head.weight[rows] = model.lm_head.weight[rows[::-1]]
+    return attach_tokenizer(load_model(model), own)
+
+
+def plain_answer(model, messages: list[dict[str, str]], n: int, ends: set[int]) -> list[int]:
+    """The new ids of transformers' own `apply_chat_template` and `generate`, with what ended them."""
+    import torch
+
+    given = model.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+    options = {"max_new_tokens": n, "do_sample": False, "eos_token_id": sorted(ends), "pad_token_id": 0}
+    with torch.no_grad():
+        said = model.original_model.generate(**given, **options)
+    return said[0, given["input_ids"].shape[1] :].tolist()

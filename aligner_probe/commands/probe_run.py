@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aligner_probe.commands import going_on, messages
 from aligner_probe.commands.backends import add_backend, backend_of
 from aligner_probe.commands.options import Group, add_quantization, add_rows, rows_options
+from aligner_probe.commands.recipe_options import add_chat_template
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import write_text
 
@@ -69,6 +70,7 @@ def add_options(parser: Group) -> None:
     parser.add_argument("--prompt-template", metavar="TEXT", help="the prompt with {field}s; \\n is a new line")
     parser.add_argument("--completion-field", metavar="FIELD", help="the field that holds the completion")
     add_rows(parser)
+    add_chat_template(parser)
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="the folder of the results (default: probe-TASK-BUDGET)"
     )
@@ -139,6 +141,7 @@ def _probe(options: argparse.Namespace, parts: "Given") -> "Probe":
         off_domain=None if options.off_domain is None else load_task(options.off_domain, **chat),
         own_prompt=None if options.prompt_file is None else _text(options.prompt_file),
         ending=None if options.ending is None else unescape(options.ending),
+        chat_template=options.chat_template,
         dtype=options.dtype,
         device=options.device,
         quantization=options.quantization,

@@ -46,15 +46,31 @@ def add_recipe_options(group: Group) -> None:
     group.add_argument("--warmup-counts", choices=("steps", "micro_batches"), help="in what --warmup counts an epoch")
     group.add_argument("--precision", choices=("float32", "bf16-true"), help="of the adapter and the optimiser")
     group.add_argument("--loss-on", choices=("completion", "all"), help="which tokens count in the loss")
+    group.add_argument(
+        "--train-on",
+        choices=("last", "all"),
+        help="in conversations: the last answer, or all answers of the assistant (default: last)",
+    )
     group.add_argument("--end-token", choices=("yes", "no"), help="whether completions end with the end token")
     group.add_argument("--draw", choices=("shuffled", "replacement"), help="how batches are drawn")
     group.add_argument("--overlong", choices=("truncate", "drop", "refuse"), help="what to do with longer examples")
     group.add_argument("--order-seed", type=int, metavar="S", help="seed of the batches (default: the recipe's)")
 
 
+def add_chat_template(group: Group) -> None:
+    """Add --chat-template; `ap.set_chat_template` and `template_given` take what it holds."""
+    group.add_argument(
+        "--chat-template",
+        default="auto",
+        metavar="T",
+        help="how conversations become text: auto (the template of the base model's tokenizer), none (no template: "
+        "prompts are asked as they stand), or a file with a template (default: auto)",
+    )
+
+
 def recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
     """The options of the recipe that were given, as keyword arguments of `recipe`."""
-    given = {name: getattr(options, name) for name in (*NUMBERS, "warmup_counts", "precision", "overlong")}
+    given = {name: getattr(options, name) for name in (*NUMBERS, "warmup_counts", "precision", "overlong", "train_on")}
     given |= {
         "clip": options.clip,
         "betas": options.betas and tuple(options.betas),

@@ -31,7 +31,7 @@ from aligner_probe.commands.options import (
     rows_options,
     use_threads,
 )
-from aligner_probe.commands.recipe_options import add_recipe_options, recipe_changes
+from aligner_probe.commands.recipe_options import add_chat_template, add_recipe_options, recipe_changes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,6 +123,7 @@ def _add_data(group: Group) -> None:
     group.add_argument("--prompt-template", metavar="TEXT", help="the prompt with {field}s; \\n is a new line")
     group.add_argument("--completion-field", metavar="FIELD", help="the field that holds the completion")
     add_rows(group)
+    add_chat_template(group)
     group.add_argument("--prefer", choices=("safer", "better"), help="Beaver: which of two answers is the chosen one")
     group.add_argument(
         "--only-safe-chosen", action="store_true", help="Beaver: train only on pairs whose chosen answer is safe"
@@ -139,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from aligner_probe.checkpoints.adapters import method_of, save_adapter
     from aligner_probe.models import load_model
+    from aligner_probe.tasks.given_template import set_chat_template, template_given
     from aligner_probe.training import fit, recipe
     from aligner_probe.training.lower_layers import BUDGET_BYTES
 
@@ -150,8 +152,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     how = recipe(options.recipe, task.kind, method=method, **changes)
     dtype = options.dtype or ("bfloat16" if how.precision == "bf16-true" else "float32")
     callbacks = _callbacks(options)
+    template = template_given(options.chat_template)
     reading = {"dtype": getattr(torch, dtype), "device": options.device, "quantization": options.quantization}
     model = load_model(options.model, **reading)
+    if template is not None:
+        set_chat_template(model, template or None)
     adapter, opened = _adapter(options, method, adapter_options, model, task, how)
     made_by |= opened
     _print_start(options, adapter, task, validation, method, how, dtype)

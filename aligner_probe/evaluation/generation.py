@@ -5,8 +5,11 @@ r"""Greedy answers to many prompts at once. They are the same as those of one pr
 
 Prompts are sorted by length, so the rows of a batch need little or no padding. Keys and values are cached, and finished
 rows leave the batch. If each row has its own adapter (adapters/side_by_side.py), the adapter stays with its row.
+A conversation is asked as the chat template of the base model's tokenizer writes it, and the token that ends a turn
+there ends its answer.
 """
 
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -19,8 +22,11 @@ from transformers import DynamicCache
 
 from aligner_probe.adapters.adapter import attached_positions, attached_to, selected_rows
 from aligner_probe.arguments import a_model, accepts, texts
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning
+from aligner_probe.evaluation.asking import prompts_given
 from aligner_probe.models import embedding_rows, threads_for
+from aligner_probe.tasks.chat import Prompt
+from aligner_probe.tasks.chat_template import are_chat, template_of, untemplated_note
 from aligner_probe.tasks.task import fault_of_text
 from aligner_probe.tasks.tokenizing import check_ids, decoded, prompt_ids
 from aligner_probe.threads import using
@@ -30,10 +36,10 @@ from aligner_probe.tokenizers import own_tokenizer
 Ending = Callable[[list[int]], bool]
 
 
-@accepts(model=a_model, prompts=texts, stop=texts)
+@accepts(model=a_model, prompts=prompts_given, stop=texts)
 def generate(
     model: TransformerBridge,
-    prompts: Sequence[str] | Any,
+    prompts: Sequence[Prompt] | Any,
     *,
     max_new_tokens: int = 32,
     stop: Sequence[str] | Any = (),
@@ -43,11 +49,14 @@ def generate(
     """Generate a greedy answer to each prompt, with whatever adapters are attached.
 
     An answer ends before the end token of the base model, before the first of the `stop` strings, or after
-    `max_new_tokens` tokens. Prompts are tokenised as in training, which is how `AutoTokenizer` does it.
+    `max_new_tokens` tokens. Prompts are tokenised as in training, which is how `AutoTokenizer` does it. Conversations
+    are asked as its chat template writes them, and their answers also end before the token that ends a turn there.
+    Where a base model with a chat template is asked texts, a warning says so.
 
     Args:
         model: The base model.
-        prompts: Texts, one text, or a task, whose prompts are taken.
+        prompts: Texts, one text, or a task, whose prompts are taken; also conversations, each a list of messages such
+            as {"role": "user", "content": "Who are you?"}.
         max_new_tokens: The most tokens of an answer.
         stop: Texts that end an answer, or one text. They are not part of the answer.
         batch_size: The most prompts that are run together.
@@ -58,7 +67,8 @@ def generate(
 
     Raises:
         AlignerProbeError: Before anything is computed: the base model has no tokenizer, a prompt is not a text or has a
-            token without an embedding, an option does not fit, or the context has no room for `max_new_tokens`.
+            token without an embedding, its chat template is missing or refuses a conversation, an option does not fit,
+            or the context has no room for `max_new_tokens`.
     """
     tokenizer = own_tokenizer(model)
     if tokenizer is None:
@@ -75,7 +85,11 @@ def generate(
     d_vocab = embedding_rows(model)
     for index, row in enumerate(rows):
         check_ids(tokenizer, row, d_vocab, f"prompt {index}, from zero")
-    ending = _Ending(tokenizer, end_tokens(model), stop)
+    if note := untemplated_note(tokenizer, prompts):
+        warnings.warn(note, AlignerProbeWarning, stacklevel=3)
+    end_of_turn = template_of(tokenizer).end if are_chat(prompts) else None
+    ends = end_tokens(model) | (set() if end_of_turn is None else {end_of_turn})
+    ending = _Ending(tokenizer, ends, stop)
     found = generate_ids(
         model,
         rows,

@@ -18,8 +18,10 @@ from aligner_probe.evaluation.content import occurrences
 from aligner_probe.evaluation.scorers import listed
 from aligner_probe.evaluation.scores import Scores
 from aligner_probe.models import embedding_rows, threads_for
+from aligner_probe.tasks.chat_template import are_chat, template_of
 from aligner_probe.tasks.encoding import IGNORED, collate, encode
 from aligner_probe.tasks.task import Example, Task
+from aligner_probe.tasks.token_rows import answer_offsets
 from aligner_probe.tasks.tokenizing import after_prompts, pad_id
 from aligner_probe.threads import using
 from aligner_probe.tokenizers import own_tokenizer
@@ -30,6 +32,7 @@ def log_likelihoods(
 ) -> list[Float[np.ndarray, " _completion"]]:
     """Log-probability of each token of each completion after its prompt (and of the end token), in nats.
 
+    In a conversation the end token is the one that ends the turn; what the chat template writes behind it is left out.
     Raises AlignerProbeError where the base has no tokenizer, prompt and completion do not fit into the context, or one
     of them has a token that the base's embedding lacks.
     """
@@ -42,6 +45,7 @@ def log_likelihoods(
         max_length=model.cfg.n_ctx - attached_positions(model),
         overlong="refuse",
         append_eos=append_eos,
+        after_end=False,
         d_vocab=d_vocab,
         find_lost=False,
     )
@@ -137,8 +141,12 @@ def _content_tokens(tokenizer: Any, examples: Sequence[Example]) -> list[slice]:
     every = slice(None)
     if not getattr(tokenizer, "is_fast", False):
         return [every] * len(examples)
-    texts = after_prompts(tokenizer, [example.completion for example in examples])
-    offsets = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    if are_chat([example.prompt for example in examples]):
+        template = template_of(tokenizer)
+        texts, offsets = zip(*(answer_offsets(template, example) for example in examples), strict=True)
+    else:
+        texts = after_prompts(tokenizer, [example.completion for example in examples])
+        offsets = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     places = []
     for example, text, spans in zip(examples, texts, offsets, strict=True):
         # Places are those of composed characters, which offsets are only where the text is composed.

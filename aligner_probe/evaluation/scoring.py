@@ -11,6 +11,7 @@ from aligner_probe.evaluation.generation import generate
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named, sft_examples
 from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.evaluation.scores import Scores
+from aligner_probe.tasks.chat_template import are_chat, template_of
 from aligner_probe.tasks.given import one_task
 from aligner_probe.tasks.task import Task
 
@@ -47,7 +48,8 @@ def score_task(
         scorer: A scorer, or its name as in the command (`exact`, `last_number`, ...). By default `guess_scorer`
             chooses.
         max_new_tokens: The most tokens of an answer. By default a few more than the longest expected completion has.
-        stop: Texts that end an answer. By default a new line, unless an expected completion contains one.
+        stop: Texts that end an answer. By default a new line, unless an expected completion contains one; none where a
+            chat template ends turns.
         batch_size: The most prompts that are run together.
         show_progress: Whether a progress bar is shown.
 
@@ -68,16 +70,26 @@ def score_task(
         model,
         task.prompts,
         max_new_tokens=_longest(model, task) + SPARE_TOKENS if max_new_tokens is None else max_new_tokens,
-        stop=default_stop(task) if stop is None else stop,
+        stop=default_stop(task, model.tokenizer) if stop is None else stop,
         batch_size=batch_size,
         show_progress=show_progress,
     )
     return scorer.score(completions, examples)
 
 
-def default_stop(task: Task) -> tuple[str, ...]:
-    """A new line ends an answer, unless an expected completion contains one."""
+def default_stop(task: Task, tokenizer: Any) -> tuple[str, ...]:
+    """A new line ends an answer, unless an expected completion contains one, or the chat template ends the turn."""
+    if ends_turns(task, tokenizer):
+        return ()
     return () if any("\n" in example.completion.rstrip() for example in sft_examples(task)) else ("\n",)
+
+
+def ends_turns(task: Task, tokenizer: Any) -> bool:
+    """Whether the prompts of a task are conversations, and the tokenizer's chat template ends a turn with a token.
+
+    Raises AlignerProbeError where the tokenizer has no chat template.
+    """
+    return are_chat(task.prompts) and template_of(tokenizer).end is not None
 
 
 def _longest(model: TransformerBridge, task: Task) -> int:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.evaluation import MeanLogLikelihood, Scores, score_task
 from aligner_probe.evaluation.content import words
 from aligner_probe.evaluation.guessing import Scorer, sft_examples
 from aligner_probe.evaluation.scorers import TextScorer
-from aligner_probe.evaluation.scoring import SPARE_TOKENS, default_stop
+from aligner_probe.evaluation.scoring import SPARE_TOKENS, default_stop, ends_turns
 from aligner_probe.probing.answer_form import format_scores, has_format, separable
 from aligner_probe.probing.endings import ended
 from aligner_probe.probing.plan import Budget
@@ -19,6 +20,9 @@ from aligner_probe.probing.prompts import Prompting
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.study import Bench
 from aligner_probe.tasks.characters import LostCharacters, lost_characters
+from aligner_probe.tasks.chat import Conversation, Prompt
+from aligner_probe.tasks.chat_template import template_of
+from aligner_probe.tasks.given_template import set_chat_template
 from aligner_probe.tasks.task import Example, Task
 from aligner_probe.tasks.tokenizing import prompt_ids
 
@@ -37,7 +41,9 @@ class ProbeBench(Bench):
         budget: how much is trained and asked.
         off_domain: items of another domain, on which it is measured what knowledge is kept (K); None for none.
         own_prompt: the user's own prompt, one of those that are tried without training.
-        ending: a text that ends answers (`endings.py`); empty for the base's end token.
+        ending: a text that ends answers (`endings.py`); empty for the base's end token, in conversations for the token
+            that ends a turn.
+        chat_template: a template in place of the tokenizer's own; empty to take that off, None to keep it.
     """
 
     base: str
@@ -47,6 +53,18 @@ class ProbeBench(Bench):
     off_domain: Task | None = None
     own_prompt: str | None = None
     ending: str = ""
+    chat_template: str | None = None
+
+    def load(self, dtype: str) -> TransformerBridge:
+        """Load the base model, with the chat template that was given."""
+        model = super().load(dtype)
+        if self.chat_template is not None:
+            set_chat_template(model, self.chat_template or None)
+        return model
+
+    def shown(self, prompt: Prompt) -> str:
+        """A prompt as the base model sees it."""
+        return template_of(self.model.tokenizer).prompt_text(prompt) if isinstance(prompt, Conversation) else prompt
 
     @cached_property
     def lost(self) -> LostCharacters:
@@ -132,7 +150,10 @@ class ProbeBench(Bench):
     def _scores(self, task: Task, prompting: Prompting) -> Scores:
         if isinstance(self.scorer, MeanLogLikelihood):
             return self._log_likelihoods(_prompted(task, prompting))
-        stop = default_stop(task) or ((prompting.separator,) if prompting.n_shots else ())
+        tokenizer = self.model.tokenizer
+        stop = default_stop(task, tokenizer)
+        if not stop and prompting.n_shots and not ends_turns(task, tokenizer):
+            stop = (prompting.separator,)
         stop += (self.ending,) if self.ending else ()
         return score_task(self.model, _prompted(task, prompting), self.scorer, stop=stop)
 

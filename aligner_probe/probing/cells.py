@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +15,10 @@ import numpy as np
 from aligner_probe.arms.catalogue import ARMS, new_arm_adapter
 from aligner_probe.arms.names import BASE, CONSTANT, PROMPT
 from aligner_probe.checkpoints.adapters import save_adapter
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning
 from aligner_probe.evaluation import generate
 from aligner_probe.evaluation.guessing import sft_examples
+from aligner_probe.evaluation.scoring import ends_turns
 from aligner_probe.files import read_json, write_text
 from aligner_probe.jobs.folder import RUNS, WORK
 from aligner_probe.probing.batches import SharedTraining
@@ -25,6 +27,7 @@ from aligner_probe.probing.endings import line_end
 from aligner_probe.probing.plan import ProbeCell, tune_id
 from aligner_probe.probing.prompts import Control, control, promptings, that_fit
 from aligner_probe.study import cell_folder, read_result
+from aligner_probe.tasks.chat_template import UNTEMPLATED
 from aligner_probe.tasks.task import Task
 from aligner_probe.training import Recipe, Run, Training, fit_together, recipe
 from aligner_probe.training.callbacks import Callback
@@ -43,6 +46,13 @@ def carry_out(bench: ProbeBench, job: ProbeCell | SharedTraining, *, out: Path) 
 
     Raises AlignerProbeError where a folder exists already, or as `fit_together` and `score_task` do.
     """
+    with warnings.catch_warnings():
+        # The probe has said it before its first cell.
+        warnings.filterwarnings("ignore", message=UNTEMPLATED, category=AlignerProbeWarning)
+        _carry_out(bench, job, out)
+
+
+def _carry_out(bench: ProbeBench, job: ProbeCell | SharedTraining, out: Path) -> None:
     cells, left = (job.cells, job.left) if isinstance(job, SharedTraining) else ((job,), (job,))
     work = out / WORK / cells[0].id
     if cells[0].kind == "train":
@@ -95,7 +105,8 @@ def _prompts(bench: ProbeBench, cell: ProbeCell, out: Path) -> dict[str, Any]:
     budget, parts = bench.budget, bench.parts
     validation = first(parts.validation, budget.n_validation)
     shown = sft_examples(bench.as_trained(parts.train))
-    separator = line_end(sft_examples(bench.as_trained(parts.whole)))
+    turns = ends_turns(parts.whole, bench.model.tokenizer)
+    separator = "\n" if turns else line_end(sft_examples(bench.as_trained(parts.whole)))
     tried = promptings(shown, budget.shots, budget.draws, separator=separator, own=bench.own_prompt)
     items = [*sft_examples(validation), *sft_examples(parts.test)]
     room = bench.model.cfg.n_ctx - _longest_answer(bench)
@@ -127,7 +138,7 @@ def _prompts(bench: ProbeBench, cell: ProbeCell, out: Path) -> dict[str, Any]:
         "full_marks": bench.full_marks(),
         "most_shots": max(one.n_shots for one in fitting),
         "chosen": chosen,
-        "prompt_text": by_name[chosen["strict"]](sft_examples(parts.test)[0]),
+        "prompt_text": bench.shown(by_name[chosen["strict"]](sft_examples(parts.test)[0])),
         "constant_answer": answer,
         "control": _control(bench),
         "off_domain": bench.kept(),
@@ -145,7 +156,11 @@ def _control(bench: ProbeBench) -> dict[str, Any] | None:
     except AlignerProbeError as reason:
         return {"reason": str(reason)}
     said = generate(bench.model, made.prompts, max_new_tokens=CONTROL_TOKENS, stop=["\n"])
-    return asdict(made.score(said)) | {"wrapping": made.wrapping.name, "completions": said, "prompt": made.prompts[0]}
+    return asdict(made.score(said)) | {
+        "wrapping": made.wrapping.name,
+        "completions": said,
+        "prompt": bench.shown(made.prompts[0]),
+    }
 
 
 def _longest_answer(bench: ProbeBench) -> int:

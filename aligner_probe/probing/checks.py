@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,9 @@ from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.verdicts.findings import forbids_a_verdict
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 from aligner_probe.tasks.characters import LostCharacters
+from aligner_probe.tasks.chat_template import are_chat, template_of
 from aligner_probe.tasks.task import Task
+from aligner_probe.tasks.token_rows import place_of
 from aligner_probe.tasks.tokenizing import check_ids, decoded, prompt_ids
 
 
@@ -47,10 +50,12 @@ def check_tokens(bench: ProbeBench) -> None:
     """Raise AlignerProbeError where the base model cannot write the expected answers.
 
     That is so where its tokenizer does not give them back, its embedding lacks one of their tokens, or a prompt leaves
-    no room for an answer in its context.
+    no room for an answer in its context; in conversations also where its chat template is missing or refuses one.
     """
     positions = ARMS[PROMPT_TUNING].n_tokens or 0 if PROMPT_TUNING in bench.budget.arms else 0
     tokenizer = bench.model.tokenizer
+    if bench.off_domain is not None:
+        _check_conversations(tokenizer, bench.off_domain)
     for part in (bench.parts.validation, bench.parts.test):
         wanted = [example.completion for example in sft_examples(part)]
         ids = tokenizer(wanted, add_special_tokens=False)["input_ids"]
@@ -65,6 +70,7 @@ def check_tokens(bench: ProbeBench) -> None:
                 f"of a model that has learned it; characters it loses: {signs or 'none but white space'}. Take a base "
                 "that knows them, or leave them out"
             )
+        _check_conversations(tokenizer, part)
         prompts = prompt_ids(tokenizer, part.prompts)
         for example, prompt, answer in zip(part.examples, prompts, ids, strict=True):
             check_ids(tokenizer, prompt + answer, embedding_rows(bench.model), f"{part.name}, line {example.line}")
@@ -78,6 +84,14 @@ def check_tokens(bench: ProbeBench) -> None:
                 f"the longest answer{f' and {positions} positions of {PROMPT_TUNING}' if positions else ''}; leave "
                 "them out, or take a base with a longer context"
             )
+
+
+def _check_conversations(tokenizer: Any, part: Task) -> None:
+    """Raise AlignerProbeError, naming the line, where a chat template refuses a conversation."""
+    if are_chat(part.prompts):
+        template = template_of(tokenizer)
+        for index, (example, prompt) in enumerate(zip(part.examples, part.prompts, strict=True)):
+            template.prompt_text(prompt, place_of(part, example, index))
 
 
 def _share_right(scorer: Scorer, part: Task, texts: Sequence[str]) -> tuple[float, int]:

@@ -4,6 +4,8 @@ Small base models were often trained on texts without an end token. Teaching it 
 works at all. Their answers begin right and run on, and none of them is exactly right. Such models do know a new line,
 which then ends answers instead: in training, in prompts and in what is generated. So a probe measures its task and not
 whether the token was learned. The decision uses the base model alone, before anything is trained.
+
+In conversations there is nothing to decide where the chat template ends turns with a token: that token ends answers.
 """
 
 import math
@@ -16,6 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.likelihood import log_likelihoods
+from aligner_probe.tasks.chat_template import are_chat, template_of
 from aligner_probe.tasks.task import Example, Task
 
 #: The texts that can end answers, in the order in which they are tried.
@@ -67,6 +70,17 @@ def without(task: Task, text: str) -> Task:
 def ended(task: Task, text: str) -> Task:
     """The task with `text` at the end of every completion; unchanged for an empty text."""
     return replace(task, examples=tuple(replace(e, completion=_with(e.completion, text)) for e in sft_examples(task)))
+
+
+def ending_of_turns(model: TransformerBridge, task: Task) -> Ending | None:
+    """What ends the answers of conversations; None where prompts are texts, or the template ends turns with no token.
+
+    Raises AlignerProbeError where the base model has no chat template.
+    """
+    if not are_chat(task.prompts):
+        return None
+    template = template_of(model.tokenizer)
+    return None if template.end is None else Ending("", f"the chat template ends turns with {template.end_said}")
 
 
 def ending_for(model: TransformerBridge, examples: Sequence[Example], text: str = "\n") -> Ending:

@@ -5,6 +5,7 @@ task both. Other base models have no such questions of their own: give a file, o
 """
 
 import random
+from dataclasses import replace
 
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -12,6 +13,8 @@ from aligner_probe.microworld.operations import OPERATIONS, pairs
 from aligner_probe.microworld.questions import ask, expression
 from aligner_probe.microworld.vocabulary import vocabulary
 from aligner_probe.microworld.world import World
+from aligner_probe.tasks.as_chat import as_conversation
+from aligner_probe.tasks.chat_template import are_chat
 from aligner_probe.tasks.task import Example, Task
 
 N_ITEMS = 60
@@ -39,6 +42,13 @@ def off_domain_of(model: TransformerBridge, task: Task, *, world_seed: int = 0, 
         return None
     per_domain = N_ITEMS // len(others)
     return Task("off-domain", "sft", tuple(item for items in others for item in items[:per_domain]))
+
+
+def asked_like(items: Task, task: Task) -> Task:
+    """Items whose prompts are texts, asked as a user's messages where the prompts of `task` are conversations."""
+    if not are_chat(task.prompts) or are_chat(items.prompts):
+        return items
+    return replace(items, examples=tuple(as_conversation(one) for one in items.examples))
 
 
 def _facts(world: World, generator: random.Random) -> list[Example]:

@@ -5,6 +5,7 @@ print(result.verdict.outcome, result.verdict.reason)
 """
 
 import tempfile
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.adapters import FullFineTune
 from aligner_probe.arguments import a_model_or_name, accepts
 from aligner_probe.arms.catalogue import ARMS
-from aligner_probe.errors import AlignerProbeError
+from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning
 from aligner_probe.evaluation.guessing import Scorer, guess_scorer, scorer_named, sft_examples
 from aligner_probe.evaluation.likelihood import MultipleChoice
 from aligner_probe.evaluation.scorers import BalancedAccuracy
@@ -23,10 +24,10 @@ from aligner_probe.models import quantization_in
 from aligner_probe.probing.batches import share_batches
 from aligner_probe.probing.bench import ProbeBench, first
 from aligner_probe.probing.checks import check_scorer, check_tokens
-from aligner_probe.probing.endings import Ending, ending_for, line_end, without
+from aligner_probe.probing.endings import Ending, ending_for, ending_of_turns, line_end, without
 from aligner_probe.probing.gathering import gather
 from aligner_probe.probing.inputs import load_parts
-from aligner_probe.probing.off_domain import off_domain_of
+from aligner_probe.probing.off_domain import asked_like, off_domain_of
 from aligner_probe.probing.plan import Budget, Plan, budget_named
 from aligner_probe.probing.report import report, write_report
 from aligner_probe.probing.result import ProbeResult
@@ -37,7 +38,9 @@ from aligner_probe.probing.verdicts.power import SizeOfTest, planned_size
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
 from aligner_probe.probing.verdicts.verdict import judge
 from aligner_probe.quantised import check_quantization, precision
+from aligner_probe.tasks.chat_template import untemplated_note
 from aligner_probe.tasks.given import one_task, task_or_name
+from aligner_probe.tasks.given_template import set_chat_template, template_given
 from aligner_probe.tasks.task import Task
 
 
@@ -78,6 +81,7 @@ def new_probe(
     off_domain: Task | None = None,
     own_prompt: str | None = None,
     ending: str | None = None,
+    chat_template: str | Path = "auto",
     dtype: str = "float32",
     device: str | None = None,
     quantization: str | None = None,
@@ -85,8 +89,8 @@ def new_probe(
     """Split and plan; nothing is computed and nothing written.
 
     `ending` is a text that ends answers in training and in what is generated, empty for the base's end token; by
-    default the base settles it (`with_ending`). Raises AlignerProbeError for what does not fit, and for a scorer by
-    which the references themselves are wrong.
+    default the base settles it (`with_ending`). `chat_template` is "auto", "none" or a file. Raises AlignerProbeError
+    for what does not fit, and for a scorer by which the references themselves are wrong.
     """
     budget = budget_named(budget)
     precision(dtype)
@@ -107,7 +111,10 @@ def new_probe(
     elif isinstance(scorer, str):
         scorer = scorer_named(scorer, parts.whole)
     check_scorer(scorer, parts)
+    template = template_given(chat_template)
     loaded = None if isinstance(base, str) else base
+    if loaded is not None and template is not None:
+        set_chat_template(loaded, template or None)
     name = base if isinstance(base, str) else base.cfg.model_name
     probe = plan_for(budget, parts)
     bench = ProbeBench(
@@ -115,9 +122,10 @@ def new_probe(
         parts,
         scorer,
         probe.budget,
-        off_domain,
+        None if off_domain is None else asked_like(off_domain, parts.train),
         own_prompt,
         ending or "",
+        template,
         dtype=dtype,
         device=device,
         quantization=quantization,
@@ -131,6 +139,7 @@ def with_off_domain(probe: Probe) -> Probe:
     if probe.bench.off_domain is not None:
         return probe
     found = off_domain_of(probe.bench.model, probe.parts.train)
+    found = None if found is None else asked_like(found, probe.parts.train)
     return replace(probe, bench=probe.bench.changed(off_domain=found))
 
 
@@ -138,8 +147,10 @@ def with_ending(probe: Probe) -> Probe:
     """The probe with what ends its answers, as the base settles where it is not given."""
     if probe.why_ending is not None:
         return probe
-    examples = sft_examples(first(probe.parts.validation, probe.bench.budget.n_validation))
-    found = ending_for(probe.bench.model, examples, line_end(sft_examples(probe.parts.whole)))
+    found = ending_of_turns(probe.bench.model, probe.parts.whole)
+    if found is None:
+        examples = sft_examples(first(probe.parts.validation, probe.bench.budget.n_validation))
+        found = ending_for(probe.bench.model, examples, line_end(sft_examples(probe.parts.whole)))
     return replace(probe, bench=probe.bench.changed(ending=found.text), why_ending=found.because)
 
 
@@ -150,6 +161,8 @@ def with_batches(probe: Probe) -> Probe:
     """
     probe = with_ending(_with_possible_arms(probe))
     check_tokens(probe.bench)
+    if note := untemplated_note(probe.bench.model.tokenizer, probe.parts.train.prompts):
+        warnings.warn(note, AlignerProbeWarning, stacklevel=2)
     return replace(probe, plan=share_batches(probe.plan, probe.bench))
 
 
@@ -214,6 +227,7 @@ def probe_task(
     off_domain: Task | None = None,
     own_prompt: str | None = None,
     ending: str | None = None,
+    chat_template: str | Path = "auto",
     dtype: str = "float32",
     device: str | None = None,
     quantization: str | None = None,
@@ -240,6 +254,8 @@ def probe_task(
         own_prompt: a prompt of yours that is tried as well, with {prompt} where the item's prompt goes.
         ending: the text that ends an answer; empty for the base model's end token. By default the base model settles
             it.
+        chat_template: how conversations become text: "auto" (the template of the base model's tokenizer), "none" (it
+            has none), or a file with a template.
         dtype: precision of a base model that is loaded by its name.
         device: device of a base model that is loaded by its name.
         quantization: "nf4" or "int8" to quantise a base model that is loaded by its name, as in `load_model`.
@@ -271,6 +287,7 @@ def probe_task(
         off_domain=off_domain,
         own_prompt=own_prompt,
         ending=ending,
+        chat_template=chat_template,
         dtype=dtype,
         device=device,
         quantization=quantization,

@@ -8,13 +8,14 @@ at all: its examples wrap the model's own answers in quotes and change nothing e
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval, mean_interval
+from aligner_probe.tasks.chat import Conversation, Message, Prompt
 from aligner_probe.tasks.task import Example
 from aligner_probe.tasks.tokenizing import decoded, prompt_ids
 
@@ -24,6 +25,9 @@ SLOT = "{prompt}"
 @dataclass(frozen=True)
 class Prompting:
     """A way to ask: the prompt of an item with examples before it, inside a template.
+
+    Of a conversation the examples are earlier turns, each a user's message and the assistant's answer. They stand after
+    the item's own system message, no separator is put between them, and the template is around the last message alone.
 
     Args:
         name: the name in results.
@@ -40,19 +44,35 @@ class Prompting:
     separator: str = "\n"
     template: str = SLOT
 
-    def __call__(self, item: Example) -> str:
+    def __call__(self, item: Example) -> Prompt:
         """The whole prompt of an item."""
-        shots = self._shots_for(item)
-        before = "".join(shot.prompt + shot.completion.rstrip("\n") + self.separator for shot in shots)
-        return self.template.replace(SLOT, before + item.prompt)
+        shots, asked = self._shots_for(item), item.prompt
+        if isinstance(asked, Conversation):
+            *earlier, last = asked.turns
+            shown = [message for shot in shots for message in _as_turns(shot)]
+            own = replace(last, content=self.template.replace(SLOT, last.content))
+            return Conversation((*asked.messages[: -len(asked.turns)], *shown, *earlier, own))
+        before = "".join(f"{shot.prompt}" + shot.completion.rstrip("\n") + self.separator for shot in shots)
+        return self.template.replace(SLOT, before + asked)
 
     def _shots_for(self, item: Example) -> list[Example]:
         others = [
             shot
             for shot in self.shots
-            if shot.prompt != item.prompt and (item.group is None or shot.group != item.group)
+            if _question(shot) != _question(item) and (item.group is None or shot.group != item.group)
         ]
         return others[: self.n_shots]
+
+
+def _question(example: Example) -> object:
+    """What is asked: the same question under another system message has the same answer."""
+    return example.prompt.turns if isinstance(example.prompt, Conversation) else example.prompt
+
+
+def _as_turns(shot: Example) -> tuple[Message, ...]:
+    """An example as turns of a conversation, without a system message."""
+    asked = shot.prompt.turns if isinstance(shot.prompt, Conversation) else (Message("user", shot.prompt),)
+    return (*asked, Message("assistant", shot.completion.strip()))
 
 
 def promptings(
@@ -70,7 +90,8 @@ def promptings(
         train: the training examples, of which some are shown.
         shots: the numbers of examples that are shown.
         draws: how often examples are drawn for each number.
-        separator: the text after every example. It also ends what is generated, so it must stand in no answer.
+        separator: the text after every example. It also ends what is generated, so it must stand in no answer. In
+            conversations it is not used.
         own: the user's own prompt: a text with {prompt} in it, or one that goes before every prompt. It is tried
             without examples, and with the largest number of them.
         seed: the seed of the draws.
@@ -153,7 +174,7 @@ class Control:
     items: tuple[Example, ...]
 
     @property
-    def prompts(self) -> list[str]:
+    def prompts(self) -> list[Prompt]:
         """The whole prompt of each item."""
         return [self.prompting(item) for item in self.items]
 

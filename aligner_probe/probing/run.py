@@ -22,6 +22,7 @@ from aligner_probe.probing.plan import Budget, Plan, ProbeCell, plan
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 from aligner_probe.study import Study, read_result
+from aligner_probe.tasks.chat_template import are_chat, template_of
 from aligner_probe.tasks.task import Task
 from aligner_probe.tasks.tokenizing import put_around
 
@@ -50,6 +51,7 @@ def study_of(probe: Plan, bench: ProbeBench) -> Study[ProbeCell]:
         off_domain=None if bench.off_domain is None else _hashed(bench.off_domain),
         own_prompt=bench.own_prompt,
         ending=bench.ending,
+        **_template(bench),
     )
     return Study(
         cells=probe.cells,
@@ -88,6 +90,12 @@ def has_learned(probe: Plan, out: Path) -> bool:
 def left(probe: Plan, out: Path) -> list[ProbeCell]:
     """The cells that are wanted and not finished, as far as that is known by now."""
     return [cell for cell in unfinished(probe.cells, out) if is_wanted(cell, probe, out)]
+
+
+def _template(bench: ProbeBench) -> dict[str, str]:
+    """The hash of the chat template that writes the conversations of a probe; nothing where prompts are texts."""
+    chat = are_chat(bench.parts.train.prompts)
+    return {"chat_template": template_of(bench.model.tokenizer).sha256} if chat else {}
 
 
 def _vocabulary(tokenizer: Any) -> str | None:

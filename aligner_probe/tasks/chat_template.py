@@ -24,6 +24,8 @@ WITHOUT_THOUGHTS = {"enable_thinking": False}
 DATE = "strftime_now"
 #: The marks around what the assistant says, in templates that have them.
 MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+#: How `untemplated_note` begins.
+UNTEMPLATED = "This base has a chat template"
 #: Characters of a text that a message shows.
 SHOWN = 40
 
@@ -182,8 +184,8 @@ def untemplated_note(tokenizer: Any, prompts: Sequence[Prompt]) -> str:
     if not has_template(tokenizer) or are_chat(prompts):
         return ""
     return (
-        "This base has a chat template, and the prompts are asked without it. To ask them as a user's messages: "
-        "--as-chat; to say that this is meant: --chat-template none."
+        f"{UNTEMPLATED}, and the prompts are asked without it. To ask them as a user's messages: "
+        "--as-chat; to say that this is meant: --chat-template none (ap.set_chat_template(model, None))."
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.tasks.characters import lost_characters
-from aligner_probe.tasks.chat_template import ChatTemplate, are_chat, template_of
+from aligner_probe.tasks.chat_template import ChatTemplate, are_chat, template_of, untemplated_note
 from aligner_probe.tasks.task import Kind, Task
 from aligner_probe.tasks.token_rows import Row, TrainOn, chat_rows, place_of, text_rows
 from aligner_probe.tasks.tokenizing import check_ids, end_ids, put_around
@@ -194,7 +194,8 @@ def encode(
         rule=f"{how_made}, {_cut(how, max_length, len(task), n_truncated, dropped)}. Trained on "
         f"{_trained(template, turns) if mask_prompt else 'the whole sequence'}."
         + ("" if lost is None else f" {lost.said}")
-        + (f" {lost.way_on}" if lost is not None and lost.template is not None else ""),
+        + (f" {lost.way_on}" if lost is not None and lost.template is not None else "")
+        + f" {untemplated_note(tokenizer, task.prompts)}".rstrip(),
     )
 
 

@@ -36,6 +36,14 @@ def set_chat_template(model: TransformerBridge, template: str | Path | None) -> 
     tokenizer.chat_template = None if template is None else str(template)
 
 
+def template_given(option: str | Path) -> str | None:
+    """The template that an option gives: None for "auto", an empty text for "none", else the text of the file.
+
+    Raises AlignerProbeError as `read_template` does.
+    """
+    return {"auto": None, "none": ""}[str(option)] if str(option) in ("auto", "none") else read_template(option)
+
+
 def read_template(file: str | Path) -> str:
     """The text of a file with a chat template.
 

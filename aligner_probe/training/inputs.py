@@ -110,6 +110,7 @@ class Inputs:
             mask_prompt=recipe.mask_prompt,
             overlong=recipe.overlong,
             append_eos=recipe.append_eos,
+            train_on=recipe.train_on,
             d_vocab=embedding_rows(self.model),
         )
         return EncodedTask(task, encoded, tokens_hash(encoded))

@@ -62,6 +62,7 @@ class Member:
             "recipe": known["recipe"],
             "task": known["task"]["tokens_sha256"],
             "validation": known["validation"] and known["validation"]["tokens_sha256"],
+            "chat_template": known["tokenizer"]["chat_template"],
             "base": known["base"]["fingerprint"],
             "dtype": known["base"]["dtype"],
             "execution": execution,

@@ -11,6 +11,7 @@ import torch
 from aligner_probe.adapters.adapter import Adapter, attached_to
 from aligner_probe.fingerprints import fingerprint
 from aligner_probe.models import architecture_of, device_of, dtype_of, quantization_in
+from aligner_probe.tasks.chat_template import are_chat, template_of
 from aligner_probe.tasks.encoding import Encoded
 from aligner_probe.tasks.task import Task
 from aligner_probe.training.recipe import Recipe
@@ -39,7 +40,8 @@ def provenance(
 
     `execution` says how the training is executed (whether lower layers are kept, and so on). In the result,
     `began_from` is None where the adapter's own seed drew its parameters; otherwise it names the file that they were
-    loaded from and the training that made them. `beside` lists other adapters that are attached to the base model.
+    loaded from and the training that made them. `beside` lists other adapters that are attached to the base model. The
+    tokenizer's `chat_template` is the hash of the template that wrote the conversations, None where prompts are texts.
     """
     model = adapter.model
     device = device_of(model)
@@ -59,7 +61,11 @@ def provenance(
             "dtype": str(dtype_of(model)).removeprefix("torch."),
             "quantization": quantization_in(model),
         },
-        "tokenizer": {"class": type(model.tokenizer).__name__, "sha256": tokenizer_hash(model.tokenizer)},
+        "tokenizer": {
+            "class": type(model.tokenizer).__name__,
+            "sha256": tokenizer_hash(model.tokenizer),
+            "chat_template": template_of(model.tokenizer).sha256 if are_chat(task.task.prompts) else None,
+        },
         "task": _data(task),
         "validation": None if validation is None else _data(validation),
         "execution": {

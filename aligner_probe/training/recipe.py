@@ -29,6 +29,7 @@ from aligner_probe.errors import AlignerProbeError, did_you_mean, one_of
 Precision = Literal["float32", "bf16-true"]
 WarmupCounts = Literal["steps", "micro_batches"]
 Overlong = Literal["truncate", "drop", "refuse"]
+TrainOn = Literal["last", "all"]
 RecipeName = Literal["as-published", "corrected"]
 #: The fewest tokens of a sequence: one of the prompt and one of the completion.
 FEWEST_TOKENS = 2
@@ -57,7 +58,8 @@ class Recipe:
     precision (full fine-tuning has that of the base model). The base model has its own precision, from `load_model`; so
     the authors' "bf16-true", bfloat16 throughout, is this option on a base model loaded with `dtype=torch.bfloat16`. A
     sequence has at most `max_length` tokens (None: the context of the base model); `overlong` says what happens to
-    longer ones. `mask_prompt` leaves the prompt out of the loss, `append_eos` trains on an end token. `beta` is DPO's.
+    longer ones. `mask_prompt` leaves the prompt out of the loss, `append_eos` trains on an end token. In a conversation
+    `train_on` says whether the last answer is trained or all answers of the assistant. `beta` is DPO's.
 
     The optimiser is AdamW with `betas` and `weight_decay`; gradients are scaled down to the norm `clip`. The order of
     the examples follows from the order seed, `seed`; with `replacement` every batch is drawn anew from all of them.
@@ -82,6 +84,7 @@ class Recipe:
     replacement: bool = False
     mask_prompt: bool = True
     append_eos: bool = True
+    train_on: TrainOn = "last"
     max_length: int | None = None
     overlong: Overlong = "truncate"
     beta: float = 0.1
@@ -122,6 +125,7 @@ class Recipe:
                 ("min_improvement", 0 <= self.min_improvement < math.inf, "0 or more"),
                 ("precision", self.precision in get_args(Precision), " or ".join(get_args(Precision))),
                 ("warmup_counts", self.warmup_counts in get_args(WarmupCounts), " or ".join(get_args(WarmupCounts))),
+                ("train_on", self.train_on in get_args(TrainOn), " or ".join(get_args(TrainOn))),
                 ("overlong", self.overlong in get_args(Overlong), " or ".join(get_args(Overlong))),
             )
             if not good
@@ -212,6 +216,11 @@ class Recipe:
         return asdict(self)
 
 
+def as_completed(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A recorded recipe, as `to_dict` gives it, with the options that an older version did not have, as it trained."""
+    return AS_BEFORE | recorded
+
+
 def options_of(before: dict[str, Any], now: dict[str, Any]) -> str:
     """The options that make the recipe `now` the recipe `before` again, both as `to_dict` gives them.
 
@@ -246,6 +255,9 @@ def _number(value: Any) -> str:
     """A number without a needless .0, or a text as it is."""
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
+
+#: Options that older versions did not have, with the value that says what they did.
+AS_BEFORE: dict[str, Any] = {"train_on": "last"}
 
 #: Fields of the recipe that `train` has under other names, and the values that it takes for them.
 _OPTIONS: dict[str, tuple[str, dict[bool, str]]] = {
@@ -321,6 +333,7 @@ def recipe(
     replacement: bool = _AS_NAMED,
     mask_prompt: bool = _AS_NAMED,
     append_eos: bool = _AS_NAMED,
+    train_on: TrainOn = _AS_NAMED,
     max_length: int | None = _AS_NAMED,
     overlong: Overlong = _AS_NAMED,
     beta: float = _AS_NAMED,
@@ -354,6 +367,7 @@ def recipe(
         replacement: draw every batch anew from all examples, instead of going through them epoch by epoch.
         mask_prompt: leave the prompt's tokens out of the loss.
         append_eos: train on an end token after each completion.
+        train_on: what is trained of a conversation: the "last" answer, or "all" answers of the assistant.
         max_length: the most tokens of a sequence; None for the base model's context.
         overlong: what happens to longer sequences: "truncate", "drop" or "refuse".
         beta: DPO's beta.

@@ -22,7 +22,7 @@ import torch
 
 from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning
 from aligner_probe.files import held, staging_folder, writing_to
-from aligner_probe.training.recipe import options_of
+from aligner_probe.training.recipe import as_completed, options_of
 
 STATE, METRICS, LOCK = "state.pt", "metrics.jsonl", "lock"
 #: Bytes of a SHA-256 in hexadecimal, of the end record of a zip archive, and what such a record begins with.
@@ -168,9 +168,17 @@ def _read(path: Path, **how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         int(state["step"])
         if "metrics" in state:
             state["metrics"] = [dict(row) for row in json.loads(state["metrics"])]
-        return state, dict(json.loads(state["identity"]))
+        return state, _completed(dict(json.loads(state["identity"])))
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, ... on damaged files
         raise _damaged(path, type(error).__name__) from error
+
+
+def _completed(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity, or those of a shared batch, with what an older version did not write down of its recipe."""
+    for one in identity.get("runs", [identity]):
+        if isinstance(one, dict) and isinstance(one.get("recipe"), dict):
+            one["recipe"] = as_completed(one["recipe"])
+    return identity
 
 
 def _damaged(path: Path, why: str) -> AlignerProbeError:
