@@ -44,7 +44,7 @@ def shaken(adapter, seed=1, size=0.2):
     with torch.no_grad():
         for parameter in adapter.parameters():
             if parameter.requires_grad:
-                parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+                parameter.add_(size * torch.randn(parameter.shape, generator=generator).to(parameter.device))
     return adapter
 
 

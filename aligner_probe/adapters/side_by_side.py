@@ -17,7 +17,7 @@ adapter alone, up to rounding: a matrix product may round in another way where t
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,8 @@ class _Rows:
     sizes: tuple[int, ...]
     order: Tensor | None
     back: Tensor | None
+    #: The same for other devices.
+    copies: dict[torch.device, "_Rows"] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, of_row: Sequence[int | None]) -> "_Rows":
@@ -58,6 +60,14 @@ class _Rows:
         grouped = None if is_sorted else torch.tensor(order)
         back = None if grouped is None else grouped.argsort()
         return cls(tuple(of_row), members, tuple(len(rows[member]) for member in members), grouped, back)
+
+    def to(self, device: torch.device) -> "_Rows":
+        """The same with its indices on a device, copied there once."""
+        if self.order is None or self.back is None or self.order.device == device:
+            return self
+        if device not in self.copies:
+            self.copies[device] = replace(self, order=self.order.to(device), back=self.back.to(device))
+        return self.copies[device]
 
 
 class SideBySide(Adapter):
@@ -169,12 +179,13 @@ class SideBySide(Adapter):
                 return called[0](tensor, hook=hook)
             if is_shared:
                 tensor = tensor.expand(n, *tensor.shape[1:])
-            parts = (tensor if rows.order is None else tensor[rows.order.to(tensor.device)]).split(rows.sizes)
+            rows = rows.to(tensor.device)
+            parts = (tensor if rows.order is None else tensor[rows.order]).split(rows.sizes)
             results = [function(part, hook=hook) for function, part in zip(called, parts, strict=True)]
             if all(result is None for result in results):
                 return None
             together = torch.cat([part if new is None else new for part, new in zip(parts, results, strict=True)])
-            return together if rows.back is None else together[rows.back.to(tensor.device)]
+            return together if rows.back is None else together[rows.back]
 
         return dispatch
 

@@ -204,6 +204,11 @@ def _key(model: TransformerBridge, sequences: Sequences, layer: int) -> str:
         "taken": "where the layer below ends",  # and not after hooks at the entrance, as older versions' files
         "autocast": torch.is_autocast_enabled(device_of(model).type),
     }
+    if device_of(model).type == "cuda":
+        made_by |= {
+            "card": torch.cuda.get_device_name(device_of(model)),
+            "float32": torch.get_float32_matmul_precision(),
+        }
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
     for tensor in (sequences.lengths, sequences.ids):
         digest.update(tensor.contiguous().numpy().tobytes())

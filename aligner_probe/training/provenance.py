@@ -69,13 +69,19 @@ def provenance(
         "task": _data(task),
         "validation": None if validation is None else _data(validation),
         "execution": {
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
+            "device": _name_of(device),
             "threads": torch.get_num_threads(),
             **execution,
         },
         "versions": versions(PACKAGES),
         "git": git_state(),
     }
+
+
+def _name_of(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()})"
 
 
 def _beside(adapter: Adapter) -> dict[str, Any]:
