@@ -19,19 +19,24 @@ SPOKEN = re.compile(r"\n\n(Human|Assistant):")
 
 
 def as_conversation(
-    example: Example | Preference, system: str | None = None, *, transcript: bool = False
+    example: Example | Preference, *systems: str | None, transcript: bool = False
 ) -> Example | Preference:
     """The example with its prompt as the user's message, after a system message if there is one.
 
-    With `transcript`, the prompt is a conversation that HH-RLHF wrote as one text, and each of its turns becomes a
-    message. White space at the ends of prompt and answers is taken off.
+    `systems` are what the row and the user give as the system message; None stands for none. With `transcript`, the
+    prompt is a conversation that HH-RLHF wrote as one text, and each of its turns becomes a message. White space at the
+    ends of prompt and answers is taken off.
 
-    Raises AlignerProbeError where a message would be empty or the turns have another order, and Unusable where the
-    answers of a pair differ in white space alone.
+    Raises AlignerProbeError where a message would be empty or the turns have another order, BadRow where system
+    messages differ, and Unusable where the answers of a pair differ in white space alone.
     """
-    if isinstance(example.prompt, Conversation):
-        return replace(example, prompt=with_system(example.prompt, system))
-    prompt = with_system(Conversation(_turns(example.prompt) if transcript else _question(example.prompt)), system)
+    asked = example.prompt
+    is_chat = isinstance(asked, Conversation)
+    prompt = asked if is_chat else Conversation(_turns(asked) if transcript else _question(asked))
+    for system in systems:
+        prompt = _with_system(prompt, system)
+    if is_chat:
+        return replace(example, prompt=prompt)
     if isinstance(example, Example):
         return replace(example, prompt=prompt, completion=example.completion.strip())
     chosen, rejected = example.chosen.strip(), example.rejected.strip()
@@ -40,7 +45,7 @@ def as_conversation(
     return replace(example, prompt=prompt, chosen=chosen, rejected=rejected)
 
 
-def with_system(conversation: Conversation, system: str | None) -> Conversation:
+def _with_system(conversation: Conversation, system: str | None) -> Conversation:
     """The conversation after this system message. Raises BadRow where it has another one."""
     if system is None or conversation.system == system:
         return conversation

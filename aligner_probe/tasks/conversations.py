@@ -90,9 +90,12 @@ def read_whole(row: Row, options: Options) -> Example:
 
 
 def read_completed(row: Row, options: Options) -> Example:
-    """An example from a list of messages that is the prompt, and one that ends with the assistant's answer."""
+    """An example from a list of messages that is the prompt, and one that ends with the assistant's answer.
+
+    The answer may also be the text alone, as in `Task.to_frame`.
+    """
     prompt = _messages_in(row, "prompt")
-    messages = _with_system(row, _joined(prompt, _messages_in(row, "completion")))
+    messages = _with_system(row, _joined(prompt, _answer_in(row, "completion")))
     return new_example(row, *asked_and_answered(messages), content_in(row, options))
 
 
@@ -104,7 +107,8 @@ def read_pair(row: Row, options: Options) -> Preference:
     """
     refuse_contradiction(row)
     start = _messages_in(row, "prompt") if is_listed(row.get("prompt")) else []
-    both = [_with_system(row, _joined(start, _messages_in(row, name))) for name in ("chosen", "rejected")]
+    read = _answer_in if start else _messages_in
+    both = [_with_system(row, _joined(start, read(row, name))) for name in ("chosen", "rejected")]
     (prompt, chosen), (other, rejected) = map(asked_and_answered, both)
     if prompt != other:
         raise Unusable("chosen and rejected do not share their prompt")
@@ -202,6 +206,15 @@ def _check_whole_copy(row: Row, chosen: list[Message]) -> None:
 def _leave_out(name: str) -> str:
     said = fields.consent(name)
     return said[0].upper() + said[1:]
+
+
+def _answer_in(row: Row, name: str) -> list[Message]:
+    """The messages of an answer to a list of messages; a text is what the assistant says."""
+    value = row.get(name)
+    if not isinstance(value, str):
+        return _messages_in(row, name)
+    check_characters(value, name)
+    return [Message("assistant", value)]
 
 
 def _messages_in(row: Row, name: str) -> list[Message]:

@@ -22,9 +22,9 @@ def refuse_other_types(file: Path, head: bytes) -> None:
 
     `head` are the first bytes of the file, at most `HEAD_BYTES`. A file that is not recognised passes.
     """
-    found = _binary(file, head) or _text(file, head)
-    if found is not None:
-        what, way_on = found
+    recognised = _binary(file, head) or _text(file, head)
+    if recognised is not None:
+        what, way_on = recognised
         raise AlignerProbeError(f"{file}: is {what}; {JSONL}. {way_on}")
 
 
@@ -36,19 +36,19 @@ def refuse_other_folders(folder: Path) -> None:
         usual = sorted(names, key=lambda name: (not name.startswith("train"), name))
         return next((name for name in usual if name.endswith(endings)), None)
 
-    found = None
+    what = None
     if "config.json" in names and first(".safetensors", ".bin", ".gguf"):
-        found = "is a model and no data", "Name it as --model, and a JSONL file as --task"
+        what = "is a model and no data", "Name it as --model, and a JSONL file as --task"
     elif "adapter_config.json" in names:
-        found = "is an adapter and no data", "Name it as --adapter, and a JSONL file as --task"
+        what = "is an adapter and no data", "Name it as --adapter, and a JSONL file as --task"
     elif "dataset_dict.json" in names or "state.json" in names:
-        found = "is a data set that `datasets` has saved", f"Name it as hub:{folder}"
+        what = "is a data set that `datasets` has saved", f"Name it as hub:{folder}"
     elif first(".parquet"):
-        found = "holds Parquet files", f"Name one of them, or all of them as hub:{folder}"
+        what = "holds Parquet files", f"Name one of them, or all of them as hub:{folder}"
     elif name := first(".csv", ".tsv", ".json"):
-        found = f"holds {name}", f"Name the file: {folder / name}"
-    if found is not None:
-        raise AlignerProbeError(f"{folder}: {found[0]}; expected a train.jsonl in it. {found[1]}")
+        what = f"holds {name}", f"Name the file: {folder / name}"
+    if what is not None:
+        raise AlignerProbeError(f"{folder}: {what[0]}; expected a train.jsonl in it. {what[1]}")
 
 
 def _binary(file: Path, head: bytes) -> tuple[str, str] | None:

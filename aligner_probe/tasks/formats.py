@@ -61,6 +61,7 @@ class TaskFormat:
         also: Fields that are read where a row has them.
         asks: Fields that only the prompt is made from. A template from the user may leave them out.
         lists: Fields that hold lists of messages in this format. In other formats none of the required fields does.
+            An answer to a prompt of messages may be a text, too.
         makes: Fields that a template may name although no row has them, because `read` makes them from others.
         chooses: Whether `only_safe_chosen` and `prefer` apply: a row has two answers, judged in several ways.
         may_repeat_prompt: Whether an answer that begins with its prompt is meant so, as in answers to published
@@ -102,7 +103,14 @@ class TaskFormat:
         """Whether lists of messages stand where this format has them, and nowhere else."""
         if self.one_of == WHOLE:
             return any(is_whole(row.get(name)) for name in WHOLE)
-        return all(is_listed(row[name]) == (name in self.lists) for name in self.required)
+        if not self.lists:
+            return not any(is_listed(row[name]) for name in self.required)
+        answers = [row[name] for name in self.required if name != "prompt"]
+        asked = is_listed(row.get("prompt"))
+        if "prompt" in self.required and not asked:
+            return False
+        # After a list of messages, a text is what the assistant says.
+        return all(map(is_listed, answers)) or (asked and all(isinstance(answer, str) for answer in answers))
 
     def missing(self, row: Row) -> list[str]:
         """The fields of this format that a row lacks."""

@@ -1,14 +1,14 @@
 """Read a task: rows of a file or a data set (`sources.py`), in any format of `formats`. Strangers' files are data."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from aligner_probe.arguments import accepts, refuse
 from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.tasks import formats
-from aligner_probe.tasks.as_chat import ALREADY, as_conversation, note_on, task_as_chat, with_system
+from aligner_probe.tasks.as_chat import ALREADY, as_conversation, note_on, task_as_chat
 from aligner_probe.tasks.conversations import system_in, unread_names
 from aligner_probe.tasks.fields import BadExamples, Others, Refused
 from aligner_probe.tasks.given import EXPECTED, IN_MEMORY, rows_of
@@ -219,8 +219,7 @@ class _Read:
         for example in before:
             try:
                 own = self.systems[example.line]
-                made = as_conversation(example, own, transcript=transcript)
-                made = replace(made, prompt=with_system(made.prompt, options.system))
+                made = as_conversation(example, own, options.system, transcript=transcript)
                 self.examples.append(_with_line(made, example.line))
             except Unusable as reason:
                 if flawed == "refuse":

@@ -63,8 +63,8 @@ def open_source(path: str | Path) -> Source:
     Raises AlignerProbeError where there are none, or the file is of another type or too large.
     """
     if hub.is_hub(path):
-        found = hub.read_hub(str(path), MAX_FILE_BYTES)
-        return Source(found.said, found.name, enumerate(found.rows, start=1), "row", found.said, found.sha256)
+        split = hub.read_hub(str(path), MAX_FILE_BYTES)
+        return Source(split.said, split.name, enumerate(split.rows, start=1), "row", split.said, split.sha256)
     file = _file(Path(path_of(path)))
     content = _read(file)
     rows, unit = _rows(file, content)
@@ -175,8 +175,8 @@ def _jsonl(file: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _json_list(file: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a list and their numbers, from one."""
-    found = _parsed(content, lambda said: AlignerProbeError(f"{file}: {said}; expected a JSON list of objects"))
-    for number, row in enumerate(found, start=1):
+    rows = _parsed(content, lambda said: AlignerProbeError(f"{file}: {said}; expected a JSON list of objects"))
+    for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise AlignerProbeError(
                 f"{file}, row {number}: is a JSON {json_type(row)}; expected an object with named fields"
@@ -208,11 +208,11 @@ class _Twice(Exception):
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object as a dictionary. Raises _Twice where a name stands twice, of which json keeps the last silently."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    read = dict(pairs)
+    if len(read) < len(pairs):
         names = [name for name, _ in pairs]
         raise _Twice(next(name for name in names if names.count(name) > 1))
-    return found
+    return read
 
 
 def _short(name: str) -> str:

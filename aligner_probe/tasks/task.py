@@ -202,12 +202,16 @@ class Task(Shown):
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an example: prompt, completion (or chosen and rejected), content where any has one, group, line."""
+        """One row an example: prompt, completion (or chosen and rejected), content where any has one, group, line.
+
+        A conversation is a list of messages, each a dict with role and content. `ap.load_task` reads the frame again.
+        """
         answers = ["completion"] if self.kind == "sft" else ["chosen", "rejected"]
         if any(getattr(example, "content", None) is not None for example in self.examples):
             answers.append("content")
         columns = ["prompt", *answers, "group", "line"]
         rows = [[getattr(example, column) for column in columns] for example in self.examples]
+        rows = [[_messages(prompt) if isinstance(prompt, Conversation) else prompt, *rest] for prompt, *rest in rows]
         return pd.DataFrame(rows, columns=columns).astype({"line": "Int64"})
 
     def __repr__(self) -> str:

@@ -59,6 +59,7 @@ def forms(messages):
     rows += [{"conversations": sharegpt}, {"messages": sharegpt, "id": "x"}]
     rows += [{"prompt": messages[:cut], "completion": messages[cut:]} for cut in range(len(messages))]
     rows += [{"prompt": messages[:-1], "completion": messages}]
+    rows += [{"prompt": messages[:-1], "completion": messages[-1]["content"]}]
     rows += [{"messages": [turn | {"content": [{"type": "text", "text": turn["content"]}]} for turn in messages]}]
     rows += [{"messages": json.dumps(messages)}]
     if messages[0]["role"] == "system":
@@ -105,6 +106,7 @@ def test_a_pair_in_each_form_has_the_prompt_that_trl_extracts(messages, rejected
         reference,
         {"chosen": as_sharegpt(messages), "rejected": as_sharegpt(worse)},
         {"prompt": reference["prompt"], "chosen": messages, "rejected": worse},
+        {"prompt": reference["prompt"], "chosen": messages[-1]["content"], "rejected": rejected},
         # As in ultrafeedback_binarized.
         {
             "prompt": next(turn["content"] for turn in messages if turn["role"] == "user"),
@@ -121,6 +123,12 @@ def test_a_pair_in_each_form_has_the_prompt_that_trl_extracts(messages, rejected
         task = load_task([shuffled(row, seed)])
         assert task.examples == (expected,)
         assert task.kind == "preference"
+
+
+@given(st.lists(st.tuples(CONVERSATIONS, st.none() | SAID), min_size=1, max_size=3))
+def test_a_frame_of_conversations_is_read_again(rows):
+    task = load_task([{"messages": messages, "content": content} for messages, content in rows])
+    assert load_task(task.to_frame().drop(columns="line")).examples == task.examples
 
 
 @given(CONVERSATIONS)
@@ -257,9 +265,10 @@ def test_pairs_that_teach_nothing_are_refused_or_dropped(jsonl, row, says):
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"prompt": [USER], "completion": "b"}, "line 1: has a JSON list in prompt but a JSON text in completion"),
         ({"prompt": "a", "completion": [ANSWER]}, "line 1: has a JSON list in completion but a JSON text in prompt"),
-        ({"prompt": [USER], "chosen": "b", "rejected": "c"}, "a JSON list in prompt but a JSON text in chosen"),
+        ({"prompt": [USER], "completion": 4}, "line 1: has a JSON list in prompt but a JSON number in completion"),
+        ({"prompt": [USER], "chosen": [ANSWER], "rejected": "c"}, "a JSON list in prompt but a JSON text in rejected"),
+        ({"chosen": [USER, ANSWER], "rejected": "c"}, "a JSON list in chosen but a JSON text in rejected"),
         ({"messages": ["a", "b"]}, "a JSON list of other things in messages; expected a list of messages"),
         ({"conversations": "a"}, "a JSON text in conversations; expected a list of messages"),
         ({"prompt": [USER], "completion": ["b"]}, "a JSON list of other things in completion"),

@@ -198,7 +198,7 @@ def test_files_that_are_no_jsonl(tmp_path, content, says):
         ([GOOD, {"prompt": "a"}], r"line 2: lacks completion, .*found prompt;"),
         ([GOOD, PAIR], r"line 2: lacks completion"),
         ([GOOD, {"prompt": 5, "completion": "b"}], r"line 2: its prompt is a JSON number; expected text"),
-        ([{"prompt": [{"role": "user"}], "completion": "b"}], r"line 1: has a JSON list in prompt but a JSON text"),
+        ([{"prompt": [{"role": "user"}], "completion": "b"}], r"line 1: message 1 of its prompt lacks content"),
         ([{"prompt": "a", "completion": None}], r"line 1: its completion is a JSON null"),
         ([GOOD | {"group": ["x"]}], r"line 1: its group is a JSON list"),
         ([GOOD, {"prompt": "a", "completion": ""}], r"line 2: the completion is empty"),
