@@ -7,7 +7,7 @@ from typing import Any, get_args
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import read_json
 from aligner_probe.probing.verdicts.measures import TaskKind
-from aligner_probe.tasks.loading import load_splits, load_task
+from aligner_probe.tasks.loading import load_splits, load_task, refuse_mixed
 from aligner_probe.tasks.sources import beside
 from aligner_probe.tasks.task import Task
 
@@ -34,12 +34,15 @@ def load_parts(
 ) -> Given:
     """Read a file, a folder with train.jsonl (and test.jsonl, validation.jsonl), "panel:NAME" or "hub:NAME".
 
-    Raises AlignerProbeError as `load_task` does, and where training and test share a prompt.
+    Raises AlignerProbeError as `load_task` does, where training and test share a prompt, and where
+    some parts hold conversations and others texts.
     """
     train, held_out = load_splits(task, test, **reading)
     folder = Path(train.source).parent
     other = beside(task, "validation") if validation is None else validation
     asked = None if other is None else load_task(other, **reading)
+    if asked is not None:
+        refuse_mixed(train, asked)
     return Given(train, held_out, asked, kind or _kind_said(folder) or "general")
 
 

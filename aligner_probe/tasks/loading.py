@@ -259,7 +259,8 @@ def load_splits(
     """Training and test examples: the parts of a folder or of a hub's data set (if it has a test), or two files.
 
     Options are those of `load_task`; `only_safe_chosen` applies in training only. Raises AlignerProbeError as that
-    does, and where the two are of different kinds or share a prompt; with a template that names no field, a completion.
+    does, and where the two are of different kinds, where one holds conversations and the other texts, and where they
+    share a prompt; with a template that names no field, a completion.
     """
     options: dict[str, Any] = {
         "prompt_template": prompt_template,
@@ -287,8 +288,19 @@ def load_splits(
             f"{train.source} is of kind {train.kind!r} ({train.format}) but {held_out.source} of kind "
             f"{held_out.kind!r} ({held_out.format}); expected one kind in both"
         )
+    refuse_mixed(train, held_out)
     refuse_shared(train, held_out)
     return train, held_out
+
+
+def refuse_mixed(train: Task, other: Task) -> None:
+    """Raise AlignerProbeError where one of two parts of a task holds conversations, and the other texts."""
+    parts = sorted((train, other), key=lambda part: isinstance(part.examples[0].prompt, str))
+    if type(parts[0].examples[0].prompt) is not type(parts[1].examples[0].prompt):
+        raise AlignerProbeError(
+            f"{parts[0].source} holds conversations but {parts[1].source} texts ({parts[1].format}); expected the same "
+            "in both. Read texts as what a user says with --as-chat (as_chat=True)"
+        )
 
 
 def refuse_shared(train: Task, test: Task) -> None:

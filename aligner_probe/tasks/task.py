@@ -151,7 +151,8 @@ class Task(Shown):
     def template_said(self) -> str:
         """The prompt template on one line (`one_line`), or that there is none."""
         if self.template is None:
-            return "none, prompts are asked as they stand"
+            is_chat = isinstance(self.examples[0].prompt, Conversation)
+            return f"none, prompts are {'conversations' if is_chat else 'asked as they stand'}"
         return one_line(self.template)
 
     @property

@@ -41,7 +41,9 @@ class Row:
 
 def place_of(task: Task, example: Example | Preference, index: int) -> str:
     """Where an example is from, for messages."""
-    return f"{task.source or task.name}, " + (f"line {example.line}" if example.line else f"example {index}, from zero")
+    return f"{task.source or task.name}, " + (
+        f"{task.unit} {example.line}" if example.line else f"example {index}, from zero"
+    )
 
 
 def text_rows(tokenizer: Any, task: Task, fields: Sequence[str], eos: list[int]) -> list[Row]:

@@ -10,6 +10,7 @@ from texts import WORDS, refused, write
 import aligner_probe as ap
 from aligner_probe.commands import probe, run, train
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.probing.inputs import load_parts
 from aligner_probe.tasks import Example, Preference, load_splits, load_task
 from aligner_probe.tasks.chat import Conversation, Message
 
@@ -149,12 +150,25 @@ def test_both_parts_of_a_split_are_read_alike(tmp_path):
         load_splits(tmp_path, as_chat=True)
 
 
+def test_parts_of_conversations_and_of_texts_are_not_mixed(tmp_path):
+    write(tmp_path / "train.jsonl", [CHAT])
+    for part in ("test", "validation"):
+        other = write(tmp_path / f"{part}.jsonl", [{"prompt": "a", "completion": "b"}])
+        with pytest.raises(AlignerProbeError, match=rf"train.jsonl holds conversations but \S*{part}.jsonl texts"):
+            load_parts(tmp_path)
+        assert load_parts(tmp_path, as_chat=True).train.prompts == [asked("Hi.")]
+        other.unlink()
+
+
 def test_the_options_reach_the_commands(jsonl, tmp_path, capsys):
     path = str(jsonl({"prompt": "a", "completion": "b"}))
     for command in (train, probe):
         arguments = ["run"] if command is probe else []
         arguments += ["--task", path, "--model", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
-        assert run(command.main, [*arguments, "--system", r"a\nb"]) == 2
-        assert "is of format TRL, whose prompts are texts" in capsys.readouterr().err
-        assert run(command.main, [*arguments, "--as-chat", "--system", " "]) == 2
+        assert run(command.main, [*arguments, "--as-chat", "--system", r" \n"]) == 2
         assert "line 1: message 1, of the system, is empty" in capsys.readouterr().err
+    rows = [{"prompt": f"a{i}", "completion": "b"} for i in range(20)]
+    other = jsonl({"prompt": " ", "completion": "b"}, name="other.jsonl")
+    asked = ["run", "--task", str(jsonl(*rows)), "--off-domain", str(other), "--as-chat", "--dry-run"]
+    assert run(probe.main, asked) == 2
+    assert f"{other}, line 1: has an empty prompt" in capsys.readouterr().err

@@ -145,7 +145,7 @@ def test_formats_are_named_and_fields_that_are_not_read_are_listed(jsonl):
     task = load_task(jsonl({"messages": messages, "source": "y"}))
     assert task.format == "chat messages"
     assert task.ignored_fields == ("source", "messages.id", "messages.model", "messages.tool_calls")
-    assert "rows of format chat messages; prompt template: none" in task.reading_note
+    assert "rows of format chat messages; prompt template: none, prompts are conversations; " in task.reading_note
     assert load_task(jsonl({"prompt": [USER], "completion": [ANSWER]})).format == "chat completion"
     assert load_task(jsonl({"chosen": [USER, ANSWER], "rejected": [USER, OTHER]})).format == "chat preference"
     # Texts of the same names stay what they were.
