@@ -142,6 +142,8 @@ class _Fast(Lean, AttentionBridge):
     def _additive(self, mask: Tensor | None, q: Tensor, keys: int) -> Tensor:
         """The mask as TransformerLens would add it to scores; one tensor for all layers, which backward keeps."""
         pos = q.shape[2]
+        if mask is not None and mask.ndim == 4 and mask.shape[2:] == (pos, keys) and mask.dtype == q.dtype:
+            return mask  # eager attention's: to be added as it stands
         none = torch.zeros(1, 1, pos, keys, dtype=q.dtype, device=q.device)
         if mask is None or mask.is_inference() or mask.requires_grad:  # not known to be as it was a layer ago
             return self._apply_reconstruct_attention_mask(none, mask, keys, pos)

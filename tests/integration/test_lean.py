@@ -46,9 +46,10 @@ def test_an_unhooked_call_pays_for_nothing(monkeypatch):
     assert x.isfinite().all()
 
 
-def test_every_hook_point_fires_in_the_order_of_transformer_lens():
+@pytest.mark.parametrize("family", ["llama_gqa", "gemma3", "olmo2", "phi3", "smollm3"])
+def test_every_hook_point_fires_in_the_order_of_transformer_lens(family):
     orders = []
-    for model in pair():
+    for model in pair(family):
         order = []
 
         def note(tensor, hook, name, order=order):
