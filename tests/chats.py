@@ -147,18 +147,11 @@ def as_messages(one: Conversation, *answers: str) -> list[dict[str, str]]:
     return rows + [{"role": "assistant", "content": answer} for answer in answers]
 
 
-def base(kind: str, *, ends_like: str = ""):
-    """A tiny random Llama with a kind's tokenizer, as a bridge.
-
-    With `ends_like`, the base model says the token that ends a turn where it would have said this token.
-    """
+def plain(own: PreTrainedTokenizerFast):
+    """A tiny random Llama for a tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from aligner_probe.models import load_model
-    from aligner_probe.tokenizers import attach_tokenizer
-
-    own = tokenizer(kind)
     sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
     config = LlamaConfig(**sizes, vocab_size=len(own), max_position_embeddings=256, eos_token_id=own.eos_token_id)
     with torch.random.fork_rng():
@@ -166,6 +159,29 @@ def base(kind: str, *, ends_like: str = ""):
         model = LlamaForCausalLM(config).eval()
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def folder_of(path: Path, kind: str) -> Path:
+    """The same in a folder, with a kind's tokenizer beside it."""
+    own = tokenizer(kind)
+    plain(own).save_pretrained(path)
+    own.save_pretrained(path)
+    return path
+
+
+def base(kind: str, *, ends_like: str = ""):
+    """The same as a bridge.
+
+    With `ends_like`, the base model says the token that ends a turn where it would have said this token.
+    """
+    import torch
+
+    from aligner_probe.models import load_model
+    from aligner_probe.tokenizers import attach_tokenizer
+
+    own = tokenizer(kind)
+    model = plain(own)
     if ends_like:
         rows = own.convert_tokens_to_ids([ends_like, KINDS[kind][3]])
         with torch.no_grad():

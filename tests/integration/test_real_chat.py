@@ -13,6 +13,7 @@ import torch
 from conftest import ROOT, real_model
 
 import aligner_probe as ap
+from aligner_probe.evaluation.generation import generate_ids
 from aligner_probe.tasks.chat_template import template_of
 
 pytestmark = pytest.mark.slow
@@ -82,16 +83,20 @@ def test_train_kill_resume_export_and_answer_in_plain_transformers(tmp_path):
         assert torch.equal(one, other)
     conversations = [[{"role": "user", "content": text}] for text in ASKED]
     conversations[1].insert(0, {"role": "system", "content": "Answer in one word."})
+    asked = [model.tokenizer.apply_chat_template(one, add_generation_prompt=True)["input_ids"] for one in conversations]
+    ends = {template_of(model.tokenizer).end}
     base = ap.generate(model, conversations, max_new_tokens=16)
     with adapters[0].attached():
         ours = ap.generate(model, conversations, max_new_tokens=16)
+        tokens = generate_ids(model, asked, max_new_tokens=16, ending=lambda new: new[-1] in ends)
     assert ours != base
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
-    for messages, answer in zip(conversations, ours, strict=True):
+    for messages, answer, ids_of_ours in zip(conversations, ours, tokens, strict=True):
         given = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
         with torch.no_grad():
             ids = plain.generate(**given, max_new_tokens=16, do_sample=False)[0, given["input_ids"].shape[1] :]
+        assert ids.tolist() == ids_of_ours
         assert tokenizer.decode(ids, skip_special_tokens=True) == answer
     assert Path(tmp_path / "merged" / "chat_template.jinja").is_file()
