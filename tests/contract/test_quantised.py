@@ -9,6 +9,7 @@ import warnings
 
 import pytest
 import torch
+import transformers
 from conftest import ROOT
 from learning import Letters, quick, task
 from peaks import peak_of
@@ -166,7 +167,7 @@ def test_the_gradients_are_those_on_the_unpacked_weights(load, quantization, n_t
         adapter = Aligner(base, n_tokens, 1, seed=1, initial_gate=0.5)
         forward = Forward(base, Sequences(rows, 0), None, adapter.layers.start if checkpoint else None)
         with adapter.attached():
-            sft_loss(*forward(range(len(rows)))).backward()
+            sft_loss(forward(range(len(rows)))).backward()
         grads.append([adapter.prefix.grad, adapter.gates.grad])
         with torch.no_grad():
             assert torch.equal(base(tokens()), before)
@@ -274,7 +275,7 @@ def test_the_memory_estimate_against_the_allocator(tmp_path, quantization, check
     adapter = Aligner(base, 4, 1)
     forward = Forward(base, Sequences([Tokens(row, row.clone(), 0) for row in ids], 0), None, 1 if checkpoint else None)
     with adapter.attached():
-        measured = peak_of(adapter, lambda: sft_loss(*forward(range(8))).backward(), times=1)
+        measured = peak_of(adapter, lambda: sft_loss(forward(range(8))).backward(), times=1)
     estimate = estimate_memory(adapter, recipe(batch_size=8), 48, checkpoint=checkpoint)
     assert 0.85 < estimate.activations / measured < 1.35
     assert estimate.base == BaseSizes.of(base).n_bytes
@@ -501,16 +502,24 @@ def test_a_missing_package_is_named_before_a_weight_is_read(load, missing, monke
         ap.load_model(load.path, quantization=missing)
 
 
+OTHERS = {
+    "Mistral": {"head_dim": 16},
+    "Qwen2": {},
+    "Qwen3": {"head_dim": 16},
+    "Gemma": {"head_dim": 16},
+    "Gemma2": {"head_dim": 16, "query_pre_attn_scalar": 16},
+    "Gemma3": {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 4},
+    "SmolLM3": {"pad_token_id": 0},
+    "Olmo2": {"pad_token_id": 0},
+}
+
+
 @pytest.mark.parametrize(
-    "family",
-    ["Qwen3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("Mistral", "Qwen2", "Gemma", "Gemma2"))],
+    "family", [name if name == "Qwen3" else pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
 )
 def test_other_families(tmp_path, quantization, family):
-    import transformers
-
-    sizes = SIZES | {"head_dim": 16, "query_pre_attn_scalar": 16} if "Gemma" in family else SIZES | {"head_dim": 16}
-    config = getattr(transformers, f"{family}Config")(**sizes)
-    getattr(transformers, f"{family}ForCausalLM")(config).save_pretrained(tmp_path)
+    model_class = getattr(transformers, f"{family}ForCausalLM")
+    model_class(model_class.config_class(**SIZES | OTHERS[family])).save_pretrained(tmp_path)
     base, ids = ap.load_model(tmp_path, quantization=quantization), tokens()
     with torch.no_grad():
         theirs = by_transformers(tmp_path, quantization).train()(ids).logits
