@@ -102,13 +102,14 @@ class ChatTemplate:
                 )
         return text
 
-    def whole_text(self, conversation: Conversation, answer: str, where: str = "") -> str:
+    def whole_text(self, conversation: Conversation, answer: str, prompt: str, where: str = "") -> str:
         """The text of a conversation with its answer and with what ends the turn.
 
-        It begins with `prompt_text`, and goes on with the answer. Raises AlignerProbeError where it does not.
+        It begins with `prompt`, which is the `prompt_text` of the conversation, and goes on with the answer. Raises
+        AlignerProbeError where it does not.
         """
         whole = self.rendered((*conversation.messages, Message("assistant", answer)), where)
-        if fault := _fault(self.prompt_text(conversation, where), whole, answer):
+        if fault := _fault(prompt, whole, answer):
             raise AlignerProbeError(
                 f"{_at(where)}the chat template {fault}; expected the text of the prompt, and then the answer. Change "
                 "the messages, or give another template: --chat-template FILE"

@@ -83,8 +83,9 @@ def chat_rows(
     wholes: list[list[str]] = []
     for index, example in enumerate(task.examples):
         where, conversation = place_of(task, example, index), _conversation(example)
-        asked.append(template.prompt_text(conversation, where))
-        wholes.append([template.whole_text(conversation, getattr(example, field), where) for field in fields])
+        text = template.prompt_text(conversation, where)
+        asked.append(text)
+        wholes.append([template.whole_text(conversation, getattr(example, field), text, where) for field in fields])
     prompts = token_ids(tokenizer, asked)
     ids = iter(token_ids(tokenizer, [text for texts in wholes for text in texts]))
     rows = []
@@ -121,7 +122,8 @@ def answer_offsets(template: ChatTemplate, example: Example) -> tuple[str, list[
     The tokens are those of the row of `chat_rows`.
     """
     conversation, tokenizer = _conversation(example), template.tokenizer
-    text, whole = template.prompt_text(conversation), template.whole_text(conversation, example.completion)
+    text = template.prompt_text(conversation)
+    whole = template.whole_text(conversation, example.completion, text)
     [prompt] = token_ids(tokenizer, [text])
     said = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     rest = whole[len(text) :]
