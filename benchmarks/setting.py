@@ -24,6 +24,8 @@ class Size:
     vocabulary: int
     batch: int
     positions: int
+    kv_heads: int | None = None  # as many as heads
+    tied: bool = False
 
     def __str__(self) -> str:
         return f"d_model {self.hidden}, {self.layers} layers, {self.heads} heads, vocabulary {self.vocabulary}"
@@ -50,6 +52,8 @@ class Bases:
             intermediate_size=size.intermediate,
             num_hidden_layers=size.layers,
             num_attention_heads=size.heads,
+            num_key_value_heads=size.kv_heads or size.heads,
+            tie_word_embeddings=size.tied,
             vocab_size=size.vocabulary,
             max_position_embeddings=max(size.positions, 128),
             attn_implementation="sdpa",
@@ -57,18 +61,34 @@ class Bases:
             dtype=dtype,
         )
         torch.manual_seed(0)
-        self._weights = self._made().state_dict()
+        # Made on the device in its precision: a large model would not fit into the CPU's memory in float32.
+        with self.device:
+            made = self._made()
+        self._weights = made.state_dict()
+        # Angles of the rotary embedding are in no state dict.
+        self._others = {name: tensor for name, tensor in made.named_buffers() if name not in self._weights}
 
     def _made(self):
         from transformers import AutoModelForCausalLM
 
-        with self.device:
-            return AutoModelForCausalLM.from_config(self.config, dtype=self.dtype)
+        return AutoModelForCausalLM.from_config(self.config, dtype=self.dtype)
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters, with tied ones once."""
+        return sum({tensor.data_ptr(): tensor.numel() for tensor in self._weights.values()}.values())
 
     def plain(self):
         """A model of its own on the shared weights, as all share what caches hold of them."""
-        model = self._made()
+        import torch
+
+        with torch.device("meta"):
+            model = self._made()
         model.load_state_dict(self._weights, assign=True)
+        model.tie_weights()
+        for name, tensor in self._others.items():
+            module, _, leaf = name.rpartition(".")
+            model.get_submodule(module)._buffers[leaf] = tensor
         return model.requires_grad_(False).eval()
 
     def ids(self, batch: int, positions: int):

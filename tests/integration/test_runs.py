@@ -27,7 +27,7 @@ KEYS = {
     | {"began_from", "beside", "execution", "versions", "git", "result"},
     "base": {"name", "architecture", "fingerprint", "dtype", "quantization"},
     "seeds": {"start", "order"},
-    "tokenizer": {"class", "sha256"},
+    "tokenizer": {"class", "sha256", "chat_template"},
     "task": {"name", "kind", "source", "format", "template", "sha256", "tokens_sha256", "n_examples", "encoding"}
     | {"dropped", "ignored_fields", "notes", "lost"},
     "execution": {"device", "threads", "lower_layers", "checkpoint_activations"},
@@ -337,7 +337,7 @@ def test_every_option_of_every_recipe_and_method_is_on_the_command_line():
         "--lr 1 --weight-decay 2 --betas .8 .9 --batch-size 4 --micro-batch-size 2 --epochs 5 --steps 6 --warmup 7 "
         "--warmup-counts micro_batches --clip none --precision bf16-true --draw replacement --loss-on all "
         "--end-token no --max-length 8 --overlong drop --beta 9 --evaluate-every 10 --patience 11 --min-improvement .1 "
-        "--order-seed 12"
+        "--order-seed 12 --train-on all"
     )
     changes = recipe_changes(command.parser().parse_args(shared + given.split()))
     assert changes.keys() | {"warmup_steps"} == {field.name for field in fields(Recipe)}
