@@ -11,7 +11,7 @@ from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny import MODELS, bridge, plain, tokens
+from tiny import MODELS, frozen, plain, tokens
 from tiny_adapters import opened
 
 from aligner_probe.adapters import Aligner, LLaMAAdapter, LoRA, PromptTuning
@@ -50,7 +50,7 @@ def library():
 @pytest.mark.parametrize("family", APART)
 def test_lora_to_peft(library, family, tmp_path):
     ids = tokens()
-    adapter = opened(LoRA(bridge(family), r=4, alpha=6, targets=("q", "k", "v", "o"), start_layer=1), size=0.2)
+    adapter = opened(LoRA(frozen(family), r=4, alpha=6, targets=("q", "k", "v", "o"), start_layer=1), size=0.2)
     export_adapter(adapter, "peft", tmp_path / "peft")
     assert_close(library.PeftModel.from_pretrained(plain(family), tmp_path / "peft")(ids).logits, adapted(adapter, ids))
     # and back, and from the saved folder without any base: the same numbers
@@ -58,7 +58,7 @@ def test_lora_to_peft(library, family, tmp_path):
     here, again = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("peft", "again"))
     assert here.keys() == again.keys()
     assert all(torch.equal(here[name], again[name]) for name in here)
-    returned = load_adapter(tmp_path / "again", bridge(family))
+    returned = load_adapter(tmp_path / "again", frozen(family))
     assert returned.config == adapter.config
     assert all(torch.equal(a, b) for a, b in zip(returned.parameters(), adapter.parameters(), strict=True))
 
@@ -84,7 +84,7 @@ def test_lora_from_peft(library, family, options, tmp_path):
             draw = torch.Generator().manual_seed(index)
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=draw))
     theirs.eval().save_pretrained(tmp_path / "theirs")
-    adapter = load_adapter(tmp_path / "theirs", bridge(family))
+    adapter = load_adapter(tmp_path / "theirs", frozen(family))
     assert_close(adapted(adapter, ids), theirs(ids).logits)
     # once more through our writer
     export_adapter(tmp_path / "theirs", "peft", tmp_path / "ours")
@@ -156,7 +156,7 @@ def test_a_lora_folder_becomes_a_native_one(whole_lora, lora_folder, tmp_path):
     (lora_folder / "adapter_model.safetensors").unlink()
     export_adapter(lora_folder, "native", tmp_path / "bin", model=tmp_path / "base")
     # in memory it has its base, of any family, and a native folder is copied with what it knows
-    export_adapter(LoRA(bridge("gpt2")), "native", tmp_path / "fused")
+    export_adapter(LoRA(frozen("gpt2")), "native", tmp_path / "fused")
     save_adapter(expected, tmp_path / "saved", run={"recipe": "none"})
     export_adapter(tmp_path / "saved", "native", tmp_path / "again", model=tmp_path / "base")
     assert load_adapter(tmp_path / "again", model).provenance == {"recipe": "none"}
@@ -166,13 +166,13 @@ def test_a_lora_folder_becomes_a_native_one(whole_lora, lora_folder, tmp_path):
 
 def test_a_lora_of_another_architecture_is_refused_by_name():
     with pytest.raises(CheckpointError, match=r"model\.decoder\.layers\.N\.self_attn.*facebook/opt-125m.*LlamaFor"):
-        load_adapter(real_lora("opt125m-dpo-lora"), bridge("llama"))
+        load_adapter(real_lora("opt125m-dpo-lora"), frozen("llama"))
 
 
 @pytest.fixture(scope="module")
 def whole_lora(tmp_path_factory):
     """A model, and a LoRA in PEFT's form that fits it."""
-    model = bridge("llama_gqa")
+    model = frozen("llama_gqa")
     adapter = opened(LoRA(model, r=4, targets=("q", "v")))
     return model, export_adapter(adapter, "peft", tmp_path_factory.mktemp("whole") / "peft").path
 
@@ -248,11 +248,11 @@ def test_loras_with_gaps_or_damage_are_refused(whole_lora, lora_folder, drop, ad
 @pytest.mark.parametrize("family", ["gpt2", "neox", "phi3"])
 def test_fused_projections_have_no_peft_form(family, lora_folder, tmp_path):
     with pytest.raises(AlignerProbeError, match="in one projection"):
-        export_adapter(LoRA(bridge(family)), "peft", tmp_path / "out")
+        export_adapter(LoRA(frozen(family)), "peft", tmp_path / "out")
     with pytest.raises(AlignerProbeError, match="in one projection"):
-        export_adapter(save_adapter(LoRA(bridge(family)), tmp_path / "saved"), "peft", tmp_path / "out")
+        export_adapter(save_adapter(LoRA(frozen(family)), tmp_path / "saved"), "peft", tmp_path / "out")
     with pytest.raises(AlignerProbeError, match="in one projection"):
-        load_adapter(lora_folder, bridge(family))
+        load_adapter(lora_folder, frozen(family))
     assert not (tmp_path / "out").exists()
 
 
@@ -295,14 +295,14 @@ PROMPTS = {
 @pytest.mark.parametrize("kind", PROMPTS)
 def test_adaption_prompt_in_peft(library, family, kind, tmp_path):
     ids = tokens()
-    adapter = PROMPTS[kind](bridge(family))
+    adapter = PROMPTS[kind](frozen(family))
     done = export_adapter(adapter, "peft", tmp_path / "peft")
     expected = adapted(adapter, ids)
     theirs = library.PeftModel.from_pretrained(plain(family), tmp_path / "peft")
     assert_close(theirs(ids).logits, expected)
     assert any("tanh(gate)" in note for note in done.notes) == (kind == "tanh")
     # back, as the LLaMA-Adapter that it is there
-    returned = load_adapter(tmp_path / "peft", bridge(family))
+    returned = load_adapter(tmp_path / "peft", frozen(family))
     assert returned.method == "llama_adapter"
     with returned.attached():
         assert_close(returned.model(ids), expected)
@@ -314,9 +314,9 @@ def test_adaption_prompt_where_peft_would_compute_something_else(tmp_path):
             export_adapter(adapter, "peft", tmp_path / "out", **options)
         assert not (tmp_path / "out").exists()
 
-    says("3 of 3 layers have a gate of its own for each head", opened(LLaMAAdapter(bridge("llama"), 3, 1)))
+    says("3 of 3 layers have a gate of its own for each head", opened(LLaMAAdapter(frozen("llama"), 3, 1)))
     for family in ("qwen2", "gemma", "gpt2", "phi3"):
-        says(f"AdaptionPrompt on {family}", LLaMAAdapter(bridge(family), 3, 1, gate_per="layer"))
+        says(f"AdaptionPrompt on {family}", LLaMAAdapter(frozen(family), 3, 1, gate_per="layer"))
     plain("llama").save_pretrained(tmp_path / "base")
     low = checkpoint(method="llama_adapter", n_heads=1, d_model=48, n_layers=2, start_layer=0, dtype=torch.float32)
     folder = peft_folder(low, tmp_path / "low")
@@ -354,11 +354,11 @@ def test_tanh_gates_become_what_they_pass_on(tmp_path_factory, **shape):
 
 @pytest.mark.parametrize("gate_function", ["linear", "tanh"])
 def test_an_adapter_through_lit_llama_does_the_same_to_the_bit(gate_function, tmp_path):
-    model, ids = bridge("llama_gqa"), tokens()
+    model, ids = frozen("llama_gqa"), tokens()
     adapter = opened(Aligner(model, 5, 1, gate_function=gate_function))
     done = export_adapter(adapter, "lit-llama", tmp_path / "a.pth")
     assert any("tanh(gate)" in note for note in done.notes) == (gate_function == "tanh")
-    returned = load_adapter(tmp_path / "a.pth", bridge("llama_gqa"))
+    returned = load_adapter(tmp_path / "a.pth", frozen("llama_gqa"))
     with adapter.attached(), returned.attached():
         assert torch.equal(model(ids), returned.model(ids))
 
@@ -375,7 +375,7 @@ def test_the_authors_files_come_out_as_they_went_in(authors, tmp_path):
 
 
 def test_other_methods_have_no_such_form(tmp_path):
-    model = bridge("llama_gqa")
+    model = frozen("llama_gqa")
     for to in ("lit-llama", "native", "peft"):
         with pytest.raises(AlignerProbeError, match="prompt_tuning has no prefix"):
             export_adapter(PromptTuning(model, 2), to, tmp_path / "out")
