@@ -124,6 +124,16 @@ def peft_folder(c: PrefixCheckpoint, folder: Path, **config: Any) -> Path:
     return folder
 
 
+def complete_set(**shape: Any) -> list[PrefixCheckpoint]:
+    """One checkpoint of each kind the paper's figures compare, on both data sets."""
+    made = []
+    for index, data_set in enumerate(("Alpaca", "MetaMath")):
+        about: dict[str, Any] = {"metadata": {"data_set": data_set, "base_model": "a base"}, **shape}
+        made += [checkpoint(n_tokens=n_tokens, seed=10 * n_tokens + index, **about) for n_tokens in (1, 10, 100)]
+        made.append(checkpoint(method="llama_adapter", n_tokens=10, seed=5 + index, **about))
+    return made
+
+
 def save_pth(state: object, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, path)
