@@ -8,6 +8,7 @@ from tiny import frozen, plain, tokens
 from tiny_adapters import loss_of, opened
 from transformer_lens.model_bridge.generalized_components import PositionEmbeddingsAttentionBridge
 
+from aligner_probe import capped
 from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter
 from aligner_probe.adapters.prefix_tuning import PrefixTuning
 from aligner_probe.attention import FastAttention, FastJointAttention
@@ -223,6 +224,24 @@ def test_a_chunk_of_queries_behind_a_cache(family):
         first = model.original_model(ids[:, :4], use_cache=True)
         rest = model.original_model(ids[:, 4:], past_key_values=first.past_key_values, use_cache=True)
     assert_close(torch.cat([first.logits, rest.logits], dim=1), whole)
+
+
+@pytest.mark.parametrize("pad", [0, 3])
+def test_gemma_2_in_blocks_of_queries(pad, monkeypatch):
+    """With a window of four positions, so that most blocks leave keys out; padding positions see none."""
+    monkeypatch.setattr(capped, "QUERIES_AT_ONCE", 5)
+    fast, own = shared_pair("gemma2_window")
+    ids, results = tokens(2, 14), []
+    mask = torch.ones_like(ids)
+    mask[0, :pad] = 0
+    for model in (own, fast):
+        adapter = opened(Aligner(model, 3, 1))
+        with adapter.attached():
+            logits = model(ids, attention_mask=mask)
+            loss_of(logits[:, 3:], ids[:, 3:]).backward()
+        results.append((logits, adapter.prefix.grad, adapter.gates.grad))
+    for expected, found in zip(*results, strict=True):
+        assert_close(found, expected)
 
 
 def test_sliding_window():

@@ -42,6 +42,25 @@ def test_outputs_and_gradients_are_those_of_scores_written_out(at_once, monkeypa
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("blind", [False, True])
+def test_keys_that_no_query_of_a_block_sees_are_left_out(window, blind, monkeypatch):
+    """A causal mask with a window, and with a query that sees nothing: that one needs all keys."""
+    monkeypatch.setattr(capped, "QUERIES_AT_ONCE", 4)
+    inputs, _ = drawn(pos=11, keys=13)
+    query, key = torch.arange(11)[:, None] + 2, torch.arange(13)
+    seen = (key <= query) & (key > query - (window or 99))
+    seen = seen.expand(3, 1, 11, 13).clone()
+    seen[1, :, 5] &= not blind
+    mask = torch.zeros(seen.shape, dtype=torch.float64).masked_fill(~seen, torch.finfo(torch.float64).min)
+    blocks = [(part.stop - part.start, keys.stop - keys.start) for part, keys in capped._blocks(mask)]
+    assert blocks == [(4, 6), (4, 13 if blind else 10 if window is None else 6), (3, 13 if window is None else 5)]
+    found, expected = capped_attention(*inputs, mask, SCALING, CAP), written_out(*inputs, mask)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    for ours, theirs in zip(gradients(found, inputs), gradients(expected, inputs), strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("wanted", range(3))
 def test_only_the_gradients_that_are_asked_for(wanted):
     inputs, mask = drawn()
