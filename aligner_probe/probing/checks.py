@@ -73,16 +73,17 @@ def check_tokens(bench: ProbeBench) -> None:
         _check_conversations(tokenizer, part)
         prompts = prompt_ids(tokenizer, part.prompts)
         for example, prompt, answer in zip(part.examples, prompts, ids, strict=True):
-            check_ids(tokenizer, prompt + answer, embedding_rows(bench.model), f"{part.name}, line {example.line}")
+            where = f"{part.name}, {part.unit} {example.line}"
+            check_ids(tokenizer, prompt + answer, embedding_rows(bench.model), where)
         room = bench.room(part, positions)
         long = [(example, len(row)) for example, row in zip(part.examples, prompts, strict=True) if len(row) > room]
         if long:
             example, n = long[0]
             raise AlignerProbeError(
-                f"{len(long)} of {len(part)} prompts to ask are too long, the first on line {example.line} with {n} "
-                f"tokens ({str(example.prompt)[:40]!r}): {room} fit into the context of {bench.model.cfg.n_ctx} beside "
-                f"the longest answer{f' and {positions} positions of {PROMPT_TUNING}' if positions else ''}; leave "
-                "them out, or take a base with a longer context"
+                f"{len(long)} of {len(part)} prompts to ask are too long, the first on {part.unit} {example.line} with "
+                f"{n} tokens ({str(example.prompt)[:40]!r}): {room} fit into the context of {bench.model.cfg.n_ctx} "
+                f"beside the longest answer{f' and {positions} positions of {PROMPT_TUNING}' if positions else ''}; "
+                "leave them out, or take a base with a longer context"
             )
 
 

@@ -22,6 +22,7 @@ from aligner_probe.probing.plan import Budget, Plan, ProbeCell, plan
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 from aligner_probe.study import Study, read_result
+from aligner_probe.tasks.chat import as_json
 from aligner_probe.tasks.chat_template import are_chat, template_of
 from aligner_probe.tasks.task import Task
 from aligner_probe.tasks.tokenizing import put_around
@@ -114,5 +115,5 @@ def _vocabulary(tokenizer: Any) -> str | None:
 
 
 def _hashed(task: Task) -> dict[str, str | int]:
-    rows = [[str(e.prompt), e.completion, e.group, e.content] for e in sft_examples(task)]
+    rows = [[as_json(e.prompt), e.completion, e.group, e.content] for e in sft_examples(task)]
     return {"n": len(task), "sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest(), "file": task.sha256}

@@ -91,6 +91,16 @@ def _as_message(value: Any) -> Message:
 Prompt = str | Conversation
 
 
+def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Messages as templates, transformers and JSON take them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def as_json(prompt: Prompt) -> str | list[dict[str, str]]:
+    """A prompt as JSON has it: a text, or a list of messages."""
+    return prompt if isinstance(prompt, str) else as_dicts(prompt.messages)
+
+
 def check_turns(messages: Sequence[Message]) -> None:
     """Raise AlignerProbeError where roles do not take turns, or a message is empty; the message says which one."""
     for index, message in enumerate(messages):

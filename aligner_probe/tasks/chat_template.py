@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks.characters import token_ids
-from aligner_probe.tasks.chat import Conversation, Message, Prompt
+from aligner_probe.tasks.chat import Conversation, Message, Prompt, as_dicts
 
 #: A conversation and an answer that show what a template does.
 TRIAL, TRIAL_ANSWER = Conversation((Message("user", "Which one?"),)), "This one."
@@ -188,11 +188,6 @@ def untemplated_note(tokenizer: Any, prompts: Sequence[Prompt]) -> str:
         f"{UNTEMPLATED}, and the prompts are asked without it. To ask them as a user's messages: "
         "--as-chat; to say that this is meant: --chat-template none (ap.set_chat_template(model, None))."
     )
-
-
-def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Messages as templates and transformers take them."""
-    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 def _fault(prompt: str, whole: str, answer: str) -> str | None:

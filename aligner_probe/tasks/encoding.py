@@ -3,7 +3,7 @@
 Prompt and completion are tokenised separately and then joined. So no token crosses the boundary between them, and the
 prompt's ids are those that the model sees when it is asked. A tokenizer that puts a space before every text
 (SentencePiece) puts one before the completion too. If the completion begins with a space, that space is this one, and
-there is no second. Conversations are tokenised as the chat template writes them (`rows.py`).
+there is no second. Conversations are tokenised as the chat template writes them (`token_rows.py`).
 """
 
 import itertools

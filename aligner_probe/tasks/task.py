@@ -16,7 +16,7 @@ import pandas as pd
 
 from aligner_probe.errors import AlignerProbeError, one_of
 from aligner_probe.html import Shown, text_of
-from aligner_probe.tasks.chat import Conversation, Prompt
+from aligner_probe.tasks.chat import Conversation, Prompt, as_json
 from aligner_probe.tasks.templates import fields_of
 
 Kind = Literal["sft", "preference"]
@@ -212,7 +212,7 @@ class Task(Shown):
             answers.append("content")
         columns = ["prompt", *answers, "group", "line"]
         rows = [[getattr(example, column) for column in columns] for example in self.examples]
-        rows = [[_messages(prompt) if isinstance(prompt, Conversation) else prompt, *rest] for prompt, *rest in rows]
+        rows = [[as_json(prompt), *rest] for prompt, *rest in rows]
         return pd.DataFrame(rows, columns=columns).astype({"line": "Int64"})
 
     def __repr__(self) -> str:
@@ -299,10 +299,6 @@ def _units(examples: Sequence[Example | Preference], constant_prompt: bool) -> l
     return list(units.values())
 
 
-def _messages(value: Conversation) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in value.messages]
-
-
 def _hash_of(examples: Sequence[Example | Preference]) -> str:
     digest = hashlib.sha256()
     for example in examples:
@@ -310,5 +306,5 @@ def _hash_of(examples: Sequence[Example | Preference]) -> str:
         if content.get("content") is None:
             # Tasks without contents have the hash they always had.
             content.pop("content", None)
-        digest.update(json.dumps(content, sort_keys=True, default=_messages).encode() + b"\n")
+        digest.update(json.dumps(content, sort_keys=True, default=as_json).encode() + b"\n")
     return digest.hexdigest()
