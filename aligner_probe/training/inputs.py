@@ -15,7 +15,7 @@ from aligner_probe.arguments import accepts, several_of
 from aligner_probe.checkpoints.given import one_adapter
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import embedding_rows
-from aligner_probe.tasks.encoding import encode
+from aligner_probe.tasks.encoding import IGNORED, encode
 from aligner_probe.tasks.given import one_task
 from aligner_probe.tasks.task import Task
 from aligner_probe.tokenizers import own_tokenizer
@@ -129,4 +129,9 @@ class Inputs:
     def memory(self, pos: int, checkpoint: bool) -> MemoryEstimate:
         """The memory that a step takes for this training's own rows of `pos` tokens, and for the base model."""
         preference = self.task.task.kind == "preference"
-        return estimate_memory(self.adapter, self.recipe, pos, preference=preference, checkpoint=checkpoint)
+        encoded = self.task.encoded
+        rows = [*encoded.sequences, *(encoded.rejected or ())]
+        labels = max(int((row.labels[1:] != IGNORED).sum()) for row in rows)
+        return estimate_memory(
+            self.adapter, self.recipe, pos, preference=preference, checkpoint=checkpoint, labels=labels
+        )

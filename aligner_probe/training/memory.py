@@ -6,9 +6,9 @@
 The base model is frozen, so its linear layers keep nothing for the backward pass. From the adapter's first layer on,
 each layer keeps for each token: the input of each norm (in float32), also of norms of queries and keys; the query, key,
 value and head outputs of the attention kernel, and the attention pattern where it is written to memory; and what the
-MLP's activation function and product need. The peak also has the logits, their log-softmax and their gradients. How
-many temporary tensors there are was counted with torch 2.13; tests compare the estimate with the peak that the
-allocator reports.
+MLP's activation function and product need. The peak also has the logits of the positions that predict a label, their
+log-softmax and their gradients. How many temporary tensors there are was counted with torch 2.13; tests compare the
+estimate with the peak that the allocator reports.
 
 The projections of a quantised base take the bytes of their packed values and scales. They are unpacked one at a time
 while they are used. From the adapter's first layer on, int8 (torchao 0.18) keeps each of them unpacked for the backward
@@ -175,13 +175,16 @@ def memory_of(
     itemsize: int = 4,
     extra: int = 0,
     checkpoint: bool = False,
+    labels: int | None = None,
 ) -> MemoryEstimate:
     """The estimate from sizes alone: `n_parameters` trained parameters of `itemsize` bytes from `start_layer` on.
 
-    `extra` is how many values a token and layer are kept for the gradients of the adapter's parameters.
+    `extra` is how many values a token and layer are kept for the gradients of the adapter's parameters. `labels` is how
+    many positions of a row predict a label, and so have logits; None for all.
     """
     n_tokens, n_layers = rows * pos, base.n_layers - start_layer
-    layer, head = n_tokens * base.kept_by_a_layer(pos, extra), n_tokens * base.head()
+    layer = n_tokens * base.kept_by_a_layer(pos, extra)
+    head = rows * (pos if labels is None else min(labels, pos)) * base.head()
     scores = BYTES_A_SCORE * min(base.scores_at_once, n_tokens * pos * base.n_heads)
     room = max(n_tokens * base.room_of_a_layer(pos), scores)  # of the MLP, and then of attention
     if checkpoint:
@@ -201,7 +204,13 @@ def memory_of(
 
 
 def estimate_memory(
-    adapter: Adapter, recipe: Recipe, pos: int, *, preference: bool = False, checkpoint: bool = False
+    adapter: Adapter,
+    recipe: Recipe,
+    pos: int,
+    *,
+    preference: bool = False,
+    checkpoint: bool = False,
+    labels: int | None = None,
 ) -> MemoryEstimate:
     """The estimate for an adapter on its base model.
 
@@ -212,6 +221,7 @@ def estimate_memory(
         pos: tokens of the longest sequence.
         preference: whether an example has two sequences, the chosen and the rejected one.
         checkpoint: whether activations are computed twice rather than kept.
+        labels: the most labels of a sequence; None where all its tokens are labels.
     """
     base = BaseSizes.of(adapter.model)
     if adapter.reads_scores:  # so they are written to memory
@@ -225,6 +235,7 @@ def estimate_memory(
         itemsize=next(adapter.parameters()).element_size(),
         extra=adapter.activations_per_token(),
         checkpoint=checkpoint,
+        labels=labels,
     )
 
 

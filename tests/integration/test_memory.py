@@ -7,11 +7,12 @@ import torch
 from learning import model, quick, task
 from peaks import peak_of
 from tiny import MODELS
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from aligner_probe.adapters import Aligner, LoRA, PrefixTuning
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import load_model
-from aligner_probe.tasks.encoding import Tokens
+from aligner_probe.tasks.encoding import IGNORED, Tokens
 from aligner_probe.training import fit, recipe
 from aligner_probe.training.losses import sft_loss
 from aligner_probe.training.memory import BaseSizes, capacity, estimate_memory, memory_of
@@ -76,6 +77,32 @@ def test_the_estimate_against_the_allocator(name, low, high, dtype):
                 measured = peak_of(adapter, step)
             estimated = estimate_memory(adapter, recipe(batch_size=ROWS), POS, checkpoint=checkpoint).activations
             assert low < estimated / measured < high, (adapter, checkpoint)
+
+
+def test_logits_are_estimated_for_labels_alone():
+    """With 40 times as many words as dimensions and four labels in 64 tokens, all logits would be most of it."""
+    sizes = MODELS["llama_gqa"][1] | SIZES | {"vocab_size": 2560}
+    base = load_model(LlamaForCausalLM(LlamaConfig(**sizes)).eval())
+    ids = torch.randint(0, 2560, (ROWS, POS), generator=torch.Generator().manual_seed(0))
+    labels = torch.full_like(ids, IGNORED)
+    labels[:, -4:] = ids[:, -4:]
+    rows = [Tokens(row, its, POS - 4) for row, its in zip(ids, labels, strict=True)]
+    forward, adapter, how = Forward(base, Sequences(rows, 0)), Aligner(base, 1, 1), recipe(batch_size=ROWS)
+    with adapter.attached():
+        measured = peak_of(adapter, lambda: sft_loss(forward(range(ROWS))).backward())
+    assert 0.9 < estimate_memory(adapter, how, POS, labels=4).activations / measured < 1.3
+    assert estimate_memory(adapter, how, POS).activations / measured > 3
+
+
+def test_a_training_is_planned_with_the_labels_that_it_has(monkeypatch):
+    base, seen = model(), []
+    real = estimate_memory
+    monkeypatch.setattr(
+        "aligner_probe.training.inputs.estimate_memory", lambda *a, **k: seen.append(k["labels"]) or real(*a, **k)
+    )
+    fit(base, Aligner(base, 1, 1), task(), recipe=quick(steps=1, epochs=None), show_progress=False)
+    # Words of four to six letters are asked for, and the end token.
+    assert seen == [7]
 
 
 @pytest.mark.parametrize(("name", "at_most"), [("qwen3", 1.15), ("gemma2", 1.6)])
