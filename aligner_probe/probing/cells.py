@@ -1,4 +1,4 @@
-"""The three kinds of cells of a probe: ask the base model, tune a learning rate, or train a run and ask it."""
+"""The cells of a probe: ask the base model (`asking.py`), tune a learning rate, or train a run and ask it."""
 
 import json
 import math
@@ -13,19 +13,14 @@ from typing import Any
 import numpy as np
 
 from aligner_probe.arms.catalogue import ARMS, new_arm_adapter
-from aligner_probe.arms.names import BASE, CONSTANT, PROMPT
 from aligner_probe.checkpoints.adapters import save_adapter
 from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning
-from aligner_probe.evaluation import generate
-from aligner_probe.evaluation.guessing import sft_examples
-from aligner_probe.evaluation.scoring import ends_turns
 from aligner_probe.files import read_json, write_text
 from aligner_probe.jobs.folder import RUNS, WORK
+from aligner_probe.probing.asking import asked_without_training
 from aligner_probe.probing.batches import SharedTraining
 from aligner_probe.probing.bench import ProbeBench, first, shuffled
-from aligner_probe.probing.endings import line_end
 from aligner_probe.probing.plan import ProbeCell, tune_id
-from aligner_probe.probing.prompts import Control, control, promptings, that_fit
 from aligner_probe.study import cell_folder, read_result
 from aligner_probe.tasks.chat_template import UNTEMPLATED
 from aligner_probe.tasks.task import Task
@@ -37,8 +32,6 @@ ADAPTER = "adapter"
 LATE = 0.6
 #: The folder of what the layers below an adapter give, which all cells use.
 LOWER_LAYERS = "lower_layers"
-#: The most tokens of an answer in the control of prompting.
-CONTROL_TOKENS = 16
 
 
 def carry_out(bench: ProbeBench, job: ProbeCell | SharedTraining, *, out: Path) -> None:
@@ -59,9 +52,8 @@ def _carry_out(bench: ProbeBench, job: ProbeCell | SharedTraining, out: Path) ->
         _train(bench, cells, left, out, work)
     else:
         [cell] = cells
-        make = {"prompts": _prompts, "tune": _tuned}[cell.kind]
         with cell_folder(out, cell.id, asdict(cell), bench.model) as (_, results):
-            results |= make(bench, cell, out)
+            results |= asked_without_training(bench) if cell.kind == "prompts" else _tuned(bench, cell, out)
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -99,74 +91,6 @@ def trained_on(bench: ProbeBench, cell: ProbeCell) -> tuple[Task, Task]:
     """The training and the validation part of a cell's arm, with what ends an answer."""
     train, validation = material(bench, cell)
     return bench.as_trained(train), bench.as_trained(validation)
-
-
-def _prompts(bench: ProbeBench, cell: ProbeCell, out: Path) -> dict[str, Any]:
-    budget, parts = bench.budget, bench.parts
-    validation = first(parts.validation, budget.n_validation)
-    shown = sft_examples(bench.as_trained(parts.train))
-    turns = ends_turns(parts.whole, bench.model.tokenizer)
-    separator = "\n" if turns else line_end(sft_examples(bench.as_trained(parts.whole)))
-    tried = promptings(shown, budget.shots, budget.draws, separator=separator, own=bench.own_prompt)
-    items = [*sft_examples(validation), *sft_examples(parts.test)]
-    room = bench.model.cfg.n_ctx - _longest_answer(bench)
-    fitting = that_fit(tried, items, bench.model.tokenizer, room)
-    if not fitting:
-        raise AlignerProbeError(
-            f"no prompt of the task fits into the context of {bench.model.cfg.n_ctx} tokens, {room:,} of them for it; "
-            "leave long prompts out, or take a base with a longer context"
-        )
-    validated = {one.name: bench.asked(validation, one)[0] for one in fitting}
-    means = {
-        name: {which: float(np.mean(values)) for which, values in scores.items()} for name, scores in validated.items()
-    }
-    kinds = next(iter(validated.values())).keys()
-    chosen = {which: max(means, key=lambda name: means[name][which]) for which in kinds}
-    base, said = bench.asked(parts.test)
-    by_name = {one.name: one for one in fitting}
-    asked = {name: bench.asked(parts.test, by_name[name]) for name in set(chosen.values())}
-    prompt = {which: asked[name][0][which] for which, name in chosen.items()}
-    answer, constant = bench.constant()
-    scores = {BASE: base, PROMPT: prompt, CONSTANT: constant}
-    scores[BASE]["likelihood"] = bench.likelihoods(parts.test)
-    scores[PROMPT]["likelihood"] = bench.likelihoods(parts.test, by_name[chosen["strict"]])
-    return {
-        "scores": scores,
-        "completions": {BASE: said, PROMPT: asked[chosen["strict"]][1]},
-        "validation": means,
-        "left_out": [one.name for one in tried if one.name not in by_name],
-        "full_marks": bench.full_marks(),
-        "most_shots": max(one.n_shots for one in fitting),
-        "chosen": chosen,
-        "prompt_text": bench.shown(by_name[chosen["strict"]](sft_examples(parts.test)[0])),
-        "constant_answer": answer,
-        "control": _control(bench),
-        "off_domain": bench.kept(),
-    }
-
-
-def _control(bench: ProbeBench) -> dict[str, Any] | None:
-    """The positive control of prompting, on items of another domain where there are any, else on training items."""
-    task = bench.off_domain or bench.parts.train
-    task = first(task, bench.budget.n_off_domain)
-    answers = generate(bench.model, task.prompts, max_new_tokens=CONTROL_TOKENS, stop=["\n"])
-    try:
-        room = bench.model.cfg.n_ctx - CONTROL_TOKENS
-        made: Control = control(sft_examples(task), answers, bench.model.tokenizer, room=room)
-    except AlignerProbeError as reason:
-        return {"reason": str(reason)}
-    said = generate(bench.model, made.prompts, max_new_tokens=CONTROL_TOKENS, stop=["\n"])
-    return asdict(made.score(said)) | {
-        "wrapping": made.wrapping.name,
-        "completions": said,
-        "prompt": bench.shown(made.prompts[0]),
-    }
-
-
-def _longest_answer(bench: ProbeBench) -> int:
-    tasks = (bench.parts.test, bench.parts.validation)
-    texts = [example.completion for task in tasks for example in sft_examples(task)]
-    return max(map(len, bench.model.tokenizer(texts, add_special_tokens=False)["input_ids"])) + CONTROL_TOKENS
 
 
 def _tuned(bench: ProbeBench, cell: ProbeCell, out: Path) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+"""The cell of a probe that trains nothing: the base model is asked in every way, and validation chooses the best."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from aligner_probe.arms.names import BASE, CONSTANT, PROMPT
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation import generate
+from aligner_probe.evaluation.guessing import sft_examples
+from aligner_probe.evaluation.scoring import ends_turns
+from aligner_probe.probing.bench import ProbeBench, first
+from aligner_probe.probing.endings import line_end
+from aligner_probe.probing.prompts import Control, control, promptings, that_fit
+
+#: The most tokens of an answer in the control of prompting.
+CONTROL_TOKENS = 16
+
+
+def asked_without_training(bench: ProbeBench) -> dict[str, Any]:
+    """Ask the base model in every way, and ask the test items as validation chooses.
+
+    Raises AlignerProbeError where no prompt fits into the context.
+    """
+    budget, parts = bench.budget, bench.parts
+    validation = first(parts.validation, budget.n_validation)
+    shown = sft_examples(bench.as_trained(parts.train))
+    turns = ends_turns(parts.whole, bench.model.tokenizer)
+    separator = "\n" if turns else line_end(sft_examples(bench.as_trained(parts.whole)))
+    tried = promptings(shown, budget.shots, budget.draws, separator=separator, own=bench.own_prompt)
+    items = [*sft_examples(validation), *sft_examples(parts.test)]
+    room = bench.model.cfg.n_ctx - _longest_answer(bench)
+    fitting = that_fit(tried, items, bench.model.tokenizer, room)
+    if not fitting:
+        raise AlignerProbeError(
+            f"no prompt of the task fits into the context of {bench.model.cfg.n_ctx} tokens, {room:,} of them for it; "
+            "leave long prompts out, or take a base with a longer context"
+        )
+    validated = {one.name: bench.asked(validation, one)[0] for one in fitting}
+    means = {
+        name: {which: float(np.mean(values)) for which, values in scores.items()} for name, scores in validated.items()
+    }
+    kinds = next(iter(validated.values())).keys()
+    chosen = {which: max(means, key=lambda name: means[name][which]) for which in kinds}
+    base, said = bench.asked(parts.test)
+    by_name = {one.name: one for one in fitting}
+    asked = {name: bench.asked(parts.test, by_name[name]) for name in set(chosen.values())}
+    prompt = {which: asked[name][0][which] for which, name in chosen.items()}
+    answer, constant = bench.constant()
+    scores = {BASE: base, PROMPT: prompt, CONSTANT: constant}
+    scores[BASE]["likelihood"] = bench.likelihoods(parts.test)
+    scores[PROMPT]["likelihood"] = bench.likelihoods(parts.test, by_name[chosen["strict"]])
+    return {
+        "scores": scores,
+        "completions": {BASE: said, PROMPT: asked[chosen["strict"]][1]},
+        "validation": means,
+        "left_out": [one.name for one in tried if one.name not in by_name],
+        "full_marks": bench.full_marks(),
+        "most_shots": max(one.n_shots for one in fitting),
+        "chosen": chosen,
+        "prompt_text": bench.shown(by_name[chosen["strict"]](sft_examples(parts.test)[0])),
+        "constant_answer": answer,
+        "control": _control(bench),
+        "off_domain": bench.kept(),
+    }
+
+
+def _control(bench: ProbeBench) -> dict[str, Any] | None:
+    """The positive control of prompting, on items of another domain where there are any, else on training items."""
+    task = bench.off_domain or bench.parts.train
+    task = first(task, bench.budget.n_off_domain)
+    answers = generate(bench.model, task.prompts, max_new_tokens=CONTROL_TOKENS, stop=["\n"])
+    try:
+        room = bench.model.cfg.n_ctx - CONTROL_TOKENS
+        made: Control = control(sft_examples(task), answers, bench.model.tokenizer, room=room)
+    except AlignerProbeError as reason:
+        return {"reason": str(reason)}
+    said = generate(bench.model, made.prompts, max_new_tokens=CONTROL_TOKENS, stop=["\n"])
+    return asdict(made.score(said)) | {
+        "wrapping": made.wrapping.name,
+        "completions": said,
+        "prompt": bench.shown(made.prompts[0]),
+    }
+
+
+def _longest_answer(bench: ProbeBench) -> int:
+    tasks = (bench.parts.test, bench.parts.validation)
+    texts = [example.completion for task in tasks for example in sft_examples(task)]
+    return max(map(len, bench.model.tokenizer(texts, add_special_tokens=False)["input_ids"])) + CONTROL_TOKENS
