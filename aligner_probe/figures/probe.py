@@ -119,7 +119,12 @@ def plot_on_plane(reports: Sequence[dict[str, Any]], ax: Axes) -> Axes:
 def write_page(reports: Sequence[dict[str, Any]], file: Path) -> None:
     """Write one self-contained HTML page of a report, or of several side by side."""
     environment = Environment(loader=PackageLoader("aligner_probe.figures", "."), autoescape=True, trim_blocks=True)
-    environment.filters |= {"two_digits": _two_digits, "verdict_color": verdict_color, "listed": _listed}
+    environment.filters |= {
+        "two_digits": _two_digits,
+        "verdict_color": verdict_color,
+        "listed": _listed,
+        "losses": _losses,
+    }
     several = len(reports) > 1
     table, alike = _comparison_table(reports)
     page = environment.get_template("probe_report.html.jinja").render(
@@ -225,6 +230,14 @@ def _two_digits(value: float | None) -> str:
 def _listed(values: dict[str, Any]) -> str:
     """ "torch 2.13, transformers 5.0" of a mapping of names to values."""
     return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _losses(items_by_loss: dict[str, int]) -> str:
+    """ "1 example for 5 items, 2 examples for 1 item" of numbers of items by how many examples they lost."""
+    return ", ".join(
+        f"{lost} example{'s' * (int(lost) > 1)} for {items} item{'s' * (items > 1)}"
+        for lost, items in items_by_loss.items()
+    )
 
 
 def _plane_with_legend(reports: Sequence[dict[str, Any]]) -> Callable[[Figure], Any]:

@@ -1,5 +1,6 @@
 """A report's pictures and page: every arm at its size, none that looks like another, and words that are defined."""
 
+import html
 import re
 from xml.etree import ElementTree
 
@@ -126,6 +127,33 @@ def test_page_says_what_its_words_mean_and_marks_right_and_wrong(tmp_path):
     assert "torch 2.13, transformers 5.0" in page
     assert "{&#39;" not in page
     assert "[0, 1]" not in page
+
+
+def test_page_shows_the_prompt_that_won_in_full(tmp_path):
+    report = a_quick_report()
+    shown = "answer <b>like</b> a pirate.\nQ: who?\nA:"
+    ways = {"zero-shot": {"strict": 0.0}, "description 1": {"strict": 0.875}}
+    report["prompting"] |= {
+        "chosen": {"strict": "description 1", "content": "zero-shot"}, "validation": ways, "example": shown,
+        "descriptions": ["answer <b>like</b> a pirate."], "left_out": ["4-shot: too long"],
+        "lost_examples": {"items": 140, "by_prompt": {"8-shot": {"1": 5, "2": 1}}},
+    }  # fmt: skip
+    write_page([report], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    [part] = re.findall(r"<h2>The best prompt</h2>(.*?)<h2>", page, re.DOTALL)
+    text = " ".join(html.unescape(re.sub(r"<[^>]*>", " ", part)).split())
+    assert text.startswith(
+        "Chosen: description 1 , of 2 ways to ask the base model; strict score on the validation items 0.88. "
+        "By the content score: zero-shot."
+    )
+    assert html.unescape(re.findall(r'<pre class="prompt">(.*?)</pre>', part, re.DOTALL)[0]) == shown
+    assert "of 140 validation and test items: 8-shot: 1 example for 5 items, 2 examples for 1 item" in text
+    assert "Left out: 4-shot: too long" in text
+    rows = re.findall(r"<tr><td>(.*?)</td><td class=\"number\">(.*?)</td></tr>", part)
+    assert rows == [("description 1", "0.88"), ("zero-shot", "0.00")]
+    # Long words break on a narrow screen, and lines wrap.
+    assert "overflow-wrap: anywhere" in page
+    assert "pre { white-space: pre-wrap" in page
 
 
 def test_page_of_an_older_report_marks_nothing(tmp_path):
