@@ -65,6 +65,13 @@ def add_options(parser: Group) -> None:
         "--prompt-file", type=Path, metavar="FILE", help="your own prompt; it holds {prompt}, or stands before it"
     )
     parser.add_argument(
+        "--describe",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="the task as an instruction in words, which is tried alone and with examples; may be given several times",
+    )
+    parser.add_argument(
         "--off-domain", type=Path, metavar="FILE", help="like T, of another domain, for K (the knowledge that is kept)"
     )
     parser.add_argument("--prompt-template", metavar="TEXT", help="the prompt with {field}s; \\n is a new line")
@@ -140,6 +147,7 @@ def _probe(options: argparse.Namespace, parts: "Given") -> "Probe":
         budget=options.budget,
         off_domain=None if options.off_domain is None else load_task(options.off_domain, **chat),
         own_prompt=None if options.prompt_file is None else _text(options.prompt_file),
+        describe=options.describe,
         ending=None if options.ending is None else unescape(options.ending),
         chat_template=options.chat_template,
         dtype=options.dtype,
@@ -165,6 +173,7 @@ def _print_parts(parts: "Given", planned: "Probe") -> None:
 
 def _print_plan(options: argparse.Namespace, planned: "Probe", backend: "Backend") -> None:
     from aligner_probe.jobs.pool import threads_each
+    from aligner_probe.probing.asking import ways_to_ask
     from aligner_probe.probing.checks import lost_note
     from aligner_probe.probing.plan import described
     from aligner_probe.probing.timing import seconds_and_memory
@@ -174,6 +183,7 @@ def _print_plan(options: argparse.Namespace, planned: "Probe", backend: "Backend
         print(f"answers end with {ending.said}, because {ending.because}")
     if options.dry_run or not options.resume:
         seconds, memory = seconds_and_memory(planned.plan, planned.bench)
-        print(described(planned.plan, seconds, backend.n_at_once(), memory))
+        tried = len(ways_to_ask(planned.bench)[0])
+        print(described(planned.plan, seconds, backend.n_at_once(), memory, prompts=tried))
         print(f"threads of each process: {threads_each()}")
         print(f"test: {planned.size_of_test().said}")

@@ -12,39 +12,40 @@ from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.scoring import ends_turns
 from aligner_probe.probing.bench import ProbeBench, first
 from aligner_probe.probing.endings import line_end
-from aligner_probe.probing.prompts import Control, control, promptings, that_fit
+from aligner_probe.probing.prompts import Control, Prompting, control, fitting, most_shown, promptings
+from aligner_probe.tasks.chat import Conversation, Message
+from aligner_probe.tasks.chat_template import are_chat, template_of
 
 #: The most tokens of an answer in the control of prompting.
 CONTROL_TOKENS = 16
+#: A conversation that a template without system messages refuses.
+WITH_SYSTEM = Conversation([Message("system", "Answer in one word."), Message("user", "Who is it?")])
 
 
 def asked_without_training(bench: ProbeBench) -> dict[str, Any]:
     """Ask the base model in every way, and ask the test items as validation chooses.
 
-    Raises AlignerProbeError where no prompt fits into the context.
+    Every way to ask is asked the same items. Raises AlignerProbeError where no prompt fits into the context.
     """
     budget, parts = bench.budget, bench.parts
     validation = first(parts.validation, budget.n_validation)
-    shown = sft_examples(bench.as_trained(parts.train))
-    turns = ends_turns(parts.whole, bench.model.tokenizer)
-    separator = "\n" if turns else line_end(sft_examples(bench.as_trained(parts.whole)))
-    tried = promptings(shown, budget.shots, budget.draws, separator=separator, own=bench.own_prompt)
+    tried, refused = ways_to_ask(bench)
     items = [*sft_examples(validation), *sft_examples(parts.test)]
     room = bench.model.cfg.n_ctx - _longest_answer(bench)
-    fitting = that_fit(tried, items, bench.model.tokenizer, room)
-    if not fitting:
+    fit = fitting(tried, items, bench.model.tokenizer, room)
+    if not fit.kept:
         raise AlignerProbeError(
             f"no prompt of the task fits into the context of {bench.model.cfg.n_ctx} tokens, {room:,} of them for it; "
             "leave long prompts out, or take a base with a longer context"
         )
-    validated = {one.name: bench.asked(validation, one)[0] for one in fitting}
+    validated = {one.name: bench.asked(validation, one)[0] for one in fit.kept}
     means = {
         name: {which: float(np.mean(values)) for which, values in scores.items()} for name, scores in validated.items()
     }
     kinds = next(iter(validated.values())).keys()
     chosen = {which: max(means, key=lambda name: means[name][which]) for which in kinds}
     base, said = bench.asked(parts.test)
-    by_name = {one.name: one for one in fitting}
+    by_name = {one.name: one for one in fit.kept}
     asked = {name: bench.asked(parts.test, by_name[name]) for name in set(chosen.values())}
     prompt = {which: asked[name][0][which] for which, name in chosen.items()}
     answer, constant = bench.constant()
@@ -55,15 +56,50 @@ def asked_without_training(bench: ProbeBench) -> dict[str, Any]:
         "scores": scores,
         "completions": {BASE: said, PROMPT: asked[chosen["strict"]][1]},
         "validation": means,
-        "left_out": [one.name for one in tried if one.name not in by_name],
+        "left_out": [*refused, *fit.left_out],
         "full_marks": bench.full_marks(),
-        "most_shots": max(one.n_shots for one in fitting),
+        "most_shots": most_shown(fit.kept, items),
         "chosen": chosen,
         "prompt_text": bench.shown(by_name[chosen["strict"]](sft_examples(parts.test)[0])),
         "constant_answer": answer,
         "control": _control(bench),
         "off_domain": bench.kept(),
+        **({"lost_examples": {"items": len(items), "by_prompt": fit.lost}} if fit.lost else {}),
     }
+
+
+def ways_to_ask(bench: ProbeBench) -> tuple[list[Prompting], list[str]]:
+    """All ways to ask that a probe tries, and those that the chat template refuses, each with the reason."""
+    budget, parts = bench.budget, bench.parts
+    shown = sft_examples(bench.as_trained(parts.train))
+    turns = ends_turns(parts.whole, bench.model.tokenizer)
+    chat = are_chat(parts.train.prompts)
+    system = chat and bool(bench.describe) and _takes_system(bench)
+    tried = promptings(
+        shown,
+        budget.shots,
+        budget.draws,
+        separator="\n" if turns else line_end(sft_examples(bench.as_trained(parts.whole))),
+        own=bench.own_prompt,
+        describe=bench.describe,
+        chat=chat,
+        system=system,
+    )
+    refused = [
+        f"description {index} as the system message: the chat template refuses system messages"
+        for index, _ in enumerate(bench.describe, 1)
+        if chat and not system
+    ]
+    return tried, refused
+
+
+def _takes_system(bench: ProbeBench) -> bool:
+    """Whether the chat template writes what a system message says."""
+    try:
+        template_of(bench.model.tokenizer).prompt_text(WITH_SYSTEM)
+    except AlignerProbeError:
+        return False
+    return True
 
 
 def _control(bench: ProbeBench) -> dict[str, Any] | None:

@@ -44,6 +44,7 @@ class ProbeBench(Bench):
         ending: a text that ends answers (`endings.py`); empty for the base's end token, in conversations for the token
             that ends a turn.
         chat_template: a template in place of the tokenizer's own; empty to take that off, None to keep it.
+        describe: instructions in words, which are tried without training.
     """
 
     base: str
@@ -54,6 +55,7 @@ class ProbeBench(Bench):
     own_prompt: str | None = None
     ending: str = ""
     chat_template: str | None = None
+    describe: tuple[str, ...] = ()
 
     def load(self, dtype: str) -> TransformerBridge:
         """Load the base model, with the chat template that was given."""

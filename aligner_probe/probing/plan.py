@@ -291,7 +291,9 @@ def _open_questions(budget: Budget) -> Iterator[str]:
         yield f"How much runs differ is hardly told: seeds tried, {len(budget.seeds)}."
 
 
-def described(plan: Plan, seconds: dict[str, float], processes: int, memory: Sequence[str] = ()) -> str:
+def described(
+    plan: Plan, seconds: dict[str, float], processes: int, memory: Sequence[str] = (), *, prompts: int | None = None
+) -> str:
     """The plan in words: the cells of each arm with their time, the time in all, memory, and open questions.
 
     Args:
@@ -299,6 +301,7 @@ def described(plan: Plan, seconds: dict[str, float], processes: int, memory: Seq
         seconds: seconds of one process by cell id.
         processes: how many processes make the cells.
         memory: lines about the memory that a step takes.
+        prompts: how many ways to ask the base model are tried; None where that is not said.
     """
     lines = [f"budget {plan.budget.name}: {len(plan.cells)} cells"]
     by_arm: dict[tuple[str, str], list[ProbeCell]] = {}
@@ -310,7 +313,8 @@ def described(plan: Plan, seconds: dict[str, float], processes: int, memory: Seq
         condition = ", only if the reference has not learned" if cells[0].only_if_unlearned else ""
         what = {"tune": "learning rates", "train": f"{len(cells)} runs", "prompts": "no training"}[kind]
         batch = f", {cells[0].together} in a batch" if cells[0].together > 1 else ""
-        lines.append(f"  {label:32}{what:16}{total:7.0f} s{batch}{condition}")
+        tried = f", {prompts} ways to ask" if kind == "prompts" and prompts else ""
+        lines.append(f"  {label:32}{what:16}{total:7.0f} s{batch}{tried}{condition}")
     sure = sum(seconds[cell.id] for cell in plan.cells if not cell.only_if_unlearned)
     all_ = sum(seconds.values())
     lines.append(

@@ -6,6 +6,7 @@ print(result.verdict.outcome, result.verdict.reason)
 
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from aligner_probe.probing.gathering import gather
 from aligner_probe.probing.inputs import load_parts
 from aligner_probe.probing.off_domain import asked_like, off_domain_of
 from aligner_probe.probing.plan import Budget, Plan, budget_named
+from aligner_probe.probing.prompts import descriptions
 from aligner_probe.probing.report import report, write_report
 from aligner_probe.probing.result import ProbeResult
 from aligner_probe.probing.run import PLAN, make, plan_for
@@ -80,6 +82,7 @@ def new_probe(
     budget: Budget | str = "standard",
     off_domain: Task | None = None,
     own_prompt: str | None = None,
+    describe: str | Sequence[str] = (),
     ending: str | None = None,
     chat_template: str | Path = "auto",
     dtype: str = "float32",
@@ -89,10 +92,12 @@ def new_probe(
     """Split and plan; nothing is computed and nothing written.
 
     `ending` is a text that ends answers in training and in what is generated, empty for the base's end token; by
-    default the base settles it (`with_ending`). `chat_template` is "auto", "none" or a file. Raises AlignerProbeError
-    for what does not fit, and for a scorer by which the references themselves are wrong.
+    default the base settles it (`with_ending`). `describe` is the task as an instruction in words, or several.
+    `chat_template` is "auto", "none" or a file. Raises AlignerProbeError for what does not fit, and for a scorer by
+    which the references themselves are wrong.
     """
     budget = budget_named(budget)
+    told = descriptions(describe)
     precision(dtype)
     check_quantization(quantization, None if isinstance(base, str) else base.original_model)
     parts = split_task(task, kind, test=test, validation=validation)
@@ -126,6 +131,7 @@ def new_probe(
         own_prompt,
         ending or "",
         template,
+        told,
         dtype=dtype,
         device=device,
         quantization=quantization,
@@ -202,7 +208,7 @@ def carry_out_probe(
     verdict = judge(found.evidence, thresholds)
     content = report(
         verdict, found, probe.plan, probe.parts, base=probe.bench.base, scorer=repr(probe.bench.scorer),
-        why_scorer=probe.why_scorer, ending=probe.ending, thresholds=thresholds,
+        why_scorer=probe.why_scorer, ending=probe.ending, describe=probe.bench.describe, thresholds=thresholds,
     )  # fmt: skip
     write_report(content, out)
     return ProbeResult(verdict, found, content, probe.parts)
@@ -226,6 +232,7 @@ def probe_task(
     budget: Budget | str = "standard",
     off_domain: Task | None = None,
     own_prompt: str | None = None,
+    describe: str | Sequence[str] = (),
     ending: str | None = None,
     chat_template: str | Path = "auto",
     dtype: str = "float32",
@@ -252,6 +259,8 @@ def probe_task(
         off_domain: a task of another domain, on which it is measured what knowledge is kept; by default the
             micro-world's own, where the base model is the micro-world.
         own_prompt: a prompt of yours that is tried as well, with {prompt} where the item's prompt goes.
+        describe: the task as an instruction in words, or several; each is tried alone and with examples. On a chat
+            model it is a system message, and a sentence of the user.
         ending: the text that ends an answer; empty for the base model's end token. By default the base model settles
             it.
         chat_template: how conversations become text: "auto" (the template of the base model's tokenizer), "none" (it
@@ -286,6 +295,7 @@ def probe_task(
         budget=budget,
         off_domain=off_domain,
         own_prompt=own_prompt,
+        describe=describe,
         ending=ending,
         chat_template=chat_template,
         dtype=dtype,

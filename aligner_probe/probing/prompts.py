@@ -1,14 +1,15 @@
 """Prompts that may bring the base model to a task without training, and the positive control of prompting.
 
 The definition of form depends on the best prompt, so several are tried and validation chooses: the bare prompt, prompts
-with examples, and the user's own. The positive control asks whether examples can change the answers of this base model
-at all: its examples wrap the model's own answers in quotes and change nothing else.
+with examples, the user's own, and instructions in words. The positive control asks whether examples can change the
+answers of this base model at all: its examples wrap the model's own answers in quotes and change nothing else.
 """
 
 import random
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class Prompting:
     """A way to ask: the prompt of an item with examples before it, inside a template.
 
     Of a conversation the examples are earlier turns, each a user's message and the assistant's answer. They stand after
-    the item's own system message, no separator is put between them, and the template is around the last message alone.
+    the system message, no separator is put between them, and the template is around the last message alone.
 
     Args:
         name: the name in results.
@@ -36,6 +37,8 @@ class Prompting:
         n_shots: how many of the others are shown.
         separator: the text after each example.
         template: a text with {prompt} in it.
+        system: what the system message of a conversation says, after the item's own; empty for the item's own alone.
+        fewer: by the prompt and group of an item, how many examples it shows where it has no room for `n_shots`.
     """
 
     name: str
@@ -43,6 +46,8 @@ class Prompting:
     n_shots: int = 0
     separator: str = "\n"
     template: str = SLOT
+    system: str = ""
+    fewer: Mapping[tuple[Prompt, str | None], int] = field(default_factory=dict, compare=False)
 
     def __call__(self, item: Example) -> Prompt:
         """The whole prompt of an item."""
@@ -51,17 +56,34 @@ class Prompting:
             *earlier, last = asked.turns
             shown = [message for shot in shots for message in _as_turns(shot)]
             own = replace(last, content=self.template.replace(SLOT, last.content))
-            return Conversation((*asked.messages[: -len(asked.turns)], *shown, *earlier, own))
+            return Conversation((*self._first_of(asked), *shown, *earlier, own))
         before = "".join(f"{shot.prompt}" + shot.completion.rstrip("\n") + self.separator for shot in shots)
         return self.template.replace(SLOT, before + asked)
 
+    def lost(self, item: Example) -> int:
+        """How many examples an item does not show for want of room."""
+        return len(self._others(item)[: self.n_shots]) - len(self._shots_for(item))
+
+    def _first_of(self, asked: Conversation) -> tuple[Message, ...]:
+        """The system message of an item's conversation, where there is one."""
+        said = [text for text in (asked.system, self.system) if text]
+        return (Message("system", "\n".join(said)),) if said else ()
+
     def _shots_for(self, item: Example) -> list[Example]:
-        others = [
+        return self._others(item)[: self.fewer.get(_key(item), self.n_shots)]
+
+    def _others(self, item: Example) -> list[Example]:
+        """The examples that an item may be shown."""
+        return [
             shot
             for shot in self.shots
             if _question(shot) != _question(item) and (item.group is None or shot.group != item.group)
         ]
-        return others[: self.n_shots]
+
+
+def _key(item: Example) -> tuple[Prompt, str | None]:
+    """What the prompt of an item depends on."""
+    return item.prompt, item.group
 
 
 def _question(example: Example) -> object:
@@ -82,6 +104,9 @@ def promptings(
     *,
     separator: str = "\n",
     own: str | None = None,
+    describe: Sequence[str] = (),
+    chat: bool = False,
+    system: bool = False,
     seed: int = 0,
 ) -> list[Prompting]:
     """All ways to ask that a probe tries.
@@ -94,6 +119,10 @@ def promptings(
             conversations it is not used.
         own: the user's own prompt: a text with {prompt} in it, or one that goes before every prompt. It is tried
             without examples, and with the largest number of them.
+        describe: instructions in words. Each is tried without examples and with every number of them, of the first
+            draw. It is a line before the prompt, in conversations before the user's last message.
+        chat: whether the prompts are conversations.
+        system: whether instructions are tried as the system message, too; for conversations alone.
         seed: the seed of the draws.
     """
     result = [Prompting("zero-shot")]
@@ -101,6 +130,7 @@ def promptings(
         generator = random.Random(f"shots {seed} {draw}")
         drawn = tuple(generator.sample(list(train), len(train)))
         result += [Prompting(f"{k}-shot, draw {draw}", drawn, k, separator) for k in shots]
+    alone = result[: 1 + len(shots) * min(draws, 1)]
     if own is not None:
         template = own if SLOT in own else own + SLOT
         result.append(Prompting("own prompt", template=template))
@@ -108,17 +138,111 @@ def promptings(
         if most:
             best = next(one for one in result if one.n_shots == most)
             result.append(Prompting(f"own prompt, {best.name}", best.shots, most, best.separator, template))
+    for index, text in enumerate(describe, 1):
+        line = f"{text}\n{SLOT}"
+        for where, asked in _where_told(text, line, chat, system):
+            for one in alone:
+                name = f"description {index}{where}" + (f", {one.name}" if one.n_shots else "")
+                result.append(replace(one, name=name, **asked))
     return result
 
 
-def that_fit(tried: Sequence[Prompting], items: Sequence[Example], tokenizer: Any, room: int) -> list[Prompting]:
-    """The ways to ask whose longest prompt has at most `room` tokens."""
-    kept = []
-    for prompting in tried:
-        ids = prompt_ids(tokenizer, [prompting(item) for item in items])
-        if max(map(len, ids)) <= room:
-            kept.append(prompting)
-    return kept
+def _where_told(text: str, line: str, chat: bool, system: bool) -> list[tuple[str, dict[str, str]]]:
+    """Where an instruction may stand: how the name of a prompting says it, and the fields that put it there."""
+    if not chat:
+        return [("", {"template": line})]
+    as_system = [(" as the system message", {"system": text})] if system else []
+    return [*as_system, (" in the user's message", {"template": line})]
+
+
+def descriptions(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Instructions in words, from one text or several, without white space around them.
+
+    Raises AlignerProbeError for one that is empty, no text, given twice, or has the {prompt} of an own prompt.
+    """
+    texts = [given] if isinstance(given, str) or not isinstance(given, Sequence) else list(given)
+    for index, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise AlignerProbeError(
+                f"description {index + 1} is {text!r}; expected an instruction in words, for instance "
+                "--describe 'Answer in one word.'"
+            )
+        if SLOT in text:
+            raise AlignerProbeError(
+                f"description {index + 1} has {SLOT} in it: {text[:60]!r}; expected an instruction in words, which "
+                "stands before the prompt. Give a whole prompt in a file: --prompt-file FILE (own_prompt=...)"
+            )
+    texts = [text.strip() for text in texts]
+    if twice := [text for text, n in Counter(texts).items() if n > 1]:
+        raise AlignerProbeError(f"a description is given twice: {twice[0][:60]!r}; expected each once. Leave one out")
+    return tuple(texts)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """The ways to ask that fit into a context.
+
+    Args:
+        kept: the ways to ask, of which some show fewer examples for some items.
+        left_out: the others, each with the reason.
+        lost: by name, for how many items so many examples were lost; without those that lost none.
+    """
+
+    kept: list[Prompting]
+    left_out: list[str]
+    lost: dict[str, dict[int, int]]
+
+
+def fitting(tried: Sequence[Prompting], items: Sequence[Example], tokenizer: Any, room: int) -> Fitting:
+    """Fit every way to ask into `room` tokens, for all items.
+
+    A prompt that is too long loses its last examples, one after the other, until it fits. A way to ask is left out
+    where the prompt of an item is too long without any example, and where, for want of room, every item is asked as an
+    earlier one asks it.
+    """
+    kept: list[Prompting] = []
+    asked: dict[tuple[Prompt, ...], str] = {}
+    left_out, lost = [], {}
+    for one in tried:
+        fitted = _fitted(one, items, tokenizer, room)
+        if fitted is None:
+            left_out.append(f"{one.name}: a prompt without examples is longer than {room} tokens")
+            continue
+        prompts = tuple(fitted(item) for item in items)
+        losses = Counter(fitted.lost(item) for item in items)
+        if fitted.fewer and prompts in asked:
+            left_out.append(f"{one.name}: for want of room the same prompts as {asked[prompts]}")
+            continue
+        asked.setdefault(prompts, one.name)
+        kept.append(fitted)
+        if fitted.fewer:
+            lost[one.name] = {n: losses[n] for n in sorted(losses) if n}
+    return Fitting(kept, left_out, lost)
+
+
+def _fitted(one: Prompting, items: Sequence[Example], tokenizer: Any, room: int) -> Prompting | None:
+    """With fewer examples where a prompt has more than `room` tokens; None where one is too long without any."""
+    long = list(items)
+    while True:
+        ids = prompt_ids(tokenizer, [one(item) for item in long])
+        long = [item for item, row in zip(long, ids, strict=True) if len(row) > room]
+        shown = {_key(item): len(one._shots_for(item)) for item in long}
+        if not long:
+            return one
+        if not all(shown.values()):
+            return None
+        one = replace(one, fewer={**one.fewer, **{key: n - 1 for key, n in shown.items()}})
+
+
+def most_shown(kept: Sequence[Prompting], items: Sequence[Example]) -> int:
+    """The most examples that a way to ask shows, where examples were lost for at least half of the items."""
+    counts = [
+        sorted((len(one._shots_for(item)) for item in items), reverse=True)[(len(items) - 1) // 2]
+        if one.fewer
+        else one.n_shots
+        for one in kept
+    ]
+    return max(counts)
 
 
 @dataclass(frozen=True)
@@ -215,7 +339,10 @@ def control(
     shown, others = usable[:n_shots], usable[n_shots:]
     shots = tuple(Example(item.prompt, f" {_wrapped(answer, wrapping)}", item.group) for item, answer in shown)
     prompting = Prompting("control", shots, n_shots)
-    asked = [item for item, _ in others if room is None or that_fit([prompting], [item], tokenizer, room)]
+    asked = [item for item, _ in others]
+    if room is not None:
+        ids = prompt_ids(tokenizer, [prompting(item) for item in asked])
+        asked = [item for item, row in zip(asked, ids, strict=True) if len(row) <= room]
     if not asked:
         raise AlignerProbeError(f"no prompt of the control, {n_shots} examples and a question, fits into {room} tokens")
     return Control(wrapping, prompting, tuple(asked[:n_items]))

@@ -40,9 +40,9 @@ LIMITS = (
 
 def report(
     verdict: Verdict, found: Gathered, probe: Plan, parts: Parts, *, base: str, scorer: str, why_scorer: str,
-    ending: Ending, thresholds: Thresholds = THRESHOLDS,
+    ending: Ending, describe: Sequence[str] = (), thresholds: Thresholds = THRESHOLDS,
 ) -> dict[str, Any]:  # fmt: skip
-    """Everything, ready for JSON: numbers that do not exist are None."""
+    """Everything, ready for JSON: numbers that do not exist are None. `describe` are the instructions in words."""
     strict, kept = found.evidence.strict, found.evidence.kept
     kinds = {which: getattr(found.evidence, which) for which in ("strict", "content", "format", "likelihood")}
     content = {
@@ -72,7 +72,9 @@ def report(
         "reference": found.reference,
         "reference_trainings": [asdict(one) for one in found.evidence.trainings],
         "prompting": {name: found.prompts[name] for name in ("control", "chosen", "validation", "left_out")}
-        | {"example": found.prompts["prompt_text"]},
+        | {"example": found.prompts["prompt_text"]}
+        | ({"lost_examples": found.prompts["lost_examples"]} if "lost_examples" in found.prompts else {})
+        | ({"descriptions": describe} if describe else {}),
         "constant_answer": found.prompts["constant_answer"],
         "capacity": None if found.evidence.capacity is None else asdict(found.evidence.capacity),
         "knowledge_kept": {arm: asdict(one) for arm, one in found.kept.items()},

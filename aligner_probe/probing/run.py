@@ -53,6 +53,7 @@ def study_of(probe: Plan, bench: ProbeBench) -> Study[ProbeCell]:
         own_prompt=bench.own_prompt,
         ending=bench.ending,
         **_template(bench),
+        **({"describe": bench.describe} if bench.describe else {}),
     )
     return Study(
         cells=probe.cells,

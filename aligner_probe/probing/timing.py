@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from aligner_probe.arms.catalogue import ARMS, new_arm_adapter
 from aligner_probe.evaluation.guessing import sft_examples
+from aligner_probe.probing.asking import ways_to_ask
 from aligner_probe.probing.bench import ProbeBench, first
 from aligner_probe.probing.cells import recipe_for, trained_on
 from aligner_probe.probing.plan import Plan, ProbeCell
@@ -69,7 +70,7 @@ def _seconds_a_question(bench: ProbeBench) -> float:
 def _asked_of_base(bench: ProbeBench) -> int:
     """The number of questions of the cell that trains nothing."""
     budget, n = bench.budget, len(bench.parts.test)
-    tried = 1 + len(budget.shots) * budget.draws + (0 if bench.own_prompt is None else 2)
+    tried = len(ways_to_ask(bench)[0])
     off_domain = 0 if bench.off_domain is None else min(budget.n_off_domain, len(bench.off_domain))
     controls = 2 * budget.n_off_domain
     return tried * min(budget.n_validation, len(bench.parts.validation)) + 3 * n + off_domain + controls

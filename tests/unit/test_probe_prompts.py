@@ -11,7 +11,16 @@ from transformers import AutoTokenizer
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.probing.answer_form import format_scores, has_format, separable
 from aligner_probe.probing.endings import ended, line_end
-from aligner_probe.probing.prompts import WRAPPINGS, bare, control, promptings, that_fit, wrapping_for
+from aligner_probe.probing.prompts import (
+    WRAPPINGS,
+    bare,
+    control,
+    descriptions,
+    fitting,
+    most_shown,
+    promptings,
+    wrapping_for,
+)
 from aligner_probe.tasks.task import Example, Task
 
 TRAIN = tuple(Example(f"Q{i}?\nA:", f" answer {i}.", f"group {i // 2}") for i in range(12))
@@ -91,10 +100,96 @@ def test_what_ends_an_answer_stands_once_between_the_shots(answer, ending):
     assert whole.count("\n\n") == (2 if "\n" in answer else 0)
 
 
-def test_what_does_not_fit_into_the_context_is_left_out():
-    found = promptings(TRAIN, (1, 8), 1)
-    kept = that_fit(found, [ITEM], Characters(), room=60)
-    assert [one.name for one in kept] == ["zero-shot", "1-shot, draw 0"]
+def lengthened(lengths):
+    return tuple(
+        Example(f"Q{i}{'?' * n}\nA:", f" answer {i}{'!' * (n % 7)}.", f"group {i // 2}")
+        for i, n in enumerate(lengths)
+    )  # fmt: skip
+
+
+def in_full(item, shots, n):
+    """The prompt with `n` examples, by hand."""
+    others = [one for one in shots if one.prompt != item.prompt and one.group != item.group]
+    return "".join(f"{one.prompt}{one.completion}\n" for one in others[:n]) + item.prompt
+
+
+@given(st.lists(st.integers(0, 40), min_size=4, max_size=12), st.integers(10, 300), st.sampled_from((1, 3, 8)))
+def test_a_long_prompt_loses_its_last_examples_until_it_fits(lengths, room, k):
+    """Every prompt is the longest beginning of its examples that fits, as a plain loop has it."""
+    items = lengthened(lengths)
+    zero, shot = promptings(items, (k,), 1)
+    found = fitting([zero, shot], items, Characters(), room)
+    if max(len(item.prompt) for item in items) > room:
+        assert not found.kept
+        assert [why.split(":")[0] for why in found.left_out] == ["zero-shot", shot.name]
+        return
+    wanted, losses = [], {}
+    for item in items:
+        whole = sum(one.prompt != item.prompt and one.group != item.group for one in shot.shots)
+        n = most = min(k, whole)
+        while len(in_full(item, shot.shots, n)) > room:
+            n -= 1
+        losses[most - n] = losses.get(most - n, 0) + 1
+        wanted.append(in_full(item, shot.shots, n))
+        assert item.prompt + item.completion not in wanted[-1]
+    if losses.get(0) == len(items):
+        assert found.kept[1:] == [shot]
+        assert [found.kept[1](item) for item in items] == [shot(item) for item in items]
+        assert (found.lost, found.left_out, most_shown(found.kept, items)) == ({}, [], k)
+    elif wanted == [item.prompt for item in items]:
+        assert found.left_out == [f"{shot.name}: for want of room the same prompts as zero-shot"]
+        assert most_shown(found.kept, items) == 0
+    else:
+        assert [found.kept[1](item) for item in items] == wanted
+        assert found.lost == {shot.name: {n: count for n, count in losses.items() if n}}
+
+
+def test_what_loses_examples_until_it_is_another_way_to_ask_is_not_asked_twice():
+    tried = promptings(TRAIN, (1, 2, 8), 1)
+    found = fitting(tried, [ITEM], Characters(), room=55)
+    assert [one.name for one in found.kept] == ["zero-shot", "1-shot, draw 0", "2-shot, draw 0"]
+    assert found.left_out == ["8-shot, draw 0: for want of room the same prompts as 2-shot, draw 0"]
+    assert most_shown(found.kept, [ITEM]) == 2
+    # Where no example is lost for want of room, nothing is compared: four examples of two are two.
+    few = promptings(TRAIN[:2], (2, 4), 1)
+    assert fitting(few, [ITEM], Characters(), room=60).kept == few
+
+
+def test_one_long_item_takes_examples_from_itself_alone():
+    long = Example("long" * 20 + "?\nA:", " right.", "group 99")
+    tried = promptings(TRAIN, (2,), 1)
+    found = fitting(tried, [ITEM, ITEM, long], Characters(), room=110)
+    assert found.lost == {"2-shot, draw 0": {1: 1}}
+    assert found.kept[1](ITEM) == tried[1](ITEM)
+    assert found.kept[1](long) == in_full(long, tried[1].shots, 1)
+    assert most_shown(found.kept, [ITEM, ITEM, long]) == 2
+    assert most_shown(found.kept, [ITEM, long, long]) == 1
+
+
+def test_a_description_stands_before_the_prompt_alone_and_with_examples():
+    tried = promptings(TRAIN, (1, 4), 2, describe=("Be brief.", "Be loud."))
+    named = {one.name: one(ITEM) for one in tried}
+    plain = [one for one in tried if not one.name.startswith("description")]
+    assert plain == promptings(TRAIN, (1, 4), 2)
+    assert [one.name for one in tried[len(plain) :]] == [
+        f"description {i}{shots}" for i in (1, 2) for shots in ("", ", 1-shot, draw 0", ", 4-shot, draw 0")
+    ]
+    assert named["description 1"] == "Be brief.\nasked?\nA:"
+    assert named["description 2, 4-shot, draw 0"] == "Be loud.\n" + named["4-shot, draw 0"]
+
+
+def test_descriptions_are_texts_that_differ():
+    assert descriptions(" one. ") == ("one.",)
+    assert descriptions(["one.", "two.\n"]) == ("one.", "two.")
+    assert descriptions(()) == ()
+    for wrong, said in (
+        ("", "description 1 is ''"),
+        (["one.", " "], "description 2 is ' '"),
+        ("Answer: {prompt}", "--prompt-file"),
+        (["one.", "one. "], "given twice: 'one.'"),
+    ):
+        with pytest.raises(AlignerProbeError, match=said):
+            descriptions(wrong)
 
 
 @given(st.sampled_from(WRAPPINGS), st.from_regex(r"[a-z]{1,8}( [a-z]{1,8})?", fullmatch=True))

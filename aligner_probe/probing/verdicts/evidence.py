@@ -34,7 +34,7 @@ class Evidence:
             not hold form and content apart.
         trainings: the methods that were tried as the reference, in order.
         run_on: the share of the reference's answers that begin with the expected answer and do not end there.
-        most_shots: the most examples in a prompt that was tried; prompts with more do not fit into the context.
+        most_shots: the most examples that a way to ask shows to at least half of the items; there is no room for more.
         prompting: the score of the positive control, a trivial format that is shown in examples.
         kept: K of Aligner-1.
         rows_an_item: rows of the task for each independent test item (`Parts.rows_an_item`).

@@ -314,9 +314,9 @@ def _no_examples_shown(case: Case) -> Finding | None:
     if case.evidence.most_shots or side(case.F, case.thresholds.F_cut) == "above":
         return None
     return _undetermined(
-        "No example of the task fits into the base's context beside the longest question, so no prompt with examples "
-        f"was tried, and that none reaches the task (F = {said(case.F)}) says nothing. Give shorter prompts, "
-        "or a base with a longer context."
+        "No example of the task fits into the base's context beside half of the questions or more, so prompts with "
+        f"examples were hardly tried, and that none reaches the task (F = {said(case.F)}) says nothing. Give shorter "
+        "prompts, or a base with a longer context."
     )
 
 
