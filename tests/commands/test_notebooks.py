@@ -102,7 +102,7 @@ def test_a_chat_model_learns_a_form_and_answers_as_a_plain_model(tmp_path, monke
     assert result["same"] >= 9
     assert result["difference"] < 1e-2
     # An answer of a few words, with the end of the turn and the new line behind it.
-    assert all(8 <= n <= 16 for n in result["trained"])
+    assert all(8 <= n <= 20 for n in result["trained"])
 
     folder = tmp_path / "pirate-smollm2"
     tokenizer, plain = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
