@@ -24,6 +24,8 @@ Statistic = Callable[..., np.ndarray | float]
 
 #: Resamples at a time: bounds the memory of their item counts.
 BLOCK = 1000
+#: A bound smaller than this is rounding and stands for 0.
+NOTHING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,9 @@ def bootstrap(
                 "bca resamples items alone, and these arms have seeds; expected method='percentile'"
             )
         tails = _bca_tails(statistic, rows, value, drawn, tails)
-    low, high = np.quantile(drawn, tails)
-    return Interval(value, float(low), float(high), confidence, degenerate)
+    # Sums of shares leave 1e-17 where a bound is 0, and verdicts ask whether it is above 0.
+    low, high = (0.0 if abs(bound) < NOTHING else float(bound) for bound in np.quantile(drawn, tails))
+    return Interval(value, low, high, confidence, degenerate)
 
 
 def mean_interval(arm: Arm, **options) -> Interval:

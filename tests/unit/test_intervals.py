@@ -193,3 +193,10 @@ def test_items_needed_is_the_last_n_without_power(p0, above):
 def test_what_does_not_fit_is_said_in_a_line(attempt, says):
     with pytest.raises(AlignerProbeError, match=says):
         attempt()
+
+
+def test_a_bound_of_zero_is_zero():
+    """Sums of n-ths differ by 1e-17 where they are equal, and a verdict asks whether a bound is above 0."""
+    for seed in range(60):
+        interval = difference_interval(scores(24, 0.7, seed), scores(24, 0.5, 1000 + seed), n_resamples=200)
+        assert all(bound == 0 or abs(bound) > 1e-9 for bound in (interval.low, interval.high)), seed
