@@ -23,7 +23,7 @@ from transformers import DynamicCache
 from aligner_probe.adapters.adapter import attached_positions, attached_to, selected_rows
 from aligner_probe.arguments import a_model, accepts, texts
 from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning
-from aligner_probe.evaluation.asking import prompts_given
+from aligner_probe.evaluation.given_prompts import prompts_given
 from aligner_probe.models import embedding_rows, threads_for
 from aligner_probe.tasks.chat import Prompt
 from aligner_probe.tasks.chat_template import are_chat, template_of, untemplated_note
