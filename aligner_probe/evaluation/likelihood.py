@@ -19,12 +19,14 @@ from aligner_probe.evaluation.scorers import listed
 from aligner_probe.evaluation.scores import Scores
 from aligner_probe.models import embedding_rows, threads_for
 from aligner_probe.tasks.chat_template import are_chat, template_of
-from aligner_probe.tasks.encoding import IGNORED, collate, encode
+from aligner_probe.tasks.encoding import encode
 from aligner_probe.tasks.task import Example, Task
 from aligner_probe.tasks.token_rows import answer_offsets
 from aligner_probe.tasks.tokenizing import after_prompts, pad_id
 from aligner_probe.threads import using
 from aligner_probe.tokenizers import own_tokenizer
+from aligner_probe.training.objective import Forward
+from aligner_probe.training.sequences import Sequences
 
 
 def log_likelihoods(
@@ -49,20 +51,17 @@ def log_likelihoods(
         d_vocab=d_vocab,
         find_lost=False,
     )
-    device = next(model.original_model.parameters()).device
-    found: list[Float[np.ndarray, " _completion"]] = [np.empty(0)] * len(examples)
+    forward = Forward(model, Sequences(encoded.sequences, pad_id(tokenizer, d_vocab)))
+    scores: list[Float[np.ndarray, " _completion"]] = [np.empty(0)] * len(examples)
     order = sorted(range(len(examples)), key=lambda index: len(encoded.sequences[index]))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = collate([encoded.sequences[index] for index in chosen], pad_id(tokenizer, d_vocab))
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
         with torch.no_grad(), using(threads_for(model)):
-            logits = model(batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-            logits, targets = logits[:, :-1].float().transpose(1, 2), batch["labels"][:, 1:]
-            each = -F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
-        for index, row, labelled in zip(chosen, each.cpu(), (targets != IGNORED).cpu(), strict=True):
-            found[index] = row[labelled].double().numpy()
-    return found
+            predictions = forward(chosen)
+            each = -F.cross_entropy(predictions.logits.float(), predictions.labels, reduction="none")
+        for index, row in zip(chosen, each.cpu().split(predictions.counts), strict=True):
+            scores[index] = row.double().numpy()
+    return scores
 
 
 @dataclass(frozen=True)

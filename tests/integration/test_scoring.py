@@ -1,5 +1,7 @@
 """Scores that ask the model: likelihoods, choices, generated answers; against plain loops."""
 
+import math
+
 import numpy as np
 import pytest
 import tiny
@@ -28,6 +30,21 @@ def test_likelihoods_are_those_of_a_plain_loop():
             logits = model(torch.tensor([ids]))[0].detach().double()
             wanted = [float(logits[i - 1].log_softmax(-1)[ids[i]]) for i in range(n, len(ids))]
             np.testing.assert_allclose(each, wanted, atol=1e-5)
+
+
+def test_likelihoods_unembed_the_positions_before_an_answer_alone(monkeypatch):
+    """All positions of long prompts times a vocabulary of fifty thousand would take gigabytes."""
+    model = named_model()
+    examples = task("red blue w3", "w9", prompt="Q: w1 w2 w3 w4 w5 w6 w{} A:").examples
+    shapes, before = [], model.unembed.forward
+
+    def unembed(states, **kwargs):
+        shapes.append(states.shape[:-1])
+        return before(states, **kwargs)
+
+    monkeypatch.setitem(model.unembed.__dict__, "forward", unembed)
+    found = log_likelihoods(model, examples)
+    assert sum(map(math.prod, shapes)) == sum(map(len, found)) == 6
 
 
 def test_mean_log_likelihood_is_the_validation_loss_and_its_contents():
