@@ -162,6 +162,15 @@ CATALOGUE = (
         (),
         True,
     ),
+    Entry(
+        "extra08",
+        "separators",
+        "What separates new tasks from form and latent ones",
+        "not in the paper",
+        "separators:separators",
+        (),
+        True,
+    ),
 )
 
 IMAGE_TYPES = ("png", "svg", "pdf")
