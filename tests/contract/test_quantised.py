@@ -1,35 +1,26 @@
 """Base models in four and eight bits: the numbers are those of transformers and of the weights unpacked by hand."""
 
-import functools
-import importlib.util
 import json
-import shutil
-import sys
 import warnings
 
 import pytest
 import torch
-import transformers
-from conftest import ROOT
-from learning import Letters, quick, task
+from learning import quick, task
+from packed_bases import by_hand, by_transformers, loader, made, needs, saved
 from peaks import peak_of
-from tiny import plain, save_tokenizer, tokens
-from tiny_adapters import MAKERS, VARIANTS, loss_of, shaken
+from tiny import tokens
+from tiny_adapters import VARIANTS, loss_of, shaken
 
 import aligner_probe as ap
-from aligner_probe import models, quantised
+from aligner_probe import models
 from aligner_probe.adapters import Aligner, LoRA, OutputBias
 from aligner_probe.adapters.constant import constant_shifts
 from aligner_probe.checkpoints.exporting import export_adapter
-from aligner_probe.commands import export, train
-from aligner_probe.commands.probe import parser as probe_parser
 from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning
 from aligner_probe.fingerprints import base_record, fingerprint
 from aligner_probe.hooks import project
 from aligner_probe.packed import has_packed_weight, numel_of, unpacked
-from aligner_probe.probing.probe import new_probe, with_batches
 from aligner_probe.quantised import QUANTIZATIONS
-from aligner_probe.study import Bench
 from aligner_probe.tasks.encoding import Tokens
 from aligner_probe.training import Callback, fit, recipe
 from aligner_probe.training.losses import sft_loss
@@ -37,23 +28,8 @@ from aligner_probe.training.memory import BaseSizes, estimate_memory
 from aligner_probe.training.objective import Forward
 from aligner_probe.training.sequences import Sequences
 
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 61,
-    "max_position_embeddings": 64,
-}
 #: One adapter of each method; the other rows of the contract are slow here.
 ADAPTERS_OF_METHODS = ("aligner-5", "llama_adapter", "lora", "output bias", "prefix tuning", "prompt tuning")
-#: The values of the sixteen codes of nf4: table 8 of the QLoRA paper (arXiv 2305.14314).
-NF4 = (
-    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
-    *(-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725),
-    *(0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
-)
 ADAPTERS = [
     name if name in ADAPTERS_OF_METHODS else pytest.param(name, marks=pytest.mark.slow)
     for name in VARIANTS
@@ -61,80 +37,14 @@ ADAPTERS = [
 ]
 
 
-def needs(quantization):
-    package = QUANTIZATIONS[quantization]
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f'{package} is missing: pip install "aligner-probe[quantised]"')
-    return quantization
-
-
 @pytest.fixture(params=list(QUANTIZATIONS))
 def quantization(request):
     return needs(request.param)
 
 
-def made(seed=0, **changes):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(LlamaConfig(**SIZES | changes)).eval()
-        for name, parameter in model.named_parameters():
-            torch.nn.init.normal_(parameter, std=0.12)
-            if "norm" in name:
-                torch.nn.init.uniform_(parameter, 0.5, 1.5)
-    return model
-
-
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
-    """A function that loads the base with a quantisation (None for none); a fresh bridge each time."""
-    path = tmp_path_factory.mktemp("base")
-    made().save_pretrained(path)
-
-    def load(quantization=None, **options):
-        base = ap.load_model(path, quantization=quantization, **options)
-        base.tokenizer = Letters()
-        return base
-
-    load.path = path
-    load.shared = functools.cache(load)
-    load.unpacked = functools.cache(lambda quantization: unquantised(load.shared(quantization)))
-    return load
-
-
-def by_hand(projection):
-    """The weight of a projection, unpacked from its stored bytes without the package that packed them."""
-    weight = projection.weight
-    if hasattr(weight, "qdata"):
-        return weight.qdata.float() * weight.scale
-    state, stored = weight.quant_state, weight.data.flatten()
-    codes = torch.stack([stored >> 4, stored & 15], dim=1).flatten().long()
-    values = torch.tensor(NF4)[codes].view(-1, 64) * state.absmax[:, None]
-    return values.view(state.shape)
-
-
-def unquantised(base):
-    """A plain bridge with the weights that a quantised one computes with."""
-    model = made()
-    for name, module in base.original_model.named_modules():
-        if has_packed_weight(module):
-            model.get_submodule(name.replace("._original_component", "")).weight.data = by_hand(module)
-    bridge = ap.load_model(model)
-    bridge.tokenizer = Letters()
-    return bridge
-
-
-def by_transformers(path, quantization):
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
-
-    if quantization == "nf4":
-        how = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
-    else:
-        from torchao.quantization import Int8WeightOnlyConfig
-
-        how = TorchAoConfig(Int8WeightOnlyConfig())
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, quantization_config=how)
+    return loader(tmp_path_factory.mktemp("base"))
 
 
 def test_logits_are_those_of_transformers_and_of_the_weights_unpacked_by_hand(load, quantization):
@@ -299,10 +209,6 @@ def test_the_fingerprint_follows_a_changed_scale(load, quantization):
     assert base_record(base)["source"] is None  # no longer what was made of it
 
 
-def saved(base, path, n_tokens=1):
-    return ap.save_adapter(shaken(Aligner(base, n_tokens, 1)), path)
-
-
 def test_an_adapter_says_when_its_base_has_another_precision(load, quantization, tmp_path):
     """unsloth #871; the drop can be measured, since the adapter is attached."""
     base, known = load.shared(quantization), load.shared()
@@ -433,164 +339,3 @@ def test_exports_of_an_adapter_on_a_quantised_base(load, quantization, tmp_path)
     by_transformers(load.path, quantization).save_pretrained(tmp_path / "stored")
     with pytest.raises(AlignerProbeError, match="the base is quantised; name the plain model"):
         export_adapter(path, "merged", tmp_path / "more", model=tmp_path / "stored")
-
-
-def test_full_fine_tuning_is_refused(load, quantization):
-    with pytest.raises(AlignerProbeError, match=f"base in {quantization}: packed weights have no gradients"):
-        MAKERS["full"](load.shared(quantization))
-
-
-REFUSED = {
-    "a name": ({"quantization": "nf5"}, {}, "did you mean nf4"),
-    "another name": ({"quantization": "gptq"}, {}, "expected one of nf4, int8"),
-    "float64": ({"quantization": "nf4", "dtype": "float64"}, {}, "cannot compute in float64; expected float32"),
-    "sizes": (
-        {"quantization": "nf4"},
-        {"intermediate_size": 96},
-        "intermediate_size 96; expected sizes divisible by 64",
-    ),
-    "fp4": (
-        {},
-        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}},
-        r"'bitsandbytes' of 4 bits \(fp4\).*supported are nf4",
-    ),
-    "LLM.int8": (
-        {"quantization": "int8"},
-        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
-        "'bitsandbytes' of 8 bits.*supported are nf4",
-    ),
-    "int4": (
-        {},
-        {"quantization_config": {"quant_method": "torchao", "quant_type": {"default": {"_type": "Int4Weight"}}}},
-        "'torchao'.*supported are nf4",
-    ),
-    "gptq": ({"quantization": "nf4"}, {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "'gptq'"),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_refused_in_one_line_before_a_weight_is_read(load, tmp_path, what, monkeypatch):
-    options, changes, message = REFUSED[what]
-    folder = shutil.copytree(load.path, tmp_path / "copy")
-    content = json.loads((folder / "config.json").read_text()) | changes
-    (folder / "config.json").write_text(json.dumps(content))
-    monkeypatch.setattr(models, "load_plain", None)
-    with pytest.raises(AlignerProbeError, match=message) as caught:
-        ap.load_model(folder, **options)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["gpt2", "phi3", "neox"])
-def test_fused_projections_are_refused(tmp_path, name, quantization, monkeypatch):
-    plain(name).save_pretrained(tmp_path)
-    monkeypatch.setattr(models, "load_plain", None)
-    with pytest.raises(AlignerProbeError, match="one fused projection"):
-        ap.load_model(tmp_path, quantization=quantization)
-
-
-def test_a_model_object_with_a_packed_fused_projection_is_refused(tmp_path, quantization):
-    plain("phi3").save_pretrained(tmp_path)
-    with pytest.raises(AlignerProbeError, match="this model cannot be a quantised base: Phi3ForCausalLM"):
-        ap.load_model(by_transformers(tmp_path, quantization))
-
-
-@pytest.mark.parametrize("missing", QUANTIZATIONS)
-def test_a_missing_package_is_named_before_a_weight_is_read(load, missing, monkeypatch):
-    monkeypatch.setitem(sys.modules, QUANTIZATIONS[missing], None)
-    monkeypatch.setattr(models, "load_plain", None)
-    with pytest.raises(AlignerProbeError, match=r'not installed; pip install "aligner-probe\[quantised\]"'):
-        ap.load_model(load.path, quantization=missing)
-
-
-OTHERS = {
-    "Mistral": {"head_dim": 16},
-    "Qwen2": {},
-    "Qwen3": {"head_dim": 16},
-    "Gemma": {"head_dim": 16},
-    "Gemma2": {"head_dim": 16, "query_pre_attn_scalar": 16},
-    "Gemma3": {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 4},
-    "SmolLM3": {"pad_token_id": 0},
-    "Olmo2": {"pad_token_id": 0},
-}
-
-
-@pytest.mark.parametrize(
-    "family", [name if name == "Qwen3" else pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
-)
-def test_other_families(tmp_path, quantization, family):
-    model_class = getattr(transformers, f"{family}ForCausalLM")
-    model_class(model_class.config_class(**SIZES | OTHERS[family])).save_pretrained(tmp_path)
-    base, ids = ap.load_model(tmp_path, quantization=quantization), tokens()
-    with torch.no_grad():
-        theirs = by_transformers(tmp_path, quantization).train()(ids).logits
-        torch.testing.assert_close(base(ids), theirs, atol=1e-5, rtol=1e-4)
-    adapter = Aligner(base, 2, 1, initial_gate=0.5)
-    with adapter.attached():
-        loss_of(base(ids), ids).backward()
-    assert adapter.prefix.grad.abs().max() > 0
-
-
-def test_sizes_that_nf4_does_not_take_are_fine_in_int8(tmp_path):
-    made(intermediate_size=96).save_pretrained(tmp_path)
-    base = ap.load_model(tmp_path, quantization=needs("int8"))
-    assert torch.isfinite(base(tokens())).all()
-
-
-def test_a_model_in_memory_is_not_quantised(load):
-    for given in (made(), load.shared()):
-        with pytest.raises(AlignerProbeError, match="in memory that is plain"):
-            ap.load_model(given, quantization="nf4")
-    with pytest.raises(AlignerProbeError, match="in memory that is plain"):
-        new_probe(load.shared(), task(), quantization="nf4")
-    with pytest.raises(AlignerProbeError, match="did you mean int8"):
-        new_probe(str(load.path), task(), quantization="int4")
-
-
-def test_a_probe_leaves_full_fine_tuning_out(load):
-    for base, tried in ((load.shared(), True), (load.shared(needs("nf4")), False)):
-        planned = with_batches(new_probe(base, task(40), scorer="exact", budget="standard", ending=""))
-        assert ("full" in planned.plan.budget.arms) is tried
-        assert any(cell.arm == "full" for cell in planned.plan.cells) is tried
-        assert planned.bench.budget == planned.plan.budget
-
-
-def test_the_bench_of_a_study_loads_it(load):
-    bench = Bench(load.path, quantization=needs("nf4"))
-    assert models.quantization_in(bench.model) == "nf4"
-    assert bench.changed(quantization=None).model is not bench.model
-
-
-def test_a_plain_base_has_no_quantisation(load):
-    assert models.precision_in_words(load.shared()) == "float32"
-    assert quantised.quantization_of(made()) is None
-
-
-def test_the_page_measures_the_drop(load, tmp_path, monkeypatch, capsys):
-    page = (ROOT / "docs" / "bases_and_files.md").read_text(encoding="utf-8")
-    code = page.split("```py\n")[1].split("```")[0]
-    shutil.copytree(load.path, tmp_path / "M")
-    save_tokenizer(tmp_path / "M")
-    rows = [{"prompt": f"w{i} w2", "completion": " w3"} for i in range(4)]
-    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    saved(load.shared(needs("nf4")), tmp_path / "out" / "adapter")
-    monkeypatch.chdir(tmp_path)
-    with pytest.warns(AlignerProbeWarning, match="trained on this base in nf4, and here the base is in float32"):
-        exec(compile(code, "bases_and_files.md", "exec"), {})
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["nf4", "None"]
-
-
-def test_the_commands_take_it(load, tmp_path, capsys):
-    shutil.copytree(load.path, tmp_path / "M")
-    save_tokenizer(tmp_path / "M")
-    rows = [{"prompt": f"w{i} w{i % 3}", "completion": f" w{i % 5}"} for i in range(20)]
-    (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    named = ["--model", str(tmp_path / "M"), "--quantization", needs("nf4")]
-    words = ["--task", str(tmp_path / "task.jsonl"), "--out", str(tmp_path / "run"), "--start-layer", "1"]
-    train.main([*named, *words, "--steps", "2", "--batch-size", "4"])
-    said = capsys.readouterr().out
-    assert "in nf4, computing in float32" in said
-    source = [str(tmp_path / "run" / "adapter"), "--out", str(tmp_path / "vectors"), "--to", "steering"]
-    export.main([*source, *named])
-    assert (tmp_path / "vectors").exists()
-    options = probe_parser().parse_args(["run", "--task", "panel:style_pirate", *named])
-    assert options.quantization == "nf4"
