@@ -57,7 +57,8 @@ def run_page(page, folder, monkeypatch, times=1):
             for _ in range(times):
                 exec(compile(text, page.name, "exec"), scope)
         elif language == "bash":
-            for line in [line for line in text.splitlines() if line.startswith(("python ", "aligner-probe "))]:
+            lines = text.replace("\\\n", "").splitlines()
+            for line in [line for line in lines if line.startswith(("python ", "aligner-probe "))]:
                 for _ in range(times):
                     run_command(line, folder)
 
