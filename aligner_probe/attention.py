@@ -159,8 +159,8 @@ class _Fast(Lean, AttentionBridge):
     ) -> tuple[Float[Tensor, "batch pos n_heads d_head"], Float[Tensor, "batch n_heads pos keys"]]:
         """Head outputs and pattern with attention written out, as TransformerLens does it, for hooks to see and edit.
 
-        Where no hook edited anything, gradients still take this way (a hooked score has one), but the values are the
-        kernel's: looking must not change what is looked at.
+        If no hook edited anything, the values are those of the kernel, so that a hook that only looks changes no
+        result. The gradients are those of the written-out attention, in which scores and pattern have gradients too.
         """
         attention: Any = self.original_component
         k_all, v_all = (repeat_kv(t, attention.num_key_value_groups) for t in (k, v))

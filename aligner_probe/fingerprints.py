@@ -36,11 +36,11 @@ def fingerprint(model: TransformerBridge) -> str:
     now = [(name, tensor.data_ptr(), tensor._version) for name, tensor in weights]
     if state.fingerprint is not None and state.fingerprint.weights == now:
         return state.fingerprint.value
-    found = digest(model)
-    if state.as_stored is not None and state.as_stored.as_read == found:
-        found = state.as_stored.value
-    state.fingerprint = KnownFingerprint(now, found)
-    return found
+    value = digest(model)
+    if state.as_stored is not None and state.as_stored.as_read == value:
+        value = state.as_stored.value
+    state.fingerprint = KnownFingerprint(now, value)
+    return value
 
 
 def digest(model: TransformerBridge) -> str:

@@ -261,11 +261,11 @@ def _fingerprint_as_stored(name: str, config: Any, dtype: torch.dtype, quantizat
     if quantization is None and (dtype != torch.float16 or stored == torch.float16):
         return None
     plain = load_model(name, dtype=stored)
-    found, is_large = fingerprint(plain), n_base_parameters(plain) >= SMALL
+    value, is_large = fingerprint(plain), n_base_parameters(plain) >= SMALL
     del plain
     if is_large:
         gc.collect()  # a bridge holds itself, and another copy of the base is about to be read
-    return found
+    return value
 
 
 def _bridge(model: nn.Module, architecture: str, tokenizer: object, name: str, fast: bool) -> TransformerBridge:

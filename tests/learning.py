@@ -8,11 +8,22 @@ import torch
 from tiny import bridge
 
 from aligner_probe.tasks import Example, Preference, Task
-from aligner_probe.training import recipe
+from aligner_probe.training import Callback, recipe
 from aligner_probe.training.member import Member
 
 #: A learning rate that means nothing by itself: `plant_divergence` lets the runs that have it diverge.
 DIVERGES = 0.0123
+
+
+class Stops(Callback):
+    """Ends a training after a step, as Ctrl-C does."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def stepped(self, row):
+        if row["step"] == self.step:
+            raise KeyboardInterrupt
 
 
 class Letters:

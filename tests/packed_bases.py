@@ -104,3 +104,15 @@ def by_transformers(path, quantization):
 
 def saved(base, path, n_tokens=1):
     return ap.save_adapter(shaken(Aligner(base, n_tokens, 1)), path)
+
+
+@pytest.fixture(params=list(QUANTIZATIONS))
+def quantization(request):
+    """Each quantisation whose package is installed."""
+    return needs(request.param)
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    """`loader` of a base of this module."""
+    return loader(tmp_path_factory.mktemp("base"))

@@ -51,7 +51,7 @@ COLUMNS = (
 
 
 def separators(collection: Collection) -> Drawing:
-    """The strips of all arms, for the committed results of the panel and of its tasks drawn anew.
+    """Draw the shares of all arms from the committed results of two panels: the tasks, and the same tasks drawn anew.
 
     Raises AlignerProbeError, with the command that rebuilds them, where the results are missing.
     """
@@ -63,18 +63,18 @@ def separators(collection: Collection) -> Drawing:
         panel = read_json(file)
         usable, others = general_tasks(panel)
         tasks += usable
-        names = {task.name for task in usable}
+        compared = {task.name for task in usable}
         undecided |= {
-            row["task"]: None for row in panel["tasks"] if row["task"] in names and row["verdict"] == "undetermined"
+            row["task"]: None for row in panel["tasks"] if row["task"] in compared and row["verdict"] == "undetermined"
         }
         for reason, names in others.items():
             left_out[reason] = list(dict.fromkeys([*left_out.get(reason, []), *names]))
-    found = [separation(tasks, arm) for arm in SEPARATORS]
+    separations = [separation(tasks, arm) for arm in SEPARATORS]
     figure = Figure(figsize=(10.6, 8.2), layout="constrained")
-    plot_separators(figure.subplots(), tasks, found)
+    plot_separators(figure.subplots(), tasks, separations)
     return Drawing(
         figure,
-        to_frame(tasks, found),
+        to_frame(tasks, separations),
         "What each arm recovers of the gap between floor and reference, one point a task and draw: "
         f"{_counts(tasks)}; equal shares lie on each other. The arms are ordered by the distance between the lowest "
         "form or latent task and the highest new one. AUROC: the probability that a task of the one kind has the "
@@ -87,7 +87,7 @@ def separators(collection: Collection) -> Drawing:
         "uses these AUROCs.",
         tuple(Input("the probe on the panel", f"{FOLDER}/{file.name}", sha256(file)) for file in files),
         settings={"left_out": left_out, "confidence": 0.95},
-        comparisons=tuple(_comparisons(tasks, found)),
+        comparisons=tuple(_comparisons(tasks, separations)),
     )
 
 

@@ -102,7 +102,7 @@ def as_json(prompt: Prompt) -> str | list[dict[str, str]]:
 
 
 def check_turns(messages: Sequence[Message]) -> None:
-    """Raise AlignerProbeError where roles do not take turns, or a message is empty; the message says which one."""
+    """Raise AlignerProbeError, with the number of the message, if roles do not take turns or a message is empty."""
     for index, message in enumerate(messages):
         if message.role not in get_args(Role):
             raise AlignerProbeError(

@@ -239,8 +239,8 @@ def _check_turns(task: Task, train_on: TrainOn, template: ChatTemplate | None) -
 def _known(task: Task, rows: Sequence[Row], fields: Sequence[str]) -> dict[str, list[int]]:
     """Token ids by text, of all prompts and answers of a task whose prompts are texts."""
     known = {str(example.prompt): row.prompt for example, row in zip(task.examples, rows, strict=True)}
-    for place, name in enumerate(fields):
-        known |= {getattr(example, name): row.bare[place] for example, row in zip(task.examples, rows, strict=True)}
+    for index, name in enumerate(fields):
+        known |= {getattr(example, name): row.bare[index] for example, row in zip(task.examples, rows, strict=True)}
     return known
 
 
@@ -257,13 +257,13 @@ def _reason_to_drop(
 def _sequences(row: Row, cut: Sequence[list[int]], mask_prompt: bool) -> tuple[Tokens, ...]:
     """The sequences of a row whose answers were cut to fit."""
     made = []
-    for place, answer in enumerate(cut):
+    for index, answer in enumerate(cut):
         input_ids = torch.tensor(row.prompt + answer, dtype=torch.int64)
         labels = input_ids.clone()
         if mask_prompt and row.trained is None:
             labels[: len(row.prompt)] = IGNORED
         elif mask_prompt and row.trained is not None:
-            labels[~torch.tensor(row.trained[place][: len(labels)], dtype=torch.bool)] = IGNORED
+            labels[~torch.tensor(row.trained[index][: len(labels)], dtype=torch.bool)] = IGNORED
         made.append(Tokens(input_ids, labels, len(row.prompt)))
     return tuple(made)
 

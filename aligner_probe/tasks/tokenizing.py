@@ -97,5 +97,5 @@ def check_ids(tokenizer: Any, ids: Sequence[int], d_vocab: int, place: str) -> N
 
 def pad_id(tokenizer: Any, d_vocab: int) -> int:
     """A token id for masked positions: the tokenizer's pad token if the embedding's `d_vocab` rows have it, else 0."""
-    found = getattr(tokenizer, "pad_token_id", None)
-    return found if isinstance(found, int) and 0 <= found < d_vocab else 0
+    own = getattr(tokenizer, "pad_token_id", None)
+    return own if isinstance(own, int) and 0 <= own < d_vocab else 0

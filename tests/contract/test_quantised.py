@@ -3,10 +3,11 @@
 import json
 import warnings
 
+import packed_bases
 import pytest
 import torch
-from learning import quick, task
-from packed_bases import by_hand, by_transformers, loader, made, needs, saved
+from learning import Stops, quick, task
+from packed_bases import by_hand, by_transformers, made, needs, saved
 from peaks import peak_of
 from tiny import tokens
 from tiny_adapters import VARIANTS, loss_of, shaken
@@ -22,7 +23,7 @@ from aligner_probe.hooks import project
 from aligner_probe.packed import has_packed_weight, numel_of, unpacked
 from aligner_probe.quantised import QUANTIZATIONS
 from aligner_probe.tasks.encoding import Tokens
-from aligner_probe.training import Callback, fit, recipe
+from aligner_probe.training import fit, recipe
 from aligner_probe.training.losses import sft_loss
 from aligner_probe.training.memory import BaseSizes, estimate_memory
 from aligner_probe.training.objective import Forward
@@ -37,14 +38,7 @@ ADAPTERS = [
 ]
 
 
-@pytest.fixture(params=list(QUANTIZATIONS))
-def quantization(request):
-    return needs(request.param)
-
-
-@pytest.fixture(scope="module")
-def load(tmp_path_factory):
-    return loader(tmp_path_factory.mktemp("base"))
+quantization, load = packed_bases.quantization, packed_bases.load
 
 
 def test_logits_are_those_of_transformers_and_of_the_weights_unpacked_by_hand(load, quantization):
@@ -114,12 +108,6 @@ def test_every_adapter_trains_is_saved_loaded_scored_and_generates(load, quantiz
         assert torch.equal(base(ids), logits)
 
 
-class Stops(Callback):
-    def stepped(self, row):
-        if row["step"] == 2:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize(
     ("make", "checkpoint"),
     [
@@ -139,7 +127,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(load, quantization, make, chec
         return fit(base, make(base), train, validation=validation, out=tmp_path / out, **how | options)
 
     with pytest.raises(KeyboardInterrupt):
-        run("killed", callbacks=[Stops()])
+        run("killed", callbacks=[Stops(2)])
     whole, resumed = run("whole"), run("killed")
     for ours, theirs in zip(resumed.adapter.parameters(), whole.adapter.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -152,7 +140,7 @@ def test_a_run_is_not_resumed_on_another_quantisation(load, tmp_path):
     how = {"recipe": quick(steps=3), "save_every": 1, "show_progress": False, "out": tmp_path / "run"}
     base = load.shared(needs("nf4"))
     with pytest.raises(KeyboardInterrupt):
-        fit(base, Aligner(base, 1, 1), task(), callbacks=[Stops()], **how)
+        fit(base, Aligner(base, 1, 1), task(), callbacks=[Stops(2)], **how)
     with pytest.raises(AlignerProbeError, match="was begun with base"):
         fit(load.shared(), Aligner(load.shared(), 1, 1), task(), resume=True, **how)
 

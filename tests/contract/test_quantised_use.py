@@ -4,12 +4,13 @@ import json
 import shutil
 import sys
 
+import packed_bases
 import pytest
 import torch
 import transformers
 from conftest import ROOT
 from learning import task
-from packed_bases import SIZES, by_transformers, loader, made, needs, saved
+from packed_bases import SIZES, by_transformers, made, needs, saved
 from tiny import plain, save_tokenizer, tokens
 from tiny_adapters import MAKERS, loss_of
 
@@ -23,15 +24,7 @@ from aligner_probe.probing.probe import new_probe, with_batches
 from aligner_probe.quantised import QUANTIZATIONS
 from aligner_probe.study import Bench
 
-
-@pytest.fixture(params=list(QUANTIZATIONS))
-def quantization(request):
-    return needs(request.param)
-
-
-@pytest.fixture(scope="module")
-def load(tmp_path_factory):
-    return loader(tmp_path_factory.mktemp("base"))
+quantization, load = packed_bases.quantization, packed_bases.load
 
 
 def test_full_fine_tuning_is_refused(load, quantization):

@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 from elsewhere import NAME, Elsewhere, There
-from learning import Letters, quick, task
+from learning import Letters, Stops, quick, task
 from probes import TINY, styled
 from tiny_adapters import MAKERS, ROWS, VARIANTS, shaken
 
@@ -22,7 +22,7 @@ from aligner_probe.adapters.side_by_side import SideBySide
 from aligner_probe.evaluation.likelihood import log_likelihoods
 from aligner_probe.microworld.pretrain import Pretraining, pretrain
 from aligner_probe.probing.probe import carry_out_probe, new_probe, with_batches
-from aligner_probe.training import Callback, Training, fit_together
+from aligner_probe.training import Training, fit_together
 
 PROMPTS = ["abcdx", "gax", "hhhhgx"]
 
@@ -35,7 +35,7 @@ def base(device, name="llama_gqa"):
     return model.to(device) if fused else model
 
 
-# torch takes the device "meta" for one without values, where loading a state would do nothing.
+# torch warns that loading a state into tensors on "meta" does nothing. Here these tensors have values.
 pytestmark = pytest.mark.filterwarnings("ignore:.*meta parameter.*no-op")
 
 
@@ -101,21 +101,6 @@ class TestTheStandIn:
             assert torch.equal(found.cpu(), expected)
 
 
-class Interrupted(Exception):
-    pass
-
-
-class Stops(Callback):
-    """Ends a training after a step, as a kill would."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def stepped(self, row):
-        if row["step"] == self.step:
-            raise Interrupted
-
-
 def begun_and_resumed(model, adapter, folder, **options):
     """A training that is broken off after two steps and resumed, with validation and saved states."""
     arguments = {
@@ -126,7 +111,7 @@ def begun_and_resumed(model, adapter, folder, **options):
         "show_progress": False,
     } | options
     train = arguments.pop("train", task())
-    with pytest.raises(Interrupted):
+    with pytest.raises(KeyboardInterrupt):
         ap.fit(model, adapter, train, callbacks=[Stops(3)], **arguments)
     return ap.fit(model, adapter, train, resume=True, **arguments)
 

@@ -9,22 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from learning import model, quick, task
+from learning import Stops, model, quick, task
 
 from aligner_probe.adapters import Aligner
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.jobs.folder import RESULT, RUNS
 from aligner_probe.probing.cells import read_result
-from aligner_probe.training import Callback, Training, fit, fit_together
+from aligner_probe.training import Training, fit, fit_together
 from aligner_probe.training.state import METRICS, STATE, lower_layers_kept
 
 STEPS, STOPPED = 6, 4
-
-
-class Stops(Callback):
-    def stepped(self, row):
-        if row["step"] == STOPPED:
-            raise KeyboardInterrupt
 
 
 def run(base, folder, **options):
@@ -46,7 +40,7 @@ def begun(tmp_path_factory):
     """A base, a run that was interrupted on it, and the same run that was not."""
     base, folder = model(), tmp_path_factory.mktemp("resume")
     with pytest.raises(KeyboardInterrupt):
-        run(base, folder / "begun", callbacks=[Stops()])
+        run(base, folder / "begun", callbacks=[Stops(STOPPED)])
     return base, folder / "begun", run(base, folder / "whole")
 
 

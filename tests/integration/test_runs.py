@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from learning import model, quick, task
+from learning import Stops, model, quick, task
 
 from aligner_probe.adapters import Aligner, LoRA
 from aligner_probe.checkpoints.adapters import load_adapter, save_adapter
@@ -68,15 +68,10 @@ def test_a_training_that_begins_from_another_says_so(tmp_path):
     assert (first.provenance["began_from"], first.provenance["beside"]) == (None, [])
     save_adapter(first.adapter, tmp_path / "sft")
 
-    class Stops(Callback):
-        def stepped(self, row):
-            if row["step"] == 3:
-                raise KeyboardInterrupt
-
     how = {"recipe": quick(steps=5), "out": tmp_path / "dpo", "save_every": 1, "show_progress": False}
     loaded = load_adapter(tmp_path / "sft", base)
     with pytest.raises(KeyboardInterrupt):
-        fit(base, loaded, task(kind="preference"), callbacks=[Stops()], **how)
+        fit(base, loaded, task(kind="preference"), callbacks=[Stops(3)], **how)
     second = fit(base, loaded, task(kind="preference"), resume=True, **how)
     digest = sha256(tmp_path / "sft" / "adapter_model.safetensors")
     file = {"source": str(tmp_path / "sft"), "sha256": digest}
@@ -96,15 +91,10 @@ def test_a_training_that_begins_from_another_says_so(tmp_path):
 
 
 def test_what_a_broken_off_training_left_is_not_called_drawn():
-    class Stops(Callback):
-        def stepped(self, row):
-            if row["step"] == 2:
-                raise KeyboardInterrupt
-
     base = model()
     adapter = Aligner(base, 1, 1)
     with pytest.raises(KeyboardInterrupt):
-        fit(base, adapter, task(), recipe=quick(steps=4), callbacks=[Stops()], show_progress=False)
+        fit(base, adapter, task(), recipe=quick(steps=4), callbacks=[Stops(2)], show_progress=False)
     assert adapter.provenance["result"] == {"steps": 2, "unfinished": True}
     again = fit(base, adapter, task(), recipe=quick(steps=4), show_progress=False)
     assert again.provenance["began_from"]["run"]["result"] == {"steps": 2, "unfinished": True}
@@ -214,11 +204,6 @@ def test_corrected_stops_early_unless_its_length_is_given_in_steps():
 
 
 def test_lost_updates_are_told_of_the_last_part_of_an_epoch_too(tmp_path):
-    class Stops(Callback):
-        def stepped(self, row):
-            if row["step"] == 5:
-                raise KeyboardInterrupt
-
     def trained(out, **options):
         base = model()
         how = quick(steps=5, precision="bf16-true", lr=1e-3)
@@ -232,7 +217,7 @@ def test_lost_updates_are_told_of_the_last_part_of_an_epoch_too(tmp_path):
     assert told["lost_updates"].between(0, 1, inclusive="neither").all()
     # Taken up in the middle of an epoch, it reports all of it.
     with pytest.raises(KeyboardInterrupt):
-        trained("broken", callbacks=[Stops()])
+        trained("broken", callbacks=[Stops(5)])
     assert trained("broken", resume=True).equals(whole)
 
 

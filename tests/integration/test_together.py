@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from learning import Letters, quick, task
+from learning import Letters, Stops, quick, task
 from tiny import bridge, tokens
 
 from aligner_probe.adapters import Aligner, FullFineTune, LLaMAAdapter, LoRA, OutputBias, PrefixTuning, PromptTuning
@@ -183,15 +183,6 @@ def test_one_that_diverges_leaves_the_batch_with_good_numbers_and_its_reason(tmp
     assert torch.equal(numbers(found[1].adapter), numbers(second.adapter))
 
 
-class Killed(Callback):
-    def __init__(self, at):
-        self.at = at
-
-    def stepped(self, row):
-        if row["step"] == self.at:
-            raise KeyboardInterrupt
-
-
 def kept(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k != "tokens_per_second"} for row in rows]
@@ -205,7 +196,7 @@ def test_twice_and_killed_it_ends_in_the_same_bits(tmp_path, at):
     for name in ("whole", "again", "killed"):
         if name == "killed":
             runs = three(base, Aligner, n_tokens=2)
-            runs[0] = Training(**{**vars(runs[0]), "callbacks": [Killed(at)]})
+            runs[0] = Training(**{**vars(runs[0]), "callbacks": [Stops(at)]})
             with pytest.raises(KeyboardInterrupt):
                 fit_together(base, runs, out=tmp_path / name, save_every=2, **QUIET)
             assert (tmp_path / name / "state.pt").exists() == (at > 2)

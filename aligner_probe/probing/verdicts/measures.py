@@ -190,9 +190,6 @@ def measure(
     options = {"n_resamples": n_resamples, "seed": seed}
     present = [arm for arm in floors if arm in table.scores]
 
-    def recovery(arm: str) -> Interval:
-        return table.interval(_recovery, arm, REFERENCE, *present, **options)
-
     others = [arm for arm in table.scores if arm not in FLOORS]
     delta = None
     if {ALIGNER_1, RANDOM_SUBSPACE} <= set(table.scores):
@@ -205,7 +202,7 @@ def measure(
         floor=table.interval(_highest, *present, **options),
         floor_arm=max(present, key=table.mean),
         gap=table.interval(lambda ref, *low: ref - _highest(*low), REFERENCE, *present, **options),
-        recovered={arm: recovery(arm) for arm in others},
+        recovered={arm: table.interval(recovery, arm, REFERENCE, *present, **options) for arm in others},
         delta=delta,
         doses=_doses(table, sizes or {}, present, options),
     )
@@ -279,7 +276,7 @@ def _highest(*means: Mean) -> Mean:
     return np.maximum.reduce([np.asarray(mean, dtype=np.float64) for mean in means])
 
 
-def _recovery(arm: Mean, reference: Mean, *floors: Mean) -> np.ndarray:
+def recovery(arm: Mean, reference: Mean, *floors: Mean) -> np.ndarray:
     """R; not a number where the reference is no better than the floor, because there is nothing to recover."""
     floor = _highest(*floors)
     gap = reference - floor
@@ -288,7 +285,7 @@ def _recovery(arm: Mean, reference: Mean, *floors: Mean) -> np.ndarray:
 
 
 def _delta(one: Mean, other: Mean, reference: Mean, *floors: Mean) -> Mean:
-    return _recovery(one, reference, *floors) - _recovery(other, reference, *floors)
+    return recovery(one, reference, *floors) - recovery(other, reference, *floors)
 
 
 def _doses(table: Table, sizes: dict[str, Size], floors: Sequence[str], options: dict[str, int]) -> tuple:
@@ -301,7 +298,7 @@ def _doses(table: Table, sizes: dict[str, Size], floors: Sequence[str], options:
             def interval(statistic: Statistic, *of: str) -> Interval:
                 def whole(reference: Mean, *means: Mean) -> Mean:
                     low, arms_means = means[: len(floors)], means[len(floors) :]
-                    return statistic(*(_recovery(mean, reference, *low) for mean in arms_means))
+                    return statistic(*(recovery(mean, reference, *low) for mean in arms_means))
 
                 return table.interval(whole, REFERENCE, *floors, *of, **options)
 

@@ -32,6 +32,7 @@ from aligner_probe.arms.names import (
 )
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval
+from aligner_probe.probing.verdicts.measures import recovery
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 
 #: The arms whose shares are compared.
@@ -81,8 +82,8 @@ class Separation:
         reached: AUROC of form and latent tasks over new ones.
         form_over_latent: AUROC of form tasks over latent ones.
         form_over_rest: AUROC of form tasks over latent and new ones.
-        lowest: the lowest share of a form or latent task.
-        highest: the highest share of a new task.
+        lowest: the lowest share among the form and latent tasks.
+        highest: the highest share among the new tasks.
     """
 
     arm: str
@@ -103,11 +104,10 @@ def shares_of(scores: dict[str, float]) -> dict[str, float] | None:
 
     None where the reference is not more than `least_gap` above the floor, because it learned nothing then.
     """
-    floor = max(scores[arm] for arm in FLOORS if arm in scores)
-    gap = scores[REFERENCE] - floor
-    if gap <= THRESHOLDS.least_gap:
+    reference, floors = scores[REFERENCE], [scores[arm] for arm in FLOORS if arm in scores]
+    if reference - max(floors) <= THRESHOLDS.least_gap:
         return None
-    return {arm: (score - floor) / gap for arm, score in scores.items() if arm not in FLOORS}
+    return {arm: float(recovery(score, reference, *floors)) for arm, score in scores.items() if arm not in FLOORS}
 
 
 def general_tasks(panel: dict[str, Any]) -> tuple[list[KnownTask], dict[str, list[str]]]:
