@@ -9,13 +9,11 @@ floor is a variant too: what its row differs from 1 by is noise. Memory is the p
 step, as there. "No overlay" is `load_model(..., fast=False)`.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 
+import setting
 from setting import SIZES, START_LAYER, Size, Times, machine, one_thread, paired, timed
 from training_step import Row, Variant, peak_bytes
 
@@ -115,11 +113,9 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Cost of a training step of each family, against a Llama.")
-    parser.add_argument("--rounds", type=int, default=10, help="times that each variant is run (default 10)")
+    parser = setting.parser("Cost of a training step of each family, against a Llama.", 10)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--only", help="only bases whose name has this in it")
-    parser.add_argument("--json", type=Path, help="write every single time there")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
@@ -133,9 +129,7 @@ def main() -> None:
         f"{START_LAYER}, batch {size.batch} x {size.positions}, {options.rounds} rounds, {time.strftime('%Y-%m-%d')}"
     )
     print(f"{described}\n{machine()}\n\n{table(rows)}")
-    if options.json:
-        result = {"described": described, "machine": machine(), "rows": [asdict(row) for row in rows]}
-        options.json.write_text(json.dumps(result, indent=1))
+    setting.write(options.json, described, machine(), {"rows": [asdict(row) for row in rows]})
 
 
 if __name__ == "__main__":

@@ -8,16 +8,14 @@ load_model(..., fast=False). Rounds, pairing and ratios are those of training_st
 rows of an adapter must have given the same tokens.
 """
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
+import setting
 from setting import SIZES, START_LAYER, Bases, Times, machine, one_thread, paired, timed
 
 FLOOR = "floor: plain Hugging Face"
@@ -145,15 +143,13 @@ def table(times: dict[str, Times], new: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Cost of greedy generation with each adapter.")
-    parser.add_argument("--rounds", type=int, default=9, help="times that each variant is run (default 9)")
+    parser = setting.parser("Cost of greedy generation with each adapter.", 9)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt")
     parser.add_argument("--new", type=int, default=64, help="tokens to generate")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--only", help="only variants whose name has this in it")
-    parser.add_argument("--json", type=Path, help="write every single time there")
     options = parser.parse_args()
     if options.rounds < 1 or options.prompt < 1 or options.new < 2:
         parser.error("--rounds and --prompt: at least 1; --new: at least 2")
@@ -167,9 +163,7 @@ def main() -> None:
         f"prompt {options.prompt}, {options.new} new tokens, {options.rounds} rounds, {time.strftime('%Y-%m-%d')}"
     )
     print(f"{described}\n{machine(options.device)}\n\n{table(times, options.new)}")
-    if options.json:
-        result = {"described": described, "machine": machine(options.device)}
-        options.json.write_text(json.dumps(result | {n: asdict(t) for n, t in times.items()}, indent=1))
+    setting.write(options.json, described, machine(options.device), {name: asdict(its) for name, its in times.items()})
 
 
 if __name__ == "__main__":

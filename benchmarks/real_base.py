@@ -13,8 +13,6 @@ is what Hugging Face's own loss computes: logits of all positions, and a cross-e
 right before or after it, by chance; the tables give the median and the quartiles of these ratios.
 """
 
-import argparse
-import json
 import os
 import random
 import statistics
@@ -25,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import setting
 from setting import Times, machine, paired, timed
 
 VARIABLE = "ALIGNER_PROBE_REAL_MODEL"
@@ -225,14 +224,12 @@ def put_back(threads: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = setting.parser(__doc__.splitlines()[0], 12)
     parser.add_argument("--model", default=os.environ.get(VARIABLE), help=f"folder of a Llama (default: ${VARIABLE})")
-    parser.add_argument("--rounds", type=int, default=12, help="times that each variant is run (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=16, help="rows of a batch (default: %(default)s)")
     parser.add_argument("--new", type=int, default=32, help="tokens to generate (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--only", choices=PARTS, help="one part of the three")
-    parser.add_argument("--json", type=Path, help="write every single time there")
     options = parser.parse_args()
     if not options.model:
         parser.error(f"--model: name the folder of a model, or set ${VARIABLE}")
@@ -271,10 +268,8 @@ def main() -> None:
         f"{time.strftime('%Y-%m-%d')}"
     )
     print(f"{described}\n{machine()}")
-    if options.json:
-        content = {"described": described, "machine": machine()}
-        times = {part: {name: asdict(one) for name, one in its.items()} for part, its in results.items()}
-        options.json.write_text(json.dumps(content | {"times": times}, indent=1))
+    times = {part: {name: asdict(one) for name, one in its.items()} for part, its in results.items()}
+    setting.write(options.json, described, machine(), {"times": times})
 
 
 if __name__ == "__main__":

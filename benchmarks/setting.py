@@ -1,5 +1,7 @@
 """What the timed benchmarks share: base models of fixed sizes, rounds of paired times, and the machine in words."""
 
+import argparse
+import json
 import os
 import platform
 import random
@@ -9,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 START_LAYER = 2
 
@@ -165,6 +168,22 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+def parser(description: str, rounds: int) -> argparse.ArgumentParser:
+    """A parser with the options of every benchmark that is timed in rounds."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument(
+        "--rounds", type=int, default=rounds, help="times that each variant is run (default: %(default)s)"
+    )
+    made.add_argument("--json", type=Path, help="write every single time there")
+    return made
+
+
+def write(file: Path | None, described: str, where: str, results: dict[str, Any]) -> None:
+    """Write what was measured, on which machine (`where`), and every single time, if a file was asked for."""
+    if file is not None:
+        file.write_text(json.dumps({"described": described, "machine": where} | results, indent=1))
 
 
 def machine(device: str = "cpu") -> str:

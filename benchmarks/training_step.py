@@ -16,15 +16,13 @@ It is the same on every run. `--largest-batch` looks, instead of timing, for the
 the card's memory, or within `--memory` GiB for weights and step together.
 """
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
+import setting
 from setting import SIZES, START_LAYER, Bases, Times, machine, one_thread, paired, timed
 
 FLOOR = "floor: plain Hugging Face"
@@ -246,15 +244,13 @@ def largest_batches(bases: Bases, only: str | None, memory: float | None) -> str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Cost of a training step with each adapter, against the floor.")
-    parser.add_argument("--rounds", type=int, default=20, help="times that each variant is run (default 20)")
+    parser = setting.parser("Cost of a training step with each adapter, against the floor.", 20)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the base's numbers")
     parser.add_argument("--largest-batch", action="store_true", help="how many examples a step takes, instead of times")
     parser.add_argument("--memory", type=float, help="GiB for weights and step, with --largest-batch")
     parser.add_argument("--only", help="only variants whose name has this in it")
-    parser.add_argument("--json", type=Path, help="write every single time there")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
@@ -272,9 +268,7 @@ def main() -> None:
     described += f", batch {size.batch} x {size.positions}, {options.rounds} rounds, {time.strftime('%Y-%m-%d')}"
     rows = measure(bases, options.rounds, options.only)
     print(f"{described}\n{machine(options.device)}\n\n{table(rows)}")
-    if options.json:
-        result = {"described": described, "machine": machine(options.device), "rows": [asdict(row) for row in rows]}
-        options.json.write_text(json.dumps(result, indent=1))
+    setting.write(options.json, described, machine(options.device), {"rows": [asdict(row) for row in rows]})
 
 
 if __name__ == "__main__":
