@@ -25,13 +25,14 @@ OUTPUT_BIAS = "output-bias"
 RANDOM_SUBSPACE = "random-subspace"
 PROMPT_TUNING = "prompt-tuning-10"
 LORA_1 = "lora-1"
-#: The first candidate for the reference, and the second, which is tried only where the first has not learned.
-LORA_8, FULL = "lora-8", "full"
-#: The second candidate on shuffled answers, tried where the second candidate is.
+#: The candidates for the reference. A later one is tried only where none before it has learned.
+LORA_8, LORA_16, FULL = "lora-8", "lora-16-all", "full"
+CANDIDATES = (LORA_8, LORA_16, FULL)
+#: The third candidate on shuffled answers, tried where the third candidate is.
 FULL_SHUFFLED = "full-shuffled"
 
-#: Arms that are tried only where the first candidate for the reference has not learned.
-CONDITIONAL = (FULL, FULL_SHUFFLED)
+#: Arms that are tried only where candidates for the reference before them have not learned.
+CONDITIONAL = (LORA_16, FULL, FULL_SHUFFLED)
 #: Arms whose off-domain knowledge is compared.
 KEPT_ARMS = (ALIGNER_1, ALIGNER_10, LLAMA_ADAPTER_10, LORA_8)
 #: What a score must be above before it shows that anything of single items was learned.

@@ -12,6 +12,7 @@ from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.scoring import ends_turns
 from aligner_probe.probing.bench import ProbeBench, first
 from aligner_probe.probing.endings import line_end
+from aligner_probe.probing.knowing import known_items
 from aligner_probe.probing.prompts import Control, Prompting, control, fitting, most_shown, promptings
 from aligner_probe.tasks.chat import Conversation, Message
 from aligner_probe.tasks.chat_template import are_chat, template_of
@@ -48,6 +49,7 @@ def asked_without_training(bench: ProbeBench) -> dict[str, Any]:
     by_name = {one.name: one for one in fit.kept}
     asked = {name: bench.asked(parts.test, by_name[name]) for name in set(chosen.values())}
     prompt = {which: asked[name][0][which] for which, name in chosen.items()}
+    knows = known_items(bench, validation, room, base["content"])
     answer, constant = bench.constant()
     scores = {BASE: base, PROMPT: prompt, CONSTANT: constant}
     scores[BASE]["likelihood"] = bench.likelihoods(parts.test)
@@ -55,6 +57,7 @@ def asked_without_training(bench: ProbeBench) -> dict[str, Any]:
     return {
         "scores": scores,
         "completions": {BASE: said, PROMPT: asked[chosen["strict"]][1]},
+        "knows": knows,
         "validation": means,
         "left_out": [*refused, *fit.left_out],
         "full_marks": bench.full_marks(),

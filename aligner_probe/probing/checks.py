@@ -15,7 +15,7 @@ from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.models import embedding_rows
 from aligner_probe.probing.bench import ProbeBench
 from aligner_probe.probing.splitting import Parts
-from aligner_probe.probing.verdicts.findings import forbids_a_verdict
+from aligner_probe.probing.verdicts.conditions import forbids_a_verdict
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 from aligner_probe.tasks.characters import LostCharacters
 from aligner_probe.tasks.chat_template import are_chat, template_of

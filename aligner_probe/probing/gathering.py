@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from aligner_probe.arms.catalogue import ARMS
 from aligner_probe.arms.names import (
     ALIGNER_1,
     BASE,
+    CANDIDATES,
     CONSTANT,
     FULL,
     FULL_SHUFFLED,
     KEPT_ARMS,
     LORA_8,
+    PROMPT_TUNING,
     REFERENCE,
     REFERENCE_SHUFFLED,
 )
@@ -23,13 +25,22 @@ from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.html import Shown
-from aligner_probe.probing.cells import read_result
+from aligner_probe.probing.cells import LATE, read_result
 from aligner_probe.probing.plan import PROMPTS, Plan
 from aligner_probe.probing.run import left
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.verdicts.doses import Size
 from aligner_probe.probing.verdicts.evidence import Evidence, ReferenceTraining
-from aligner_probe.probing.verdicts.measures import Kept, Table, Which, capacity, floors_of, knowledge_kept, measure
+from aligner_probe.probing.verdicts.measures import (
+    Kept,
+    Measures,
+    Table,
+    Which,
+    capacity,
+    floors_of,
+    knowledge_kept,
+    measure,
+)
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 from aligner_probe.tasks.characters import LostCharacters
 
@@ -85,7 +96,7 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
     arms = [arm for arm in probe.arms if any(run["arm"] == arm for run in runs.values())]
     made = {arm: [run for run in runs.values() if run["arm"] == arm] for arm in arms}
     reference = max(
-        (arm for arm in (LORA_8, FULL) if arm in made), key=lambda arm: _mean(made[arm], "validation"), default=LORA_8
+        (arm for arm in CANDIDATES if arm in made), key=lambda arm: _mean(made[arm], "validation"), default=LORA_8
     )
     if reference not in made:
         raise AlignerProbeError(
@@ -104,6 +115,7 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
     }
     kept = {arm: its for arm in KEPT_ARMS if arm in made and (its := _kept(prompts, made[arm], arm)) is not None}
     marks, strict = prompts["full_marks"], tables["strict"]
+    items = None if prompts["knows"] is None else np.array(prompts["knows"]["items"]) == 1
     counts = parts.kind == "memory" and ALIGNER_1 in made and marks is not None
     evidence = Evidence(
         kind=parts.kind,
@@ -111,7 +123,10 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
         content=measured["content"],
         format=measured.get("format"),
         likelihood=measured.get("likelihood"),
-        trainings=tuple(_training(arm, made[arm]) for arm in (LORA_8, FULL) if arm in made),
+        known=None if items is None or strict is None else _of_known(strict, items, own, parts),
+        known_share=None if items is None else float(items.mean()),
+        trainings=tuple(_training(arm, made[arm], probe) for arm in CANDIDATES if arm in made),
+        reference=reference,
         run_on=_run_on(made.get(reference, []), parts),
         most_shots=prompts["most_shots"],
         prompting=_control(prompts["control"]),
@@ -120,6 +135,7 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
         own_test=parts.own_test,
         capacity=capacity(strict, np.array(marks)) if counts and strict is not None else None,
         lost=lost,
+        soft_train=_on_trained_items(made.get(PROMPT_TUNING, [])),
     )
     return Gathered(evidence, kept, reference, prompts, runs, failed)
 
@@ -144,10 +160,40 @@ def _table(which: Which, prompts: dict, made: dict[str, list[dict]], reference: 
     return Table(scores, parts.test_groups)
 
 
-def _training(arm: str, runs: list[dict]) -> ReferenceTraining:
+def _of_known(strict: Table, items: Bool[np.ndarray, " items"], own: Which | None, parts: Parts) -> Measures | None:
+    """The strict scores of the items whose content the base knows.
+
+    None where these are too few, or nearly all, and for a memory task, whose content is what it trains.
+    """
+    enough = int(items.sum()) >= THRESHOLDS.fewest_items and float(items.mean()) < THRESHOLDS.base_solves
+    if not enough or parts.kind == "memory":
+        return None
+    return measure(strict.only(items), floors=floors_of(own or "strict", parts.kind, parts.n_units))
+
+
+def _training(arm: str, runs: list[dict], probe: Plan) -> ReferenceTraining:
+    falls = [_late_fall(run["validation_loss"], LATE * probe.budget.steps_of(arm)) for run in runs]
+    known = [fall for fall in falls if fall is not None]
+    return ReferenceTraining(
+        arm,
+        _mean(runs, "validation"),
+        _mean(runs, "late_gain"),
+        _on_trained_items(runs),
+        float(np.mean(known)) if known else None,
+    )
+
+
+def _on_trained_items(runs: list[dict]) -> float | None:
     train = [run["train"] for run in runs if run["train"] is not None]
-    on_train = float(np.mean(train)) if train else None
-    return ReferenceTraining(arm, _mean(runs, "validation"), _mean(runs, "late_gain"), on_train)
+    return float(np.mean(train)) if train else None
+
+
+def _late_fall(losses: list[tuple[int, float]], late: float) -> float | None:
+    """The share of the fall of a validation loss that came after step `late`; None where no step is before it."""
+    early, lowest = [loss for step, loss in losses if step <= late], min((loss for _, loss in losses), default=0.0)
+    if not early:
+        return None
+    return (min(early) - lowest) / (early[0] - lowest) if early[0] > lowest else 0.0
 
 
 def _run_on(runs: list[dict], parts: Parts) -> float:

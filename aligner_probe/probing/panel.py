@@ -229,7 +229,7 @@ def panel_report(judged: Sequence[JudgedTask], budget: str, cuts: Thresholds | N
 
 def _row(one: JudgedTask) -> dict[str, Any]:
     known, report = one.tried.known, one.tried.report
-    measures = ("F", "R1", "B", "delta", "K")
+    measures = ("F", "R_soft", "R1", "B", "delta", "K")
     return {
         "task": known.name,
         "nature": known.nature,

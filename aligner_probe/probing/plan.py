@@ -2,14 +2,14 @@
 
     print(plan("quick").to_frame())
 
-A cell comes after other cells in two cases only: its learning rate is tuned first, or it belongs to a reference that
-is tried where the reference before it has not learned.
+A cell comes after other cells in two cases only: its learning rate is tuned first, or it belongs to a candidate for the
+reference that is tried where the candidates before it have not learned.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -20,7 +20,9 @@ from aligner_probe.arms.names import (
     ALIGNER_1_SHUFFLED,
     CONDITIONAL,
     FULL,
+    FULL_SHUFFLED,
     LORA_8,
+    LORA_16,
     PROMPT_TUNING,
     REFERENCE_SHUFFLED,
 )
@@ -30,6 +32,10 @@ from aligner_probe.study import waves
 BudgetName = Literal["quick", "standard", "thorough"]
 CellKind = Literal["prompts", "tune", "train"]
 PROMPTS = "prompts"
+#: The candidates for the reference after the first, each with the arms that belong to it, in the order of their trial.
+LATER_CANDIDATES = ((LORA_16,), (FULL, FULL_SHUFFLED))
+#: A base model is wide from this `d_model` on: a step on a processor takes seconds.
+WIDE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +49,8 @@ class Budget:
         seeds: pairs of a start seed (the adapter's first values) and an order seed (the order of the examples).
         tuned: whether learning rates are tuned on the first pair of seeds; otherwise the stored ones are taken.
         steps: the most steps of a run.
-        reference_steps: the most steps of the reference, which has to show that the task can be learned.
+        reference_steps: the most steps of the reference, which has to show that the task can be learned, and of prompt
+            tuning, which has to show that no prompt reaches it.
         rungs: shares of `steps` for tuning by successive halving: all learning rates are tried for the first share of
             the steps, the better half of them for the next share, and so on.
         batch_size: examples in a batch.
@@ -55,6 +62,7 @@ class Budget:
         n_off_domain: the most off-domain items that are asked.
         shots: numbers of examples in the prompts that are tried.
         draws: how often the examples of such a prompt are drawn.
+        on_wide: fields with the values that they have on a wide base model (`d_model` of `WIDE` or more).
     """
 
     name: str
@@ -73,6 +81,7 @@ class Budget:
     n_off_domain: int = 60
     shots: tuple[int, ...] = (1, 2, 4, 8)
     draws: int = 2
+    on_wide: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         numbers = {name: value for name, value in vars(self).items() if type(value) is int}
@@ -85,10 +94,16 @@ class Budget:
             )
         named = [register_arm(arm) if isinstance(arm, Arm) else arm_named(arm) for arm in self.arms]
         object.__setattr__(self, "arms", tuple(arm.name for arm in named))
+        if self.on_wide:
+            replace(self, on_wide={}, **self.on_wide)  # raises for a value that is wrong
 
     def __reduce__(self) -> tuple[Callable[..., "Budget"], tuple[Any, ...]]:
         # The arms themselves travel: another process does not know those that a user has registered.
         return _budget, (vars(self) | {"arms": tuple(ARMS[arm] for arm in self.arms)},)
+
+    def on_width(self, d_model: int) -> "Budget":
+        """The budget for a base model of this width."""
+        return replace(self, on_wide={}, **self.on_wide) if self.on_wide and d_model >= WIDE else self
 
     def tried(self, rates: int) -> list[tuple[int, int]]:
         """For each rung, how many of `rates` learning rates are tried, and for how many steps."""
@@ -98,18 +113,35 @@ class Budget:
 
     def steps_of(self, arm: str) -> int:
         """The most steps that a run of an arm may take."""
-        return self.reference_steps if arm in (LORA_8, REFERENCE_SHUFFLED, *CONDITIONAL) else self.steps
+        long = (LORA_8, REFERENCE_SHUFFLED, PROMPT_TUNING, *CONDITIONAL)
+        return self.reference_steps if arm in long else self.steps
 
 
 def _budget(fields: dict[str, Any]) -> Budget:
     return Budget(**fields)
 
 
-_FEW = (ALIGNER_1, LORA_8, ALIGNER_1_SHUFFLED, REFERENCE_SHUFFLED)
+_FEW = (ALIGNER_1, PROMPT_TUNING, LORA_8, LORA_16, ALIGNER_1_SHUFFLED, REFERENCE_SHUFFLED)
 BUDGETS: dict[str, Budget] = {
-    # The stored rates were found with batches of 32.
     "quick": Budget(
-        name="quick", arms=_FEW, seeds=((0, 0), (1, 1)), tuned=False, batch_size=32, patience=4, shots=(1, 4), draws=1
+        name="quick",
+        arms=_FEW,
+        seeds=((0, 0), (1, 1)),
+        tuned=False,
+        batch_size=32,  # the stored rates were found with batches of 32
+        patience=4,
+        shots=(1, 4),
+        draws=1,
+        # So that two processor cores need about half an hour for a base model of 135 million parameters.
+        on_wide={
+            "steps": 120,
+            "reference_steps": 160,
+            "batch_size": 16,
+            "evaluate_every": 10,
+            "n_validation": 40,
+            "n_train_asked": 20,
+            "n_off_domain": 40,
+        },
     ),
     "standard": Budget(name="standard", arms=PROBE_ARMS, seeds=((0, 0), (1, 1), (2, 2)), tuned=True),
     "thorough": Budget(
@@ -256,15 +288,21 @@ def _cells(budget: Budget) -> Iterator[ProbeCell]:
 
 
 def _conditional(budget: Budget) -> Iterator[ProbeCell]:
-    """Full fine-tuning comes last, and only where LoRA has not learned."""
+    """The later candidates for the reference, each after those before it, and only where these have not learned."""
     before = tuple(run_id(LORA_8, *seeds) for seeds in budget.seeds)
-    if budget.tuned and FULL in budget.arms:
-        yield ProbeCell(tune_id(FULL), "tune", FULL, *budget.seeds[0], before, only_if_unlearned=True)
-        before = (*before, tune_id(FULL))
-    for start, order in budget.seeds:
-        for arm in CONDITIONAL:
-            if arm in budget.arms:
-                yield ProbeCell(run_id(arm, start, order), "train", arm, start, order, before, only_if_unlearned=True)
+    for arms in LATER_CANDIDATES:
+        candidate, after = arms[0], before
+        if candidate not in budget.arms:
+            continue
+        if budget.tuned:
+            yield ProbeCell(tune_id(candidate), "tune", candidate, *budget.seeds[0], before, only_if_unlearned=True)
+            after = (*before, tune_id(candidate))
+        for start, order in budget.seeds:
+            for arm in arms:
+                if arm in budget.arms:
+                    made = run_id(arm, start, order)
+                    yield ProbeCell(made, "train", arm, start, order, after, only_if_unlearned=True)
+        before = (*before, *(run_id(candidate, *seeds) for seeds in budget.seeds))
 
 
 def run_id(arm: str, start_seed: int, order_seed: int) -> str:
@@ -275,7 +313,12 @@ def run_id(arm: str, start_seed: int, order_seed: int) -> str:
 def _open_questions(budget: Budget) -> Iterator[str]:
     missing = [name for name in PROBE_ARMS if name not in budget.arms]
     if FULL in missing:
-        yield "A task that LoRA r=8 does not learn stays undetermined: full fine-tuning is not tried."
+        yield (
+            "Full fine-tuning is not tried: a task that LoRA r=8 does not learn is undetermined, unless it has stopped "
+            "and LoRA r=16 agrees with it."
+        )
+    if PROMPT_TUNING in missing:
+        yield "R_soft is not measured: whether any prompt could reach the task."
     if "output-bias" in missing:
         yield "B is not measured: whether what one token misses takes more numbers, or attention."
     if "random-subspace" in missing:
@@ -310,7 +353,7 @@ def described(
     for (arm, kind), cells in by_arm.items():
         label = label_of(arm) if arm in ARMS else "base: prompts, controls"
         total = sum(seconds[cell.id] for cell in cells)
-        condition = ", only if the reference has not learned" if cells[0].only_if_unlearned else ""
+        condition = ", only if the candidates before it have not learned" if cells[0].only_if_unlearned else ""
         what = {"tune": "learning rates", "train": f"{len(cells)} runs", "prompts": "no training"}[kind]
         batch = f", {cells[0].together} in a batch" if cells[0].together > 1 else ""
         tried = f", {prompts} ways to ask" if kind == "prompts" and prompts else ""

@@ -165,11 +165,22 @@ def with_batches(probe: Probe) -> Probe:
 
     Raises AlignerProbeError where the task does not fit the base's tokenizer or context.
     """
-    probe = with_ending(_with_possible_arms(probe))
+    probe = with_ending(_with_possible_arms(_on_width(probe)))
     check_tokens(probe.bench)
     if note := untemplated_note(probe.bench.model.tokenizer, probe.parts.train.prompts):
         warnings.warn(note, AlignerProbeWarning, stacklevel=2)
     return replace(probe, plan=share_batches(probe.plan, probe.bench))
+
+
+def _on_width(probe: Probe) -> Probe:
+    """The probe with its budget for the width of the base."""
+    budget = probe.plan.budget.on_width(probe.bench.model.cfg.d_model)
+    return probe if budget == probe.plan.budget else _with_budget(probe, budget)
+
+
+def _with_budget(probe: Probe, budget: Budget) -> Probe:
+    made = plan_for(budget, probe.parts)
+    return replace(probe, plan=made, bench=probe.bench.changed(budget=made.budget))
 
 
 def _with_possible_arms(probe: Probe) -> Probe:
@@ -178,8 +189,7 @@ def _with_possible_arms(probe: Probe) -> Probe:
     possible = tuple(arm for arm in budget.arms if ARMS[arm].method != FullFineTune.method)
     if possible == budget.arms or quantization_in(probe.bench.model) is None:
         return probe
-    made = plan_for(replace(budget, arms=possible), probe.parts)
-    return replace(probe, plan=made, bench=probe.bench.changed(budget=made.budget))
+    return _with_budget(probe, replace(budget, arms=possible))
 
 
 def carry_out_probe(

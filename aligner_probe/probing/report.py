@@ -33,8 +33,8 @@ LIMITS = (
     "Few trained numbers do not prove form: a few thousand random ones can recover most of a fine-tuning gap. That is "
     "why prompts, shuffled answers and a random subspace stand beside them.",
     "A prompt that was not tried may work: latent means that none of the tried ones did.",
-    "The cuts of F and R1 were set on the micro-world's tasks of known nature; on another base they may lie elsewhere. "
-    "The other thresholds were set by reasoning.",
+    "Cuts may lie elsewhere on a base other than the one on which they were set. The other thresholds were set by "
+    "reasoning.",
 )
 
 
@@ -44,12 +44,14 @@ def report(
 ) -> dict[str, Any]:  # fmt: skip
     """Everything, ready for JSON: numbers that do not exist are None. `describe` are the instructions in words."""
     strict, kept = found.evidence.strict, found.evidence.kept
-    kinds = {which: getattr(found.evidence, which) for which in ("strict", "content", "format", "likelihood")}
+    scored = ("strict", "content", "format", "likelihood", "known")
+    kinds = {which: getattr(found.evidence, which) for which in scored}
     content = {
         "format": FORMAT,
         "verdict": verdict.outcome,
         "reason": verdict.reason,
         "F": _triple(strict.F),
+        "R_soft": _triple(strict.R_soft),
         "R1": _triple(strict.R1),
         "B": _triple(strict.B),
         "delta": _triple(strict.delta),
@@ -75,6 +77,7 @@ def report(
         | {"example": found.prompts["prompt_text"]}
         | ({"lost_examples": found.prompts["lost_examples"]} if "lost_examples" in found.prompts else {})
         | ({"descriptions": describe} if describe else {}),
+        "knows": _known(found),
         "constant_answer": found.prompts["constant_answer"],
         "capacity": None if found.evidence.capacity is None else asdict(found.evidence.capacity),
         "knowledge_kept": {arm: asdict(one) for arm, one in found.kept.items()},
@@ -121,7 +124,7 @@ def read_report(path: str | Path) -> dict[str, Any]:
 
 def comparison(reports: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """One row a report: the verdict and its measures side by side."""
-    measures = ("F", "R1", "B", "delta", "K")
+    measures = ("F", "R_soft", "R1", "B", "delta", "K")
     return pd.DataFrame(
         [
             {"task": one["task"]["name"], "base": one["base"], "budget": one["budget"], "verdict": one["verdict"]}
@@ -144,6 +147,14 @@ def _reading(parts: Parts, lost: LostCharacters | None) -> dict[str, Any]:
         "dropped": {name: getattr(parts, name).dropped_note for name in ("train", "validation", "test")},
         "lost": None if lost is None else lost.to_dict() | {"said": lost.said},
     }
+
+
+def _known(found: Gathered) -> dict[str, Any] | None:
+    """How many test items have a content that the base knows, and how it was asked; None without bare contents."""
+    knows = found.prompts["knows"]
+    if knows is None:
+        return None
+    return {name: value for name, value in knows.items() if name != "items"} | {"share": found.evidence.known_share}
 
 
 def _measures(found: Measures) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from aligner_probe.models import fingerprint
 from aligner_probe.probing.batches import jobs
 from aligner_probe.probing.bench import ProbeBench
 from aligner_probe.probing.cells import carry_out
-from aligner_probe.probing.plan import Budget, Plan, ProbeCell, plan
+from aligner_probe.probing.plan import LATER_CANDIDATES, Budget, Plan, ProbeCell, plan
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 from aligner_probe.study import Study, read_result
@@ -75,16 +75,19 @@ def make(probe: Plan, bench: ProbeBench, out: Path, backend: Backend, *, show_pr
 
 
 def is_wanted(cell: ProbeCell, probe: Plan, out: Path) -> bool:
-    """Whether a cell is made: a conditional one only where the first candidate for the reference has not learned."""
-    return not cell.only_if_unlearned or not has_learned(probe, out)
+    """Whether a cell is made: a conditional one only where no candidate for the reference before it has learned."""
+    if not cell.only_if_unlearned:
+        return True
+    own = next(index for index, arms in enumerate(LATER_CANDIDATES) if cell.arm in arms)
+    return not any(has_learned(arm, probe, out) for arm in (LORA_8, *(arms[0] for arms in LATER_CANDIDATES[:own])))
 
 
-def has_learned(probe: Plan, out: Path) -> bool:
-    """Whether LoRA r=8, the first candidate for the reference, has learned the task.
+def has_learned(arm: str, probe: Plan, out: Path) -> bool:
+    """Whether a candidate for the reference has learned the task.
 
     That is so where the mean of its validation scores over the seeds reaches `Thresholds.learned`.
     """
-    results = [read_result(out, cell.id) for cell in probe.runs_of(LORA_8)]
+    results = [read_result(out, cell.id) for cell in probe.runs_of(arm)]
     scores = [one["validation"] for one in results if one is not None and "failed" not in one]
     return bool(scores) and float(np.mean(scores)) >= THRESHOLDS.learned
 

@@ -13,6 +13,8 @@ from aligner_probe.arms.names import (
     FULL,
     FULL_SHUFFLED,
     LORA_8,
+    LORA_16,
+    PROMPT_TUNING,
     RANDOM_SUBSPACE,
     REFERENCE_SHUFFLED,
 )
@@ -32,13 +34,13 @@ def test_ids_are_unique_stable_and_safe_as_folders(name):
 def test_quick_is_what_it_says():
     quick = plan("quick")
     assert {cell.arm for cell in quick.cells if cell.kind == "train"} == {
-        ALIGNER_1, LORA_8, ALIGNER_1_SHUFFLED, REFERENCE_SHUFFLED,
+        ALIGNER_1, PROMPT_TUNING, LORA_8, LORA_16, ALIGNER_1_SHUFFLED, REFERENCE_SHUFFLED,
     }  # fmt: skip
     assert {len(quick.runs_of(arm)) for arm in quick.arms} == {2}
     assert not any(cell.kind == "tune" for cell in quick.cells)
-    assert len(quick.waves()) == 1
+    assert len(quick.waves()) == 2
     left_open = " ".join(quick.open_questions)
-    assert all(word in left_open for word in ("B is", "Delta", "dose-response", "stored", "full fine-tuning"))
+    assert all(word in left_open for word in ("B is", "Delta", "dose-response", "stored", "Full fine-tuning"))
 
 
 def test_standard_has_all_arms_three_seeds_and_equal_trials():
@@ -68,11 +70,12 @@ def test_waves_have_every_cell_once_after_what_it_needs(name):
     assert waves[0][0].id == PROMPTS
 
 
-def test_full_fine_tuning_waits_for_the_reference_before_it():
+def test_a_later_candidate_waits_for_those_before_it():
     standard = plan("standard")
-    full = [cell for cell in standard.cells if cell.arm in CONDITIONAL]
-    lora = {cell.id for cell in standard.runs_of(LORA_8)}
-    assert all(cell.only_if_unlearned and lora <= set(cell.after) for cell in full)
+    later = [cell for cell in standard.cells if cell.arm in CONDITIONAL]
+    first, second = ({cell.id for cell in standard.runs_of(arm)} for arm in (LORA_8, LORA_16))
+    assert all(cell.only_if_unlearned and first <= set(cell.after) for cell in later)
+    assert all(second <= set(cell.after) for cell in later if cell.arm in (FULL, FULL_SHUFFLED))
     assert not any(cell.only_if_unlearned for cell in standard.cells if cell.arm not in CONDITIONAL)
     # It is a reference, so it has its own control on shuffled answers, at its own rate.
     assert len(standard.runs_of(FULL_SHUFFLED)) == len(standard.runs_of(FULL)) == 3
@@ -98,12 +101,12 @@ def test_the_plan_in_words():
     quick = plan("quick")
     said = described(quick, dict.fromkeys([cell.id for cell in quick.cells], 10.0), 2, ["base 1 GB"])
     assert "Aligner-1                       2 runs               20 s" in said
-    assert "time: 45 s by 2 processes" in said
+    assert "time: 55 s by 2 processes (timed steps times their number), 65 s with all conditional runs" in said
     assert "memory: base 1 GB" in said
     assert said.count("cannot decide: ") == len(quick.open_questions)
     standard = plan("standard")
     said = described(standard, dict.fromkeys([cell.id for cell in standard.cells], 60.0), 2)
-    assert "only if the reference has not learned" in said
+    assert "only if the candidates before it have not learned" in said
     assert "with all conditional runs" in said
 
 
@@ -129,3 +132,14 @@ def test_learning_rates_shrink_with_the_width_of_the_base():
     assert method.rates_on(128) == method.tried_rates == method.rates_on(64)
     assert method.rates_on(4096) == (0.00094, 0.0031, 0.0094)
     assert method.stored_rate_on(256) == method.tried_rates[1] / 2
+
+
+def test_the_quick_budget_is_smaller_on_a_wide_base():
+    quick = BUDGETS["quick"]
+    wide = quick.on_width(576)
+    assert quick.on_width(128) is quick
+    assert (wide.arms, wide.seeds, wide.on_wide) == (quick.arms, quick.seeds, {})
+    assert wide.reference_steps * wide.batch_size < quick.reference_steps * quick.batch_size
+    assert BUDGETS["standard"].on_width(4096) is BUDGETS["standard"]
+    with pytest.raises(AlignerProbeError, match="steps 0"):
+        plan("quick", on_wide={"steps": 0})

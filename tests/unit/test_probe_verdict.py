@@ -1,6 +1,7 @@
 """Every verdict and every reason for none, from planted score tables; among them all that a probe must not fall for."""
 
 import itertools
+import re
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -118,12 +119,43 @@ def test_a_reference_that_was_still_learning():
     assert "more steps" in found.reason
 
 
-def test_a_reference_that_stopped_short_asks_for_full_fine_tuning_first():
+def test_a_reference_that_stopped_short_asks_for_a_second_capacity():
     lora, full = ReferenceTraining("lora-8", 0.7, 0.004), ReferenceTraining("full", 0.72, 0.001)
     short = changed(NEW, reference=0.72)
-    assert "full fine-tuning was not tried" in verdict(short, trainings=(lora,)).reason
+    assert "no second capacity was tried" in verdict(short, trainings=(lora,)).reason
     assert verdict(short, trainings=(lora, full)).outcome == "new"
     assert "not known" in verdict(short, trainings=()).reason
+
+
+STOPPED = (ReferenceTraining("lora-8", 0.7, 0.0, 0.8, 0.01), ReferenceTraining("lora-16-all", 0.7, 0.0, 0.8, 0.01))
+
+
+@pytest.mark.parametrize(("shares", "outcome"), [(FORM, "form"), (LATENT, "latent"), (NEW, "new")])
+def test_where_the_ceiling_is_unknown_a_second_capacity_that_agrees_makes_a_reference_count(shares, outcome):
+    """All arms at .7 of what they have: the ceiling is .7, and two capacities stop there."""
+    partly = {arm: 0.7 * share for arm, share in shares.items()} | {"lora-8": 0.7, "lora-16-all": 0.68}
+    agreed = verdict(partly, trainings=STOPPED)
+    assert agreed.outcome == outcome
+    assert re.search(r"shares of what training taught this base, 0\.(68|69|70) of the items", agreed.reason)
+    # Where it has learned the task, nothing of the kind is said.
+    assert "shares of what training" not in verdict(shares).reason
+
+
+def test_a_second_capacity_that_disagrees_leaves_the_ceiling_unknown():
+    partly = {arm: 0.7 * share for arm, share in NEW.items()} | {"lora-8": 0.4, "lora-16-all": 0.68}
+    apart = verdict(partly, trainings=STOPPED, reference="lora-16-all")
+    assert apart.outcome == "undetermined"
+    assert "no other capacity agrees with it" in apart.reason
+    assert "lora-8 recovers 0.5" in apart.reason
+    # The reference is not compared with itself.
+    assert "lora-16-all recovers" not in apart.reason
+
+
+@pytest.mark.parametrize(("gain", "fall"), [(0.08, 0.0), (0.0, 0.2), (None, 0.0)])
+def test_a_second_capacity_counts_only_where_both_have_stopped(gain, fall):
+    partly = {arm: 0.7 * share for arm, share in NEW.items()} | {"lora-8": 0.7, "lora-16-all": 0.68}
+    moving = (STOPPED[0], replace(STOPPED[1], late_gain=gain, late_fall=fall))
+    assert "had not stopped" in verdict(partly, trainings=moving).reason
 
 
 def test_training_items_without_test_items_suggests_a_memory_task():
@@ -293,17 +325,11 @@ def test_delta_credits_the_token_only_where_it_beats_a_random_subspace():
         return found
 
     assert "the global token itself" in note(0.2)
-    assert "not the token among them" in note(0.85)
-
-
-@pytest.mark.parametrize(("share", "said"), [(0.9, "reaches it"), (0.05, "does not reach it either"), (0.5, "may")])
-def test_prompt_tuning_brackets_f(share, said):
-    [note] = [n for n in verdict(changed(NEW, prompt_tuning_10=share)).notes if "trained vectors" in n]
-    assert said in note
+    assert "few parameters, whichever they are" in note(0.85)
 
 
 def test_constant_shifts_that_reach_what_one_token_does_not():
-    assert any("one token lacks numbers" in note for note in verdict(changed(NEW, output_bias=0.9)).notes)
+    assert any("one token lacks parameters" in note for note in verdict(changed(NEW, output_bias=0.9)).notes)
 
 
 def test_thresholds_are_wired():

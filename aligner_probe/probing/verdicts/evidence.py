@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from aligner_probe.arms.names import LORA_8
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.probing.verdicts.measures import Capacity, Kept, Measures, TaskKind
+from aligner_probe.probing.verdicts.thresholds import Thresholds
 from aligner_probe.tasks.characters import LostCharacters
 
 
@@ -16,12 +18,20 @@ class ReferenceTraining:
         validation: the strict score on the validation part after training.
         late_gain: how much of that was gained over the last 40 % of the steps; None where it was not measured.
         train: the strict score on items that were trained; None where none could be asked.
+        late_fall: the share of the fall of the validation loss that came over the last 40 % of the steps; None where
+            it was not measured.
     """
 
     method: str
     validation: float
     late_gain: float | None = None
     train: float | None = None
+    late_fall: float | None = None
+
+    def has_stopped(self, thresholds: Thresholds) -> bool:
+        """Whether more steps would bring little: the validation score and the validation loss have levelled off."""
+        level = self.late_fall is None or self.late_fall < thresholds.late_fall
+        return self.late_gain is not None and self.late_gain < thresholds.late_gain and level
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,12 @@ class Evidence:
         kind: how the task is tested.
         strict, content, format, likelihood: the measures of each kind of score. `format` is None where completions do
             not hold form and content apart.
-        trainings: the methods that were tried as the reference, in order.
+        known: the strict scores of those test items alone whose content the base knows; None where these are too few,
+            or nearly all.
+        known_share: the share of test items whose content the base knows; None where the task has no form beside its
+            content.
+        trainings: the candidates for the reference that were tried, in order.
+        reference: the arm that is the reference.
         run_on: the share of the reference's answers that begin with the expected answer and do not end there.
         most_shots: the most examples that a way to ask shows to at least half of the items; there is no room for more.
         prompting: the score of the positive control, a trivial format that is shown in examples.
@@ -40,6 +55,7 @@ class Evidence:
         rows_an_item: rows of the task for each independent test item (`Parts.rows_an_item`).
         own_test: whether the test is a file of its own.
         capacity: the number of facts that Aligner-1 holds, for a memory task.
+        soft_train: the strict score of the soft prompt on items that were trained; None where none could be asked.
         lost: the characters of the task that the base model's tokenizer loses.
     """
 
@@ -48,7 +64,10 @@ class Evidence:
     content: Measures
     format: Measures | None = None
     likelihood: Measures | None = None
+    known: Measures | None = None
+    known_share: float | None = None
     trainings: tuple[ReferenceTraining, ...] = ()
+    reference: str = LORA_8
     run_on: float = 0.0
     most_shots: int = 1
     prompting: Interval | None = None
@@ -57,3 +76,8 @@ class Evidence:
     own_test: bool = False
     capacity: Capacity | None = None
     lost: LostCharacters | None = None
+    soft_train: float | None = None
+
+    def has_learned(self, thresholds: Thresholds) -> bool:
+        """Whether a candidate for the reference has learned the task, so that its ceiling is known."""
+        return any(one.validation >= thresholds.learned for one in self.trainings)

@@ -6,7 +6,8 @@
 A is the mean score on the test items, the same items for every arm. The floor is subtracted because a reference that
 learns only which answers are frequent would otherwise look like knowledge.
 
-F is R of the best prompt, R1 is R of Aligner-1, and B is R of a free output bias in every layer. Delta is R1 less R of
+F is R of the best prompt, R_soft is R of prompt tuning (ten trained vectors before the prompt), R1 is R of Aligner-1,
+and B is R of a free output bias in every layer. Delta is R1 less R of
 a random subspace with as many trained parameters as Aligner-1. Confidence intervals are a bootstrap over items and
 seeds. Items of one group (an entity, a fact) are drawn together, because they are right or wrong together (Miller,
 arXiv 2411.00640).
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from aligner_probe.arms.names import (
     ALIGNER_1,
@@ -25,6 +26,7 @@ from aligner_probe.arms.names import (
     FLOORS,
     OUTPUT_BIAS,
     PROMPT,
+    PROMPT_TUNING,
     RANDOM_SUBSPACE,
     REFERENCE,
     REFERENCE_SHUFFLED,
@@ -35,8 +37,8 @@ from aligner_probe.probing.verdicts.doses import DoseResponse, Size, dose_respon
 
 #: How a task is tested: "general" on groups that were not trained, "memory" on trained groups in other words.
 TaskKind = Literal["general", "memory"]
-#: Kinds of score.
-Which = Literal["strict", "content", "format", "likelihood"]
+#: Kinds of score; "known" is the strict score of the test items whose content the base model knows.
+Which = Literal["strict", "content", "format", "likelihood", "known"]
 #: The mean score of an arm, or its means in all resamples at once.
 Mean = np.ndarray | float
 #: Resamples of each bootstrap: enough for the second digit of a bound.
@@ -75,6 +77,11 @@ class Table:
         belongs[np.arange(width), [column[name] for name in names]] = 1
         object.__setattr__(self, "_units", {name: rows @ belongs for name, rows in self.scores.items()})
         object.__setattr__(self, "_sizes", belongs.sum(axis=0))
+
+    def only(self, items: Bool[np.ndarray, " items"]) -> "Table":
+        """The table of these items alone."""
+        groups = None if self.groups is None else tuple(np.array(self.groups)[items].tolist())
+        return Table({arm: rows[:, items] for arm, rows in self.scores.items()}, groups)
 
     @property
     def n_items(self) -> int:
@@ -149,6 +156,11 @@ class Measures:
     def F(self) -> Interval | None:
         """R of the best prompt."""
         return self.recovered.get(PROMPT)
+
+    @property
+    def R_soft(self) -> Interval | None:
+        """R of prompt tuning with ten vectors, which is the most that a prompt of that length can do."""
+        return self.recovered.get(PROMPT_TUNING)
 
     @property
     def R1(self) -> Interval | None:

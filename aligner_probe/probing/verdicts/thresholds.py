@@ -10,15 +10,23 @@ class Thresholds:
     """The thresholds of a verdict.
 
     F_cut and R1_cut were set on the tasks of known nature at the standard budget (artifacts/panel/standard.json), where
-    each task was judged by the cuts that the other tasks set. The other thresholds were set by reasoning.
+    each task was judged by the cuts that the other tasks set. R_soft_cut lies between the highest share of a new task
+    there (.34) and the lowest of a form or latent one (.98; .65 for a locked skill in a known style). The other
+    thresholds were set by reasoning.
 
     Args:
-        F_cut, R1_cut: the share of the gap above which the best prompt, or one token, has reached the task. The whole
-            interval must lie on one side of the cut.
+        F_cut, R_soft_cut, R1_cut: the share of the gap above which the best prompt, ten trained vectors before the
+            prompt, or one token has reached the task. The whole interval must lie on one side of the cut.
+        calibration: on what the cuts were set, in words.
         least_gap: the lower bound of the gap between reference and floor must be above this; otherwise the reference
             has learned nothing about single items.
-        learned: the validation score at which the reference has learned the task.
-        late_gain: training has converged where the last 40 % of the steps gain less than this.
+        learned: the validation score at which the reference has learned the task, whatever else was tried.
+        late_gain, late_fall: training has stopped where the last 40 % of its steps gain less than this in the
+            validation score, and less than this share of the whole fall of the validation loss.
+        agreement: a reference that has stopped below `learned` counts where another candidate of another capacity
+            recovers between 1 - `agreement` and 1 + `agreement` of its gap, the whole interval.
+        soft_trained: a soft prompt has trained where it reaches this share of what the reference reaches on trained
+            items, of its format, or of the rise of the likelihood that shuffled answers teach.
         base_solves: the score of the base model from which there is nothing left to learn.
         constant_answer: the score of one constant answer from which the verdict is "constant answer".
         resolution, power, alpha: the test must be able to show a difference in R of `resolution`, with this power in a
@@ -35,10 +43,15 @@ class Thresholds:
     """
 
     F_cut: float = 0.48
+    R_soft_cut: float = 0.5
     R1_cut: float = 0.19
+    calibration: str = "the micro-world's tasks of known nature, at the standard budget"
     least_gap: float = 0.1
     learned: float = 0.95
-    late_gain: float = 0.01
+    late_gain: float = 0.05
+    late_fall: float = 0.05
+    agreement: float = 0.25
+    soft_trained: float = 0.5
     base_solves: float = 0.9
     constant_answer: float = 0.9
     resolution: float = 0.25
@@ -54,6 +67,8 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
+            if isinstance(value, str):
+                continue
             if not (value >= 2 if name == "fewest_items" else 0 < value < 1):
                 wanted = "2 or more" if name == "fewest_items" else "between 0 and 1"
                 raise AlignerProbeError(f"threshold {name} {value}; expected {wanted}")
