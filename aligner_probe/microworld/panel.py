@@ -3,7 +3,8 @@
 This is known because the corpus is known. A style that the corpus has is form. A skill that it locks is latent. A fact
 that it never states, or a code that it never uses, is new. A task that it never asks for, but whose parts it has, is
 open: an operation that only copies digits was called new here, until one token learned it. General tasks are split by
-entity, operands or request. Memory tasks ask for the trained facts in other words.
+entity, operands or request. Memory tasks ask for the trained facts in other words. Tasks of two parts are described in
+`compositions.py`.
 
 `aligner-probe microworld panel` writes them.
 """
@@ -17,6 +18,7 @@ from typing import Literal
 
 from aligner_probe.files import staging_folder, writing_to
 from aligner_probe.microworld import locks, requests, styles, words
+from aligner_probe.microworld.compositions import compositions
 from aligner_probe.microworld.operations import OPERATIONS, WITHHELD_OPERATIONS, number, pairs
 from aligner_probe.microworld.questions import WORDINGS, ask, ask_as_is, expression
 from aligner_probe.microworld.styles import PLAIN, Style
@@ -104,6 +106,7 @@ class _Maker:
         yield from self._mixed()
         yield from self._open()
         yield from self._controls()
+        yield from self._compositions()
 
     def _form(self) -> Iterator[PanelSource]:
         seen = "a style that many documents answer in"
@@ -211,6 +214,20 @@ class _Maker:
             for entity, group in facts.items()
         }
         yield self._general("control_constant", "control", rows, "one answer to everything")
+
+    def _compositions(self) -> Iterator[PanelSource]:
+        facts = {
+            entity: [(expression(f.entity, f.attribute), f.value) for f in group]
+            for entity, group in self._facts_by_entity().items()
+        }
+        word = WITHHELD_OPERATIONS[2].name
+        for one in compositions(self.world.seed, facts, self._code("0123456789"), word):
+            rows = {
+                group: [self._row(asked, value, one.style, group) for asked, value in its]
+                for group, its in one.asked.items()
+            }
+            limits = MANY if one.nature == "mixed" else LIMITS
+            yield self._general(one.name, one.nature, rows, one.why, limits=limits)
 
     def _styled(self, name: str, nature: Nature, style: Style, why: str, told: str = "") -> PanelSource:
         """Known facts in a style, two facts per entity."""

@@ -59,6 +59,12 @@ def compose(frame: str, form: str) -> Style:
     return Style(name, lambda e, a: wrap(shape(e, a)), f"answer {words}.")
 
 
+def inside(inner: str, outer: str) -> Style:
+    """The style of one frame inside another one."""
+    style, (wrap, framed) = compose(inner, "plain"), FRAMES[outer]
+    return Style(f"{inner} in {outer}", lambda e, a: wrap(style.render(e, a)), f"{style.told[:-1]} {framed}.")
+
+
 PLAIN = compose("", "plain")
 REASON = Style("reason", lambda e, a: f"{a}. reason: {e} is {a}.", "answer first and give a reason.")
 #: The eight, and plain.
