@@ -1,5 +1,6 @@
 """Reads the results of a probe's cells and puts them together as the evidence for a verdict."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,7 @@ def _on_trained_items(runs: list[dict]) -> float | None:
     return float(np.mean(train)) if train else None
 
 
-def _late_fall(losses: list[tuple[int, float]], late: float) -> float | None:
+def _late_fall(losses: Sequence[Sequence[int | float]], late: float) -> float | None:
     """The share of the fall of a validation loss that came after step `late`; None where no step is before it."""
     early, lowest = [loss for step, loss in losses if step <= late], min((loss for _, loss in losses), default=0.0)
     if not early:

@@ -123,12 +123,12 @@ def read_report(path: str | Path) -> dict[str, Any]:
 
 
 def comparison(reports: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """One row a report: the verdict and its measures side by side."""
+    """One row a report: the verdict and its measures side by side; older reports have no R_soft."""
     measures = ("F", "R_soft", "R1", "B", "delta", "K")
     return pd.DataFrame(
         [
             {"task": one["task"]["name"], "base": one["base"], "budget": one["budget"], "verdict": one["verdict"]}
-            | {name: one[name]["value"] for name in measures}
+            | {name: one[name]["value"] if name in one else None for name in measures}
             | _read_as(one["task"])
             | {f"{family} k50": dose["k50_said"] for family, dose in one["measures"]["strict"]["doses"].items()}
             for one in reports

@@ -36,7 +36,7 @@ def whole(tmp_path_factory):
 def test_report_has_its_keys_first_and_every_run(whole):
     out, result = whole
     content = read_report(out)
-    for name in ("F", "R1", "B", "delta", "K"):
+    for name in ("F", "R_soft", "R1", "B", "delta", "K"):
         assert set(content[name]) == {"value", "low", "high"}
     assert content["B"]["value"] is None
     assert content["verdict"] == result.verdict.outcome == "undetermined"
@@ -94,7 +94,7 @@ def test_an_unfinished_probe_says_how_to_go_on(whole, tmp_path):
 
     probe = tiny_probe()
     run.study_of(probe.plan, probe.bench).begin(tmp_path)
-    with pytest.raises(AlignerProbeError, match=r"5 of 5 cells .* the first prompts; go on: .*--resume"):
+    with pytest.raises(AlignerProbeError, match=r"7 of 7 cells .* the first prompts; go on: .*--resume"):
         gather(probe.plan, probe.parts, tmp_path)
 
 
@@ -208,7 +208,7 @@ def test_command_dry_run_writes_nothing(tmp_path, capsys):
     assert command.main(["run", *options, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "because completions are short" in said
-    assert "budget quick: 9 cells" in said
+    assert "budget quick: 13 cells" in said
     assert "memory: Aligner-1: base" in said
     assert "threads of each process: 1 (the default" in said
     assert said.count("cannot decide:") >= 4

@@ -59,7 +59,7 @@ def a_quick_report(name="t", verdict="latent"):
     open_ = {"value": None, "low": None, "high": None}
     return {
         "verdict": verdict, "reason": "because", "notes": ["a note"], "limits": ["a limit"], "cannot_decide": [],
-        "F": a_measure(0.1), "R1": a_measure(0.7), "B": open_, "delta": open_, "K": open_,
+        "F": a_measure(0.1), "R_soft": open_, "R1": a_measure(0.7), "B": open_, "delta": open_, "K": open_,
         "parts": {"strict": {"name": verdict, "reason": "because"}},
         "task": {"name": name, "n": {"test": 120}, "independent_test_items": 120, "sha256": {"train": "ab12"}},
         "base": "a base", "budget": "quick", "seeds": [[0, 1], [1, 2]], "thresholds": {"F_cut": 0.48, "R1_cut": 0.19},

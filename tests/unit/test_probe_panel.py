@@ -46,7 +46,9 @@ def tried(name, nature, shares, kind="general"):
     strict = measured(shares, kind=kind, groups=groups)
     content = measured(shares, "content", kind=kind, groups=groups)
     evidence = Evidence(kind=kind, strict=strict, content=content, trainings=LEARNED, prompting=WORKS)
-    report = REPORT | {key: {"value": None, "low": None, "high": None} for key in ("F", "R1", "B", "delta", "K")}
+    report = REPORT | {
+        key: {"value": None, "low": None, "high": None} for key in ("F", "R_soft", "R1", "B", "delta", "K")
+    }
     return Tried(Known(name, nature, kind, "why", nature != "control"), evidence, judge(evidence), report)
 
 
