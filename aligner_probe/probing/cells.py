@@ -20,6 +20,7 @@ from aligner_probe.jobs.folder import RUNS, WORK
 from aligner_probe.probing.asking import asked_without_training
 from aligner_probe.probing.batches import SharedTraining
 from aligner_probe.probing.bench import ProbeBench, first, shuffled
+from aligner_probe.probing.description_length import bits
 from aligner_probe.probing.plan import ProbeCell, tune_id
 from aligner_probe.study import cell_folder, read_result
 from aligner_probe.tasks.chat_template import UNTEMPLATED
@@ -206,6 +207,7 @@ def _asked(bench: ProbeBench, cell: ProbeCell, run: Run, follow: _Follow) -> dic
     return {
         "scores": scores,
         "completions": said,
+        "bits": bits(bench, run, scores["likelihood"]),
         "validation": last,
         "late_gain": gained,
         "train": on_train,

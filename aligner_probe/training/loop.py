@@ -103,7 +103,8 @@ class Loop:
             self.records.save()  # the state after the step before, whose parameters are now known to be good
         n_tokens = sum(self._n_tokens(member, batches[member]) for member in members)
         rows = {member: member.step(totals[member]) for member in good}
-        for row in rows.values():
+        for member, row in rows.items():
+            row["n_terms"] = weights[member]
             row["tokens_per_second"] = n_tokens / (time.perf_counter() - began)
         for member, loss in self._evaluate([member for member in good if member.is_due]):
             rows[member]["validation_loss"] = loss

@@ -19,10 +19,10 @@ class Run(Shown):
         adapter: the trained adapter. It holds the parameters with the lowest validation loss, or the last ones where
             there was no validation part.
         recipe: how it was trained, with every option settled.
-        metrics: one row for each step: `step`, `loss` (before the step), `lr`, `tokens_per_second`; `validation_loss`
-            where it was taken (step 0 is before training). At the end of an epoch and of the training also the shares
-            of lost updates (`training.monitor.LostUpdates`) and over how much of an epoch they are
-            (`monitored_epochs`).
+        metrics: one row for each step: `step`, `loss` (before the step), `lr`, `tokens_per_second`, `n_terms` (the
+            labelled tokens, or for DPO the preferences, whose mean the loss is); `validation_loss` where it was taken
+            (step 0 is before training). At the end of an epoch and of the training also the shares of lost updates
+            (`training.monitor.LostUpdates`) and over how much of an epoch they are (`monitored_epochs`).
         rule: how the examples were encoded, in words.
         lower_layers: whether the layers below the adapter were computed once, and why, in words.
         best_step: the step whose parameters the adapter holds.
