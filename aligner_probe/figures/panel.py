@@ -1,4 +1,4 @@
-"""The panel of tasks of known nature as pictures: how F and R1 tell them apart, and what becomes of other knowledge.
+"""The panel of tasks of known nature as pictures: how F and R_soft tell them apart, and what other knowledge is kept.
 
 content = json.loads((out / "panel.json").read_text())  # of `aligner-probe probe panel`
 plot_panel(content, ax)
@@ -23,6 +23,7 @@ from aligner_probe.figures.experiments import LABELS, in_brackets
 from aligner_probe.figures.looks import GREY, LOOKS
 from aligner_probe.figures.plane import FOLDER, RESULTS, drawable, legend_inside, plot_known, plot_plane, plot_task
 from aligner_probe.files import read_json, sha256
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 
 #: The natures of tasks that one token may be credited with.
 CREDITED = ("form", "latent")
@@ -44,11 +45,11 @@ def known_tasks(collection: Collection) -> Drawing:
     return Drawing(
         figure,
         to_frame(content),
-        "Above: what the best prompt (F) and what one token (R1) recover of each task's gap between floor and "
-        "reference. Each task is named; a question mark says that its verdict is undetermined. Hollow: "
-        "memory tasks, which are not judged by the quadrant, because what was trained is tested and one token may just "
-        "hold it. "
-        "Dashed: the cuts that all tasks set; each task is judged by those that the others set. Values beyond the axes "
+        "Above: what the best prompt (F) and what prompt tuning with ten vectors (R_soft) recover of each task's gap "
+        "between floor and reference; the size of a point is what one token (R1) recovers. Each task is named; a "
+        "question mark says that its verdict is undetermined. Hollow: memory tasks, which are not judged by R_soft, "
+        "because what was trained is tested and a few vectors may just hold it. Dashed: the cuts that all tasks set; "
+        "each task is judged by those that the others set. Values beyond the axes "
         "stand at their edge. Below: right answers of another domain after training a form, divided by those before; 1 "
         "were no harm. Lines are 95 % bootstrap intervals over items and seeds.",
         (Input("the probe on the panel", f"{FOLDER}/{RESULTS['standard']}", sha256(file)),),
@@ -65,7 +66,7 @@ def a_verdict(collection: Collection) -> Drawing:
     files = [artifact(FOLDER, (name,)) / name for name in (RESULTS["standard"], OPEN)]
     known, asked = (read_json(file) for file in files)
     row = next(row for row in asked["tasks"] if row["task"] == ASKED)
-    cuts = (row["cuts"]["F"], row["cuts"]["R1"])
+    cuts = (row["cuts"]["F"], row["cuts"].get("R_soft", THRESHOLDS.R_soft_cut))
     figure = Figure(figsize=(7.2, 5.0), layout="constrained")
     ax = plot_known(plot_plane(figure.subplots(), cuts), known["tasks"], faint=True)
     ax.set_title(f"{ASKED} on the micro-world: {row['verdict']}", fontsize=11, pad=14)
@@ -76,7 +77,7 @@ def a_verdict(collection: Collection) -> Drawing:
         to_frame(asked),
         f"The verdict on {ASKED}, a task whose nature nobody knew: {row['verdict']}. {row['reason']} The diamond is "
         "the task with its 95 % intervals; small points are the tasks of known nature, hollow where the test asks for "
-        "what was trained (memory). Dashed: the cuts of F and R1.",
+        "what was trained (memory). The size of a point is R1. Dashed: the cuts of F and R_soft.",
         tuple(Input("the probe on the panel", f"{FOLDER}/{file.name}", sha256(file)) for file in files),
         settings={"budget": asked["budget"], "cuts": row["cuts"]},
         comparisons=(Comparison(f"{ASKED}: F", None, f"{row['F']['value']:.3f}", "", _in_brackets(row["F"])),
@@ -89,7 +90,7 @@ def to_frame(content: dict[str, Any]) -> pd.DataFrame:
     rows = []
     for row in content["tasks"]:
         record = {name: row[name] for name in ("task", "nature", "kind", "verdict", "right")}
-        measures = {name: row[name] for name in ("F", "R1", "B", "delta")}
+        measures = {name: row[name] for name in ("F", "R_soft", "R1", "B", "delta") if name in row}
         measures |= {f"K {arm}": kept for arm, kept in row["knowledge_kept"].items()}
         for name, one in measures.items():
             record |= {name: one["value"], f"{name} low": one["low"], f"{name} high": one["high"]}
@@ -132,13 +133,13 @@ def _shifted(interval: Interval, by: float) -> Interval:
 
 
 def plot_panel(content: dict[str, Any], ax: Axes) -> Axes:
-    """Draw the tasks of a panel on the F-R1 plane: one named point for each task, and the cuts that all tasks set.
+    """Draw the tasks of a panel on the plane of F and R_soft: a named point a task, and the cuts that all tasks set.
 
     `content` is what `python -m aligner_probe.probe panel` writes. A task whose reference learned nothing has no
     recovery and is left out; the title says how many tasks are drawn.
     """
     cuts = content["calibrated"]
-    plot_plane(ax, None if cuts is None else (cuts["F_cut"], cuts["R1_cut"]))
+    plot_plane(ax, None if cuts is None else (cuts["F_cut"], cuts.get("R_soft_cut", THRESHOLDS.R_soft_cut)))
     plot_known(ax, content["tasks"], named=True)
     ax.set_title(
         f"Tasks of known nature, {content['budget']} budget (n = {len(drawable(content['tasks']))})",

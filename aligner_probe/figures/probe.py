@@ -20,10 +20,11 @@ from aligner_probe.arms.names import BASE, CONSTANT, PROMPT, REFERENCE, REFERENC
 from aligner_probe.errors import one_of
 from aligner_probe.figures.drawing import style
 from aligner_probe.figures.looks import BLACK, FAMILIES, GREY, LOOKS, OTHERS, Look, verdict_color
-from aligner_probe.figures.plane import known_results, plot_known, plot_plane, plot_task
+from aligner_probe.figures.plane import known_results, plot_known, plot_plane, plot_task, sizes_of_points
 from aligner_probe.figures.words import MEASURES, TERMS, VERDICTS
 from aligner_probe.files import write_text
 from aligner_probe.probing.report import comparison
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 
 #: Arms that train nothing, and the floor's, as lines: colour and dashes.
 LINES = {BASE: (GREY, "-"), PROMPT: (BLACK, "--"), CONSTANT: (GREY, ":"), REFERENCE_SHUFFLED: (GREY, "-.")}
@@ -104,13 +105,13 @@ def plot_comparison(reports: Sequence[dict[str, Any]], figure: Figure) -> Figure
 
 
 def plot_on_plane(reports: Sequence[dict[str, Any]], ax: Axes) -> Axes:
-    """Draw one task or several on the F-R1 plane, with the cuts of the first and the tasks of known nature behind."""
+    """Draw one task or several on the plane of F and R_soft, with the cuts of the first and the known tasks behind."""
     cuts = reports[0]["thresholds"]
-    plot_plane(ax, (cuts["F_cut"], cuts["R1_cut"]))
+    plot_plane(ax, (cuts["F_cut"], cuts.get("R_soft_cut", THRESHOLDS.R_soft_cut)))
     known = known_results(reports[0]["budget"])
     if known is not None:
         plot_known(ax, known["tasks"], faint=True)
-    placed = [report for report in reports if report["F"]["value"] is not None and report["R1"]["value"] is not None]
+    placed = [one for one in reports if None not in (one["F"]["value"], one.get("R_soft", {}).get("value"))]
     for report in placed or reports[:1]:
         plot_task(ax, report)
     return ax
@@ -243,7 +244,8 @@ def _losses(items_by_loss: dict[str, int]) -> str:
 def _plane_with_legend(reports: Sequence[dict[str, Any]]) -> Callable[[Figure], Any]:
     def draw(figure: Figure) -> None:
         ax = plot_on_plane(reports, figure.subplots())
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+        handles = [*ax.get_legend_handles_labels()[0], *sizes_of_points()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
     return draw
 

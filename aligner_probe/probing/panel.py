@@ -1,9 +1,10 @@
-"""Probes the panel, the tasks of known nature, to see how often verdicts are right and to set the cuts of F and R1.
+"""Probes the panel, the tasks of known nature: how often are verdicts right, and where lie the cuts of the measures?
 
     aligner-probe probe panel --out DIR
 
 The cuts are calibrated by leaving one task out: each task is judged by the cuts that the other tasks set. Memory tasks
-do not take part in setting the cut of R1, because they test what was trained, and a token may just hold that. A panel
+do not take part in setting the cuts of R_soft and R1, because they test what was trained, and a token may just hold
+that. A panel
 that is drawn anew has other facts, codes and splits, and had no part in the thresholds that it is judged by.
 """
 
@@ -32,6 +33,8 @@ from aligner_probe.probing.verdicts.verdict import Verdict, judge
 from aligner_probe.tasks.panel import PANEL as FOLDER
 
 FORMAT = "aligner_probe panel report 1"
+#: The thresholds that the panel sets.
+CUTS = ("F_cut", "R_soft_cut", "R1_cut")
 #: The verdicts that are right for a task of each nature; for an open task the right one is not known.
 RIGHT = {
     "form": ("form",),
@@ -142,12 +145,13 @@ def cut_between(values: Float[np.ndarray, " tasks"], above: Bool[np.ndarray, " t
 
 
 def calibrated(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> Thresholds:
-    """The thresholds with the cuts of F and R1 that these tasks set."""
+    """The thresholds with the cuts of F, R_soft and R1 that these tasks set."""
     counted = [one for one in tried if one.known.counted]
     general = [one for one in counted if one.known.kind == "general"]
     return replace(
         thresholds,
         F_cut=_cut("F", counted, ("form",)),
+        R_soft_cut=_cut("R_soft", general, ("form", "latent")),
         R1_cut=_cut("R1", general, ("form", "latent")),
     )
 
@@ -221,7 +225,7 @@ def panel_report(judged: Sequence[JudgedTask], budget: str, cuts: Thresholds | N
         "draw": draw,
         "base": tried[0].report["base"],
         "summary": {k: None if v != v else v for k, v in summary(judged).items()},
-        "calibrated": None if cuts is None else {name: getattr(cuts, name) for name in ("F_cut", "R1_cut")},
+        "calibrated": None if cuts is None else {name: getattr(cuts, name) for name in CUTS},
         "tasks": [_row(one) for one in judged],
         "provenance": tried[0].report["provenance"],
     }
@@ -238,7 +242,7 @@ def _row(one: JudgedTask) -> dict[str, Any]:
         "right": one.right,
         "reason": one.verdict.reason,
         "parts": {which: part.name for which, part in one.verdict.parts.items()},
-        "cuts": {"F": one.thresholds.F_cut, "R1": one.thresholds.R1_cut},
+        "cuts": {name.removesuffix("_cut"): getattr(one.thresholds, name) for name in CUTS},
         **{name: report[name] for name in measures},
         "knowledge_kept": {arm: kept["kept"] for arm, kept in report["knowledge_kept"].items()},
         "capacity": None if report["capacity"] is None else report["capacity"]["facts"]["value"],

@@ -10,7 +10,16 @@ from matplotlib.figure import Figure
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.looks import NATURES
 from aligner_probe.figures.panel import ASKED, a_verdict, known_tasks, plot_kept, plot_panel
-from aligner_probe.figures.plane import HIGHEST, LOWEST, plot_known, plot_plane, plot_task, spread
+from aligner_probe.figures.plane import (
+    HIGHEST,
+    LOWEST,
+    diameter,
+    drawable,
+    plot_known,
+    plot_plane,
+    plot_task,
+    spread,
+)
 
 
 def measure(value, spread=0.05):
@@ -19,14 +28,18 @@ def measure(value, spread=0.05):
     return {"value": value, "low": value - spread, "high": value + spread}
 
 
-def row(task, nature, F, R1, kind="general", **kept):
-    found = {"task": task, "nature": nature, "kind": kind, "verdict": nature, "F": measure(F), "R1": measure(R1)}
-    return found | {"knowledge_kept": {arm.replace("_", "-"): measure(value) for arm, value in kept.items()}}
+def row(task, nature, F, soft, kind="general", R1=0.5, **kept):
+    made = {"task": task, "nature": nature, "kind": kind, "verdict": nature, "F": measure(F), "R1": measure(R1)}
+    return (
+        made
+        | {"R_soft": measure(soft)}
+        | {"knowledge_kept": {arm.replace("_", "-"): measure(value) for arm, value in kept.items()}}
+    )
 
 
 CONTENT = {
     "budget": "standard",
-    "calibrated": {"F_cut": 0.4, "R1_cut": 0.45},
+    "calibrated": {"F_cut": 0.4, "R_soft_cut": 0.45, "R1_cut": 0.2},
     "tasks": [
         row("a", "form", 0.95, 0.98, aligner_1=0.9, lora_8=0.2),
         row("b", "form", 0.85, 3.0, aligner_1=0.5),
@@ -40,29 +53,50 @@ CONTENT = {
 
 
 def points(ax):
-    return {
-        bars.get_label(): bars.lines[0].get_xydata().tolist() for bars in ax.containers if hasattr(bars, "has_xerr")
-    }
+    """Where each point of the plane stands, by its marker and colour, and whether it is hollow."""
+    drawn = {}
+    for line in ax.lines:
+        if line.get_marker() not in ("None", None, "", "|", "_") and len(line.get_xdata()) == 1:
+            look = (line.get_color(), line.get_markerfacecolor() == "white")
+            drawn.setdefault(look, []).append(line.get_xydata()[0].tolist())
+    return drawn
 
 
 def test_tasks_stand_where_their_numbers_are_and_cuts_between():
     ax = plot_panel(CONTENT, Figure().subplots())
     # What lies beyond the axes stands at the edge; controls, and what has no recovery, are left out.
     assert points(ax) == {
-        "form (n = 2)": [[0.95, 0.98], [0.85, HIGHEST]],
-        "latent (n = 1)": [[0.0, 0.8]],
-        "new (n = 1)": [[0.01, 0.05]],
-        "new, memory (n = 1)": [[0.0, 0.9]],
+        (NATURES["form"].color, False): [[0.95, 0.98], [0.85, HIGHEST]],
+        (NATURES["latent"].color, False): [[0.0, 0.8]],
+        (NATURES["new"].color, False): [[0.01, 0.05]],
+        (NATURES["new"].color, True): [[0.0, 0.9]],
     }
+    labels = ax.get_legend_handles_labels()[1]
+    assert labels == ["form (n = 2)", "latent (n = 1)", "new (n = 1)", "new, memory (n = 1)"]
     assert "n = 5" in ax.get_title()
     cuts = {tuple(line.get_xdata()) for line in ax.lines} | {tuple(line.get_ydata()) for line in ax.lines}
     assert {(0.4, 0.4), (0.45, 0.45)} <= cuts
 
 
+def test_a_point_is_as_large_as_what_one_token_recovers():
+    sizes = [diameter(row("a", "form", 1, 1, R1=R1)) for R1 in (-0.2, 0.0, 0.5, 1.0, 1.4)]
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (sizes[1], sizes[3])
+    assert sizes[1] < sizes[2] < sizes[3]
+
+
+def test_results_without_r_soft_have_it_from_their_scores():
+    scores = {"base": 0.0, "constant": 0.1, "reference": 0.9, "prompt-tuning-10": 0.5}
+    old = {k: v for k, v in row("old", "form", 0.9, None).items() if k != "R_soft"}
+    [drawn] = drawable([old | {"scores": scores}])
+    assert drawn["R_soft"]["value"] == pytest.approx((0.5 - 0.1) / (0.9 - 0.1))
+    assert drawable([old | {"scores": scores | {"reference": 0.15}}]) == []
+
+
 def test_quadrants_and_tasks_are_named_and_no_name_covers_another():
     ax = plot_panel(CONTENT, Figure().subplots())
     texts = {text.get_text().strip(): text for text in ax.texts}
-    assert {"form", "latent", "new", "undetermined"} <= set(texts)
+    assert {"form", "latent", "new"} <= set(texts)
     places = [texts[task].get_position() for task in "abcde"]
     for x in {x for x, _ in places}:
         heights = sorted(y for other, y in places if other == x)
@@ -80,20 +114,23 @@ def test_labels_keep_their_order_their_distance_and_the_plane(heights):
 
 
 def test_a_task_of_ones_own_stands_at_its_numbers_in_the_colour_of_its_verdict():
-    report = {"task": {"name": "mine"}, "verdict": "latent", "F": measure(0.1), "R1": measure(0.7)}
-    ax = plot_task(plot_plane(Figure().subplots(), (0.48, 0.19)), report)
-    assert points(ax) == {"mine: latent": [[0.1, 0.7]]}
-    [point] = [bars.lines[0] for bars in ax.containers]
-    assert point.get_color() == NATURES["latent"].color
-    nowhere = plot_task(Figure().subplots(), report | {"F": measure(None)})
-    assert "no F and no R1" in nowhere.texts[0].get_text()
+    report = {"task": {"name": "mine"}, "verdict": "latent", "F": measure(0.1), "R_soft": measure(0.7),
+              "R1": measure(0.3)}  # fmt: skip
+    ax = plot_task(plot_plane(Figure().subplots(), (0.48, 0.5)), report)
+    assert points(ax) == {(NATURES["latent"].color, False): [[0.1, 0.7]]}
+    assert ax.get_legend_handles_labels()[1] == ["mine: latent"]
+    for missing in ({"F": measure(None)}, {"R_soft": measure(None)}):
+        nowhere = plot_task(Figure().subplots(), report | missing)
+        assert "no F or no R_soft" in nowhere.texts[0].get_text()
 
 
 def test_the_picture_of_a_verdict_is_that_of_the_committed_results():
     drawing = a_verdict(Collection([]))
     [ax] = drawing.figure.axes
     [row] = drawing.frame.query("task == @ASKED", local_dict={"ASKED": ASKED}).to_dict("records")
-    assert points(ax)[f"{ASKED}: {row['verdict']}"] == [[row["F"], row["R1"]]]
+    [diamond] = [line for line in ax.lines if line.get_marker() == "D" and line.get_markeredgewidth() > 1]
+    assert diamond.get_xdata()[0] == row["F"]
+    assert ax.get_legend_handles_labels()[1][-1] == f"{ASKED}: {row['verdict']}"
     assert row["verdict"] in ax.get_title()
     assert [one.source for one in drawing.inputs] == ["panel/standard.json", "panel/standard-open.json"]
 

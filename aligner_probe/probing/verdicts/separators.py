@@ -110,6 +110,12 @@ def shares_of(scores: dict[str, float]) -> dict[str, float] | None:
     return {arm: float(recovery(score, reference, *floors)) for arm, score in scores.items() if arm not in FLOORS}
 
 
+def soft_share(scores: dict[str, float]) -> float | None:
+    """R_soft from mean scores by arm; None where prompt tuning was not run, or the reference did not learn."""
+    shares = shares_of(scores)
+    return None if shares is None else shares.get(PROMPT_TUNING)
+
+
 def general_tasks(panel: dict[str, Any]) -> tuple[list[KnownTask], dict[str, list[str]]]:
     """The tasks of a panel's results that can be compared, and the names of the others by the reason for that.
 
