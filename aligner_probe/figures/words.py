@@ -16,8 +16,8 @@ VERDICTS = {
 MEASURES = (
     ("F", "R of the best prompt. Prompts without and with examples, and instructions in words where you gave some, are "
      "tried; validation items choose the best."),
-    ("R_soft", "R of prompt tuning: ten vectors before the prompt are trained. No prompt of that length can do more than "
-     "ten well trained vectors."),
+    ("R_soft", "R of prompt tuning: ten vectors before the prompt are trained. No prompt of that length can do more "
+     "than ten well trained vectors."),
     ("R1", "R of Aligner-1, the adapter with one token."),
     ("B", "R of a free output bias, which is one trained vector in each layer. It bounds what Aligner-1 can do."),
     ("delta", "R1 minus R of a random subspace with as many parameters as Aligner-1. Only a positive delta is evidence "
