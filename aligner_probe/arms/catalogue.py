@@ -28,6 +28,7 @@ from aligner_probe.arms.names import (
     LORA_1,
     LORA_8,
     LORA_16,
+    ON_FEW,
     OUTPUT_BIAS,
     PROMPT_TUNING,
     RANDOM_SUBSPACE,
@@ -55,6 +56,9 @@ class Arm:
             arm of one size only.
         shuffled_of: for an arm on shuffled answers, where every prompt has the completion of another prompt: the arm on
             the right answers that it is compared with. It takes that arm's learning rate.
+        examples: for an arm on a part of the training examples: how many it takes (of a memory task, how many facts).
+            None for all.
+        part_of: for such an arm: the arm on all of them that it is compared with. It takes that arm's learning rate.
         sized_as: for the method "output_bias": the arm whose number of parameters is the option `subspace`.
         sweep_rates: the learning rates that the reproduction tries; None for `rates`.
     """
@@ -66,11 +70,15 @@ class Arm:
     rates: Rates | None = None
     group: str | None = None
     shuffled_of: str | None = None
+    examples: int | None = None
+    part_of: str | None = None
     sized_as: str | None = None
     sweep_rates: Rates | None = None
 
     def __post_init__(self) -> None:
         adapter_class(self.method)  # raises for a method that is not registered
+        if self.examples is not None and self.examples < 1:
+            raise AlignerProbeError(f"arm {self.name!r} takes {self.examples} examples; expected 1 or more, or None")
 
     def __reduce__(self) -> tuple[Callable[..., "Arm"], tuple[Any, ...]]:
         # The class travels with the arm: another process that reads it imports the class's module, which registers it.
@@ -84,7 +92,7 @@ class Arm:
     @property
     def rates_from(self) -> str:
         """The name of the arm whose learning rate it takes."""
-        return self.shuffled_of or self.name
+        return self.shuffled_of or self.part_of or self.name
 
     @property
     def n_tokens(self) -> int | None:
@@ -211,6 +219,10 @@ for _one in (
     _lora(LORA_1, 1, group="LoRA"),
     _lora(LORA_8, 8, group="LoRA"),
     Arm(LORA_16, "LoRA r=16, all linear", LoRA.method, {"r": 16, "targets": ("q", "k", "v", "o")}),
+    *(
+        _lora(name, 8, f"LoRA r=8, {n} example{'s' * (n > 1)}", examples=n, part_of=LORA_8)
+        for name, n in ON_FEW.items()
+    ),
     Arm(FULL, "full fine-tune", FullFineTune.method),
     _aligner(ALIGNER_1_SHUFFLED, 1, "Aligner-1, shuffled answers", group=None, shuffled_of=ALIGNER_1),
     _lora(REFERENCE_SHUFFLED, 8, "LoRA r=8, shuffled answers", shuffled_of=LORA_8),
@@ -235,6 +247,7 @@ PROBE_ARMS = (
     ALIGNER_1_SHUFFLED,
     REFERENCE_SHUFFLED,
     FULL_SHUFFLED,
+    *ON_FEW,
 )
 #: The arms of the reproduction, in the order of its figures. Sixty tokens are ten for each of the six adapted layers of
 #: the micro-world: the size of LLaMA-Adapter-10, as 300 tokens are on LLaMA-2 7B.

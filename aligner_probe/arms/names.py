@@ -28,6 +28,8 @@ LORA_1 = "lora-1"
 #: The candidates for the reference. A later one is tried only where none before it has learned.
 LORA_8, LORA_16, FULL = "lora-8", "lora-16-all", "full"
 CANDIDATES = (LORA_8, LORA_16, FULL)
+#: LoRA r=8 on a part of the training examples: how many each arm takes.
+ON_FEW = {f"{LORA_8}-on-{n}": n for n in (1, 4, 16, 64)}
 #: The third candidate on shuffled answers, tried where the third candidate is.
 FULL_SHUFFLED = "full-shuffled"
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aligner_probe.arms.catalogue import label_of
-from aligner_probe.arms.names import BASE, CONSTANT, PROMPT, REFERENCE, REFERENCE_SHUFFLED
+from aligner_probe.arms.names import BASE, CONSTANT, ON_FEW, PROMPT, REFERENCE, REFERENCE_SHUFFLED
 from aligner_probe.errors import one_of
 from aligner_probe.figures.drawing import style
 from aligner_probe.figures.looks import BLACK, FAMILIES, GREY, LOOKS, OTHERS, Look, verdict_color
@@ -154,7 +154,11 @@ def _by_parameters(ax: Axes, report: dict[str, Any], which: str, intervals: dict
     sizes = {run["arm"]: run["n_parameters"] for run in report["runs"]}
     doses = report["measures"][which]["doses"]
     joined = {point["arm"] for dose in doses.values() for point in dose["points"]}
-    alone = [arm for arm in sizes if arm not in joined and not arm.endswith("-shuffled") and arm in intervals]
+    alone = [
+        arm
+        for arm in sizes
+        if arm not in joined and arm in intervals and arm not in ON_FEW and not arm.endswith("-shuffled")
+    ]
     # Arms and families of a user's own have the looks that are left, one each.
     others = (name for name in (*doses, *alone) if name not in FAMILIES | LOOKS)
     looks = FAMILIES | LOOKS | dict(zip(others, cycle(OTHERS), strict=False))

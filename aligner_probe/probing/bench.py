@@ -197,5 +197,20 @@ def shuffled(task: Task, by_group: bool, seed: int) -> Task:
     return replace(task, name=f"{task.name}, shuffled", examples=tuple(exchanged), sha256="")
 
 
+def few(task: Task, n: int, by_group: bool, seed: int) -> Task:
+    """The task with `n` of its examples, drawn by a seed, in their order; with `by_group`, all examples of `n` groups.
+
+    A larger number has all the examples of a smaller one. The whole task, where it has no more.
+    """
+    names = [example.group if by_group else index for index, example in enumerate(task.examples)]
+    units = list(dict.fromkeys(names))
+    if len(units) <= n:
+        return task
+    random.Random(f"few {seed}").shuffle(units)
+    chosen = set(units[:n])
+    examples = tuple(example for name, example in zip(names, task.examples, strict=True) if name in chosen)
+    return replace(task, name=f"{task.name}, {n} of {len(units)}", examples=examples, sha256="")
+
+
 def _prompted(task: Task, prompting: Prompting) -> Task:
     return replace(task, examples=tuple(replace(one, prompt=prompting(one)) for one in sft_examples(task)))

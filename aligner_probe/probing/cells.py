@@ -19,7 +19,7 @@ from aligner_probe.files import read_json, write_text
 from aligner_probe.jobs.folder import RUNS, WORK
 from aligner_probe.probing.asking import asked_without_training
 from aligner_probe.probing.batches import SharedTraining
-from aligner_probe.probing.bench import ProbeBench, first, shuffled
+from aligner_probe.probing.bench import ProbeBench, few, first, shuffled
 from aligner_probe.probing.description_length import bits
 from aligner_probe.probing.plan import ProbeCell, tune_id
 from aligner_probe.study import cell_folder, read_result
@@ -62,7 +62,7 @@ def recipe_for(bench: ProbeBench, cell: ProbeCell, lr: float, steps: int | None 
     """The recipe of a run at a learning rate, by default with the most steps that its arm may take."""
     budget = bench.budget
     steps = steps or budget.steps_of(cell.trained_arm)
-    n = len(bench.parts.train)
+    n = len(material(bench, cell)[0])
     return recipe(
         "corrected",
         lr=lr,
@@ -79,13 +79,16 @@ def recipe_for(bench: ProbeBench, cell: ProbeCell, lr: float, steps: int | None 
 def material(bench: ProbeBench, cell: ProbeCell) -> tuple[Task, Task]:
     """The training and the validation part of a cell's arm, without what ends an answer.
 
-    For an arm on shuffled answers, the answers of both parts are shuffled.
+    For an arm on shuffled answers, the answers of both parts are shuffled. An arm on few examples has a part of the
+    training examples, and all of validation.
     """
-    train, validation = bench.parts.train, bench.parts.validation
-    if not ARMS[cell.trained_arm].shuffled:
-        return train, validation
+    arm, (train, validation) = ARMS[cell.trained_arm], (bench.parts.train, bench.parts.validation)
     memory, (_, order_seed) = bench.parts.kind == "memory", cell.seeds
-    return shuffled(train, memory, order_seed), shuffled(validation, memory, order_seed)
+    if arm.shuffled:
+        train, validation = shuffled(train, memory, order_seed), shuffled(validation, memory, order_seed)
+    if arm.examples is not None:
+        train = few(train, arm.examples, memory, order_seed)
+    return train, validation
 
 
 def trained_on(bench: ProbeBench, cell: ProbeCell) -> tuple[Task, Task]:

@@ -18,6 +18,7 @@ from aligner_probe.arms.names import (
     FULL_SHUFFLED,
     KEPT_ARMS,
     LORA_8,
+    ON_FEW,
     PROMPT_TUNING,
     REFERENCE,
     REFERENCE_SHUFFLED,
@@ -107,10 +108,12 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
     kinds: tuple[Which, ...] = ("strict", "content", "format", "likelihood")
     tables: dict[Which, Table | None] = {which: _table(which, prompts, made, reference, parts) for which in kinds}
     sizes = {arm: Size(group, made[arm][0]["n_parameters"]) for arm in arms if (group := ARMS[arm].group) is not None}
+    in_all = len(parts.train if parts.kind == "general" else {one.group for one in parts.train.examples})
+    examples = {arm: min(n, in_all) for arm, n in ON_FEW.items()} | {LORA_8: in_all}
     # Where there is no constant answer, the task's own score is a likelihood.
     own: Which | None = None if prompts["scores"][CONSTANT] else "likelihood"
     measured = {
-        which: measure(table, sizes, floors=floors_of(own or which, parts.kind, parts.n_units))
+        which: measure(table, sizes, examples=examples, floors=floors_of(own or which, parts.kind, parts.n_units))
         for which, table in tables.items()
         if table is not None
     }

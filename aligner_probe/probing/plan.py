@@ -265,7 +265,7 @@ def _recorded(arm: Arm) -> dict[str, Any]:
         "options": dict(arm.options),
         "family": arm.group,
         "shuffled": arm.shuffled,
-    }
+    } | ({} if arm.examples is None else {"examples": arm.examples})
 
 
 def tune_id(arm: str) -> str:

@@ -159,7 +159,8 @@ def _known(found: Gathered) -> dict[str, Any] | None:
 
 def _measures(found: Measures) -> dict[str, Any]:
     doses = {one.family: asdict(one) | {"k50_said": str(one.k50), "k90_said": str(one.k90)} for one in found.doses}
-    return asdict(found) | {"doses": doses}
+    examples = None if found.examples is None else asdict(found.examples) | {"k50_said": str(found.examples.k50)}
+    return asdict(found) | {"doses": doses, "examples": examples}
 
 
 def _run(name: str, run: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def seconds_and_memory(probe: Plan, bench: ProbeBench) -> tuple[dict[str, float]
                 seconds[cell.id] = a_question * _asked_of_base(bench)
                 continue
             arm = ARMS[cell.arm]
-            alike = f"{arm.method} {arm.options} {cell.together}"
+            alike = f"{arm.method} {arm.options} {arm.examples} {cell.together}"
             if alike not in steps:
                 steps[alike] = _a_step(bench, cell)
                 memory[arm.label] = steps[alike].memory

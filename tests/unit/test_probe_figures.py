@@ -33,14 +33,16 @@ def test_no_two_arms_look_alike():
     report = a_report()
     axes = plot_doses(report, Figure().subplots())
     handles, labels = axes.get_legend_handles_labels()
-    alone = [ARMS[name] for name in PROBE_ARMS if ARMS[name].group is None and not ARMS[name].shuffled]
+    whole = [ARMS[name] for name in PROBE_ARMS if ARMS[name].examples is None]
+    alone = [arm for arm in whole if arm.group is None and not arm.shuffled]
     assert {one.label for one in alone} <= set(labels)
     assert {LABELS[BASE], LABELS[PROMPT], LABELS[CONSTANT]} <= set(labels)
     points = [handle[0] for handle in handles if hasattr(handle, "has_yerr")]
     looks = {(line.get_color(), line.get_marker()) for line in points}
     assert len(looks) == len(points) == len(alone) + len(report["measures"]["strict"]["doses"])
     drawn = {x for line in points for x in line.get_xdata()}
-    sizes = {run["n_parameters"] for run in report["runs"] if not run["arm"].endswith("-shuffled")}
+    drawable = {arm.name for arm in whole if not arm.shuffled}
+    sizes = {run["n_parameters"] for run in report["runs"] if run["arm"] in drawable}
     assert drawn == sizes
 
 

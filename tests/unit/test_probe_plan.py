@@ -1,11 +1,13 @@
 """Budgets, their cells and what they leave open; every arm on a small base."""
 
+import json
+
 import pytest
 from tiny import bridge
 
 from aligner_probe.adapters import METHODS
 from aligner_probe.adapters.adapter import suggested_start_layer
-from aligner_probe.arms.catalogue import ARMS, PROBE_ARMS, new_arm_adapter
+from aligner_probe.arms.catalogue import ARMS, PROBE_ARMS, Arm, new_arm_adapter
 from aligner_probe.arms.names import (
     ALIGNER_1,
     ALIGNER_1_SHUFFLED,
@@ -14,6 +16,7 @@ from aligner_probe.arms.names import (
     FULL_SHUFFLED,
     LORA_8,
     LORA_16,
+    ON_FEW,
     PROMPT_TUNING,
     RANDOM_SUBSPACE,
     REFERENCE_SHUFFLED,
@@ -85,6 +88,20 @@ def test_a_later_candidate_waits_for_those_before_it():
 def test_shuffled_arms_take_the_rate_of_the_true_ones():
     assert (ARMS[ALIGNER_1_SHUFFLED].rates_from, ARMS[REFERENCE_SHUFFLED].rates_from) == (ALIGNER_1, LORA_8)
     assert tune_id(ALIGNER_1_SHUFFLED) == tune_id(ALIGNER_1)
+
+
+def test_arms_on_few_examples_take_the_rate_of_the_one_on_all():
+    for name, n in ON_FEW.items():
+        arm = ARMS[name]
+        assert (arm.examples, arm.rates_from, tune_id(name)) == (n, LORA_8, tune_id(LORA_8))
+        assert (arm.method, dict(arm.options)) == (ARMS[LORA_8].method, dict(ARMS[LORA_8].options))
+        assert plan("standard").budget.steps_of(name) < plan("standard").budget.steps_of(LORA_8)
+    assert not set(ON_FEW) & set(plan("quick").arms)
+    assert set(ON_FEW) <= set(plan("standard").arms) & set(plan("thorough").arms)
+    recorded = json.loads(plan("standard").to_json())["methods"]
+    assert {arm: one["examples"] for arm, one in recorded.items() if "examples" in one} == ON_FEW
+    with pytest.raises(AlignerProbeError, match="takes 0 examples"):
+        Arm("none", "none", "lora", examples=0)
 
 
 def test_changes_and_mistakes():

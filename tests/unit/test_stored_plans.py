@@ -11,11 +11,11 @@ from aligner_probe.reproduction.plan import Config, learning_rates, plan_json
 from aligner_probe.reproduction.plan import plan as reproduction_plan
 
 #: SHA-256 of the text of plan.json for a base model named "b", as it is since prompt tuning and a second candidate for
-#: the reference stand in every budget.
+#: the reference stand in every budget, and arms on few examples in the two larger ones.
 WRITTEN = {
     "quick": "04cf8f7c451d54fd02afac330ab2179367e62dd011c121c70c662e93885977ea",
-    "standard": "81258760c20ba3ea6c320327ba183be21474072bab9c0ca59d45ef2bad466c36",
-    "thorough": "931c6d8ad231ace1457e8b3feaca54266183233c50dcae25134a046faf0df5dd",
+    "standard": "42ba8c7ac5a831fae255f518403760be0a189bdbe4a71988bb6b88b0793f7370",
+    "thorough": "c5314df1514903b5a9fb3194571a146225c6f2c2d9cd97058e17af0eb5a819d2",
 }
 
 

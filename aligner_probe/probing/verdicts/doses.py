@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -99,12 +98,13 @@ def dose_response(family: str, sizes: Sequence[tuple[str, int]], interval: Calla
     Raises:
         AlignerProbeError: the sizes are not positive and ascending.
     """
-    arms, counts = [arm for arm, _ in sizes], [n for _, n in sizes]
+    counts = [n for _, n in sizes]
     if not counts or counts[0] < 1 or any(a >= b for a, b in itertools.pairwise(counts)):
         raise AlignerProbeError(f"sizes {counts} of {family}; expected at least one, positive and ascending")
     points = tuple(Point(arm, n, interval(lambda recovered: recovered, arm)) for arm, n in sizes)
     fitted = len(points) >= FEWEST_SIZES
-    doses = {name: _dose(share, points, interval if fitted else None, arms) for name, share in SHARES.items()}
+    tried = [(point.arm, point.n_parameters, point.recovered.value) for point in points]
+    doses = {name: dose_between(share, tried, interval) for name, share in SHARES.items()}
     return DoseResponse(family, points, fitted, **doses)
 
 
@@ -142,20 +142,28 @@ def crossing(
     return np.where(np.isfinite(curve).all(axis=0), log, np.nan)
 
 
-def _dose(share: float, points: tuple[Point, ...], interval: Any, arms: Sequence[str]) -> Dose:
-    counts = [point.n_parameters for point in points]
-    tried, logs = (counts[0], counts[-1]), np.log(counts)
-    curve = monotone(np.array([point.recovered.value for point in points]))
+def dose_between(share: float, tried: Sequence[tuple[str, int, float]], interval: Callable[..., Interval]) -> Dose:
+    """The size from which a share is recovered.
+
+    Args:
+        share: the share.
+        tried: an arm, its size and the share that it recovers, by ascending size. With fewer than four of them the
+            dose is only known to lie between two sizes.
+        interval: as in `dose_response`.
+    """
+    arms, counts, values = zip(*tried, strict=True)
+    ends, logs = (counts[0], counts[-1]), np.log(counts)
+    curve = monotone(np.array(values))
     reached = [index for index, value in enumerate(curve) if value >= share]
     if not reached:
-        return Dose(share, counts[-1], None, tried)
+        return Dose(share, counts[-1], None, ends)
     first = reached[0]
     above = counts[first - 1] if first else None
-    if interval is None or above is None:
-        return Dose(share, above, counts[first], tried)
+    if len(tried) < FEWEST_SIZES or above is None:
+        return Dose(share, above, counts[first], ends)
     fitted = interval(lambda *recovered: crossing(share, logs, monotone(np.stack(recovered))), *arms)
 
     def number(log: float) -> float:
         return 0.0 if log < logs[0] else math.inf if log > logs[-1] else math.exp(log)
 
-    return Dose(share, above, counts[first], tried, number(fitted.value), number(fitted.low), number(fitted.high))
+    return Dose(share, above, counts[first], ends, number(fitted.value), number(fitted.low), number(fitted.high))

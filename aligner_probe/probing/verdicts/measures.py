@@ -13,7 +13,7 @@ seeds. Items of one group (an entity, a fact) are drawn together, because they a
 arXiv 2411.00640).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,6 +24,7 @@ from aligner_probe.arms.names import (
     ALIGNER_1,
     BASE,
     FLOORS,
+    ON_FEW,
     OUTPUT_BIAS,
     PROMPT,
     PROMPT_TUNING,
@@ -34,6 +35,7 @@ from aligner_probe.arms.names import (
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval, Statistic, bootstrap, mean_interval
 from aligner_probe.probing.verdicts.doses import DoseResponse, Size, dose_response
+from aligner_probe.probing.verdicts.example_doses import ExampleDose, example_dose
 
 #: How a task is tested: "general" on groups that were not trained, "memory" on trained groups in other words.
 TaskKind = Literal["general", "memory"]
@@ -139,6 +141,7 @@ class Measures:
         recovered: R of every arm but those of the floor.
         delta: R1 less R of the random subspace.
         doses: the dose-response of each family of arms.
+        examples: the dose of examples.
     """
 
     n_items: int
@@ -151,6 +154,7 @@ class Measures:
     recovered: dict[str, Interval]
     delta: Interval | None
     doses: tuple[DoseResponse, ...]
+    examples: ExampleDose | None = None
 
     @property
     def F(self) -> Interval | None:
@@ -177,6 +181,7 @@ def measure(
     table: Table,
     sizes: dict[str, Size] | None = None,
     *,
+    examples: dict[str, int] | None = None,
     floors: Sequence[str] = FLOORS,
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
@@ -186,6 +191,7 @@ def measure(
     Args:
         table: the scores.
         sizes: by arm, its family and its number of trained parameters, for the dose-response.
+        examples: by arm, its number of training examples, of arms that differ in them alone, for the dose of examples.
         floors: the arms of the floor. Those that the table lacks are left out here, and the verdict reports them.
         n_resamples: resamples of each bootstrap.
         seed: the seed of the resampling.
@@ -202,6 +208,7 @@ def measure(
     options = {"n_resamples": n_resamples, "seed": seed}
     present = [arm for arm in floors if arm in table.scores]
 
+    recovering = _recovering(table, present, options)
     others = [arm for arm in table.scores if arm not in FLOORS]
     delta = None
     if {ALIGNER_1, RANDOM_SUBSPACE} <= set(table.scores):
@@ -216,7 +223,8 @@ def measure(
         gap=table.interval(lambda ref, *low: ref - _highest(*low), REFERENCE, *present, **options),
         recovered={arm: table.interval(recovery, arm, REFERENCE, *present, **options) for arm in others},
         delta=delta,
-        doses=_doses(table, sizes or {}, present, options),
+        doses=_doses(table, sizes or {}, recovering),
+        examples=_example_dose(table, examples or {}, recovering),
     )
 
 
@@ -300,19 +308,30 @@ def _delta(one: Mean, other: Mean, reference: Mean, *floors: Mean) -> Mean:
     return recovery(one, reference, *floors) - recovery(other, reference, *floors)
 
 
-def _doses(table: Table, sizes: dict[str, Size], floors: Sequence[str], options: dict[str, int]) -> tuple:
+def _recovering(table: Table, floors: Sequence[str], options: dict[str, int]) -> Callable[..., Interval]:
+    """A function of a statistic and of arms: its value and interval over these arms' recovered shares."""
+
+    def interval(statistic: Statistic, *of: str) -> Interval:
+        def whole(reference: Mean, *means: Mean) -> Mean:
+            low, arms_means = means[: len(floors)], means[len(floors) :]
+            return statistic(*(recovery(mean, reference, *low) for mean in arms_means))
+
+        return table.interval(whole, REFERENCE, *floors, *of, **options)
+
+    return interval
+
+
+def _doses(table: Table, sizes: dict[str, Size], interval: Callable[..., Interval]) -> tuple[DoseResponse, ...]:
     responses = []
     for family in dict.fromkeys(size.family for size in sizes.values()):
         arms = {arm: size for arm, size in sizes.items() if size.family == family and arm in table.scores}
         if arms:
             ordered = sorted(arms, key=lambda arm: arms[arm].n_parameters)
-
-            def interval(statistic: Statistic, *of: str) -> Interval:
-                def whole(reference: Mean, *means: Mean) -> Mean:
-                    low, arms_means = means[: len(floors)], means[len(floors) :]
-                    return statistic(*(recovery(mean, reference, *low) for mean in arms_means))
-
-                return table.interval(whole, REFERENCE, *floors, *of, **options)
-
             responses.append(dose_response(family, [(arm, arms[arm].n_parameters) for arm in ordered], interval))
     return tuple(responses)
+
+
+def _example_dose(table: Table, examples: dict[str, int], interval: Callable[..., Interval]) -> ExampleDose | None:
+    """The dose of examples; None where no arm was trained on a part of them."""
+    tried = {arm: n for arm, n in examples.items() if arm in table.scores}
+    return example_dose(tried, interval) if set(ON_FEW) & set(tried) else None
