@@ -1,4 +1,4 @@
-"""Sizes and projections of a base model's attention layers, read from its TransformerLens bridge.
+"""Sizes of a base model's layers and projections of its attention, read from its TransformerLens bridge.
 
 Also a check that what a `Family` says of its hook points is true of a model.
 """
@@ -44,6 +44,11 @@ class AttentionShape:
         n_heads = model.cfg.n_heads
         n_kv_heads = getattr(model.cfg, "n_key_value_heads", None) or n_heads
         return cls(model.cfg.n_layers, n_heads, n_kv_heads, model.cfg.d_head, model.cfg.d_model)
+
+
+def mlp_width(model: TransformerBridge) -> int:
+    """How many neurons the MLP of a layer has, d_mlp."""
+    return model.cfg.d_mlp or 4 * model.cfg.d_model
 
 
 def project(
@@ -112,8 +117,8 @@ def check_family(model: TransformerBridge) -> None:
     """Compare what the model's `Family` says with what the model does; for whoever adds a family.
 
     Attention is computed again from the family's final query and from the keys that Hugging Face puts into the
-    key-value cache. It must give the attention pattern of the model in every layer. The attention projections that the
-    family names must exist.
+    key-value cache. It must give the attention pattern of the model in every layer. The projections that the family
+    names must exist.
 
     Args:
         model: A TransformerLens model of the family. Random weights and any size will do.

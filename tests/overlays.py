@@ -23,6 +23,7 @@ ADAPTERS = {
     "aligner-5": lambda model: Aligner(model, 5, 1),
     "llama_adapter": lambda model: LLaMAAdapter(model, 3, 1),
     "lora": lambda model: LoRA(model, 4, targets=("q", "k", "v", "o")),
+    "lora all linear": lambda model: LoRA(model, 4, targets="all-linear"),
 }
 
 

@@ -14,6 +14,11 @@ ROWS = {
     "llama_adapter": ("llama_adapter", {"n_tokens": 3, "start_layer": 1, "gate_function": "tanh"}, 3 * 3 * 48 + 12),
     "one gate a layer": ("llama_adapter", {"n_tokens": 3, "start_layer": 1, "gate_per": "layer"}, 3 * 3 * 48 + 3),
     "lora": ("lora", {"r": 4, "targets": ("q", "k", "v", "o")}, 4 * 4 * (2 * (48 + 48) + 2 * (48 + 24))),
+    "lora all linear": (
+        "lora",
+        {"r": 4, "targets": "all-linear"},
+        4 * 4 * (2 * (48 + 48) + 2 * (48 + 24) + 3 * (48 + 64)),
+    ),
     "output bias": ("output_bias", {"start_layer": 1}, 3 * 48),
     "random subspace": ("output_bias", {"subspace": 20, "start_layer": 1}, 20),
     "prefix tuning": ("prefix_tuning", {"n_tokens": 3}, 2 * 4 * 3 * 24),

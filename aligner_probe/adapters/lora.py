@@ -1,8 +1,11 @@
-"""LoRA through hook points (arXiv 2106.09685): low-rank additions to attention projections.
+"""LoRA through hook points (arXiv 2106.09685): low-rank additions to the projections of attention and MLP.
 
 For a target projection W with input x, the layer computes W x + (alpha / r) B A x, with A drawn as PEFT draws it
 (Kaiming uniform) and B zero at the start. Queries, keys and values take it before rotary and before any query norm,
-which is where their projections end.
+which is where their projections end. Gate and up projection take it before the activation function.
+
+Where TransformerLens splits a fused projection (queries, keys and values of GPT-2, GPT-NeoX and Phi-3, gate and up of
+Phi-3), each part has an A and a B of its own, and PEFT would give all parts one A.
 """
 
 import math
@@ -20,8 +23,22 @@ from aligner_probe.adapters.adapter import Adapter, HookFunction
 from aligner_probe.adapters.config import LayeredConfig, require
 from aligner_probe.adapters.registry import register_adapter
 from aligner_probe.arguments import a_model, accepts
+from aligner_probe.hooks import mlp_width
+from aligner_probe.models import architecture_of
 
-TARGETS = ("q", "k", "v", "o")
+#: By target: the hook points inside a block of its projection's input and output. A block calls them in this order.
+HOOKS = {
+    "q": ("attn.hook_in", "attn.hook_q"),
+    "k": ("attn.hook_in", "attn.hook_k"),
+    "v": ("attn.hook_in", "attn.hook_v"),
+    "o": ("attn.hook_z", "attn.hook_out"),
+    "gate": ("mlp.hook_in", "mlp.gate.hook_out"),
+    "up": ("mlp.hook_in", "mlp.in.hook_out"),
+    "down": ("mlp.out.hook_in", "mlp.out.hook_out"),
+}
+TARGETS = tuple(HOOKS)
+#: PEFT's word for all targets that a base model has.
+ALL_LINEAR = "all-linear"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +50,11 @@ class LoRAConfig(LayeredConfig):
         default=16.0, metadata={"help": "scale: what is added is multiplied by alpha / r (PEFT's lora_alpha)"}
     )
     targets: tuple[str, ...] = field(
-        default=("q", "v"), metadata={"help": "projections that are adapted, some of q,k,v,o (PEFT's target_modules)"}
+        default=("q", "v"),
+        metadata={
+            "help": "projections that are adapted, some of q,k,v,o,gate,up,down, or all-linear for all that the base "
+            "model has (PEFT's target_modules)"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -41,32 +62,43 @@ class LoRAConfig(LayeredConfig):
         require(self.r >= 1, f"r {self.r}; expected 1 or more")
         require(self.alpha != 0 and math.isfinite(self.alpha), f"alpha {self.alpha}; expected a number other than 0")
         unknown = [target for target in self.targets if target not in TARGETS]
-        require(bool(self.targets) and not unknown, f"targets {self.targets}; expected some of {', '.join(TARGETS)}")
+        require(
+            self.targets == (ALL_LINEAR,) or (bool(self.targets) and not unknown),
+            f"targets {self.targets}; expected some of {', '.join(TARGETS)}, or {ALL_LINEAR} alone",
+        )
         require(len(set(self.targets)) == len(self.targets), f"targets {self.targets} name one twice")
 
 
 def _targets(value: Any, where: str) -> tuple[str, ...]:
-    """Names of projections: a list, or one text ("q,v"); Hugging Face's name "q_proj" is "q"."""
+    """Names of projections: a list, or one text ("q,v", "all-linear"); Hugging Face's name "q_proj" is "q"."""
     given = value.split(",") if isinstance(value, str) else list(value)
     return tuple(str(name).strip().removesuffix("_proj") for name in given)
+
+
+def targets_of(model: TransformerBridge) -> tuple[str, ...]:
+    """The targets that a base model has: all but "gate" where its MLP has no gate (GPT-2, GPT-NeoX)."""
+    there = {f"mlp.{name}.hook_out" for name in model.blocks[0].mlp.submodules}
+    return tuple(target for target, (_, out) in HOOKS.items() if out.startswith("attn.") or out in there)
 
 
 @register_adapter("lora")
 @accepts(model=a_model, targets=_targets)
 class LoRA(Adapter):
-    """Low-rank additions to attention projections (arXiv 2106.09685).
+    """Low-rank additions to the projections of attention and MLP (arXiv 2106.09685).
 
     Args:
         model: the base model.
         r: rank of the added matrices.
         alpha: what is added is multiplied by alpha / r.
-        targets: TransformerLens's names of the adapted projections, some of q, k, v and o ("q_proj" is "q").
+        targets: names of the adapted projections, some of q, k, v, o (attention), gate, up and down (MLP; "gate_proj"
+            is "gate"), or "all-linear", PEFT's word for all of them that the base model has. An MLP without a gate
+            (GPT-2, GPT-NeoX) has up and down. `config.targets` names them one by one.
         start_layer: index of the first adapted layer; 0 adapts all layers.
         seed: start seed, which draws A.
         dtype: data type of the parameters.
 
     Raises:
-        AlignerProbeError: for options that do not fit.
+        AlignerProbeError: for options that do not fit, and for a target that the base model does not have.
     """
 
     label = "LoRA"
@@ -104,52 +136,68 @@ class LoRA(Adapter):
         *,
         dtype: torch.dtype = torch.float32,
     ):
-        config = LoRAConfig(r=r, alpha=alpha, targets=tuple(targets), start_layer=start_layer, seed=seed)
+        there = targets_of(model)
+        named = there if tuple(targets) == (ALL_LINEAR,) else tuple(targets)
+        config = LoRAConfig(r=r, alpha=alpha, targets=named, start_layer=start_layer, seed=seed)
+        missing = [target for target in named if target not in there]
+        require(
+            not missing,
+            f"{architecture_of(model)} has no {''.join(missing[:1])} projection; expected some of {', '.join(there)}, "
+            f"or {ALL_LINEAR}",
+        )
         super().__init__(model, config)
         device = next(model.original_model.parameters()).device
-        heads, kv_heads = (n * self.shape.d_head for n in (self.shape.n_heads, self.shape.n_kv_heads))
-        sizes = {
-            "q": (self.shape.d_model, heads),
-            "k": (self.shape.d_model, kv_heads),
-            "v": (self.shape.d_model, kv_heads),
-            "o": (heads, self.shape.d_model),
-        }
+        widths = self._widths()
         generator = self.generator()
         self.A, self.B = nn.ParameterDict(), nn.ParameterDict()
         for layer in self.layers:
             for target in config.targets:
-                d_in, d_out = sizes[target]
+                d_in, d_out = (widths[point] for point in HOOKS[target])
                 bound = 1 / math.sqrt(d_in)  # Kaiming uniform with a = sqrt(5), as PEFT
                 start = (2 * torch.rand(r, d_in, generator=generator) - 1) * bound
                 self.A[f"{layer}_{target}"] = nn.Parameter(start.to(device, dtype))
                 self.B[f"{layer}_{target}"] = nn.Parameter(torch.zeros(d_out, r, device=device, dtype=dtype))
-        self._inputs: dict[tuple[int, bool], Tensor] = {}
+        self._inputs: dict[tuple[int, str], Tensor] = {}
+
+    def _widths(self) -> dict[str, int]:
+        """By hook point of `HOOKS`, how many values it has for a token."""
+        heads, kv_heads = (n * self.shape.d_head for n in (self.shape.n_heads, self.shape.n_kv_heads))
+        of_mlp = dict.fromkeys(("mlp.gate.hook_out", "mlp.in.hook_out", "mlp.out.hook_in"), mlp_width(self.model))
+        of_attention = {"attn.hook_q": heads, "attn.hook_k": kv_heads, "attn.hook_v": kv_heads, "attn.hook_z": heads}
+        of_stream = ("attn.hook_in", "attn.hook_out", "mlp.hook_in", "mlp.out.hook_out")
+        return dict.fromkeys(of_stream, self.shape.d_model) | of_attention | of_mlp
+
+    def activations_per_token(self) -> int:
+        """The inputs of the targets, each once where several share it, and r values for each target.
+
+        The input of the output projection is not counted: attention keeps it itself.
+        """
+        widths = self._widths()
+        inputs = {HOOKS[target][0] for target in self.config.targets} - {"attn.hook_z"}
+        return sum(widths[point] for point in inputs) + self.config.r * len(self.config.targets)
 
     def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
+        # In the order in which a block calls them. The last target of several that share an input drops it.
+        last = {HOOKS[target][0]: target for target in TARGETS if target in self.config.targets}
         for layer in self.layers:
-            attention = f"blocks.{layer}.attn"
-            if set(self.config.targets) - {"o"}:
-                yield f"{attention}.hook_in", self._reader(layer, of_output=False)
-            for target in (t for t in self.config.targets if t != "o"):
-                yield f"{attention}.hook_{target}", self._adder(layer, target)
-            if "o" in self.config.targets:
-                yield f"{attention}.hook_z", self._reader(layer, of_output=True)
-                yield f"{attention}.hook_out", self._adder(layer, "o")
+            for point in last:
+                yield f"blocks.{layer}.{point}", self._reader(layer, point)
+            for target in self.config.targets:
+                point, output = HOOKS[target]
+                yield f"blocks.{layer}.{output}", self._adder(layer, target, is_last=last[point] == target)
 
-    def _reader(self, layer: int, *, of_output: bool) -> HookFunction:
+    def _reader(self, layer: int, point: str) -> HookFunction:
         def read(tensor: Tensor, hook: HookPoint) -> None:
-            self._inputs[layer, of_output] = tensor.flatten(2)
+            self._inputs[layer, point] = tensor.flatten(2)
 
         return read
 
-    def _adder(self, layer: int, target: str) -> HookFunction:
+    def _adder(self, layer: int, target: str, *, is_last: bool) -> HookFunction:
         a, b = self.A[f"{layer}_{target}"], self.B[f"{layer}_{target}"]
-        of_output = target == "o"
-        # The hooks of query, key and value are called in this order; the last one drops the input that they share.
-        is_last = of_output or target == [t for t in TARGETS if t in self.config.targets and t != "o"][-1]
+        point = HOOKS[target][0]
 
         def add(out: Float[Tensor, "batch pos ..."], hook: HookPoint) -> Float[Tensor, "batch pos ..."]:
-            x = self._inputs.pop((layer, of_output)) if is_last else self._inputs[layer, of_output]
+            x = self._inputs.pop((layer, point)) if is_last else self._inputs[layer, point]
             # `low` is computed as (rank, position), and B's transpose is copied, because autograd gives its products
             # the same memory layout: long rows are several times faster than long columns of r values.
             low = (a.to(x.dtype) @ x.flatten(0, 1).T).T

@@ -72,6 +72,11 @@ def _from_tensors(
     for name, tensor in tensors.items():
         half, target_of_layer = name.split(".")
         layer, target = target_of_layer.split("_")
+        if target in TARGETS and target not in modules:
+            raise AlignerProbeError(
+                f"the family {family.architecture} does not name its {target} projection, so PEFT's name of it is not "
+                "known; expected it in the field `modules` of the family"
+            )
         halves[half][int(layer), modules[target]] = tensor
     return LoRACheckpoint(
         r=r, alpha=alpha, A=halves["A"], B=halves["B"], stack=family.layers, source=source, base_model=base
@@ -82,13 +87,13 @@ def unfilled(checkpoint: LoRACheckpoint, model: TransformerBridge) -> tuple[LoRA
     """A new adapter on `model` with the checkpoint's options, and the tensors that have to be loaded into it.
 
     Raises:
-        CheckpointError: The checkpoint's modules are not query, key, value or output projections of this model, or not
-            the same ones in every layer from a first one up to the last.
+        CheckpointError: The checkpoint's modules are not projections of attention or MLP in this model, or not the same
+            ones in every layer from a first one up to the last.
         AlignerProbeError: As `separate_projections`.
     """
     family = separate_projections(architecture_of(model))
     module_of = {str(projection): module for projection, module in family.modules.items()}
-    target_of = {module_of[target]: target for target in TARGETS}
+    target_of = {module_of[target]: target for target in TARGETS if target in module_of}
     targets = [target for module, target in target_of.items() if module in checkpoint.modules]
     unknown = sorted(set(checkpoint.modules) - set(target_of))
     if checkpoint.stack != family.layers or unknown:

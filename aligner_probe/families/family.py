@@ -14,14 +14,20 @@ from torch import Tensor
 
 #: Where the final query of an attention layer comes from; see `Family.query`.
 Query = Literal["hook_rot_q", "hook_q", "rotate"]
-#: TransformerLens's names of the four attention projections.
-Projection = Literal["q", "k", "v", "o"]
-#: Hugging Face's names of the four attention projections in Llama and in the many families that follow it.
+#: The four projections of attention, by TransformerLens's names.
+ATTENTION_PROJECTIONS = ("q", "k", "v", "o")
+#: All projections of a layer. Those of the MLP have the names of PEFT and Hugging Face; an MLP without a gate has "up"
+#: and "down".
+Projection = Literal["q", "k", "v", "o", "gate", "up", "down"]
+#: Hugging Face's names of the projections in Llama and in the many families that follow it.
 LLAMA_MODULES: Mapping[Projection, str] = {
     "q": "self_attn.q_proj",
     "k": "self_attn.k_proj",
     "v": "self_attn.v_proj",
     "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
 }
 
 
@@ -42,8 +48,8 @@ class Family:
             "rotate": TransformerLens never fires `hook_rot_q` in this family. The query of `hook_q` is rotated here,
             with the layer's own `hook_cos` and `hook_sin`.
         layers: Name of the list of layers in the Hugging Face model, for instance "model.layers".
-        modules: Name of each attention projection inside a layer of the Hugging Face model. A family that computes
-            query, key and value in one fused projection names "o" only; its LoRA has no PEFT checkpoint.
+        modules: Name of each projection inside a layer of the Hugging Face model. A family that computes query, key
+            and value in one fused projection names "o" only; its LoRA has no PEFT checkpoint.
         fast_components: Name of the fast TransformerLens components in `overlay.FAST_COMPONENTS` that compute exactly
             what this family computes; None leaves everything to TransformerLens.
         softmax_in_float32: Whether TransformerLens takes the softmax of attention in float32 whatever the precision of
@@ -86,10 +92,10 @@ class Family:
     @property
     def has_separate_projections(self) -> bool:
         """Whether query, key, value and output each have a projection of their own in the Hugging Face model."""
-        return set(self.modules) == set(LLAMA_MODULES)
+        return set(ATTENTION_PROJECTIONS) <= set(self.modules)
 
     def module(self, layer: int | str, projection: Projection) -> str:
-        """Full name of an attention projection in the Hugging Face model ("model.layers.3.self_attn.o_proj")."""
+        """Full name of a projection in the Hugging Face model ("model.layers.3.self_attn.o_proj")."""
         return f"{self.layers}.{layer}.{self.modules[projection]}"
 
     def is_parallel(self, config: Any) -> bool:

@@ -26,7 +26,7 @@ from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.capped import BYTES_A_SCORE, scores_at_once
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.families import family_of
-from aligner_probe.hooks import AttentionShape
+from aligner_probe.hooks import AttentionShape, mlp_width
 from aligner_probe.models import (
     architecture_of,
     base_parameters,
@@ -92,7 +92,7 @@ class BaseSizes:
             n_layers=shape.n_layers,
             n_heads=shape.n_heads,
             d_head=shape.d_head,
-            d_mlp=cfg.d_mlp or 4 * shape.d_model,
+            d_mlp=mlp_width(model),
             d_vocab=cfg.d_vocab,
             n_parameters=n_base_parameters(model),
             itemsize=itemsize,

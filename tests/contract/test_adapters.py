@@ -22,7 +22,7 @@ CASES = [("llama_gqa", name) for name in VARIANTS] + [
     (family, name)
     for family in MODELS
     if family != "llama_gqa"
-    for name in ("aligner-5", "lora", "prefix tuning", "prompt tuning", "full")
+    for name in ("aligner-5", "lora", "lora all linear", "prefix tuning", "prompt tuning", "full")
 ]
 
 
@@ -229,7 +229,9 @@ def test_what_does_not_stack_is_refused():
         (lambda m: Aligner(m), "try start_layer=1"),
         (lambda m: Aligner(m, 1, 1, train="tokens"), "initial_gate"),
         (lambda m: LoRA(m, 0), "r 0"),
-        (lambda m: LoRA(m, targets=("q", "w")), "expected some of q, k, v, o"),
+        (lambda m: LoRA(m, targets=("q", "w")), "expected some of q, k, v, o, gate, up, down, or all-linear alone"),
+        (lambda m: LoRA(m, targets=("all-linear", "q")), "or all-linear alone"),
+        (lambda m: LoRA(m, targets=()), "or all-linear alone"),
         (lambda m: OutputBias(m, 10_000, start_layer=1), "no more parameters than there are"),
         (lambda m: PrefixTuning(m, 0), "n_tokens 0"),
         (lambda m: PromptTuning(m, 0), "n_tokens 0"),
@@ -238,6 +240,27 @@ def test_what_does_not_stack_is_refused():
 def test_options_that_do_not_fit(make, says):
     with pytest.raises(AlignerProbeError, match=says):
         make(frozen("llama_gqa"))
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_all_linear_is_every_projection_that_a_base_has(family):
+    model = frozen(family)
+    adapter = LoRA(model, 3, targets="all-linear")
+    gate = () if family in ("gpt2", "neox") else ("gate",)
+    assert adapter.config.targets == ("q", "k", "v", "o", *gate, "up", "down")
+    assert adapter.config == LoRA(model, 3, targets=[f"{name}_proj" for name in adapter.config.targets]).config
+    in_mlp = {"gate": "gate", "up": "in", "down": "out"}
+    for layer, block in enumerate(model.blocks):
+        for target in adapter.config.targets:
+            part = getattr(block.mlp, in_mlp[target]) if target in in_mlp else getattr(block.attn, target)
+            weight = part.weight
+            if family == "gpt2" and target not in ("q", "k", "v"):  # Conv1D
+                weight = weight.T
+            assert adapter.B[f"{layer}_{target}"].shape[0] == weight.shape[0]
+            assert adapter.A[f"{layer}_{target}"].shape[1] == weight.shape[1]
+    if not gate:
+        with pytest.raises(AlignerProbeError, match="has no gate projection; expected some of q, k, v, o, up, down"):
+            LoRA(model, targets=("q", "gate"))
 
 
 def test_adapters_per_gpu():

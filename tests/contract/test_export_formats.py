@@ -47,12 +47,15 @@ def library():
     return pytest.importorskip("peft")
 
 
+@pytest.mark.parametrize("targets", [("q", "k", "v", "o"), "all-linear", ("v", "down")])
 @pytest.mark.parametrize("family", APART)
-def test_lora_to_peft(library, family, tmp_path):
+def test_lora_to_peft(library, family, targets, tmp_path):
     ids = tokens()
-    adapter = opened(LoRA(frozen(family), r=4, alpha=6, targets=("q", "k", "v", "o"), start_layer=1), size=0.2)
+    adapter = opened(LoRA(frozen(family), r=4, alpha=6, targets=targets, start_layer=1), size=0.2)
     export_adapter(adapter, "peft", tmp_path / "peft")
-    assert_close(library.PeftModel.from_pretrained(plain(family), tmp_path / "peft")(ids).logits, adapted(adapter, ids))
+    theirs, ours = library.PeftModel.from_pretrained(plain(family), tmp_path / "peft"), adapted(adapter, ids)
+    assert_close(theirs(ids).logits, ours)
+    assert_close(theirs.merge_and_unload()(ids).logits, ours)
     # and back, and from the saved folder without any base: the same numbers
     export_adapter(save_adapter(adapter, tmp_path / "saved"), "peft", tmp_path / "again")
     here, again = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("peft", "again"))
@@ -70,6 +73,9 @@ def test_lora_to_peft(library, family, tmp_path):
         ("qwen3", {"target_modules": ["o_proj", "k_proj"], "use_rslora": True}),
         ("gemma2", {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [2, 3]}),
         ("mistral", {"target_modules": r".*self_attn\.(q|v)_proj"}),
+        ("llama_gqa", {"target_modules": "all-linear"}),
+        ("gemma3", {"target_modules": "all-linear", "use_rslora": True}),
+        ("olmo2", {"target_modules": ["up_proj", "down_proj", "gate_proj"], "layers_to_transform": [1, 2]}),
         ("qwen2", {"target_modules": ["q_proj"], "init_lora_weights": "gaussian", "lora_dropout": 0.1}),
     ],
 )
@@ -226,7 +232,8 @@ def lora_key(layer, module, half="A", stack="model.layers"):
             "nothing for q_proj of layer 3",
         ),
         ([], {lora_key(4, f"self_attn.{m}_proj", half): (4, 4) for half in "AB" for m in "qv"}, "adapts layer 4"),
-        ([], {lora_key(1, "mlp.up_proj", half): (4, 4) for half in "AB"}, r"model\.layers\.N\.mlp\.up_proj"),
+        ([], {lora_key(1, "mlp.router", half): (4, 4) for half in "AB"}, r"model\.layers\.N\.mlp\.router"),
+        ([], {lora_key(1, "mlp.up_proj", half): (4, 4) for half in "AB"}, "nothing for up_proj of layer 0"),
         ([], {lora_key(1, "attn", stack="vision.layers"): (4, 4)}, "expected one stack"),
         ([], {"base_model.model.model.embed_tokens.lora_embedding_A": (4, 4)}, "an embedding's"),
         ([], {lora_key(99999, "self_attn.q_proj"): (4, 4)}, "holds"),

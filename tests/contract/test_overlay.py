@@ -41,13 +41,18 @@ def test_other_families_keep_transformer_lens_own(family):
     assert torch.equal(fast(tokens()), own(tokens()))
 
 
+#: How far parameters are drawn. With all projections .2 away, Phi-3's gradients in float32 are 1e-3 from those in
+#: float64.
+FAR = {"lora": 0.2, "lora all linear": 0.1}
+
+
 @pytest.mark.parametrize("name", ADAPTERS)
 @pytest.mark.parametrize("family", EACH)
 def test_logits_and_gradients_against_transformer_lens(family, name, monkeypatch):
     fast, own = shared_pair(family)
     ids, results = tokens(), []
     for model in (own, fast):
-        adapter = opened(ADAPTERS[name](model), size=0.2 if name == "lora" else 0.7)
+        adapter = opened(ADAPTERS[name](model), size=FAR.get(name, 0.7))
         if model is fast:
             refuse_written_out(monkeypatch)
         with adapter.attached():
@@ -59,7 +64,7 @@ def test_logits_and_gradients_against_transformer_lens(family, name, monkeypatch
         # Gemma's norms (1 + weight) make scores large here, and TransformerLens's softmax is in float32 whatever the
         # precision: in float64 the two are as far apart. Gradients of LoRA sum over all positions, in another order on
         # each processor: without vector instructions (ATEN_CPU_CAPABILITY=default) 2e-5 was too little for them.
-        assert_close(found, expected, 1e-4 if name == "lora" else 5e-5 if family == "gemma" else 2e-5)
+        assert_close(found, expected, 1e-4 if name in FAR else 5e-5 if family == "gemma" else 2e-5)
 
 
 @pytest.mark.parametrize("family", EACH)

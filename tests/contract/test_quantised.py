@@ -30,11 +30,9 @@ from aligner_probe.training.objective import Forward
 from aligner_probe.training.sequences import Sequences
 
 #: One adapter of each method; the other rows of the contract are slow here.
-ADAPTERS_OF_METHODS = ("aligner-5", "llama_adapter", "lora", "output bias", "prefix tuning", "prompt tuning")
+OF_METHODS = ("aligner-5", "llama_adapter", "lora", "lora all linear", "output bias", "prefix tuning", "prompt tuning")
 ADAPTERS = [
-    name if name in ADAPTERS_OF_METHODS else pytest.param(name, marks=pytest.mark.slow)
-    for name in VARIANTS
-    if name != "full"
+    name if name in OF_METHODS else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS if name != "full"
 ]
 
 

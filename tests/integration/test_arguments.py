@@ -219,6 +219,8 @@ def test_targets_by_other_libraries_names():
     base = bridge("llama_gqa")
     for given in (("q", "v"), ["q_proj", "v_proj"], "q,v", "q_proj, v_proj"):
         assert ap.LoRA(base, targets=given).config.targets == ("q", "v")
+    for given in ("all-linear", ("all-linear",), "q,k,v,o,gate,up,down", ["q_proj", *"kvo", "gate", "up_proj", "down"]):
+        assert ap.LoRA(base, targets=given).config.targets == ("q", "k", "v", "o", "gate", "up", "down")
 
 
 def test_a_run_stands_for_its_adapter(tmp_path):

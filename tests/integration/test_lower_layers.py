@@ -41,14 +41,14 @@ def logits_and_gradients(forward, adapter, indices):
 
 
 @pytest.mark.parametrize(
-    ("name", "method"),
-    [(name, Aligner) for name in MODELS]
-    + [(name, LoRA) for name in ("llama_gqa", "gpt2", "neox")]
-    + [("llama_gqa", OutputBias), ("llama_gqa", PrefixTuning)],
+    ("name", "method", "options"),
+    [(name, Aligner, {"n_tokens": 3}) for name in MODELS]
+    + [(name, LoRA, {}) for name in ("llama_gqa", "gpt2", "neox")]
+    + [(name, LoRA, {"targets": "all-linear"}) for name in ("llama_gqa", "phi3", "neox")]
+    + [("llama_gqa", OutputBias, {}), ("llama_gqa", PrefixTuning, {"n_tokens": 3})],
 )
-def test_logits_and_gradients_are_those_of_the_whole_model(name, method):
+def test_logits_and_gradients_are_those_of_the_whole_model(name, method, options):
     base, rows = model(name), sequences()
-    options = {"n_tokens": 3} if method in (Aligner, PrefixTuning) else {}
     adapter = stirred(method(base, start_layer=START, **options))
     lower = LowerLayers(base, rows, START)
     whole, kept = Forward(base, rows), Forward(base, rows, lower)

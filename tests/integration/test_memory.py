@@ -66,7 +66,13 @@ def test_the_estimate_against_the_allocator(name, low, high, dtype):
     base = base_of(name, dtype)
     ids = torch.randint(0, 200, (ROWS, POS), generator=torch.Generator().manual_seed(0))
     rows = [Tokens(row, row.clone(), 0) for row in ids]
-    for adapter in (Aligner(base, 1, 1), Aligner(base, 10, 1), LoRA(base, 8)):
+    for adapter in (
+        Aligner(base, 1, 1),
+        Aligner(base, 10, 1),
+        LoRA(base, 8),
+        LoRA(base, 8, targets=("o",)),
+        LoRA(base, 8, targets="all-linear"),
+    ):
         for checkpoint in (False, True):
             forward = Forward(base, Sequences(rows, 0), None, adapter.layers.start if checkpoint else None)
 
