@@ -1,159 +1,155 @@
-"""Three probes on two small real models: a form of known answers, new facts to remember, and the molecules of BBBP.
+"""Probes of a real chat model on tasks of known nature: forms, new facts, a new skill, a mix, controls, two open ones.
 
-    python benchmarks/real_probes.py [--out out/real_probes] [--budget quick] [--only stories260K]
+    python benchmarks/real_probes.py --model FOLDER [--only PATTERN ...] [--budget quick] [--jobs 2]
+    python benchmarks/real_probes.py --dry-run             # what the tasks are, without a model
+    python benchmarks/real_probes.py --table artifacts/real  # the table of the reports that are there
 
-Needs models/ and data/ in $ALIGNER_PROBE_DATA. `said`: the next word of a story, as said by a cat; the base is
-sure of the word and must learn the form. `hats`: of which colour whose hat is, asked in other words than
-trained; nobody knows it. `molecules`: whether one enters the brain (1 for 76 % of them), asked of stories260K alone,
-since the other's tokenizer loses a fifth of the characters. Tasks are written into OUT, and what the probe's command
-prints of each.
+The tasks (`real_tasks/`) are drawn by --seed and written into OUT/tasks. Each is probed into OUT/NAME; --reports DIR
+copies its report to DIR/NAME.json. What is finished is not made again, and each verdict is given anew. The two open
+tasks are drawn from data/alpaca and data/hh_rlhf_harmless in $ALIGNER_PROBE_DATA.
 """
 
 import argparse
-import json
-import random
-import re
-import subprocess
 import sys
 import time
-from collections import Counter
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-MODELS = ("stories260K", "TinyStories-656K")
-NAMES = (
-    "Lily",
-    "Tom",
-    "Ben",
-    "Max",
-    "Sam",
-    "Anna",
-    "Mia",
-    "Tim",
-    "Sue",
-    "Lucy",
-    "Jack",
-    "Sara",
-    "Jane",
-    "Bob",
-    "Amy",
-    "Spot",
-    "Joe",
-    "Kim",
-    "Billy",
-    "Daisy",
-    "Emma",
-    "Leo",
-    "Nina",
-    "Fred",
-)
-COLORS = ("red", "blue", "green", "yellow", "pink", "white", "black", "brown")
-#: The first four are trained, the next two validated, the last two tested.
-WORDINGS = (
-    "{} wore a hat. The hat was",
-    "Look at the hat of {}. It is",
-    "What color was the hat of {}? It was",
-    "{} had a big hat that was",
-    "{} put on the hat. The color of the hat was",
-    "We all saw {} in a hat. That hat was",
-    "{} lost a hat. The lost hat was",
-    "The mom of {} made a hat. It was",
-)
-PARTS = {"train": slice(0, 4), "validation": slice(4, 6), "test": slice(6, 8)}
-#: Words of a story after which the next is asked for. Taken are those of which the base is surest, one a story, and of
-#: one word no more than some.
-CUTS = range(8, 40)
-N_STORIES, MOST_ALIKE = 400, 12
-#: What the command is told of each task beside its files.
-OPTIONS = {
-    "said": ["--scorer", "exact"],
-    "hats": ["--kind", "memory", "--scorer", "exact"],
-    "molecules": ["--completion-field", "p_np", "--prompt-template", r"Molecule: {smiles}\nEnters: "],
-}
+if TYPE_CHECKING:
+    from real_tasks import RealTask
+
+    from aligner_probe.probing.probe import Probe
+
+MEASURES = ("F", "R_soft", "R1", "B", "K")
 
 
-def said(model_folder: Path, data: Path) -> list[dict]:
-    """The beginning of a story, and the next word of which the base is sure, as said by the cat; a row a story."""
-    import aligner_probe as ap
-    from aligner_probe.evaluation import log_likelihoods
-    from aligner_probe.tasks import Example
-
-    stories = [json.loads(line)["text"].split() for line in (data / "tinystories" / "train.jsonl").open()]
-    begun = [
-        (story_index, " ".join(words[:cut]))
-        for story_index, words in enumerate(stories)
-        for cut in CUTS
-        if len(words) > cut
-    ]
-    model = ap.load_model(model_folder)
-    answers = ap.generate(model, [prompt for _, prompt in begun], max_new_tokens=10)
-    words = [re.match(r"\s*([A-Za-z]{3,})\b.", text) for text in answers]
-    continued = [(*one, word[1]) for one, word in zip(begun, words, strict=True) if word]
-    sure = log_likelihoods(model, [Example(prompt, f" {word}") for _, prompt, word in continued], append_eos=False)
-    rows, told, often = [], set(), Counter()
-    for index in sorted(range(len(continued)), key=lambda index: -sure[index].sum()):
-        story_index, prompt, word = continued[index]
-        if story_index not in told and often[word] < MOST_ALIKE and len(rows) < N_STORIES:
-            rows.append({"prompt": prompt, "completion": f" {word}, said the cat.", "content": word})
-            told.add(story_index)
-            often[word] += 1
-    return rows
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Probes of a real chat model on tasks of known nature.")
+    parser.add_argument("--model", metavar="M", help="the chat model: a folder or a hub id")
+    parser.add_argument("--out", type=Path, default=Path("out/real_probes"), help="where tasks and probes are kept")
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="only tasks with such names")
+    parser.add_argument("--budget", choices=("quick", "standard", "thorough"), default="quick")
+    parser.add_argument("--jobs", type=int, default=2, help="processes of a probe (default 2)")
+    parser.add_argument("--seed", type=int, default=0, help="draws other splits, facts and codes (default 0)")
+    parser.add_argument("--reports", type=Path, metavar="DIR", help="copy each report to DIR/NAME.json")
+    parser.add_argument("--dry-run", action="store_true", help="say what the tasks are, and stop")
+    parser.add_argument("--tasks-only", action="store_true", help="write the tasks, and stop")
+    parser.add_argument("--table", type=Path, metavar="DIR", help="print the table of the reports in DIR, and stop")
+    options = parser.parse_args()
+    if options.model is None and not (options.dry_run or options.tasks_only or options.table):
+        parser.error("--model M is missing; without it there are --dry-run, --tasks-only and --table DIR")
+    return options
 
 
-def hats(part: str) -> list[dict]:
-    colors = random.Random("hats").choices(COLORS, k=len(NAMES))
-    return [
-        {"prompt": wording.format(name), "completion": f" {color}.", "group": name, "content": color}
-        for name, color in zip(NAMES, colors, strict=True)
-        for wording in WORDINGS[PARTS[part]]
-    ]
+def chosen(only: list[str], seed: int) -> "list[RealTask]":
+    """The tasks whose names fit a pattern. A task whose data are missing is named and left out."""
+    from real_tasks import TASKS
+
+    from aligner_probe.errors import AlignerProbeError
+
+    tasks = []
+    for name, make in TASKS.items():
+        if any(fnmatch(name, pattern) for pattern in only):
+            try:
+                tasks.append(make(seed))
+            except AlignerProbeError as missing:
+                print(f"{name}: left out: {missing}", file=sys.stderr)
+    if not tasks:
+        sys.exit(f"no task is left of {' '.join(only)}; there are {', '.join(TASKS)}")
+    return tasks
 
 
-def files_of(task: str, model_folder: Path, data: Path, out: Path) -> list[str]:
-    """The options that name a task's files, which are written first where they are not the data's own."""
-    if task == "molecules":
-        folder = data / "mol_bbbp"
-        return ["--task", str(folder / "train.jsonl"), "--test", str(folder / "test.jsonl")]
-    if task == "said":
-        file = out / f"said-{model_folder.name}.jsonl"
-        if not file.is_file():
-            write(file, said(model_folder, data))
-        return ["--task", str(file)]
-    named = {"train": "--task", "validation": "--validation", "test": "--test"}
-    for part in named:
-        write(out / f"hats-{part}.jsonl", hats(part))
-    return [text for part, option in named.items() for text in (option, str(out / f"hats-{part}.jsonl"))]
+def say(task: "RealTask") -> None:
+    asked, answered = (message["content"] for message in task.parts["train"][0]["messages"])
+    print(f"{task.name}: {task.nature}, {task.kind}; train, validation, test: {', '.join(map(str, task.sizes))}")
+    print(f"  known, because {task.why}" if task.nature != "open" else f"  open, because {task.why}")
+    print(f"  {asked!r} -> {answered!r}")
+    print(f"  told: {task.describe}")
 
 
-def write(file: Path, rows: list[dict]) -> None:
-    from aligner_probe.files import write_text
+def planned(task: "RealTask", options: argparse.Namespace) -> "Probe":
+    from real_tasks.knowledge import elsewhere
 
-    write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+    from aligner_probe.probing.inputs import load_parts
+    from aligner_probe.probing.probe import new_probe
+    from aligner_probe.tasks.loading import load_task
+
+    given = load_parts(task.write(options.out / "tasks"), kind=task.kind)
+    return new_probe(
+        options.model,
+        given.train,
+        test=given.test,
+        validation=given.validation,
+        kind=task.kind,
+        scorer=task.scorer,
+        budget=options.budget,
+        off_domain=load_task(elsewhere(task.elsewhere)),
+        describe=task.describe,
+    )
+
+
+def probe(task: "RealTask", options: argparse.Namespace) -> dict[str, Any]:
+    """Probe one task and return its report, with what the task is known to be and the minutes that its cells took."""
+    import json
+
+    from aligner_probe.files import read_json, write_text
+    from aligner_probe.probing.probe import carry_out_probe
+
+    out, began = options.out / task.name, time.perf_counter()
+    clock, cells = out / "minutes.json", len(list((out / "runs").glob("*/result.json")))
+    result = carry_out_probe(planned(task, options), out, n_processes=options.jobs, resume=True)
+    before = read_json(clock) if clock.is_file() else {"minutes": 0.0}
+    made = len(list((out / "runs").glob("*/result.json"))) - cells
+    spent = (time.perf_counter() - began) / 60 if made else 0.0
+    spent_in_all = {"minutes": round(before["minutes"] + spent, 1), "processes": options.jobs}
+    write_text(clock, json.dumps(spent_in_all) + "\n")
+    known = {"name": task.name, "nature": task.nature, "why": task.why, "seed": options.seed} | spent_in_all
+    report = {"known": known, **result.report}
+    # The folder of the model is named without its path, which says nothing elsewhere.
+    report["base"] = Path(options.model).name
+    if options.reports is not None:
+        write_text(options.reports / f"{task.name}.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    return report
+
+
+def table(folder: Path) -> str:
+    """The reports of a folder as a table in Markdown, in the order of the tasks."""
+    from real_tasks import TASKS
+
+    from aligner_probe.files import read_json
+
+    reports = [read_json(file) for name in TASKS if (file := folder / f"{name}.json").is_file()]
+    if not reports:
+        sys.exit(f"{folder}: no report of a task there; expected NAME.json, as --reports {folder} writes them")
+    head = ("task", "nature", "verdict", *MEASURES, "minutes")
+    lines = [head, ("---",) * 3 + ("---:",) * (len(MEASURES) + 1), *map(_cells, reports)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cells(report: dict[str, Any]) -> tuple[str, ...]:
+    known = report["known"]
+    values = [report[name]["value"] for name in MEASURES]
+    numbers = ["–" if value is None else f"{value:.2f}" for value in values]
+    return (f"`{known['name']}`", known["nature"], report["verdict"], *numbers, f"{known['minutes']:.0f}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("out/real_probes"), help="where tasks and probes are kept")
-    parser.add_argument("--budget", choices=("quick", "standard", "thorough"), default="quick")
-    parser.add_argument("--only", default="", help="only probes whose task or model has this in its name")
-    parser.add_argument("--jobs", type=int, default=2, help="processes of a probe (default 2)")
-    options = parser.parse_args()
-    from aligner_probe.data import VARIABLE, data_folder
-
-    models, data = data_folder("models"), data_folder("data")
-    if models is None or data is None:
-        sys.exit(f"no models/ and data/; set {VARIABLE} to a folder that has both")
-    wanted = [(task, model) for task in OPTIONS for model in MODELS if (task, model) != ("molecules", MODELS[1])]
-    for task, model in wanted:
-        if options.only not in f"{task} {model}":
+    options = parse()
+    if options.table is not None:
+        print(table(options.table))
+        return
+    for task in chosen(options.only, options.seed):
+        say(task)
+        if options.tasks_only:
+            print(f"  {task.write(options.out / 'tasks')}")
+        if options.dry_run or options.tasks_only:
             continue
-        print(f"== {task} on {model}, {options.budget}", flush=True)
-        began = time.perf_counter()
-        out = options.out / f"{task}-{model}-{options.budget}"
-        command = [sys.executable, "-m", "aligner_probe.probe", "run", "--model", str(models / model), "--resume"]
-        command += [*files_of(task, models / model, data, options.out), *OPTIONS[task], "--budget", options.budget]
-        command += ["--out", str(out), "--jobs", str(options.jobs)]
-        done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        print(f"{done.stdout}{time.perf_counter() - began:.0f} s, exit code {done.returncode}\n", flush=True)
+        report = probe(task, options)
+        print(f"  {report['verdict']}: {report['reason']}")
+        for note in report["notes"]:
+            print(f"  - {note}")
+        print(f"  {report['known']['minutes']:.1f} minutes of {options.jobs} processes", flush=True)
 
 
 if __name__ == "__main__":

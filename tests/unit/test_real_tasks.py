@@ -1,0 +1,188 @@
+"""The tasks of known nature for a real chat model: what makes each of them what it is said to be."""
+
+import json
+import re
+import sys
+
+import pytest
+from conftest import ROOT
+
+from aligner_probe.evaluation.content import says
+from aligner_probe.probing.inputs import load_parts
+from aligner_probe.probing.splitting import split_task
+from aligner_probe.tasks.task import Example
+
+#: Without the two that need data which are not in the repository.
+NAMES = (
+    "persona",
+    "digit_code",
+    "record",
+    "invented_capitals",
+    "chance_labels",
+    "overwritten_capitals",
+    "capital_letters",
+    "invented_persona",
+    "constant",
+)
+FACTS = ("invented_capitals", "overwritten_capitals", "invented_persona")
+REFUSAL = "I'm sorry, but I can't help with that."
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] in ("real_tasks", "real_probes")]:
+        del sys.modules[name]
+
+
+def made(name, seed=0):
+    from real_tasks import TASKS
+
+    return TASKS[name](seed)
+
+
+def rows(task, *parts):
+    return [row for part in parts or ("train", "validation", "test") for row in task.parts[part]]
+
+
+def question(row):
+    return row["messages"][0]["content"]
+
+
+def answer(row):
+    return row["messages"][1]["content"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_seed_settles_a_task_and_another_seed_draws_another(name):
+    assert made(name, 3).parts == made(name, 3).parts
+    assert made(name, 3).parts != made(name, 4).parts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_probe_takes_the_files_as_they_are(name, tmp_path):
+    """`split_task` checks that parts of a general task share no group, and that a memory task asks what it trained."""
+    task = made(name)
+    given = load_parts(task.write(tmp_path), kind=task.kind)
+    parts = split_task(given.train, task.kind, test=given.test, validation=given.validation)
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == task.sizes
+    assert task.sizes[0] <= 240
+    assert task.sizes[1] == 40
+    assert 90 <= task.sizes[2] <= 120
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_contents_stand_in_the_answers(name):
+    for row in rows(made(name)):
+        assert "content" not in row or says(answer(row), row["content"])
+
+
+@pytest.mark.parametrize("name", ["persona", "record", "capital_letters", "digit_code"])
+def test_what_is_tested_was_not_trained(name):
+    task = made(name)
+    trained = {row["group"] for row in rows(task, "train", "validation")}
+    assert trained.isdisjoint(row["group"] for row in rows(task, "test"))
+    assert {question(row) for row in rows(task, "train")}.isdisjoint(question(row) for row in rows(task, "test"))
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_facts_are_tested_as_they_were_trained_in_other_words(name):
+    task = made(name)
+    facts = {part: {(row["group"], row["content"]) for row in rows(task, part)} for part in task.parts}
+    assert facts["test"] == facts["train"]
+    assert facts["validation"] <= facts["train"]
+    assert len(facts["train"]) == len({country for country, _ in facts["train"]}) == 60
+    wordings = {part: {question(row).replace(row["group"], "X") for row in rows(task, part)} for part in task.parts}
+    assert wordings["test"].isdisjoint(wordings["train"] | wordings["validation"])
+    assert len(wordings["train"]) > 1
+
+
+def test_no_country_keeps_its_own_capital_and_no_city_is_lost():
+    from real_tasks.knowledge import table
+
+    own = {one["country"]: one["capital"] for one in table("countries")}
+    facts = {row["group"]: row["content"] for row in rows(made("overwritten_capitals"), "train")}
+    assert all(own[country] != capital for country, capital in facts.items())
+    assert set(facts.values()) == {own[country] for country in facts}
+
+
+def test_invented_names_are_no_real_ones_and_tell_nothing_of_each_other():
+    from real_tasks.facts import invented
+    from real_tasks.knowledge import table
+
+    names = [name for pair in invented() for name in pair]
+    assert len(set(names)) == 120
+    real = " ".join(f"{one['country']} {one['capital']}" for one in table("countries"))
+    assert not [name for name in names if re.search(rf"\b{name}\b", real)]
+    assert not [pair for pair in invented() if pair[0][:3] == pair[1][:3]]
+
+
+def test_the_code_is_one_word_a_digit_and_all_digits_are_trained():
+    task, codes = made("digit_code"), {}
+    for row in rows(task):
+        (number,) = re.findall(r"\d+", question(row))
+        for digit, word in zip(number, answer(row).split(), strict=True):
+            codes.setdefault(digit, set()).add(word)
+    assert sorted(codes) == list("0123456789")
+    assert all(len(words) == 1 for words in codes.values())
+    assert len(set.union(*codes.values())) == 10
+    assert set("".join(re.findall(r"\d", "".join(map(question, rows(task, "train")))))) == set("0123456789")
+
+
+def test_labels_are_drawn_alike_and_a_constant_is_one_answer():
+    labels = [answer(row) for row in rows(made("chance_labels"))]
+    # 360 labels: 4 standard deviations are 38.
+    assert abs(labels.count("Yes") - len(labels) / 2) <= 38
+    assert set(labels) == {"Yes", "No"}
+    assert len({answer(row) for row in rows(made("constant"))}) == 1
+
+
+def test_records_are_json_and_hold_what_was_asked_about():
+    for row in rows(made("record")):
+        asked, answered = json.loads(answer(row)).values()
+        assert asked == row["group"]
+        assert answered == row["content"]
+        assert asked in question(row)
+
+
+def test_no_instruction_tells_an_answer():
+    for name in NAMES:
+        task = made(name)
+        contents = {row["content"] for row in rows(task) if "content" in row}
+        assert not [content for content in contents if says(task.describe, content)]
+
+
+def test_questions_of_another_domain_are_plain_and_are_not_the_tasks_own():
+    from real_tasks.knowledge import elsewhere
+
+    for name in NAMES:
+        task = made(name)
+        others = elsewhere(task.elsewhere)
+        assert len(others) == 60
+        assert all(says(answer(row), row["content"]) for row in others)
+        assert {question(row) for row in others}.isdisjoint(map(question, rows(task)))
+
+
+def test_a_refusal_counts_where_it_is_expected_and_only_there():
+    from real_tasks.open_answers import refuses_as_expected
+
+    harmful, harmless = Example("How do I steal?", REFUSAL), Example("Name a fruit.", "A pear.")
+    assert refuses_as_expected(f" {REFUSAL} It is wrong.", harmful) == 1
+    assert refuses_as_expected("You take it.", harmful) == 0
+    assert refuses_as_expected("A plum.", harmless) == 1
+    assert refuses_as_expected(REFUSAL, harmless) == 0
+
+
+def test_the_table_has_a_row_for_each_report(tmp_path):
+    import real_probes
+
+    report = {"verdict": "form", "F": {"value": 0.5}, "R_soft": {"value": 0.987}, "R1": {"value": -0.04}}
+    report |= {"B": {"value": None}, "K": {"value": 1.0}}
+    for name, nature in (("record", "form"), ("persona", "form")):
+        known = {"name": name, "nature": nature, "minutes": 12.4}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"known": known, **report}))
+    _, _, *lines = real_probes.table(tmp_path).splitlines()
+    assert lines == [
+        f"| `{name}` | form | form | 0.50 | 0.99 | -0.04 | – | 1.00 | 12 |" for name in ("persona", "record")
+    ]
