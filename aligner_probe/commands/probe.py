@@ -1,6 +1,7 @@
 """Find out whether a task is form, latent, or new to a base model, and report the verdict with its reasons.
 
 aligner-probe probe run --task mytask.jsonl --out DIR
+aligner-probe probe frontier --task mytask.jsonl --out DIR
 aligner-probe probe compare DIR DIR ... --out FILE.html
 aligner-probe probe panel --out DIR
 aligner-probe probe tasks
@@ -10,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from aligner_probe.commands import probe_panel, probe_run
+from aligner_probe.commands import probe_frontier, probe_panel, probe_run
 from aligner_probe.commands.options import Parser, command_parser
 
 
@@ -20,6 +21,13 @@ def parser() -> Parser:
     probe_run.add_options(commands.add_parser("run", help="probe a task", epilog=probe_run.EPILOG))
     probe_panel.add_options(
         commands.add_parser("panel", help="probe the tasks of known nature, and calibrate the thresholds on them")
+    )
+    probe_frontier.add_options(
+        commands.add_parser(
+            "frontier",
+            help="what several methods keep of other knowledge where they reach the form of a task",
+            epilog=probe_frontier.EPILOG,
+        )
     )
     commands.add_parser("tasks", help="list the tasks of known nature: --task panel:NAME")
     compare = commands.add_parser("compare", help="several reports on one chart and in one table")
@@ -32,7 +40,13 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
-    commands = {"run": probe_run.probe, "panel": probe_panel.probe, "tasks": _tasks, "compare": _compare}
+    commands = {
+        "run": probe_run.probe,
+        "panel": probe_panel.probe,
+        "frontier": probe_frontier.frontier,
+        "tasks": _tasks,
+        "compare": _compare,
+    }
     return commands[options.command](options)
 
 

@@ -15,6 +15,7 @@ from aligner_probe.files import write_text
 if TYPE_CHECKING:
     from aligner_probe.jobs.backend import Backend
     from aligner_probe.probing.inputs import Given
+    from aligner_probe.probing.plan import Budget
     from aligner_probe.probing.probe import Probe
 
 BUDGETS = ("quick", "standard", "thorough")
@@ -27,7 +28,8 @@ A run whose worker or node dies is made again.
 """
 
 
-def add_options(parser: Group) -> None:
+def add_task_options(parser: Group) -> None:
+    """Add what is asked of which base model; `task_given` and `probe_given` read it."""
     parser.add_argument(
         "--task",
         required=True,
@@ -60,7 +62,6 @@ def add_options(parser: Group) -> None:
         help="what ends answers: \\n is a new line, '' the end token of the base model (default: the end token, or a "
         "new line where the base model hardly knows that token)",
     )
-    parser.add_argument("--budget", choices=BUDGETS, default="standard", help="how much is trained (default: standard)")
     parser.add_argument(
         "--prompt-file", type=Path, metavar="FILE", help="your own prompt; it holds {prompt}, or stands before it"
     )
@@ -78,6 +79,13 @@ def add_options(parser: Group) -> None:
     parser.add_argument("--completion-field", metavar="FIELD", help="the field that holds the completion")
     add_rows(parser)
     add_chat_template(parser)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base model")
+    add_quantization(parser)
+
+
+def add_options(parser: Group) -> None:
+    add_task_options(parser)
+    parser.add_argument("--budget", choices=BUDGETS, default="standard", help="how much is trained (default: standard)")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="the folder of the results (default: probe-TASK-BUDGET)"
     )
@@ -86,8 +94,6 @@ def add_options(parser: Group) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be done and how long it takes, and stop"
     )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base model")
-    add_quantization(parser)
     add_backend(parser)
 
 
@@ -97,11 +103,11 @@ def probe(options: argparse.Namespace) -> int:
     from aligner_probe.probing.probe import carry_out_probe, check_folder, with_batches, with_off_domain
 
     backend = backend_of(options)
-    parts = _parts(options)
+    parts = task_given(options)
     out = options.out or Path(f"probe-{parts.train.name}-{options.budget}")
     if not options.dry_run:
         check_folder(out, options.resume)
-    planned = _probe(options, parts)
+    planned = probe_given(options, parts, options.budget)
     _print_parts(parts, planned)
     planned = with_batches(with_off_domain(planned))
     _print_plan(options, planned, backend)
@@ -119,7 +125,7 @@ def probe(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parts(options: argparse.Namespace) -> "Given":
+def task_given(options: argparse.Namespace) -> "Given":
     """The task's training, validation and test examples."""
     from aligner_probe.probing.inputs import load_parts
     from aligner_probe.tasks.templates import unescape
@@ -129,7 +135,8 @@ def _parts(options: argparse.Namespace) -> "Given":
     return load_parts(options.task, options.test, options.validation, options.kind, **reading)
 
 
-def _probe(options: argparse.Namespace, parts: "Given") -> "Probe":
+def probe_given(options: argparse.Namespace, parts: "Given", budget: "Budget | str") -> "Probe":
+    """The probe of the task by a budget, with what the options say of its base model and of how it is asked."""
     from aligner_probe.probing.probe import new_probe
     from aligner_probe.tasks.loading import load_task
     from aligner_probe.tasks.templates import unescape
@@ -144,7 +151,7 @@ def _probe(options: argparse.Namespace, parts: "Given") -> "Probe":
         validation=parts.validation,
         kind=parts.kind,
         scorer=options.scorer,
-        budget=options.budget,
+        budget=budget,
         off_domain=None if options.off_domain is None else load_task(options.off_domain, **chat),
         own_prompt=None if options.prompt_file is None else _text(options.prompt_file),
         describe=options.describe,

@@ -51,22 +51,30 @@ def share_batches(probe: Plan, bench: ProbeBench) -> Plan:
     It is the largest number whose batches have at most `MOST_TOKENS` tokens together, where a run has its batch size
     times the length of the longest training sequence.
     """
-    train, longest = bench.as_trained(bench.parts.train), bench.model.cfg.n_ctx
-    model = bench.model
-    encoded = encode(
-        train, model.tokenizer, max_length=longest, append_eos=not bench.ending, d_vocab=embedding_rows(model)
-    )
-    own = min(bench.budget.batch_size, len(encoded)) * max(map(len, encoded.sequences))
-    most = max(1, MOST_TOKENS.get(device_of(bench.model).type, MOST_TOKENS["cpu"]) // own)
+    most = most_together(bench)
 
     def together(cell: ProbeCell) -> int:
         if cell.arm is None or not ARMS[cell.arm].stacks:
             return 1
         n = len(ARMS[cell.arm].tried_rates) if cell.kind == "tune" else len(probe.runs_of(cell.arm))
-        # As few batches as possible, of equal size but for the last.
-        return -(-n // -(-n // most))
+        return evenly(n, most)
 
     return replace(probe, cells=tuple(replace(cell, together=together(cell)) for cell in probe.cells))
+
+
+def most_together(bench: ProbeBench) -> int:
+    """The most runs whose batches have at most `MOST_TOKENS` tokens together, at least 1."""
+    train, model = bench.as_trained(bench.parts.train), bench.model
+    encoded = encode(
+        train, model.tokenizer, max_length=model.cfg.n_ctx, append_eos=not bench.ending, d_vocab=embedding_rows(model)
+    )
+    own = min(bench.budget.batch_size, len(encoded)) * max(map(len, encoded.sequences))
+    return max(1, MOST_TOKENS.get(device_of(model).type, MOST_TOKENS["cpu"]) // own)
+
+
+def evenly(n: int, most: int) -> int:
+    """How many of `n` runs share a batch: as few batches as possible, of equal size but for the last."""
+    return -(-n // -(-n // most))
 
 
 def jobs(cells: Sequence[ProbeCell], out: Path) -> list[ProbeCell | SharedTraining]:

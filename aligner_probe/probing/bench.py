@@ -136,15 +136,16 @@ class ProbeBench(Bench):
         same = [float(example.completion == answer) for example in examples]
         return {"strict": same, "content": same}
 
-    def kept(self) -> Scored:
+    def kept(self, prompting: Prompting = ZERO_SHOT) -> Scored:
         """Scores of the off-domain answers with the attached adapters: "content", and "format" for the plain form.
 
-        Empty where there are no off-domain items.
+        With `prompting` the items are asked in that way, for instance after examples of the task. Empty where there
+        are no off-domain items.
         """
         if self.off_domain is None:
             return {}
         task = first(self.off_domain, self.budget.n_off_domain)
-        scored = score_task(self.model, task, "exact", stop=("\n",))
+        scored = score_task(self.model, _prompted(task, prompting), "exact", stop=("\n",))
         said = zip(scored.completions or (), sft_examples(task), strict=True)
         form = [plain_form(text, example) for text, example in said]
         return {"content": scored.content.tolist(), "format": form}

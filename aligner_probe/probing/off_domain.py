@@ -22,8 +22,13 @@ N_ITEMS = 60
 ABOUT = 0.05
 
 
-def off_domain_of(model: TransformerBridge, task: Task, *, world_seed: int = 0, seed: int = 0) -> Task | None:
-    """Off-domain items for a task; None where the base model is no micro-world, or the task is about both domains."""
+def off_domain_of(
+    model: TransformerBridge, task: Task, *, n_items: int = N_ITEMS, world_seed: int = 0, seed: int = 0
+) -> Task | None:
+    """Off-domain items for a task; None where the base model is no micro-world, or the task is about both domains.
+
+    There are at most `n_items`, and as many of each domain and operation.
+    """
     world = World.from_seed(world_seed)
     tokenizer = model.tokenizer
     if tokenizer is None or not set(vocabulary(world)) <= set(tokenizer.get_vocab()):
@@ -32,15 +37,15 @@ def off_domain_of(model: TransformerBridge, task: Task, *, world_seed: int = 0, 
     words = [set(str(prompt).replace("?", " ").replace(".", " ").split()) for prompt in task.prompts]
     entities = {*world.people, *world.places, *world.strangers}
     domains = {
-        "facts": (entities, _facts(world, generator)),
-        "sums": ({operation.name for operation in OPERATIONS}, _sums(world, generator)),
+        "facts": (entities, _facts(world, generator, n_items)),
+        "sums": ({operation.name for operation in OPERATIONS}, _sums(world, generator, n_items)),
     }
     others = [
         items for about, items in domains.values() if sum(bool(about & one) for one in words) < ABOUT * len(words)
     ]
     if not others:
         return None
-    per_domain = N_ITEMS // len(others)
+    per_domain = n_items // len(others)
     return Task("off-domain", "sft", tuple(item for items in others for item in items[:per_domain]))
 
 
@@ -51,18 +56,18 @@ def asked_like(items: Task, task: Task) -> Task:
     return replace(items, examples=tuple(as_conversation(one) for one in items.examples))
 
 
-def _facts(world: World, generator: random.Random) -> list[Example]:
+def _facts(world: World, generator: random.Random, n_items: int) -> list[Example]:
     return [
         Example(ask(expression(fact.entity, fact.attribute)), f" {fact.value}.", content=fact.value)
-        for fact in generator.sample(world.facts, N_ITEMS)
+        for fact in generator.sample(world.facts, n_items)
     ]
 
 
-def _sums(world: World, generator: random.Random) -> list[Example]:
+def _sums(world: World, generator: random.Random, n_items: int) -> list[Example]:
     """Sums with operands that the corpus withholds, so that the operation is asked and not the memory of a sum."""
     sums = []
     for operation in OPERATIONS:
-        for a, b in generator.sample(pairs(world, operation, withheld=True), N_ITEMS // len(OPERATIONS)):
+        for a, b in generator.sample(pairs(world, operation, withheld=True), n_items // len(OPERATIONS)):
             answer = operation.answer(a, b)
             sums.append(Example(ask(operation.expression(a, b)), f" {answer}.", content=answer))
     generator.shuffle(sums)

@@ -42,19 +42,7 @@ def plan_for(budget: Budget, parts: Parts) -> Plan:
 
 def study_of(probe: Plan, bench: ProbeBench) -> Study[ProbeCell]:
     """The study that makes a probe's cells."""
-    text = probe.to_json(
-        base=fingerprint(bench.model),
-        dtype=bench.dtype,
-        kind=bench.parts.kind,
-        scorer=repr(bench.scorer) + (f" {bench.scorer.sha256}" if isinstance(bench.scorer, UserFunction) else ""),
-        tokenizer=_vocabulary(bench.model.tokenizer),
-        task={name: _hashed(getattr(bench.parts, name)) for name in ("train", "validation", "test")},
-        off_domain=None if bench.off_domain is None else _hashed(bench.off_domain),
-        own_prompt=bench.own_prompt,
-        ending=bench.ending,
-        **_template(bench),
-        **({"describe": bench.describe} if bench.describe else {}),
-    )
+    text = probe.to_json(**depends_on(bench))
     return Study(
         cells=probe.cells,
         carry_out=carry_out,
@@ -64,6 +52,24 @@ def study_of(probe: Plan, bench: ProbeBench) -> Study[ProbeCell]:
         is_wanted=lambda cell, out: is_wanted(cell, probe, out),
         jobs=jobs,
     )
+
+
+def depends_on(bench: ProbeBench) -> dict[str, Any]:
+    """What plan.json says of what the results depend on: the base model, the task, and how it is asked and scored."""
+    scorer = bench.scorer
+    return {
+        "base": fingerprint(bench.model),
+        "dtype": bench.dtype,
+        "kind": bench.parts.kind,
+        "scorer": repr(scorer) + (f" {scorer.sha256}" if isinstance(scorer, UserFunction) else ""),
+        "tokenizer": _vocabulary(bench.model.tokenizer),
+        "task": {name: _hashed(getattr(bench.parts, name)) for name in ("train", "validation", "test")},
+        "off_domain": None if bench.off_domain is None else _hashed(bench.off_domain),
+        "own_prompt": bench.own_prompt,
+        "ending": bench.ending,
+        **_template(bench),
+        **({"describe": bench.describe} if bench.describe else {}),
+    }
 
 
 def make(probe: Plan, bench: ProbeBench, out: Path, backend: Backend, *, show_progress: bool = True) -> None:
