@@ -343,7 +343,7 @@ def _interval(
     if not len(drawn):
         return Interval(value, *bounds, CONFIDENCE, True)
     if np.ptp(drawn) <= NOTHING:
-        unseen = 1 - tails[0] ** (1 / n_items)  # the rule of three, as in `mean_interval`
+        unseen = float(1 - tails[0] ** (1 / n_items))  # the rule of three, as in `mean_interval`
         low, high = (value + unseen * (bound - value) for bound in bounds)
         return Interval(value, min(low, value), max(high, value), CONFIDENCE, True)
     low, high = (0.0 if abs(bound) < NOTHING else float(bound) for bound in np.quantile(drawn, tails))
