@@ -88,7 +88,8 @@ class FrontierPlan:
             total = f"{sum(seconds[cell.id] for cell in its):7.0f} s" if seconds else ""
             lines.append(f"  {label:20}{total}  {what}")
         if seconds:
-            lines.append(f"time: {sum(seconds.values()) / processes / 60:.0f} min by {processes} process(es)")
+            plural = "es" if processes > 1 else ""
+            lines.append(f"time: {sum(seconds.values()) / processes / 60:.0f} min by {processes} process{plural}")
         return "\n".join(lines)
 
 
