@@ -58,7 +58,8 @@ def frontier(options: argparse.Namespace) -> int:
     """Train, read, print K of every arm and write the report; return the exit code."""
     from aligner_probe.probing.frontier import carry_out_frontier, new_frontier
     from aligner_probe.probing.frontier_plan import frontier_plan
-    from aligner_probe.probing.probe import check_folder
+    from aligner_probe.probing.probe import with_ending
+    from aligner_probe.probing.run import check_folder
 
     backend = backend_of(options)
     given = {name: getattr(options, name) for name in ("arms", "rates", "lengths", "seeds", "batch_size", "n_form")}
@@ -68,7 +69,7 @@ def frontier(options: argparse.Namespace) -> int:
     out = options.out or Path(f"frontier-{parts.train.name}")
     if not options.dry_run:
         check_folder(out, options.resume)
-    made = new_frontier(probe_given(options, parts, plan.budget), plan)
+    made = new_frontier(with_ending(probe_given(options, parts, plan.budget)).bench, plan)
     print(made.plan.described({} if options.resume else made.seconds(), backend.n_at_once()), flush=True)
     if options.dry_run:
         return 0

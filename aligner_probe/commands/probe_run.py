@@ -100,7 +100,8 @@ def add_options(parser: Group) -> None:
 def probe(options: argparse.Namespace) -> int:
     """Probe the task, print the verdict and write the report; return the exit code."""
     from aligner_probe.figures.probe import write_page
-    from aligner_probe.probing.probe import carry_out_probe, check_folder, with_batches, with_off_domain
+    from aligner_probe.probing.probe import carry_out_probe, with_batches, with_off_domain
+    from aligner_probe.probing.run import check_folder
 
     backend = backend_of(options)
     parts = task_given(options)

@@ -1,6 +1,6 @@
 """Form reached against knowledge kept, for several methods on one task: plan, make, gather and report.
 
-    frontier = new_frontier("microworld", load_parts("panel:style_pirate"), frontier_plan())
+    frontier = new_frontier(probe.bench, frontier_plan())
     carry_out_frontier(frontier, "out")
 
 docs/verdict.md says what K is, and `verdicts/frontier.py` how it is computed.
@@ -30,16 +30,20 @@ from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.files import read_json, write_text
 from aligner_probe.jobs.backend import Backend, Processes
+from aligner_probe.probing.bench import ProbeBench
 from aligner_probe.probing.frontier_cells import FrontierBench, carry_out, training_of
-from aligner_probe.probing.frontier_plan import ASKED, FrontierCell, FrontierPlan
+from aligner_probe.probing.frontier_plan import ASKED, FrontierCell, FrontierPlan, plan_in_probe
 from aligner_probe.probing.off_domain import asked_like, off_domain_of
-from aligner_probe.probing.probe import Probe, check_folder, with_ending
-from aligner_probe.probing.run import PLAN, depends_on
+from aligner_probe.probing.plan import PROMPTS
+from aligner_probe.probing.run import PLAN, check_folder, depends_on
 from aligner_probe.probing.verdicts.frontier import SHARE, Frontier, Reading
+from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 from aligner_probe.study import Study, read_result, seconds_a_step, seconds_an_item, threads_of_a_worker
 
 FORMAT = "aligner_probe frontier 1"
 REPORT = "frontier.json"
+#: The folder of a probe's own frontier.
+FOLDER = "frontier"
 #: Shares of the reference's form at which K is reported.
 SHARES = (0.8, 0.9, SHARE)
 #: The pairs of arms whose K is compared. The reading "an addition that does not depend on the input damages more" says
@@ -94,14 +98,15 @@ class FrontierStudy:
             return seconds
 
 
-def new_frontier(probe: Probe, plan: FrontierPlan) -> FrontierStudy:
+def new_frontier(bench: ProbeBench, plan: FrontierPlan) -> FrontierStudy:
     """A frontier of a probe's task: its parts, scorer, base model and off-domain items, trained by `plan`.
+
+    What ends answers must be settled (`probe.with_ending`).
 
     Raises AlignerProbeError where there are no off-domain items, and where answers are not generated.
     """
-    probe = with_ending(probe)
-    bench = FrontierBench(**{one.name: getattr(probe.bench, one.name) for one in fields(probe.bench) if one.init})
-    bench._models.update(probe.bench._models)
+    own = FrontierBench(**{one.name: getattr(bench, one.name) for one in fields(bench) if one.init})
+    own._models.update(bench._models)
     off_domain = bench.off_domain
     if off_domain is None:
         off_domain = off_domain_of(bench.model, bench.parts.train, n_items=plan.budget.n_off_domain)
@@ -116,7 +121,7 @@ def new_frontier(probe: Probe, plan: FrontierPlan) -> FrontierStudy:
             "instance --scorer exact"
         )
     asked = asked_like(off_domain, bench.parts.train)
-    return FrontierStudy(plan, bench.changed(off_domain=asked, budget=plan.budget, n_form=plan.n_form))
+    return FrontierStudy(plan, own.changed(off_domain=asked, budget=plan.budget, n_form=plan.n_form))
 
 
 def carry_out_frontier(
@@ -131,19 +136,54 @@ def carry_out_frontier(
 
     Raises AlignerProbeError where the folder has something already and `resume` is off, or as `Study.make` does.
     """
-    out, bench = Path(out), frontier.bench
+    out = Path(out)
     check_folder(out, resume)
-    study: Study[FrontierCell] = Study(
-        cells=frontier.plan.cells,
-        carry_out=carry_out,
-        bench=bench,
-        files={PLAN: frontier.plan.to_json(format=FORMAT, **depends_on(bench))},
-        differs="another task, base or plan than this frontier's",
-    )
-    study.make(out, backend or Processes(1), show_progress=show_progress)
+    study_of(frontier).make(out, backend or Processes(1), show_progress=show_progress)
     content = report(frontier, out)
     write_text(out / REPORT, json.dumps(content, indent=1, allow_nan=False) + "\n")
     return content
+
+
+def frontier_in_probe(
+    bench: ProbeBench, out: Path, backend: Backend, *, show_progress: bool = True
+) -> tuple[dict[str, Any], Frontier] | None:
+    """Make the small frontier of a probe into OUT/frontier: its report, and the frontier itself.
+
+    None where it would say nothing: there are no off-domain items, or the base model is right on few of them; answers
+    are not generated; the budget lacks an arm that it needs; or no run of LoRA came as far as a reading.
+
+    Raises AlignerProbeError as `Study.make` does.
+    """
+    prompts = read_result(out, PROMPTS)
+    assert prompts is not None  # a probe makes it first
+    right = prompts["off_domain"].get("content", [])
+    if not right or np.mean(right) < THRESHOLDS.known_before or not isinstance(bench.scorer, TextScorer):
+        return None
+    form_kind = "format" if "format" in prompts["chosen"] else "strict"
+    plan = plan_in_probe(bench.budget, bench.model.cfg.d_model, prompts["chosen"][form_kind])
+    if plan is None:
+        return None
+    made = new_frontier(bench, plan)
+    study = study_of(made)
+    study.make(out / FOLDER, backend, show_progress=show_progress)
+    results = [read_result(out / FOLDER, cell.id) for cell in plan.cells]
+    if not any(run["readings"] for one in results if one and one["arm"] == LORA_8 for run in one["runs"]):
+        return None
+    content = report(made, out / FOLDER)
+    write_text(out / FOLDER / REPORT, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return read_frontier(out / FOLDER / REPORT)
+
+
+def study_of(frontier: FrontierStudy) -> Study[FrontierCell]:
+    """The study that makes a frontier's cells."""
+    return Study(
+        cells=frontier.plan.cells,
+        carry_out=carry_out,
+        bench=frontier.bench,
+        files={PLAN: frontier.plan.to_json(format=FORMAT, **depends_on(frontier.bench))},
+        differs="another task, base or plan than this frontier's",
+        unit="frontier",
+    )
 
 
 def gathered(results: Sequence[dict[str, Any]]) -> Frontier:

@@ -71,7 +71,7 @@ def carry_out(bench: FrontierBench, cell: FrontierCell, *, out: Path) -> None:
     """
     work = out / WORK / cell.id
     with cell_folder(out, cell.id, asdict(cell), bench.model) as (_, results):
-        results |= _asked(bench) if cell.arm == PROMPT else _trained(bench, cell, out, work)
+        results |= _asked(bench, cell) if cell.arm == PROMPT else _trained(bench, cell, out, work)
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -145,14 +145,15 @@ def _trained(bench: FrontierBench, cell: FrontierCell, out: Path, work: Path) ->
     }
 
 
-def _asked(bench: FrontierBench) -> dict[str, Any]:
-    """Read the base model as it is, and in every way to ask that fits into its context.
+def _asked(bench: FrontierBench, cell: FrontierCell) -> dict[str, Any]:
+    """Read the base model as it is, and in every way to ask of the cell that fits into its context.
 
     Off-domain items are asked in the same way: after examples of the task, or with its instruction.
     """
     if bench.off_domain is None:
         bench.read()  # raises
     tried, refused = ways_to_ask(bench)
+    tried = [one for one in tried if not cell.ways or one.name in cell.ways]
     parts = (bench.form_items, first(bench.off_domain or bench.form_items, bench.budget.n_off_domain))
     items = [example for part in parts for example in sft_examples(part)]
     fit = fitting(tried, items, bench.model.tokenizer, min(bench.room(part) for part in parts))

@@ -22,11 +22,13 @@ from aligner_probe.arms.names import (
     RANDOM_SUBSPACE,
 )
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.probing.plan import Budget
+from aligner_probe.probing.plan import WIDE, Budget
 from aligner_probe.training.rates import WIDTH
 
 #: The arms of a frontier. The last two add the same vectors at every position whatever is asked, as Aligner-1 does.
 FRONTIER_ARMS = (ALIGNER_1, ALIGNER_10, LLAMA_ADAPTER_10, LORA_8, PROMPT_TUNING, OUTPUT_BIAS, RANDOM_SUBSPACE)
+#: Those of the small frontier of a probe.
+IN_PROBE = (ALIGNER_1, LORA_8, PROMPT_TUNING)
 #: Learning rates an arm, optimiser steps at which runs are read, and seeds, where they are not given.
 RATES, LENGTHS, SEEDS = 4, (15, 30, 60, 120, 240), 3
 #: The factor between two learning rates.
@@ -47,6 +49,7 @@ class FrontierCell:
         seed: the seed of the adapter's first values and of the order of the examples.
         rates: the learning rates, for a base model of width `training.rates.WIDTH`.
         lengths: the optimiser steps after which each run is read; the longest is the length of the training.
+        ways: the names of the ways to ask that are tried; empty for all.
     """
 
     id: str
@@ -54,6 +57,7 @@ class FrontierCell:
     seed: int = 0
     rates: tuple[float, ...] = ()
     lengths: tuple[int, ...] = ()
+    ways: tuple[str, ...] = ()
 
     @property
     def after(self) -> tuple[str, ...]:
@@ -102,6 +106,9 @@ def frontier_plan(
     batch_size: int = 16,
     n_form: int = FORM_ITEMS,
     n_off_domain: int = OFF_DOMAIN_ITEMS,
+    shots: Sequence[int] = (1, 2, 4, 8),
+    draws: int = 1,
+    ways: Sequence[str] = (),
 ) -> FrontierPlan:
     """The plan of a frontier.
 
@@ -113,6 +120,9 @@ def frontier_plan(
         batch_size: examples in a batch.
         n_form: the most items of the task that are asked.
         n_off_domain: the most off-domain items that are asked.
+        shots: numbers of examples in the prompts that are tried.
+        draws: how often the examples of such a prompt are drawn.
+        ways: the names of the ways to ask that are tried; by default all.
 
     Raises AlignerProbeError for an unknown arm, for one on shuffled answers, and for numbers below 1.
     """
@@ -132,14 +142,41 @@ def frontier_plan(
     pairs = tuple((seed, seed) for seed in range(seeds))
     budget = Budget(
         name="frontier", arms=tuple(arms), seeds=pairs, tuned=False, batch_size=batch_size, n_off_domain=n_off_domain,
-        draws=1,
+        shots=tuple(shots), draws=draws,
     )  # fmt: skip
-    cells = [FrontierCell(ASKED, PROMPT)]
+    cells = [FrontierCell(ASKED, PROMPT, ways=tuple(ways))]
     for seed in range(seeds):
         for arm in arms:
             tried = rates_below(ARMS[arm].stored_rate_on(WIDTH), rates)
             cells.append(FrontierCell(f"{arm}_seed{seed}", arm, seed, tried, tuple(sorted(lengths))))
     return FrontierPlan(budget, tuple(cells), n_form)
+
+
+def plan_in_probe(budget: Budget, d_model: int, way: str) -> FrontierPlan | None:
+    """The small frontier that a probe of this budget makes; None where the budget lacks LoRA r=8 or Aligner-1.
+
+    Args:
+        budget: the budget of the probe, for the width of its base model.
+        d_model: that width. Wide base models get fewer rates and shorter runs, which take seconds a step.
+        way: the name of the best way to ask by the form score, which is read as well.
+    """
+    arms = tuple(arm for arm in IN_PROBE if arm in budget.arms)
+    if not {ALIGNER_1, LORA_8} <= set(arms):
+        return None
+    wide = d_model >= WIDE
+    lengths = {max(1, round(share * budget.steps)) for share in ((0.25, 0.5) if wide else (0.25, 1.0))}
+    return frontier_plan(
+        arms=arms,
+        rates=2 if wide else 3,
+        lengths=tuple(lengths),
+        seeds=1,
+        batch_size=min(16, budget.batch_size),
+        n_form=budget.n_off_domain,
+        n_off_domain=budget.n_off_domain,
+        shots=budget.shots,
+        draws=budget.draws,
+        ways=(way,),
+    )
 
 
 def rates_below(rate: float, n: int) -> tuple[float, ...]:

@@ -33,6 +33,7 @@ from aligner_probe.probing.run import left
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.verdicts.doses import Size
 from aligner_probe.probing.verdicts.evidence import Evidence, ReferenceTraining
+from aligner_probe.probing.verdicts.frontier import Frontier
 from aligner_probe.probing.verdicts.measures import (
     Kept,
     Measures,
@@ -53,11 +54,12 @@ class Gathered(Shown):
 
     Args:
         evidence: what the verdict is decided on.
-        kept: K of each arm for which it was measured.
+        kept: what each arm keeps of other knowledge at the learning rate that suits the task.
         reference: the arm that is the reference.
         prompts: the result of the cell that asks the base model without training.
         runs: the results of the runs by cell id, without those that failed.
         failed: by cell id, why a run failed.
+        frontier: the report of the frontier of form against knowledge; None where there is none.
     """
 
     evidence: Evidence
@@ -66,6 +68,7 @@ class Gathered(Shown):
     prompts: dict[str, Any]
     runs: dict[str, dict[str, Any]]
     failed: dict[str, str]
+    frontier: dict[str, Any] | None = None
 
     def shown(self) -> dict[str, Any]:
         return {
@@ -79,10 +82,17 @@ class Gathered(Shown):
         return [run for run in self.runs.values() if run["arm"] == arm]
 
 
-def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = None) -> Gathered:
+def gather(
+    probe: Plan,
+    parts: Parts,
+    out: Path,
+    lost: LostCharacters | None = None,
+    frontier: tuple[dict[str, Any], Frontier] | None = None,
+) -> Gathered:
     """Read the results of all cells in OUT.
 
-    `lost` are the characters of the task that the base model's tokenizer loses. Raises AlignerProbeError where cells
+    `lost` are the characters of the task that the base model's tokenizer loses, `frontier` is the frontier of form
+    against knowledge with its report. Raises AlignerProbeError where cells
     are not finished, and where no run of the reference came to an end.
     """
     missing, prompts = left(probe, out), read_result(out, PROMPTS)
@@ -135,13 +145,15 @@ def gather(probe: Plan, parts: Parts, out: Path, lost: LostCharacters | None = N
         most_shots=prompts["most_shots"],
         prompting=_control(prompts["control"]),
         kept=kept.get(ALIGNER_1),
+        most_kept={} if frontier is None else {arm: frontier[1].most_kept(arm) for arm in frontier[1].arms},
+        kept_against_lora=None if frontier is None else frontier[1].difference(ALIGNER_1, LORA_8),
         rows_an_item=parts.rows_an_item,
         own_test=parts.own_test,
         capacity=capacity(strict, np.array(marks)) if counts and strict is not None else None,
         lost=lost,
         soft_train=_on_trained_items(made.get(PROMPT_TUNING, [])),
     )
-    return Gathered(evidence, kept, reference, prompts, runs, failed)
+    return Gathered(evidence, kept, reference, prompts, runs, failed, None if frontier is None else frontier[0])
 
 
 def _table(which: Which, prompts: dict, made: dict[str, list[dict]], reference: str, parts: Parts) -> Table | None:

@@ -26,6 +26,7 @@ from aligner_probe.probing.batches import share_batches
 from aligner_probe.probing.bench import ProbeBench, first
 from aligner_probe.probing.checks import check_scorer, check_tokens
 from aligner_probe.probing.endings import Ending, ending_for, ending_of_turns, line_end, without
+from aligner_probe.probing.frontier import frontier_in_probe
 from aligner_probe.probing.gathering import gather
 from aligner_probe.probing.inputs import load_parts
 from aligner_probe.probing.off_domain import asked_like, off_domain_of
@@ -33,7 +34,7 @@ from aligner_probe.probing.plan import Budget, Plan, budget_named
 from aligner_probe.probing.prompts import descriptions
 from aligner_probe.probing.report import report, write_report
 from aligner_probe.probing.result import ProbeResult
-from aligner_probe.probing.run import PLAN, make, plan_for
+from aligner_probe.probing.run import check_folder, make, plan_for
 from aligner_probe.probing.splitting import Parts, split_task
 from aligner_probe.probing.verdicts.measures import TaskKind
 from aligner_probe.probing.verdicts.power import SizeOfTest, planned_size
@@ -202,7 +203,7 @@ def carry_out_probe(
     thresholds: Thresholds = THRESHOLDS,
     show_progress: bool = True,
 ) -> ProbeResult:
-    """Make the cells, judge, and write OUT/report.json.
+    """Make the cells and the frontier of K (OUT/frontier), judge, and write OUT/report.json.
 
     `backend`, for instance `jobs.ray_tasks.RayTasks`, makes the cells instead of `n_processes` processes.
     Raises AlignerProbeError where the folder has a probe already and `resume` is off, or as `make` does.
@@ -214,7 +215,8 @@ def carry_out_probe(
         raise AlignerProbeError("a loaded model does not travel to other processes; name the base instead, or take one")
     make(probe.plan, probe.bench, out, backend, show_progress=show_progress)
     assert probe.ending is not None  # `with_batches` has settled it
-    found = gather(probe.plan, probe.parts, out, probe.bench.lost)
+    frontier = frontier_in_probe(probe.bench, out, backend, show_progress=show_progress)
+    found = gather(probe.plan, probe.parts, out, probe.bench.lost, frontier)
     verdict = judge(found.evidence, thresholds)
     content = report(
         verdict, found, probe.plan, probe.parts, base=probe.bench.base, scorer=repr(probe.bench.scorer),
@@ -222,12 +224,6 @@ def carry_out_probe(
     )  # fmt: skip
     write_report(content, out)
     return ProbeResult(verdict, found, content, probe.parts)
-
-
-def check_folder(out: Path, resume: bool) -> None:
-    """Raise AlignerProbeError where a folder has a probe already and it is not to go on."""
-    if (out / PLAN).exists() and not resume:
-        raise AlignerProbeError(f"{out} holds a probe already; go on with it: --resume, or name another folder: --out")
 
 
 @accepts(model=a_model_or_name, task=task_or_name, test=one_task, validation=one_task, off_domain=one_task)

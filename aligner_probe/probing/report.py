@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from aligner_probe.arms.names import ALIGNER_1
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.intervals import Interval
@@ -26,6 +27,8 @@ from aligner_probe.tasks.task import one_line
 FORMAT = "aligner_probe probe report 2"
 REPORT = "report.json"
 N_SAMPLES = 6
+#: What a report leaves to the report of its frontier.
+APART = ("readings", "before", "provenance")
 #: What no probe shows, whatever it finds.
 LIMITS = (
     "The verdict holds for this base model and for supervised fine-tuning; another base, or reinforcement learning, "
@@ -44,6 +47,7 @@ def report(
 ) -> dict[str, Any]:  # fmt: skip
     """Everything, ready for JSON: numbers that do not exist are None. `describe` are the instructions in words."""
     strict, kept = found.evidence.strict, found.evidence.kept
+    most = found.evidence.most_kept.get(ALIGNER_1)
     scored = ("strict", "content", "format", "likelihood", "known")
     kinds = {which: getattr(found.evidence, which) for which in scored}
     content = {
@@ -55,7 +59,8 @@ def report(
         "R1": _triple(strict.R1),
         "B": _triple(strict.B),
         "delta": _triple(strict.delta),
-        "K": _triple(None if kept is None else kept.kept),
+        "K": _triple(None if most is None else most.kept),
+        "kept_at_task_rate": _triple(None if kept is None else kept.kept),
         "notes": verdict.notes,
         "parts": {which: asdict(part) for which, part in verdict.parts.items()},
         "cannot_decide": probe.open_questions,
@@ -80,6 +85,8 @@ def report(
         "knows": _known(found),
         "constant_answer": found.prompts["constant_answer"],
         "capacity": None if found.evidence.capacity is None else asdict(found.evidence.capacity),
+        # The curve and K of every arm; the readings of single items are in the folder of the frontier.
+        "frontier": found.frontier and {name: one for name, one in found.frontier.items() if name not in APART},
         "knowledge_kept": {arm: asdict(one) for arm, one in found.kept.items()},
         "measures": {which: _measures(one) for which, one in kinds.items() if one is not None},
         "thresholds": asdict(thresholds),

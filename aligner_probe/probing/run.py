@@ -10,6 +10,7 @@ import numpy as np
 
 from aligner_probe.arms.catalogue import ARMS
 from aligner_probe.arms.names import LORA_8
+from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.scorers import UserFunction
 from aligner_probe.jobs.backend import Backend
@@ -78,6 +79,12 @@ def make(probe: Plan, bench: ProbeBench, out: Path, backend: Backend, *, show_pr
     Raises AlignerProbeError as `Study.make` does.
     """
     study_of(probe, bench).make(out, backend, show_progress=show_progress)
+
+
+def check_folder(out: Path, resume: bool) -> None:
+    """Raise AlignerProbeError where a folder has a probe already and it is not to go on."""
+    if (out / PLAN).exists() and not resume:
+        raise AlignerProbeError(f"{out} holds a probe already; go on with it: --resume, or name another folder: --out")
 
 
 def is_wanted(cell: ProbeCell, probe: Plan, out: Path) -> bool:

@@ -1,11 +1,12 @@
 """A small frontier on the micro-world: its readings, its ways to ask, resumed and read back to the same numbers."""
 
 import json
+from dataclasses import replace
 
 import micro
 import numpy as np
 import pytest
-from probes import styled
+from probes import TINY, styled
 
 from aligner_probe.arms.names import PROMPT
 from aligner_probe.commands import probe as command
@@ -18,7 +19,7 @@ from aligner_probe.probing.frontier import REPORT, carry_out_frontier, new_front
 from aligner_probe.probing.frontier_plan import frontier_plan
 from aligner_probe.probing.inputs import load_parts
 from aligner_probe.probing.off_domain import N_ITEMS, off_domain_of
-from aligner_probe.probing.probe import new_probe
+from aligner_probe.probing.probe import carry_out_probe, new_probe, with_ending, with_off_domain
 from aligner_probe.probing.prompts import Prompting
 from aligner_probe.tasks.task import Example, Task
 
@@ -35,7 +36,7 @@ def small(model, **changes):
     given = load_parts("panel:style_pirate")
     named = {"arms": ARMS, "rates": 2, "lengths": (1, 3), "seeds": 2, "batch_size": 8, "n_form": 6, "n_off_domain": 8}
     plan = frontier_plan(**(named | changes))
-    return new_frontier(new_probe(model, given.train, test=given.test, budget=plan.budget), plan)
+    return new_frontier(with_ending(new_probe(model, given.train, test=given.test, budget=plan.budget)).bench, plan)
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +129,44 @@ def test_a_base_model_without_questions_of_its_own_says_what_to_give(model):
     facts = load_parts("panel:style_pirate").train.examples[:60]
     both = Task("both", "sft", (*facts, *sums))
     with pytest.raises(AlignerProbeError, match="--off-domain FILE"):
-        new_frontier(new_probe(model, both), frontier_plan())
+        new_frontier(new_probe(model, both).bench, frontier_plan())
 
 
 def test_a_base_model_that_knows_nothing_has_nothing_to_keep(tmp_path):
     plan = frontier_plan(arms=("lora-8",), rates=1, lengths=(1,), seeds=1, batch_size=4, n_form=2, n_off_domain=4)
-    made = new_frontier(new_probe(str(micro.base()), styled(), budget=plan.budget), plan)
+    made = new_frontier(with_ending(new_probe(str(micro.base()), styled(), budget=plan.budget)).bench, plan)
     with pytest.raises(AlignerProbeError, match="nothing to keep"):
         carry_out_frontier(made, tmp_path, show_progress=False)
+
+
+@pytest.mark.slow
+def test_a_probe_makes_a_small_frontier_of_its_own(model, tmp_path):
+    given = load_parts("panel:style_pirate")
+    budget = replace(TINY, arms=(*ARMS, "reference-shuffled"), n_off_domain=8)
+    probe = with_off_domain(new_probe(model, given.train, test=given.test, budget=budget))
+    result = carry_out_probe(probe, tmp_path, show_progress=False)
+    frontier = result.report["frontier"]
+    assert {arm: one["tried"] for arm, one in frontier["K"]["0.95"].items()} == {
+        "prompt": 1, "aligner-1": 6, "lora-8": 6, "prompt-tuning-10": 6,
+    }  # fmt: skip
+    most = frontier["K"]["0.95"]["aligner-1"]["kept"]
+    assert result.report["K"]["value"] == (None if most is None else most["value"])
+    assert result.report["kept_at_task_rate"]["value"] == result.gathered.kept["aligner-1"].kept.value
+    assert "readings" not in frontier
+    content, made = read_frontier(tmp_path / "frontier" / REPORT)
+    assert len(content["readings"]) == 19
+    assert made.most_kept("lora-8").said == frontier["K"]["0.95"]["lora-8"]["said"]
+    again = carry_out_probe(probe, tmp_path, resume=True, show_progress=False)
+    assert again.report == result.report
+
+
+def test_a_probe_of_a_base_that_knows_little_of_another_domain_makes_none(tmp_path):
+    items = Task("sums", "sft", tuple(Example(f"Q: what is 0{n} plus 01?\nA:", f" 0{n + 1}.") for n in range(8)))
+    probe = new_probe(str(micro.base()), styled(), budget=TINY, off_domain=items)
+    result = carry_out_probe(probe, tmp_path, show_progress=False)
+    assert result.report["frontier"] is None
+    assert result.report["K"]["value"] is None
+    assert not (tmp_path / "frontier").exists()
 
 
 def test_the_command_plans_and_refuses_in_one_line(capsys, tmp_path):

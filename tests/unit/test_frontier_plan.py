@@ -1,13 +1,15 @@
 """The plan of a frontier: equal trials for every arm, lower rates below an arm's default, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from aligner_probe.arms.catalogue import ARMS
 from aligner_probe.arms.names import PROMPT
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.probing.frontier_plan import FRONTIER_ARMS, frontier_plan, rates_below
+from aligner_probe.probing.frontier_plan import FRONTIER_ARMS, frontier_plan, plan_in_probe, rates_below
+from aligner_probe.probing.plan import BUDGETS, WIDE
 from aligner_probe.training.rates import WIDTH
 
 
@@ -62,3 +64,21 @@ def test_the_plan_in_words_counts_its_time():
 def test_a_plan_that_compares_nothing_is_refused(changes, says):
     with pytest.raises(AlignerProbeError, match=says):
         frontier_plan(**changes)
+
+
+def test_a_probe_s_own_frontier_is_small_and_smaller_on_a_wide_base():
+    quick = BUDGETS["quick"]
+    own = plan_in_probe(quick, WIDTH, "4-shot, draw 0")
+    assert {cell.arm for cell in own.cells} == {PROMPT, "aligner-1", "lora-8", "prompt-tuning-10"}
+    assert {cell.lengths for cell in own.cells if cell.arm != PROMPT} == {(60, 240)}
+    assert own.cells[0].ways == ("4-shot, draw 0",)
+    wide = plan_in_probe(quick.on_width(WIDE), WIDE, "zero-shot")
+
+    def steps(plan):
+        return sum(len(cell.rates) * max(cell.lengths, default=0) for cell in plan.cells)
+
+    assert (steps(own), steps(wide)) == (3 * 3 * 240, 3 * 2 * 60)
+
+
+def test_a_budget_without_a_reference_has_no_frontier():
+    assert plan_in_probe(replace(BUDGETS["quick"], arms=("aligner-1",)), WIDTH, "zero-shot") is None

@@ -12,6 +12,7 @@ from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import BalancedAccuracy
 from aligner_probe.evaluation.intervals import Interval, items_needed
 from aligner_probe.probing.verdicts.evidence import Evidence, ReferenceTraining
+from aligner_probe.probing.verdicts.frontier import MostKept
 from aligner_probe.probing.verdicts.measures import Table, capacity, floors_of, knowledge_kept, measure
 from aligner_probe.probing.verdicts.power import size_of_test
 from aligner_probe.probing.verdicts.thresholds import Thresholds
@@ -301,16 +302,47 @@ def kept(before, after):
     return knowledge_kept(content, content, "aligner-1", n_resamples=300)
 
 
+def most(arm, value, low, high):
+    kept = None if value is None else Interval(value, low, high)
+    return MostKept(arm, kept, needed=0.95, best_form=0.7, tried=6, reached=2, settings={}, certainty=1.0)
+
+
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("one_token", "said"),
     [
-        (0.9, 0.1, "form reached, knowledge damaged"),
-        (0.9, 0.9, "knowledge of another domain is kept"),
-        (0.2, 0.1, "K says nothing"),
+        ((0.3, 0.2, 0.4), "form reached, knowledge damaged"),
+        ((0.95, 0.9, 1.0), "keeps the knowledge of another domain"),
+        ((0.8, 0.7, 0.9), "lies on both sides"),
+        ((None, None, None), "no run reaches the form (at best 0.70, needed 0.95)"),
     ],
 )
-def test_what_k_says(before, after, said):
-    [note] = [note for note in verdict(FORM, kept=kept(before, after)).notes if note.startswith("K")]
+def test_what_k_says(one_token, said):
+    frontier = {"aligner-1": most("aligner-1", *one_token), "lora-8": most("lora-8", 0.9, 0.8, 1.0)}
+    notes = verdict(FORM, kept=kept(0.9, 0.1), most_kept=frontier).notes
+    [note] = [note for note in notes if note.startswith("K")]
+    assert said in note
+
+
+def test_k_at_the_rate_of_the_task_is_not_called_k():
+    [note] = [note for note in verdict(FORM, kept=kept(0.9, 0.1)).notes if note.startswith("K")]
+    assert "was not run" in note
+    assert "at the rate that suits the task" in note
+
+
+def test_k_says_nothing_where_the_base_knows_little():
+    notes = verdict(FORM, kept=kept(0.2, 0.1), most_kept={"aligner-1": most("aligner-1", 0.9, 0.8, 1.0)}).notes
+    assert "K says nothing" in " ".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(-0.5, -0.1, "LoRA r=8 keeps more"), (0.1, 0.5, "one token keeps more"), (-0.2, 0.2, "is open")],
+)
+def test_one_token_is_compared_with_lora_at_equal_form(low, high, said):
+    frontier = {arm: most(arm, 0.5, 0.4, 0.6) for arm in ("aligner-1", "lora-8")}
+    against = Interval((low + high) / 2, low, high)
+    notes = verdict(FORM, kept=kept(0.9, 0.1), most_kept=frontier, kept_against_lora=against).notes
+    [note] = [note for note in notes if note.startswith("At equal form")]
     assert said in note
 
 

@@ -1,9 +1,11 @@
 """The evidence for a verdict: the measures of each kind of score, the controls, and the training of the reference."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from aligner_probe.arms.names import LORA_8
 from aligner_probe.evaluation.intervals import Interval
+from aligner_probe.probing.verdicts.frontier import MostKept
 from aligner_probe.probing.verdicts.measures import Capacity, Kept, Measures, TaskKind
 from aligner_probe.probing.verdicts.thresholds import Thresholds
 from aligner_probe.tasks.characters import LostCharacters
@@ -51,7 +53,9 @@ class Evidence:
         run_on: the share of the reference's answers that begin with the expected answer and do not end there.
         most_shots: the most examples that a way to ask shows to at least half of the items; there is no room for more.
         prompting: the score of the positive control, a trivial format that is shown in examples.
-        kept: K of Aligner-1.
+        kept: what Aligner-1 keeps at the learning rate that suits the task.
+        most_kept: by arm, K: the most that it keeps among its runs that reach the form; empty where that was not run.
+        kept_against_lora: K of Aligner-1 less K of LoRA r=8; None where one of them does not reach the form.
         rows_an_item: rows of the task for each independent test item (`Parts.rows_an_item`).
         own_test: whether the test is a file of its own.
         capacity: the number of facts that Aligner-1 holds, for a memory task.
@@ -72,6 +76,8 @@ class Evidence:
     most_shots: int = 1
     prompting: Interval | None = None
     kept: Kept | None = None
+    most_kept: Mapping[str, MostKept] = field(default_factory=dict)
+    kept_against_lora: Interval | None = None
     rows_an_item: float = 1.0
     own_test: bool = False
     capacity: Capacity | None = None

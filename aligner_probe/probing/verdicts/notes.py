@@ -1,6 +1,7 @@
 """What the measures of a probe show beside its verdict, a sentence each."""
 
-from aligner_probe.arms.names import ALIGNER_1_SHUFFLED
+from aligner_probe.arms.names import ALIGNER_1, ALIGNER_1_SHUFFLED, LORA_8
+from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.probing.verdicts.cases import said, side
 from aligner_probe.probing.verdicts.conditions import forbids_a_verdict
 from aligner_probe.probing.verdicts.evidence import Evidence
@@ -45,10 +46,35 @@ def _kept(evidence: Evidence, outcome: str, t: Thresholds) -> list[str]:
     before = evidence.kept.content[0]
     if before.value < t.known_before:
         return [f"K says nothing: the base is right on {said(before)} of the off-domain items before any training."]
-    kept = evidence.kept.kept
+    if ALIGNER_1 not in evidence.most_kept:
+        at_rate = said(evidence.kept.kept)
+        return [
+            f"K was not run: at the rate that suits the task Aligner-1 keeps {at_rate}, at others it may keep more."
+        ]
+    most = evidence.most_kept[ALIGNER_1]
+    if most.kept is None:
+        return [f"K of Aligner-1 is not known: {most.said}."]
+    return [_side_of_k(most.kept, outcome, t), *_against_lora(evidence)]
+
+
+def _side_of_k(kept: Interval, outcome: str, t: Thresholds) -> str:
+    """What K of Aligner-1 says, on one side of its threshold or on both."""
     if kept.high < t.kept:
         reached = "form reached, knowledge damaged" if outcome in ("form", "latent") else "knowledge damaged"
-        return [f"K = {said(kept)} under {t.kept:g}: {reached}; not orthogonal to what the base knows."]
+        return f"K = {said(kept)} under {t.kept:g}: {reached}, whichever rate and length of those tried."
     if kept.low < t.kept:
-        return [f"K = {said(kept)} lies on both sides of {t.kept:g}: whether knowledge was kept is open."]
-    return [f"K = {said(kept)}: knowledge of another domain is kept."]
+        return f"K = {said(kept)} lies on both sides of {t.kept:g}: whether knowledge was kept is open."
+    return f"K = {said(kept)}: some run that reaches the form keeps the knowledge of another domain."
+
+
+def _against_lora(evidence: Evidence) -> list[str]:
+    """Which of Aligner-1 and LoRA keeps more at equal form."""
+    difference = evidence.kept_against_lora
+    if difference is None:
+        return []
+    lora = evidence.most_kept[LORA_8].said
+    if difference.high < 0:
+        return [f"At equal form LoRA r=8 keeps more than one token: {lora}."]
+    if difference.low > 0:
+        return [f"At equal form one token keeps more than LoRA r=8, which keeps {lora}."]
+    return [f"At equal form LoRA r=8 keeps {lora}; which of the two keeps more is open."]
