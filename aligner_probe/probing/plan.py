@@ -134,10 +134,10 @@ BUDGETS: dict[str, Budget] = {
         draws=1,
         # So that two processor cores need about half an hour for a base model of 135 million parameters.
         on_wide={
-            "steps": 120,
-            "reference_steps": 160,
-            "batch_size": 16,
-            "evaluate_every": 10,
+            "steps": 80,
+            "reference_steps": 120,
+            "batch_size": 8,
+            "patience": 3,
             "n_validation": 40,
             "n_train_asked": 20,
             "n_off_domain": 40,

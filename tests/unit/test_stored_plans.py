@@ -13,7 +13,7 @@ from aligner_probe.reproduction.plan import plan as reproduction_plan
 #: SHA-256 of the text of plan.json for a base model named "b", as it is since prompt tuning and a second candidate for
 #: the reference stand in every budget, and arms on few examples in the two larger ones.
 WRITTEN = {
-    "quick": "04cf8f7c451d54fd02afac330ab2179367e62dd011c121c70c662e93885977ea",
+    "quick": "9b5bab45c546a15bebdfa2cead6632a8dae69ecb5c9f1e7ad07e690a75164ccf",
     "standard": "42ba8c7ac5a831fae255f518403760be0a189bdbe4a71988bb6b88b0793f7370",
     "thorough": "c5314df1514903b5a9fb3194571a146225c6f2c2d9cd97058e17af0eb5a819d2",
 }
