@@ -169,7 +169,7 @@ def legend_inside(ax: Axes) -> None:
     """A legend in the lower right, where hardly a task stands."""
     ax.legend(
         handles=[*ax.get_legend_handles_labels()[0], *sizes_of_points()],
-        fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 0.045), frameon=False, columnspacing=1.0,
+        fontsize=7.5, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 0.045), frameon=False, columnspacing=0.4,
         handletextpad=0.3,
     )  # fmt: skip
 
