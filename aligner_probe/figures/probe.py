@@ -137,6 +137,7 @@ def write_page(reports: Sequence[dict[str, Any]], file: Path) -> None:
         table=table,
         alike=alike,
         samples=[_sample_table(report) for report in reports],
+        bits=[_bits_table(report) for report in reports],
         verdicts=VERDICTS,
         measures=MEASURES,
         terms=TERMS,
@@ -225,6 +226,26 @@ def _sample_table(report: dict[str, Any]) -> dict[str, Any]:
         for sample in report["samples"]
     ]
     return {"arms": [_label(arm) for arm in arms], "rows": rows}
+
+
+def _bits_table(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row an arm: the bits that an example brings, and those of all fresh examples, each a mean over its runs.
+
+    Arms without any are left out, as are all arms of older reports.
+    """
+    by_arm: dict[str, list[dict[str, Any]]] = {}
+    for run in report["runs"]:
+        if run.get("bits") is not None:
+            by_arm.setdefault(run["arm"], []).append(run["bits"])
+    return [
+        {"arm": _label(arm), "runs": len(its)}
+        | {name: _mean(its, name) for name in ("an_example", "excess", "n_examples")}
+        for arm, its in by_arm.items()
+    ]
+
+
+def _mean(rows: Sequence[dict[str, Any]], name: str) -> float:
+    return sum(row[name] for row in rows) / len(rows)
 
 
 def _two_digits(value: float | None) -> str:

@@ -158,6 +158,20 @@ def test_page_shows_the_prompt_that_won_in_full(tmp_path):
     assert "pre { white-space: pre-wrap" in page
 
 
+def test_page_has_bits_and_examples_where_they_were_measured(tmp_path):
+    report = a_quick_report()
+    write_page([report], tmp_path / "page.html")
+    assert "Bits and examples" not in (tmp_path / "page.html").read_text()
+    for excess in (100.0, 140.0):
+        bits = {"an_example": excess / 80, "excess": excess, "n_examples": 80}
+        report["runs"].append({"arm": "lora-8", "n_parameters": 32768, "bits": bits})
+    report["measures"]["strict"]["examples"] = {"k50_said": "16 to 64"}
+    write_page([report], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert re.search(r"<td>LoRA r=8</td><td[^>]*>1\.50</td><td[^>]*>120</td><td[^>]*>80</td>", page)
+    assert "recovers half of the gap: 16 to 64." in page
+
+
 def test_page_of_an_older_report_marks_nothing(tmp_path):
     report = a_quick_report()
     del report["samples"][0]["scores"]
