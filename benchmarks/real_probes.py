@@ -3,6 +3,7 @@
     python benchmarks/real_probes.py --model FOLDER [--only PATTERN ...] [--budget quick] [--jobs 2]
     python benchmarks/real_probes.py --dry-run             # what the tasks are, without a model
     python benchmarks/real_probes.py --table artifacts/real  # the table of the reports that are there
+    python benchmarks/real_probes.py --table artifacts/real --cuts FILE  # the cuts that these tasks set, for --cuts
 
 The tasks (`real_tasks/`) are drawn by --seed and written into OUT/tasks. Each is probed into OUT/NAME; --reports DIR
 copies its report to DIR/NAME.json. What is finished is not made again, and each verdict is given anew. The two open
@@ -36,6 +37,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="say what the tasks are, and stop")
     parser.add_argument("--tasks-only", action="store_true", help="write the tasks, and stop")
     parser.add_argument("--table", type=Path, metavar="DIR", help="print the table of the reports in DIR, and stop")
+    parser.add_argument("--cuts", type=Path, metavar="FILE", help="with --table: write the cuts that the tasks set")
     options = parser.parse_args()
     if options.model is None and not (options.dry_run or options.tasks_only or options.table):
         parser.error("--model M is missing; without it there are --dry-run, --tasks-only and --table DIR")
@@ -127,6 +129,25 @@ def table(folder: Path) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def cuts(folder: Path, file: Path) -> None:
+    """Write the cuts of F, R_soft and R1 that the reports of a folder set; mixed, open and control tasks set none."""
+    from dataclasses import replace
+
+    from aligner_probe.files import read_json
+    from aligner_probe.probing.calibration import MEASURES as WITH_CUTS
+    from aligner_probe.probing.calibration import KnownShares, cuts_from, write_cuts
+
+    reports = [report for one in sorted(folder.glob("*.json")) if (report := read_json(one)).get("known")]
+    known = [one for one in reports if one["known"]["nature"] in ("form", "latent", "new")]
+    tasks = [
+        KnownShares(one["known"]["nature"], one["task"]["kind"], {name: one[name]["value"] for name in WITH_CUTS})
+        for one in known
+    ]
+    said = f"{len(tasks)} tasks of known nature on {known[0]['base']}, at the {known[0]['budget']} budget"
+    write_cuts(replace(cuts_from(tasks), calibration=said), file)
+    print(f"{file}: the cuts of {said}")
+
+
 def _cells(report: dict[str, Any]) -> tuple[str, ...]:
     known = report["known"]
     values = [report[name]["value"] for name in MEASURES]
@@ -138,6 +159,8 @@ def main() -> None:
     options = parse()
     if options.table is not None:
         print(table(options.table))
+        if options.cuts is not None:
+            cuts(options.table, options.cuts)
         return
     for task in chosen(options.only, options.seed):
         say(task)

@@ -90,6 +90,12 @@ def add_options(parser: Group) -> None:
         "--out", type=Path, metavar="DIR", help="the folder of the results (default: probe-TASK-BUDGET)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report's JSON to this file as well")
+    parser.add_argument(
+        "--cuts",
+        type=Path,
+        metavar="FILE",
+        help="the cuts of F, R_soft and R1 that tasks of known nature set on this base (default: the micro-world's)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with what is in DIR")
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be done and how long it takes, and stop"
@@ -100,10 +106,13 @@ def add_options(parser: Group) -> None:
 def probe(options: argparse.Namespace) -> int:
     """Probe the task, print the verdict and write the report; return the exit code."""
     from aligner_probe.figures.probe import write_page
+    from aligner_probe.probing.calibration import read_cuts
     from aligner_probe.probing.probe import carry_out_probe, with_batches, with_off_domain
     from aligner_probe.probing.run import check_folder
+    from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 
     backend = backend_of(options)
+    thresholds = THRESHOLDS if options.cuts is None else read_cuts(options.cuts)
     parts = task_given(options)
     out = options.out or Path(f"probe-{parts.train.name}-{options.budget}")
     if not options.dry_run:
@@ -115,7 +124,7 @@ def probe(options: argparse.Namespace) -> int:
     if options.dry_run:
         return 0
     with going_on(lambda: messages.CELLS_KEPT_RESUME.format(out=out)):
-        result = carry_out_probe(planned, out, backend=backend, resume=options.resume)
+        result = carry_out_probe(planned, out, backend=backend, resume=options.resume, thresholds=thresholds)
     write_page([result.report], out / "report.html")
     if options.json is not None:
         write_text(options.json, json.dumps(result.report, indent=1, allow_nan=False) + "\n")

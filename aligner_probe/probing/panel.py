@@ -9,21 +9,20 @@ that is drawn anew has other facts, codes and splits, and had no part in the thr
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.files import read_json
 from aligner_probe.jobs.backend import Backend
 from aligner_probe.microworld.panel import panel, write_panel
 from aligner_probe.microworld.world import World
+from aligner_probe.probing.calibration import CUTS, MEASURES, KnownShares, cuts_from
 from aligner_probe.probing.inputs import PANEL, load_parts
 from aligner_probe.probing.plan import Budget
 from aligner_probe.probing.probe import ProbeResult, carry_out_probe, new_probe, with_off_domain
@@ -33,8 +32,6 @@ from aligner_probe.probing.verdicts.verdict import Verdict, judge
 from aligner_probe.tasks.panel import PANEL as FOLDER
 
 FORMAT = "aligner_probe panel report 1"
-#: The thresholds that the panel sets.
-CUTS = ("F_cut", "R_soft_cut", "R1_cut")
 #: The verdicts that are right for a task of each nature; for an open task the right one is not known.
 RIGHT = {
     "form": ("form",),
@@ -126,34 +123,19 @@ def probe_panel(
         yield known, carry_out_probe(with_off_domain(probe), out / known.name, backend=backend, resume=True)
 
 
-def cut_between(values: Float[np.ndarray, " tasks"], above: Bool[np.ndarray, " tasks"]) -> float:
-    """The cut that tells with the best balanced accuracy which tasks lie above it; of several, that in the widest gap.
-
-    Raises AlignerProbeError where all tasks lie on one side.
-    """
-    if above.all() or not above.any():
-        raise AlignerProbeError(
-            f"{len(values)} tasks that all lie on one side say nothing of a cut; probe tasks of other natures too"
-        )
-    ordered = np.unique(values)
-    middles = (ordered[1:] + ordered[:-1]) / 2
-    if not len(middles):
-        raise AlignerProbeError("all tasks have the same value, so no cut tells them apart")
-    said = values[None, :] > middles[:, None]
-    accuracy = (said[:, above].mean(axis=1) + (~said[:, ~above]).mean(axis=1)) / 2
-    return float(middles[np.lexsort((np.diff(ordered), accuracy))[-1]])
-
-
 def calibrated(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> Thresholds:
     """The thresholds with the cuts of F, R_soft and R1 that these tasks set."""
-    counted = [one for one in tried if one.known.counted]
-    general = [one for one in counted if one.known.kind == "general"]
-    return replace(
-        thresholds,
-        F_cut=_cut("F", counted, ("form",)),
-        R_soft_cut=_cut("R_soft", general, ("form", "latent")),
-        R1_cut=_cut("R1", general, ("form", "latent")),
-    )
+    counted = [
+        KnownShares(one.known.nature, one.known.kind, {name: _share(one.evidence, name) for name in MEASURES})
+        for one in tried
+        if one.known.counted
+    ]
+    return cuts_from(counted, thresholds)
+
+
+def _share(evidence: Evidence, name: str) -> float | None:
+    share = getattr(evidence.strict, name)
+    return None if share is None else share.value
 
 
 def leave_one_out(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> list[JudgedTask]:
@@ -249,19 +231,6 @@ def _row(one: JudgedTask) -> dict[str, Any]:
         "scores": {arm: score["value"] for arm, score in report["measures"]["strict"]["scores"].items()},
         "sha256": report["task"]["sha256"],
     }
-
-
-def _cut(name: str, tried: Sequence[Tried], high: tuple[str, ...]) -> float:
-    """The cut of a measure between the tasks of the natures in `high` and the others, kept within 0.05 and 0.95."""
-    measured: list[tuple[Interval, bool]] = [
-        (interval, one.known.nature in high)
-        for one in tried
-        if (interval := getattr(one.evidence.strict, name)) is not None and np.isfinite(interval.value)
-    ]
-    if not measured:
-        raise AlignerProbeError(f"no task with {name}; probe tasks of known nature first")
-    values, above = np.array([interval.value for interval, _ in measured]), np.array([side for _, side in measured])
-    return float(np.clip(cut_between(values, above), 0.05, 0.95))
 
 
 def _names(judged: Any) -> list[str]:

@@ -24,6 +24,7 @@ from aligner_probe.jobs.backend import Backend, Processes
 from aligner_probe.models import quantization_in
 from aligner_probe.probing.batches import share_batches
 from aligner_probe.probing.bench import ProbeBench, first
+from aligner_probe.probing.calibration import read_cuts
 from aligner_probe.probing.checks import check_scorer, check_tokens
 from aligner_probe.probing.endings import Ending, ending_for, ending_of_turns, line_end, without
 from aligner_probe.probing.frontier import frontier_in_probe
@@ -241,6 +242,7 @@ def probe_task(
     describe: str | Sequence[str] = (),
     ending: str | None = None,
     chat_template: str | Path = "auto",
+    cuts: str | Path | None = None,
     dtype: str = "float32",
     device: str | None = None,
     quantization: str | None = None,
@@ -271,6 +273,8 @@ def probe_task(
             it.
         chat_template: how conversations become text: "auto" (the template of the base model's tokenizer), "none" (it
             has none), or a file with a template.
+        cuts: a file with the cuts of F, R_soft and R1 that tasks of known nature set on this base model; by default
+            those of the micro-world.
         dtype: precision of a base model that is loaded by its name.
         device: device of a base model that is loaded by its name.
         quantization: "nf4" or "int8" to quantise a base model that is loaded by its name, as in `load_model`.
@@ -309,11 +313,13 @@ def probe_task(
         quantization=quantization,
     )
     probe = with_off_domain(probe)
+    thresholds = THRESHOLDS if cuts is None else read_cuts(cuts)
 
     def carried_out(folder: str | Path) -> ProbeResult:
         return carry_out_probe(
-            probe, folder, n_processes=n_processes, backend=backend, resume=resume, show_progress=show_progress
-        )
+            probe, folder, n_processes=n_processes, backend=backend, resume=resume, thresholds=thresholds,
+            show_progress=show_progress,
+        )  # fmt: skip
 
     if out is not None:
         return carried_out(out)

@@ -4,11 +4,8 @@ import dataclasses
 import json
 import re
 
-import numpy as np
 import pytest
 from evidences import FORM, LATENT, LEARNED, NEW, NOTHING, WORKS, measured
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from aligner_probe.artifacts import artifact
 from aligner_probe.commands.probe_panel import NATURES as NATURES_OFFERED
@@ -24,7 +21,6 @@ from aligner_probe.probing.panel import (
     as_judged,
     calibrated,
     confusions,
-    cut_between,
     draw_panel,
     known_tasks,
     leave_one_out,
@@ -64,26 +60,6 @@ def a_panel():
         tried("g", "new", NEW | {"aligner-1": 0.99}, kind="memory"),
         tried("h", "control", NOTHING | {"prompt": 0.0, "aligner-1": 0.03, "reference": 0.05}),
     ]
-
-
-@given(st.lists(st.tuples(st.floats(-1, 2).map(lambda x: round(x, 3)), st.booleans()), min_size=2, max_size=12))
-@settings(max_examples=100, deadline=None)
-def test_no_other_cut_tells_better(rows):
-    values, above = np.array([v for v, _ in rows]), np.array([a for _, a in rows])
-    if above.all() or not above.any() or len(np.unique(values)) == 1:
-        with pytest.raises(AlignerProbeError, match="tasks"):
-            cut_between(values, above)
-        return
-
-    def balanced(cut):
-        return ((values[above] > cut).mean() + (values[~above] <= cut).mean()) / 2
-
-    cut = cut_between(values, above)
-    assert balanced(cut) >= max(balanced(c) for c in (np.unique(values)[1:] + np.unique(values)[:-1]) / 2) - 1e-12
-
-
-def test_a_cut_lies_in_the_widest_gap():
-    assert cut_between(np.array([0.0, 0.1, 0.7, 0.9]), np.array([False, False, True, True])) == pytest.approx(0.4)
 
 
 def test_cuts_of_a_panel_lie_between_its_natures():
