@@ -47,6 +47,7 @@ class Budget:
         arms: the arms that train: names of the catalogue (`arms.catalogue.ARMS`), or an `Arm`, which is then registered
             and stands here by its name.
         seeds: pairs of a start seed (the adapter's first values) and an order seed (the order of the examples).
+        shuffled_seeds: with how many of these pairs the arms on shuffled answers are trained; None for all.
         tuned: whether learning rates are tuned on the first pair of seeds; otherwise the stored ones are taken.
         steps: the most steps of a run.
         reference_steps: the most steps of the reference, which has to show that the task can be learned, and of prompt
@@ -81,6 +82,7 @@ class Budget:
     n_off_domain: int = 60
     shots: tuple[int, ...] = (1, 2, 4, 8)
     draws: int = 2
+    shuffled_seeds: int | None = None
     on_wide: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -104,6 +106,10 @@ class Budget:
     def on_width(self, d_model: int) -> "Budget":
         """The budget for a base model of this width."""
         return replace(self, on_wide={}, **self.on_wide) if self.on_wide and d_model >= WIDE else self
+
+    def seeds_of(self, arm: str) -> tuple[tuple[int, int], ...]:
+        """The pairs of seeds with which an arm is trained."""
+        return self.seeds[: self.shuffled_seeds] if ARMS[arm].shuffled else self.seeds
 
     def tried(self, rates: int) -> list[tuple[int, int]]:
         """For each rung, how many of `rates` learning rates are tried, and for how many steps."""
@@ -135,7 +141,8 @@ BUDGETS: dict[str, Budget] = {
         # So that two processor cores need about half an hour for a base model of 135 million parameters.
         on_wide={
             "steps": 80,
-            "reference_steps": 120,
+            "reference_steps": 100,
+            "shuffled_seeds": 1,
             "batch_size": 8,
             "patience": 3,
             "n_validation": 40,
@@ -282,7 +289,7 @@ def _cells(budget: Budget) -> Iterator[ProbeCell]:
     for start, order in budget.seeds:
         for arm in budget.arms:
             after = (tune_id(arm),) if budget.tuned else ()
-            if arm not in CONDITIONAL:
+            if arm not in CONDITIONAL and (start, order) in budget.seeds_of(arm):
                 yield ProbeCell(run_id(arm, start, order), "train", arm, start, order, after)
     yield from _conditional(budget)
 
@@ -299,7 +306,7 @@ def _conditional(budget: Budget) -> Iterator[ProbeCell]:
             after = (*before, tune_id(candidate))
         for start, order in budget.seeds:
             for arm in arms:
-                if arm in budget.arms:
+                if arm in budget.arms and (start, order) in budget.seeds_of(arm):
                     made = run_id(arm, start, order)
                     yield ProbeCell(made, "train", arm, start, order, after, only_if_unlearned=True)
         before = (*before, *(run_id(candidate, *seeds) for seeds in budget.seeds))

@@ -156,6 +156,9 @@ def test_the_quick_budget_is_smaller_on_a_wide_base():
     wide = quick.on_width(576)
     assert quick.on_width(128) is quick
     assert (wide.arms, wide.seeds, wide.on_wide) == (quick.arms, quick.seeds, {})
+    shuffled = {arm: len(plan(wide).runs_of(arm)) for arm in wide.arms if ARMS[arm].shuffled}
+    assert shuffled == {ALIGNER_1_SHUFFLED: 1, REFERENCE_SHUFFLED: 1}
+    assert {len(plan(wide).runs_of(arm)) for arm in wide.arms if not ARMS[arm].shuffled} == {2}
     assert wide.reference_steps * wide.batch_size < quick.reference_steps * quick.batch_size
     assert BUDGETS["standard"].on_width(4096) is BUDGETS["standard"]
     with pytest.raises(AlignerProbeError, match="steps 0"):

@@ -13,9 +13,9 @@ from aligner_probe.reproduction.plan import plan as reproduction_plan
 #: SHA-256 of the text of plan.json for a base model named "b", as it is since prompt tuning and a second candidate for
 #: the reference stand in every budget, and arms on few examples in the two larger ones.
 WRITTEN = {
-    "quick": "9b5bab45c546a15bebdfa2cead6632a8dae69ecb5c9f1e7ad07e690a75164ccf",
-    "standard": "42ba8c7ac5a831fae255f518403760be0a189bdbe4a71988bb6b88b0793f7370",
-    "thorough": "c5314df1514903b5a9fb3194571a146225c6f2c2d9cd97058e17af0eb5a819d2",
+    "quick": "1fcf8c2cbb417fe4dd4ac2c3bab7b844a1f57f5086b7d93e2776f8e5cdb0487f",
+    "standard": "dcdc24442fa0543bb959e3bdfb35578e51bfebdf45e22fb4c06c2cb850d79d32",
+    "thorough": "a79eef51a3b301cf275fbf67d6f17166e09470d7c89e1ce34384605629e8631c",
 }
 
 
