@@ -192,6 +192,7 @@ def _print_plan(options: argparse.Namespace, planned: "Probe", backend: "Backend
     from aligner_probe.jobs.pool import threads_each
     from aligner_probe.probing.asking import ways_to_ask
     from aligner_probe.probing.checks import lost_note
+    from aligner_probe.probing.frontier import planned_in_probe
     from aligner_probe.probing.plan import described
     from aligner_probe.probing.timing import seconds_and_memory
 
@@ -202,5 +203,6 @@ def _print_plan(options: argparse.Namespace, planned: "Probe", backend: "Backend
         seconds, memory = seconds_and_memory(planned.plan, planned.bench)
         tried = len(ways_to_ask(planned.bench)[0])
         print(described(planned.plan, seconds, backend.n_at_once(), memory, prompts=tried))
+        print(planned_in_probe(planned.bench, backend.n_at_once()))
         print(f"threads of each process: {threads_each()}")
         print(f"test: {planned.size_of_test().said}")

@@ -174,6 +174,17 @@ def frontier_in_probe(
     return read_frontier(out / FOLDER / REPORT)
 
 
+def planned_in_probe(bench: ProbeBench, processes: int = 1) -> str:
+    """What the small frontier of a probe will train and how long it takes, in words, or why there is none."""
+    plan = plan_in_probe(bench.budget, bench.model.cfg.d_model, "zero-shot")
+    if bench.off_domain is None or plan is None or not isinstance(bench.scorer, TextScorer):
+        return "K will not be measured: it takes --off-domain items, answers that are generated, Aligner-1 and LoRA r=8"
+    said = plan.described(new_frontier(bench, plan).seconds(), processes)
+    return (
+        f"for K, where the base model is right on {THRESHOLDS.known_before:g} of the off-domain items or more:\n{said}"
+    )
+
+
 def study_of(frontier: FrontierStudy) -> Study[FrontierCell]:
     """The study that makes a frontier's cells."""
     return Study(

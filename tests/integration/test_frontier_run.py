@@ -162,7 +162,8 @@ def test_a_probe_makes_a_small_frontier_of_its_own(model, tmp_path):
 
 def test_a_probe_of_a_base_that_knows_little_of_another_domain_makes_none(tmp_path):
     items = Task("sums", "sft", tuple(Example(f"Q: what is 0{n} plus 01?\nA:", f" 0{n + 1}.") for n in range(8)))
-    probe = new_probe(str(micro.base()), styled(), budget=TINY, off_domain=items)
+    budget = replace(TINY, arms=("aligner-1", "lora-8"))
+    probe = new_probe(str(micro.base()), styled(), budget=budget, off_domain=items)
     result = carry_out_probe(probe, tmp_path, show_progress=False)
     assert result.report["frontier"] is None
     assert result.report["K"]["value"] is None
