@@ -1,7 +1,7 @@
 """Probes of a real chat model on tasks of known nature: forms, new facts, a new skill, a mix, controls, two open ones.
 
     python benchmarks/real_probes.py --model FOLDER [--only PATTERN ...] [--budget quick] [--jobs 2]
-    python benchmarks/real_probes.py --dry-run             # what the tasks are, without a model
+    python benchmarks/real_probes.py --dry-run             # what the tasks are; with --model the plan and its time, too
     python benchmarks/real_probes.py --table artifacts/real  # the table of the reports that are there
     python benchmarks/real_probes.py --table artifacts/real --cuts FILE  # the cuts that these tasks set, for --cuts
 
@@ -34,7 +34,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="processes of a probe (default 2)")
     parser.add_argument("--seed", type=int, default=0, help="draws other splits, facts and codes (default 0)")
     parser.add_argument("--reports", type=Path, metavar="DIR", help="copy each report to DIR/NAME.json")
-    parser.add_argument("--dry-run", action="store_true", help="say what the tasks are, and stop")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what the tasks are, with --model what a probe does and how long it takes, and stop",
+    )
     parser.add_argument("--tasks-only", action="store_true", help="write the tasks, and stop")
     parser.add_argument("--table", type=Path, metavar="DIR", help="print the table of the reports in DIR, and stop")
     parser.add_argument("--cuts", type=Path, metavar="FILE", help="with --table: write the cuts that the tasks set")
@@ -91,16 +95,33 @@ def planned(task: "RealTask", options: argparse.Namespace) -> "Probe":
     )
 
 
+def print_plan(ready: "Probe", processes: int) -> None:
+    """What the probe will do, how long that takes, and how many test items a verdict needs."""
+    from aligner_probe.probing.asking import ways_to_ask
+    from aligner_probe.probing.plan import described
+    from aligner_probe.probing.probe import with_batches
+    from aligner_probe.probing.timing import seconds_and_memory
+
+    ready = with_batches(ready)
+    seconds, memory = seconds_and_memory(ready.plan, ready.bench)
+    print(described(ready.plan, seconds, processes, memory, prompts=len(ways_to_ask(ready.bench)[0])))
+    print(f"test: {ready.size_of_test().said}", flush=True)
+
+
 def probe(task: "RealTask", options: argparse.Namespace) -> dict[str, Any]:
     """Probe one task and return its report, with what the task is known to be and the minutes that its cells took."""
     import json
 
     from aligner_probe.files import read_json, write_text
     from aligner_probe.probing.probe import carry_out_probe
+    from aligner_probe.probing.run import PLAN
 
     out, began = options.out / task.name, time.perf_counter()
+    ready = planned(task, options)
+    if not (out / PLAN).exists():
+        print_plan(ready, options.jobs)
     clock, cells = out / "minutes.json", len(list((out / "runs").glob("*/result.json")))
-    result = carry_out_probe(planned(task, options), out, n_processes=options.jobs, resume=True)
+    result = carry_out_probe(ready, out, n_processes=options.jobs, resume=True)
     before = read_json(clock) if clock.is_file() else {"minutes": 0.0}
     made = len(list((out / "runs").glob("*/result.json"))) - cells
     spent = (time.perf_counter() - began) / 60 if made else 0.0
@@ -166,6 +187,8 @@ def main() -> None:
         say(task)
         if options.tasks_only:
             print(f"  {task.write(options.out / 'tasks')}")
+        if options.dry_run and options.model is not None:
+            print_plan(planned(task, options), options.jobs)
         if options.dry_run or options.tasks_only:
             continue
         report = probe(task, options)
