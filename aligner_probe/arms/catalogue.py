@@ -218,7 +218,7 @@ for _one in (
     Arm(PROMPT_TUNING, "Prompt tuning-10", PromptTuning.method, {"n_tokens": 10}, sweep_rates=(4e-2, 1.5e-1, 5e-1)),
     _lora(LORA_1, 1, group="LoRA"),
     _lora(LORA_8, 8, group="LoRA"),
-    Arm(LORA_16, "LoRA r=16, all linear", LoRA.method, {"r": 16, "targets": ("q", "k", "v", "o")}),
+    Arm(LORA_16, "LoRA r=16, all linear", LoRA.method, {"r": 16, "targets": "all-linear"}),
     *(
         _lora(name, 8, f"LoRA r=8, {n} example{'s' * (n > 1)}", examples=n, part_of=LORA_8)
         for name, n in ON_FEW.items()
