@@ -41,6 +41,10 @@ def started(base, adapter, train, **options):
 def test_every_method_has_rates_and_a_probe_s_arms_try_them():
     assert all("learning_rates" in vars(cls) or cls.__mro__[1] is not Adapter for cls in METHODS.values())
     assert rates_of("aligner") == (0.03, 0.1, 0.3)
+    assert (
+        rates_of("lora", targets="all-linear") == rates_of("lora", targets=("gate_proj", "q")) == (0.001, 0.004, 0.015)
+    )
+    assert rates_of("lora", targets="q,k,v,o") == rates_of("lora") == (0.004, 0.015, 0.05)
     for arm in ARMS.values():
         assert arm.tried_rates == rates_of(arm.method, **arm.options) or arm.name == "random-subspace"
     assert ARMS["random-subspace"].tried_rates == rates_of("output_bias", subspace=176)
@@ -53,6 +57,9 @@ def test_the_default_rate_is_by_method_width_and_kind(monkeypatch):
     assert rates == {"aligner": 0.1, "lora": 0.015}
     assert default_rate(OutputBias(base, start_layer=1)) < default_rate(OutputBias(base, start_layer=1, subspace=3))
     assert default_rate(LoRA(base, 2), "preference") == 0.015 * DPO_SHARE
+    # Adapted MLPs diverge at the rate of attention.
+    assert {default_rate(LoRA(base, 2, targets=targets)) for targets in ("all-linear", ("q", "up"), "down")} == {0.004}
+    assert default_rate(LoRA(base, 2, targets="q,k,v,o")) == 0.015
     # On a base twice as wide as the one that the table is for.
     monkeypatch.setattr(rates_module, "WIDTH", base.cfg.d_model // 2)
     assert default_rate(Aligner(base, 1, 1)) == 0.05
