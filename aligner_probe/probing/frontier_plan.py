@@ -164,7 +164,8 @@ def plan_in_probe(budget: Budget, d_model: int, way: str) -> FrontierPlan | None
     if not {ALIGNER_1, LORA_8} <= set(arms):
         return None
     wide = d_model >= WIDE
-    lengths = {max(1, round(share * budget.steps)) for share in ((0.25, 0.5) if wide else (0.25, 1.0))}
+    # A budget that tunes nothing is to be quick.
+    lengths = {max(1, round(share * budget.steps)) for share in ((0.25, 1.0) if budget.tuned else (0.25, 0.5))}
     return frontier_plan(
         arms=arms,
         rates=2 if wide else 3,
