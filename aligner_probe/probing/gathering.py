@@ -1,5 +1,6 @@
 """Reads the results of a probe's cells and puts them together as the evidence for a verdict."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def gather(
         likelihood=measured.get("likelihood"),
         known=None if items is None or strict is None else _of_known(strict, items, own, parts),
         known_share=None if items is None else float(items.mean()),
-        trainings=tuple(_training(arm, made[arm], probe) for arm in CANDIDATES if arm in made),
+        trainings=tuple(_training(arm, made[arm], probe, len(parts.validation)) for arm in CANDIDATES if arm in made),
         reference=reference,
         run_on=_run_on(made.get(reference, []), parts),
         most_shots=prompts["most_shots"],
@@ -187,7 +188,7 @@ def _of_known(strict: Table, items: Bool[np.ndarray, " items"], own: Which | Non
     return measure(strict.only(items), floors=floors_of(own or "strict", parts.kind, parts.n_units))
 
 
-def _training(arm: str, runs: list[dict], probe: Plan) -> ReferenceTraining:
+def _training(arm: str, runs: list[dict], probe: Plan, n_validation: int) -> ReferenceTraining:
     falls = [_late_fall(run["validation_loss"], LATE * probe.budget.steps_of(arm)) for run in runs]
     known = [fall for fall in falls if fall is not None]
     return ReferenceTraining(
@@ -196,7 +197,21 @@ def _training(arm: str, runs: list[dict], probe: Plan) -> ReferenceTraining:
         _mean(runs, "late_gain"),
         _on_trained_items(runs),
         float(np.mean(known)) if known else None,
+        _error_of_gain(
+            _mean(runs, "validation"),
+            _mean(runs, "late_gain"),
+            min(n_validation, probe.budget.n_validation) * len(runs),
+        ),
     )
+
+
+def _error_of_gain(last: float, gain: float, n: int) -> float:
+    """The standard error of the gain between two shares of n answers, which are asked twice and so hardly disagree.
+
+    It is that of independent answers, so it is rather too large. Scores that are no shares have none.
+    """
+    shares = (last, last - gain)
+    return math.sqrt(sum(share * (1 - share) for share in shares) / n) if all(0 <= one <= 1 for one in shares) else 0.0
 
 
 def _on_trained_items(runs: list[dict]) -> float | None:

@@ -70,7 +70,7 @@ def test_a_probe_s_own_frontier_is_small_and_smaller_on_a_wide_base():
     quick = BUDGETS["quick"]
     own = plan_in_probe(quick, WIDTH, "4-shot, draw 0")
     assert {cell.arm for cell in own.cells} == {PROMPT, "aligner-1", "lora-8", "prompt-tuning-10"}
-    assert {cell.lengths for cell in own.cells if cell.arm != PROMPT} == {(60, 240)}
+    assert {cell.lengths for cell in own.cells if cell.arm != PROMPT} == {(60, 120)}
     assert own.cells[0].ways == ("4-shot, draw 0",)
     wide = plan_in_probe(quick.on_width(WIDE), WIDE, "zero-shot")
 

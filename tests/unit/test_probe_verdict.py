@@ -152,6 +152,15 @@ def test_a_second_capacity_that_disagrees_leaves_the_ceiling_unknown():
     assert "lora-16-all recovers" not in apart.reason
 
 
+def test_a_gain_that_may_be_chance_does_not_count_as_rising():
+    """The loss is flat since long, and the score of forty items has moved by four of them."""
+    level = replace(STOPPED[0], late_gain=0.1, late_fall=0.001)
+    assert not level.has_stopped(HALF)
+    assert replace(level, late_error=0.08).has_stopped(HALF)
+    assert not replace(level, late_error=0.08, late_fall=0.2).has_stopped(HALF)
+    assert not replace(level, late_error=0.01).has_stopped(HALF)
+
+
 @pytest.mark.parametrize(("gain", "fall"), [(0.08, 0.0), (0.0, 0.2), (None, 0.0)])
 def test_a_second_capacity_counts_only_where_both_have_stopped(gain, fall):
     partly = {arm: 0.7 * share for arm, share in NEW.items()} | {"lora-8": 0.7, "lora-16-all": 0.68}

@@ -13,9 +13,9 @@ from aligner_probe.reproduction.plan import plan as reproduction_plan
 #: SHA-256 of the text of plan.json for a base model named "b", as it is since prompt tuning and a second candidate for
 #: the reference stand in every budget, and arms on few examples in the two larger ones.
 WRITTEN = {
-    "quick": "1fcf8c2cbb417fe4dd4ac2c3bab7b844a1f57f5086b7d93e2776f8e5cdb0487f",
-    "standard": "dcdc24442fa0543bb959e3bdfb35578e51bfebdf45e22fb4c06c2cb850d79d32",
-    "thorough": "a79eef51a3b301cf275fbf67d6f17166e09470d7c89e1ce34384605629e8631c",
+    "quick": "be5a002dff1374c011349a48293a0254abc3fed64e62ec40f9cf5049967b6a46",
+    "standard": "b4afb8ffef5fe23b3360374b3adeb1da8aa6522d98ea72ec0738468d8b6c87c6",
+    "thorough": "526038ef2b97ccdfe1ee8c285c0c9f84a29defa6e710d2c8f52cfb2b83f6e8ac",
 }
 
 

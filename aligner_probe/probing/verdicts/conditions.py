@@ -125,7 +125,7 @@ def ceiling_unknown(case: Case) -> Finding | None:
         last = moving[-1]
         how = (
             "its score was not followed" if last.late_gain is None
-            else f"its score gained {last.late_gain:.3f} (expected under {t.late_gain:g})"
+            else f"its score gained {last.late_gain:.3f}, at least {last.least_gain:.3f} (expected under {t.late_gain:g})"
         )  # fmt: skip
         if last.late_fall is not None:
             how += f" and its loss made {last.late_fall:.0%} of its fall (expected under {t.late_fall:.0%})"

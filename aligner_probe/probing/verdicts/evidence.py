@@ -22,6 +22,7 @@ class ReferenceTraining:
         train: the strict score on items that were trained; None where none could be asked.
         late_fall: the share of the fall of the validation loss that came over the last 40 % of the steps; None where
             it was not measured.
+        late_error: the standard error of `late_gain`; 0 where it is not known.
     """
 
     method: str
@@ -29,11 +30,22 @@ class ReferenceTraining:
     late_gain: float | None = None
     train: float | None = None
     late_fall: float | None = None
+    late_error: float = 0.0
 
     def has_stopped(self, thresholds: Thresholds) -> bool:
-        """Whether more steps would bring little: the validation score and the validation loss have levelled off."""
+        """Whether more steps would bring little: validation loss and validation score have levelled off.
+
+        The loss is the sharper of the two. The score of a few items moves by chance, so it counts as rising only where
+        its gain is clearly too large.
+        """
         level = self.late_fall is None or self.late_fall < thresholds.late_fall
-        return self.late_gain is not None and self.late_gain < thresholds.late_gain and level
+        return level and self.late_gain is not None and self.least_gain < thresholds.late_gain
+
+    @property
+    def least_gain(self) -> float:
+        """The lower bound of the 95 % interval of `late_gain`, which must be known."""
+        assert self.late_gain is not None
+        return self.late_gain - 1.96 * self.late_error
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ class Thresholds:
         least_gap: the lower bound of the gap between reference and floor must be above this; otherwise the reference
             has learned nothing about single items.
         learned: the validation score at which the reference has learned the task, whatever else was tried.
-        late_gain, late_fall: training has stopped where the last 40 % of its steps gain less than this in the
-            validation score, and less than this share of the whole fall of the validation loss.
+        late_gain, late_fall: training has stopped where the last 40 % of its steps do not clearly gain this much in the
+            validation score, and make less than this share of the whole fall of the validation loss.
         agreement: a reference that has stopped below `learned` counts where another candidate of another capacity
             recovers between 1 - `agreement` and 1 + `agreement` of its gap, the whole interval.
         soft_trained: a soft prompt has trained where it reaches this share of what the reference reaches on trained
