@@ -191,17 +191,14 @@ def _of_known(strict: Table, items: Bool[np.ndarray, " items"], own: Which | Non
 def _training(arm: str, runs: list[dict], probe: Plan, n_validation: int) -> ReferenceTraining:
     falls = [_late_fall(run["validation_loss"], LATE * probe.budget.steps_of(arm)) for run in runs]
     known = [fall for fall in falls if fall is not None]
+    asked = min(n_validation, probe.budget.n_validation)
     return ReferenceTraining(
         arm,
         _mean(runs, "validation"),
         _mean(runs, "late_gain"),
         _on_trained_items(runs),
         float(np.mean(known)) if known else None,
-        _error_of_gain(
-            _mean(runs, "validation"),
-            _mean(runs, "late_gain"),
-            min(n_validation, probe.budget.n_validation) * len(runs),
-        ),
+        _error_of_gain(_mean(runs, "validation"), _mean(runs, "late_gain"), asked * len(runs)),
     )
 
 

@@ -77,7 +77,8 @@ def test_a_probe_s_own_frontier_is_small_and_smaller_on_a_wide_base():
     def steps(plan):
         return sum(len(cell.rates) * max(cell.lengths, default=0) for cell in plan.cells)
 
-    assert (steps(own), steps(wide)) == (3 * 3 * 240, 3 * 2 * 60)
+    tuned = plan_in_probe(BUDGETS["standard"], WIDTH, "zero-shot")
+    assert (steps(own), steps(wide), steps(tuned)) == (3 * 3 * 120, 3 * 2 * 40, 3 * 3 * 240)
 
 
 def test_a_budget_without_a_reference_has_no_frontier():

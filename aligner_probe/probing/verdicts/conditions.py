@@ -125,13 +125,13 @@ def ceiling_unknown(case: Case) -> Finding | None:
         last = moving[-1]
         how = (
             "its score was not followed" if last.late_gain is None
-            else f"its score gained {last.late_gain:.3f}, at least {last.least_gain:.3f} (expected under {t.late_gain:g})"
+            else f"its score gained {last.late_gain:.3f}, or {last.least_gain:.3f} at least (under {t.late_gain:g})"
         )  # fmt: skip
         if last.late_fall is not None:
-            how += f" and its loss made {last.late_fall:.0%} of its fall (expected under {t.late_fall:.0%})"
+            how += f" and its loss made {last.late_fall:.0%} of its fall (under {t.late_fall:.0%})"
         return undetermined(
             f"The reference has not learned ({reached}) and had not stopped: over the last 40 % of the steps of "
-            f"{last.method} {how}. Give it more steps.{_run_on(case)}"
+            f"{last.method} {how}, where brackets say what is wanted. Give it more steps.{_run_on(case)}"
         )
     if any(one.method == FULL for one in tried):
         return None
