@@ -14,6 +14,7 @@ MICROWORLD = "microworld"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "provenance.json")
 REBUILD = {
     MICROWORLD: "aligner-probe microworld pretrain",
+    "frontier": "aligner-probe probe frontier --task panel:TASK --json artifacts/frontier/TASK.json",
     "panel": "aligner-probe probe panel --budget BUDGET --json artifacts/panel/BUDGET.json",
 }
 

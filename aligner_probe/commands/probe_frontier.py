@@ -1,7 +1,6 @@
 """`aligner-probe probe frontier`: what methods keep of other knowledge where they reach the form of a task."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def add_options(parser: Group) -> None:
 
 def frontier(options: argparse.Namespace) -> int:
     """Train, read, print K of every arm and write the report; return the exit code."""
-    from aligner_probe.probing.frontier import carry_out_frontier, new_frontier
+    from aligner_probe.probing.frontier import as_text, carry_out_frontier, new_frontier
     from aligner_probe.probing.frontier_plan import frontier_plan
     from aligner_probe.probing.probe import with_ending
     from aligner_probe.probing.run import check_folder
@@ -76,7 +75,7 @@ def frontier(options: argparse.Namespace) -> int:
     with going_on(lambda: messages.CELLS_KEPT_RESUME.format(out=out)):
         content = carry_out_frontier(made, out, backend=backend, resume=options.resume)
     if options.json is not None:
-        write_text(options.json, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        write_text(options.json, as_text(content))
     _print_K(content)
     print(f"made {out / 'frontier.json'}")
     return 0

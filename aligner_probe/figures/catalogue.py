@@ -171,6 +171,15 @@ CATALOGUE = (
         (),
         True,
     ),
+    Entry(
+        "extra09",
+        "form_against_knowledge",
+        "Form reached against knowledge kept",
+        "not in the paper",
+        "frontier:frontiers",
+        (),
+        True,
+    ),
 )
 
 IMAGE_TYPES = ("png", "svg", "pdf")

@@ -58,6 +58,8 @@ PAIRS = (
     (OUTPUT_BIAS, LORA_8),
     (OUTPUT_BIAS, ALIGNER_10),
     (RANDOM_SUBSPACE, LORA_8),
+    (RANDOM_SUBSPACE, ALIGNER_10),
+    (LLAMA_ADAPTER_10, LORA_8),
     (ALIGNER_10, LORA_8),
     (PROMPT_TUNING, LORA_8),
     (PROMPT, LORA_8),
@@ -140,7 +142,7 @@ def carry_out_frontier(
     check_folder(out, resume)
     study_of(frontier).make(out, backend or Processes(1), show_progress=show_progress)
     content = report(frontier, out)
-    write_text(out / REPORT, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(out / REPORT, as_text(content))
     return content
 
 
@@ -170,7 +172,7 @@ def frontier_in_probe(
     if not any(run["readings"] for one in results if one and one["arm"] == LORA_8 for run in one["runs"]):
         return None
     content = report(made, out / FOLDER)
-    write_text(out / FOLDER / REPORT, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(out / FOLDER / REPORT, as_text(content))
     return read_frontier(out / FOLDER / REPORT)
 
 
@@ -209,7 +211,7 @@ def gathered(results: Sequence[dict[str, Any]]) -> Frontier:
         for run in one["runs"]:
             readings += [
                 Reading(one["arm"], run["lr"], int(steps), one["seed"], *_scores(read))
-                for steps, read in run["readings"].items()
+                for steps, read in sorted(run["readings"].items(), key=lambda item: int(item[0]))
             ]
     assert base is not None  # every plan has the cell
     form, kept, _ = _scores(base)
@@ -255,6 +257,16 @@ def report(frontier: FrontierStudy, out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def as_text(content: dict[str, Any]) -> str:
+    """A report of a frontier as JSON, with one line for each reading and each point of the curve."""
+    apart = {name: content[name] for name in ("curve", "differences", "readings")}
+    text = json.dumps(content | dict.fromkeys(apart), indent=1, allow_nan=False)
+    for name, rows in apart.items():
+        lines = ",\n  ".join(json.dumps(row, allow_nan=False) for row in rows)
+        text = text.replace(f'"{name}": null', f'"{name}": [\n  {lines}\n ]')
+    return text + "\n"
+
+
 def measured(made: Frontier) -> dict[str, Any]:
     """K of every arm at several shares of the reference's form, the differences of pairs, and the curve, as data."""
     pairs = [(share, a, b) for share in SHARES for a, b in PAIRS if {a, b} <= set(made.arms)]
@@ -268,7 +280,7 @@ def measured(made: Frontier) -> dict[str, Any]:
             {"share": share, "a": a, "b": b, "difference": None if one is None else asdict(one)}
             for (share, a, b), one in differences.items()
         ],
-        "curve": [asdict(point) for arm in made.arms for point in made.curve(arm)],
+        "curve": [_rounded(asdict(point)) for arm in made.arms for point in made.curve(arm)],
     }
 
 
@@ -303,6 +315,13 @@ def read_frontier(file: Path) -> tuple[dict[str, Any], Frontier]:
 def _scores(read: dict[str, list[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     form, kept, plain = (np.array(read[which], dtype=np.float64) for which in ("form", "kept", "plain"))
     return form, kept, plain
+
+
+def _rounded(values: Any) -> Any:
+    """The same with numbers of four digits after the point, which is more than they are certain to."""
+    if isinstance(values, dict):
+        return {name: value if name == "rate" else _rounded(value) for name, value in values.items()}
+    return round(values, 4) if isinstance(values, float) else values
 
 
 def _text(scores: np.ndarray | None) -> str | list[float] | None:
