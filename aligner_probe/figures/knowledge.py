@@ -97,7 +97,8 @@ def kept(collection: Collection) -> Drawing:
         f"{'; '.join(OFF_DOMAIN[name] for name in sets)}. Content (filled) is what it knew before, form (hollow) how "
         "far the trained way of answering reaches. The paper asks MMLU instead. The control that is missing here, what "
         "a prompt for the same form leaves, is in notebook 03: nearly all sums, and none of the requests, so the lower "
-        f"panels say nothing of adapters. {INTERVALS} "
+        "panels say nothing of adapters. Each method is at the rate that suits its training, and how much it keeps "
+        f"depends on that rate; extra09 compares methods at equal form. {INTERVALS} "
         f"Seeds: {_seeds(experiments, 'instructions')}.",
         experiments.inputs(runs),
         missing=experiments.missing("instructions"),

@@ -22,8 +22,9 @@ MEASURES = (
     ("B", "R of a free output bias, which is one trained vector in each layer. It bounds what Aligner-1 can do."),
     ("delta", "R1 minus R of a random subspace with as many parameters as Aligner-1. Only a positive delta is evidence "
      "for the global token itself."),
-    ("K", "The share of right answers about another domain after training, divided by that before. 1 means that "
-     "nothing was forgotten."),
+    ("K", "The most right answers about another domain that remain with Aligner-1, among its learning rates and "
+     "lengths that reach the form of the task; as a share of those before training. 1 means that nothing was "
+     "forgotten. It is not measured where no run of Aligner-1 reaches the form."),
 )  # fmt: skip
 #: The terms that verdicts and measures rest on.
 TERMS = (
