@@ -92,7 +92,7 @@ def to_frame(content: dict[str, Any]) -> pd.DataFrame:
     for row in content["tasks"]:
         record = {name: row[name] for name in ("task", "nature", "kind", "verdict", "right")}
         measures = {name: row[name] for name in ("F", "R_soft", "R1", "B", "delta") if name in row}
-        measures |= {f"K {arm}": kept for arm, kept in row["knowledge_kept"].items()}
+        measures |= {f"kept {arm}": kept for arm, kept in row["knowledge_kept"].items()}
         for name, one in measures.items():
             record |= {name: one["value"], f"{name} low": one["low"], f"{name} high": one["high"]}
         rows.append(record)

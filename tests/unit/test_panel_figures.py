@@ -155,8 +155,8 @@ def test_the_committed_panel_is_drawn_with_what_it_says_of_knowledge():
     drawing = known_tasks(Collection([]))
     forms = drawing.frame[drawing.frame["nature"] == "form"]
     said = {comparison.what: comparison for comparison in drawing.comparisons}
-    ours = said[f"K of Aligner-1, mean of {len(forms)} form tasks"]
-    assert ours.ours == f"{forms['K aligner-1'].mean():.3f}"
+    ours = said[f"Aligner-1: kept at the rate that suits the task, mean of {len(forms)} form tasks"]
+    assert ours.ours == f"{forms['kept aligner-1'].mean():.3f}"
     assert (ours.verdict == "does not hold") == (float(ours.interval.strip("[]").split(", ")[1]) < 0.9)
     delta = drawing.frame[drawing.frame["nature"].isin(["form", "latent"])]["delta"]
     [credit] = [one for what, one in said.items() if what.startswith("R1 less")]
