@@ -23,6 +23,9 @@ from aligner_probe.figures.looks import GREY, LIGHT_GREY, NATURES
 from aligner_probe.figures.plane import FOLDER, HIGHEST, LOWEST, inside
 from aligner_probe.files import read_json, sha256
 from aligner_probe.probing.verdicts.separators import (
+    BITS,
+    COSTS,
+    EXAMPLES,
     FORM,
     LATENT,
     NEW,
@@ -33,11 +36,24 @@ from aligner_probe.probing.verdicts.separators import (
     general_tasks,
     separation,
 )
+from aligner_probe.probing.verdicts.together import Together, together
 
 #: The committed results that are compared: the panel, and its tasks drawn anew.
 FILES = ("standard.json", "standard-draw1.json")
 #: The symbols of measures that have one.
 SYMBOLS = {PROMPT: "F", PROMPT_TUNING: "R_soft", ALIGNER_1: "R1", OUTPUT_BIAS: "B"}
+#: The measures that are put together, with the costs where they were measured, and what they are asked.
+TOGETHER = tuple(SYMBOLS)
+QUESTIONS = {
+    "form and latent over new": ((FORM, LATENT), (NEW,)),
+    "form over latent": ((FORM,), (LATENT,)),
+    "form over latent and new": ((FORM,), (LATENT, NEW)),
+}
+#: The words of a cost.
+COST_NAMES = {
+    BITS: "excess bits an example, LoRA r=8",
+    EXAMPLES: "examples for half of the gap, LoRA r=8",
+}
 #: By nature, how far above the middle of an arm's row its tasks stand; the rows are 1 apart.
 LANES = {FORM: 0.27, LATENT: 0.0, NEW: -0.27}
 #: Tasks of one lane alternate between these heights, so that equal shares do not hide each other.
@@ -70,24 +86,33 @@ def separators(collection: Collection) -> Drawing:
         for reason, names in others.items():
             left_out[reason] = list(dict.fromkeys([*left_out.get(reason, []), *names]))
     separations = [separation(tasks, arm) for arm in SEPARATORS]
-    figure = Figure(figsize=(10.6, 8.2), layout="constrained")
-    plot_separators(figure.subplots(), tasks, separations)
+    costs = [cost for cost in COSTS if all(cost in task.costs for task in tasks)]
+    figure = Figure(figsize=(10.6, 8.2 + 2.4 * bool(costs)), layout="constrained")
+    if costs:
+        grid = figure.add_gridspec(2, len(costs), height_ratios=(8.2, 2.4))
+        plot_separators(figure.add_subplot(grid[0, :]), tasks, separations)
+        for column, cost in enumerate(costs):
+            plot_cost(figure.add_subplot(grid[1, column]), tasks, separation(tasks, cost))
+    else:
+        plot_separators(figure.subplots(), tasks, separations)
+    combined = [together(tasks, [*TOGETHER, *costs], *sides) for sides in QUESTIONS.values()]
     return Drawing(
         figure,
-        to_frame(tasks, separations),
+        to_frame(tasks, [*separations, *(separation(tasks, cost) for cost in costs)]),
         "What each arm recovers of the gap between floor and reference, one point a task and draw: "
         f"{_counts(tasks)}; equal shares lie on each other. The arms are ordered by the distance between the lowest "
         "form or latent task and the highest new one. AUROC: the probability that a task of the one kind has the "
         "higher share; ties count one half, and the draws of a task weigh together as one. In brackets: 95 % intervals "
         "that assume nothing about how the shares are distributed (Hoeffding's bound), with n the tasks of the smaller "
-        f"side, not their draws: {_smaller(tasks)}. The distance has no interval, because it rests on two tasks. "
+        f"side, not their draws: {_smaller(tasks)}. {_said_costs(costs)}{_said_together(combined)} "
+        "The distance has no interval, because it rests on two tasks. "
         "Values beyond the axis stand at its edge. Left out, because what is tested was trained, or because the nature "
         f"is none of the three: {_named(left_out)}. Tasks whose verdict is undetermined are not left out "
         f"({', '.join(undecided) or 'there are none'}). The natures are those of one micro-world, and no verdict "
         "uses these AUROCs.",
         tuple(Input("the probe on the panel", f"{FOLDER}/{file.name}", sha256(file)) for file in files),
         settings={"left_out": left_out, "confidence": 0.95},
-        comparisons=tuple(_comparisons(tasks, separations)),
+        comparisons=(*_comparisons(tasks, separations), *_alone_and_together(tasks, costs, combined)),
     )
 
 
@@ -147,14 +172,37 @@ def plot_separators(ax: Axes, tasks: Sequence[KnownTask], separations: Sequence[
     return ax
 
 
+def plot_cost(ax: Axes, tasks: Sequence[KnownTask], one: Separation) -> Axes:
+    """Draw what the reference took to learn each task (bits an example, or examples), one lane for each nature."""
+    for nature, lane in LANES.items():
+        costs = sorted(task.costs[one.arm] for task in tasks if task.nature == nature)
+        color, marker = NATURES[nature]
+        ax.plot(
+            costs, [lane + STEPS[index % len(STEPS)] for index in range(len(costs))], linestyle="none", marker=marker,
+            markersize=5.5, color=color, markeredgecolor="white", markeredgewidth=0.5, label=nature,
+        )  # fmt: skip
+    ax.set(
+        yticks=list(LANES.values()), yticklabels=list(LANES), ylim=(-0.5, 0.5),
+        xscale="log" if one.arm == EXAMPLES else "linear", xlabel=name_of(one.arm),
+    )  # fmt: skip
+    ax.xaxis.label.set_fontsize(9)
+    ax.set_title(f"AUROC {_short(one.reached)}", fontsize=9)
+    return ax
+
+
 def name_of(arm: str) -> str:
-    """An arm's label, with the symbol of its share where it has one."""
+    """An arm's label, with the symbol of its share where it has one; the words of a cost."""
+    if arm in COST_NAMES:
+        return COST_NAMES[arm]
     label = "best prompt" if arm == PROMPT else label_of(arm)
     return f"{label} ({SYMBOLS[arm]})" if arm in SYMBOLS else label
 
 
 def to_frame(tasks: Sequence[KnownTask], separations: Sequence[Separation]) -> pd.DataFrame:
-    """One row for each arm, task and draw: the share of the gap, and how well the arm separates the natures."""
+    """One row for each arm, task and draw: the share of the gap, and how well the arm separates the natures.
+
+    Costs stand among the arms, each less than 0: the smaller the cost, the higher the value.
+    """
     rows = []
     for one in separations:
         about = {"lowest form or latent": one.lowest, "highest new": one.highest, "distance": one.distance}
@@ -169,7 +217,7 @@ def to_frame(tasks: Sequence[KnownTask], separations: Sequence[Separation]) -> p
                 f"{words}: high": interval.high,
             }
         rows += [
-            {"arm": one.arm, "task": task.name, "draw": task.draw, "nature": task.nature, "share": task.shares[one.arm]}
+            {"arm": one.arm, "task": task.name, "draw": task.draw, "nature": task.nature, "share": task.value(one.arm)}
             | about
             for task in tasks
         ]
@@ -202,6 +250,37 @@ def _comparisons(tasks: Sequence[KnownTask], separations: Sequence[Separation]) 
     what = f"AUROC of form and latent over new, {name_of(PROMPT_TUNING)} less {name_of(ALIGNER_1)}"
     rows.append(Comparison(what, None, f"{gain.value:+.3f}", claim.sentence, in_brackets(gain), claim.verdict))
     return rows
+
+
+def _alone_and_together(
+    tasks: Sequence[KnownTask], costs: Sequence[str], combined: Sequence[Together]
+) -> list[Comparison]:
+    rows = []
+    for cost in costs:
+        one = separation(tasks, cost)
+        words = f"{name_of(cost)}: AUROC of form and latent below new"
+        rows.append(Comparison(words, None, f"{one.reached.value:.3f}", "", in_brackets(one.reached)))
+    for question, one in zip(QUESTIONS, combined, strict=True):
+        said = f"{one.auroc.value:.3f}; {one.n_right} of {len(one.scores)} points on the right side"
+        what = f"{', '.join(SYMBOLS.get(each, each) for each in one.measures)} together: AUROC of {question}"
+        rows.append(Comparison(what, None, said, "", in_brackets(one.auroc)))
+    return rows
+
+
+def _said_costs(costs: Sequence[str]) -> str:
+    if not costs:
+        return ""
+    names = " and ".join(name_of(cost) for cost in costs)
+    return f"Below: what the reference took to learn each task ({names}), AUROC of form and latent below new. "
+
+
+def _said_together(combined: Sequence[Together]) -> str:
+    names = ", ".join(SYMBOLS.get(each, each) for each in combined[0].measures)
+    each = "; ".join(
+        f"{question} {_short(one.auroc)}, {one.n_right} of {len(one.scores)} points on the right side"
+        for question, one in zip(QUESTIONS, combined, strict=True)
+    )
+    return f"{names} together, each task scored by a logistic regression on the other tasks: AUROC {each}."
 
 
 def _names(tasks: Sequence[KnownTask], *natures: str) -> int:

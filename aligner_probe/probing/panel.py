@@ -226,10 +226,28 @@ def _row(one: JudgedTask) -> dict[str, Any]:
         "parts": {which: part.name for which, part in one.verdict.parts.items()},
         "cuts": {name.removesuffix("_cut"): getattr(one.thresholds, name) for name in CUTS},
         **{name: report[name] for name in measures},
+        "bits": _bits(report["runs"]),
+        "dose": report["measures"]["strict"].get("examples"),
         "knowledge_kept": {arm: kept["kept"] for arm, kept in report["knowledge_kept"].items()},
         "capacity": None if report["capacity"] is None else report["capacity"]["facts"]["value"],
         "scores": {arm: score["value"] for arm, score in report["measures"]["strict"]["scores"].items()},
         "sha256": report["task"]["sha256"],
+    }
+
+
+def _bits(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The excess description length of each arm as a mean over its runs: in all, an example and a label, in bits."""
+    by_arm: dict[str, list[dict[str, float]]] = {}
+    for run in runs:
+        if run.get("bits") is not None:
+            by_arm.setdefault(run["arm"], []).append(run["bits"])
+    return {
+        arm: {
+            "excess": float(np.mean([one["excess"] for one in its])),
+            "an_example": float(np.mean([one["excess"] / one["n_examples"] for one in its])),
+            "a_label": float(np.mean([one["excess"] / one["n_labels"] for one in its])),
+        }
+        for arm, its in by_arm.items()
     }
 
 

@@ -34,7 +34,7 @@ from aligner_probe.tasks.panel import PANEL
 
 PROVENANCE = {"versions": {}, "git": {}, "base": "x"}
 REPORT = {"base": "microworld", "provenance": PROVENANCE, "knowledge_kept": {}, "capacity": None}
-REPORT |= {"task": {"sha256": {}}, "measures": {"strict": {"scores": {}}}}
+REPORT |= {"task": {"sha256": {}}, "measures": {"strict": {"scores": {}}}, "runs": []}
 
 
 def tried(name, nature, shares, kind="general"):
@@ -109,6 +109,18 @@ def test_confusions_and_report_name_every_task():
     assert [row["task"] for row in content["tasks"]] == list("abcdefgh")
     assert content["tasks"][0]["cuts"]["F"] == judged[0].thresholds.F_cut
     assert panel_report(judged, "quick", None)["calibrated"] is None
+
+
+def test_a_row_holds_the_bits_of_each_arm_as_a_mean_and_the_dose():
+    one = tried("a", "form", FORM)
+    bits = [{"excess": 90.0, "n_examples": 30, "n_labels": 300}, {"excess": 10.0, "n_examples": 10, "n_labels": 20}]
+    runs = [{"arm": "lora-8", "bits": each} for each in bits] + [{"arm": "aligner-1", "bits": None}, {"arm": "lora-1"}]
+    strict = {"scores": {}, "examples": {"k50": {"value": 3.0}}}
+    report = one.report | {"runs": runs, "measures": {"strict": strict}}
+    [row, without] = panel_report(as_judged([dataclasses.replace(one, report=report), one]), "standard", None)["tasks"]
+    assert row["bits"] == {"lora-8": {"excess": 50.0, "an_example": 2.0, "a_label": 0.4}}
+    assert row["dose"] == {"k50": {"value": 3.0}}
+    assert (without["bits"], without["dose"]) == ({}, None)
 
 
 #: What the committed results were made of: tasks of unknown nature count for nothing.

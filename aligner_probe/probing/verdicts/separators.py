@@ -1,8 +1,10 @@
 """How well each measure of a probe separates tasks that are new from those that are form or latent.
 
-The measure of an arm is its share of the gap between floor and reference (`measures.py`). It is compared on general
-tasks whose nature is known and whose reference learned them. Its area under the ROC curve (AUROC) is the probability
-that a task of one nature has a higher share than a task of another, where ties count one half.
+The measure of an arm is its share of the gap between floor and reference (`measures.py`). Two other measures are costs,
+which say what the reference took to learn the task: bits (excess description length) and examples (the dose). Of a cost
+the lower value counts as the higher. Measures are compared on general tasks whose nature is known and whose reference
+learned them. The area under the ROC curve (AUROC) of a measure is the probability that a task of one nature has a
+higher value than a task of another, where ties count one half. `together.py` puts measures together.
 
 A task that is drawn anew with another seed is no other task, so the draws of one task weigh together as one. The
 intervals count tasks, not draws.
@@ -10,7 +12,7 @@ intervals count tasks, not draws.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from aligner_probe.arms.names import (
     FLOORS,
     LLAMA_ADAPTER_10,
     LORA_1,
+    LORA_8,
     OUTPUT_BIAS,
     PROMPT,
     PROMPT_TUNING,
@@ -48,6 +51,9 @@ SEPARATORS = (
     LLAMA_ADAPTER_10,
     LORA_1,
 )
+#: What the reference took to learn the task: excess description length in bits an example, and the dose of examples.
+BITS, EXAMPLES = "bits", "examples"
+COSTS = (BITS, EXAMPLES)
 #: The natures that are separated.
 FORM, LATENT, NEW = "form", "latent", "new"
 #: An expectation below this counts as 0.
@@ -65,25 +71,37 @@ class KnownTask:
         nature: "form", "latent" or "new".
         draw: the seed that drew it.
         shares: by arm, the share of the gap between floor and reference; no unit.
+        costs: what the reference took, in bits an example ("bits") and in examples ("examples"); empty where that was
+            not measured.
     """
 
     name: str
     nature: str
     draw: int
     shares: dict[str, float]
+    costs: dict[str, float] = field(default_factory=dict)
+
+    def value(self, measure: str) -> float:
+        """The value of a measure, higher where the task is easier to reach: the share of an arm, or less the cost."""
+        return -self.costs[measure] if measure in COSTS else self.shares[measure]
+
+    @property
+    def measures(self) -> set[str]:
+        """The measures that the task has a value of."""
+        return {*self.shares, *self.costs}
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How well the share of one arm separates the natures.
+    """How well the value of one measure separates the natures.
 
     Args:
-        arm: the arm.
+        arm: the arm whose share it is, or the cost.
         reached: AUROC of form and latent tasks over new ones.
         form_over_latent: AUROC of form tasks over latent ones.
         form_over_rest: AUROC of form tasks over latent and new ones.
-        lowest: the lowest share among the form and latent tasks.
-        highest: the highest share among the new tasks.
+        lowest: the lowest value among the form and latent tasks.
+        highest: the highest value among the new tasks.
     """
 
     arm: str
@@ -95,7 +113,7 @@ class Separation:
 
     @property
     def distance(self) -> float:
-        """The lowest share of form and latent less the highest of new; negative where they overlap."""
+        """The lowest value of form and latent less the highest of new; negative where they overlap."""
         return self.lowest - self.highest
 
 
@@ -116,6 +134,27 @@ def soft_share(scores: dict[str, float]) -> float | None:
     return None if shares is None else shares.get(PROMPT_TUNING)
 
 
+def costs_of(row: dict[str, Any]) -> dict[str, float]:
+    """What the reference took to learn a task, from its row in a panel's results; only what was measured.
+
+    A dose that lies above all numbers of examples is taken as twice the largest of them, and one below as the smallest.
+    """
+    costs = {}
+    bits, dose = row.get("bits", {}).get(LORA_8), row.get("dose")
+    if bits is not None:
+        costs[BITS] = bits["an_example"]
+    if dose is not None:
+        k50 = dose["k50"]
+        smallest, largest = k50["tried"]
+        if k50["at_most"] is None:
+            costs[EXAMPLES] = 2.0 * largest
+        elif k50["above"] is None:
+            costs[EXAMPLES] = float(smallest)
+        else:
+            costs[EXAMPLES] = float(k50["at_most"] if k50["value"] is None else k50["value"])
+    return costs
+
+
 def general_tasks(panel: dict[str, Any]) -> tuple[list[KnownTask], dict[str, list[str]]]:
     """The tasks of a panel's results that can be compared, and the names of the others by the reason for that.
 
@@ -133,7 +172,7 @@ def general_tasks(panel: dict[str, Any]) -> tuple[list[KnownTask], dict[str, lis
         elif shares is None:
             left_out.setdefault("reference did not learn", []).append(row["task"])
         else:
-            tasks.append(KnownTask(row["task"], row["nature"], panel.get("draw", 0), shares))
+            tasks.append(KnownTask(row["task"], row["nature"], panel.get("draw", 0), shares, costs_of(row)))
     return tasks, left_out
 
 
@@ -183,13 +222,13 @@ def auroc_interval(value: float, n: int, confidence: float = 0.95) -> Interval:
 
 
 def separation(tasks: Iterable[KnownTask], arm: str, confidence: float = 0.95) -> Separation:
-    """How well the share of this arm separates the natures of these tasks.
+    """How well the share of this arm, or this cost, separates the natures of these tasks, which all have a value of it.
 
     Raises AlignerProbeError where a nature has no task.
     """
     shares: dict[str, dict[str, list[float]]] = {FORM: {}, LATENT: {}, NEW: {}}
     for task in tasks:
-        shares[task.nature].setdefault(task.name, []).append(task.shares[arm])
+        shares[task.nature].setdefault(task.name, []).append(task.value(arm))
     form, latent, new = (list(shares[nature].values()) for nature in (FORM, LATENT, NEW))
 
     def compared(above: Shares, below: Shares) -> Interval:
