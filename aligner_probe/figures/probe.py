@@ -19,6 +19,7 @@ from aligner_probe.arms.catalogue import label_of
 from aligner_probe.arms.names import BASE, CONSTANT, ON_FEW, PROMPT, REFERENCE, REFERENCE_SHUFFLED
 from aligner_probe.errors import one_of
 from aligner_probe.figures.drawing import style
+from aligner_probe.figures.frontier import SHARE, plot_curve
 from aligner_probe.figures.looks import BLACK, FAMILIES, GREY, LOOKS, OTHERS, Look, verdict_color
 from aligner_probe.figures.plane import known_results, plot_known, plot_plane, plot_task, sizes_of_points
 from aligner_probe.figures.words import MEASURES, TERMS, VERDICTS
@@ -138,6 +139,8 @@ def write_page(reports: Sequence[dict[str, Any]], file: Path) -> None:
         alike=alike,
         samples=[_sample_table(report) for report in reports],
         bits=[_bits_table(report) for report in reports],
+        kept=[_svg(_kept_with_legend(report["frontier"])) if report.get("frontier") else "" for report in reports],
+        most_kept=[_most_kept(report.get("frontier")) for report in reports],
         verdicts=VERDICTS,
         measures=MEASURES,
         terms=TERMS,
@@ -244,6 +247,12 @@ def _bits_table(report: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def _most_kept(frontier: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """One row an arm of a frontier: K in words, and how many of its settings reach the form."""
+    most = {} if frontier is None else frontier["K"][SHARE]
+    return [one | {"arm": "prompts" if arm == PROMPT else _label(arm)} for arm, one in most.items()]
+
+
 def _mean(rows: Sequence[dict[str, Any]], name: str) -> float:
     return sum(row[name] for row in rows) / len(rows)
 
@@ -271,6 +280,14 @@ def _plane_with_legend(reports: Sequence[dict[str, Any]]) -> Callable[[Figure], 
         ax = plot_on_plane(reports, figure.subplots())
         handles = [*ax.get_legend_handles_labels()[0], *sizes_of_points()]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+
+    return draw
+
+
+def _kept_with_legend(frontier: dict[str, Any]) -> Callable[[Figure], Any]:
+    def draw(figure: Figure) -> None:
+        ax = plot_curve(frontier, figure.subplots())
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
     return draw
 

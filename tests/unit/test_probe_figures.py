@@ -1,13 +1,15 @@
 """A report's pictures and page: every arm at its size, none that looks like another, and words that are defined."""
 
 import html
+import json
 import re
 from xml.etree import ElementTree
 
 from matplotlib.figure import Figure
 
-from aligner_probe.arms.catalogue import ARMS, PROBE_ARMS
+from aligner_probe.arms.catalogue import ARMS, PROBE_ARMS, label_of
 from aligner_probe.arms.names import BASE, CONSTANT, PROMPT
+from aligner_probe.artifacts import artifact
 from aligner_probe.figures.looks import LOOKS, NATURES, OTHERS
 from aligner_probe.figures.probe import LABELS, plot_comparison, plot_doses, plot_recovery, write_page
 from aligner_probe.figures.words import MEASURES, TERMS, VERDICTS
@@ -156,6 +158,18 @@ def test_page_shows_the_prompt_that_won_in_full(tmp_path):
     # Long words break on a narrow screen, and lines wrap.
     assert "overflow-wrap: anywhere" in page
     assert "pre { white-space: pre-wrap" in page
+
+
+def test_page_has_the_frontier_with_k_of_every_arm(tmp_path):
+    frontier = json.loads((artifact("frontier") / "style_pirate.json").read_text())
+    write_page([a_quick_report() | {"frontier": frontier}], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "Knowledge kept" in page
+    for arm, most in frontier["K"]["0.95"].items():
+        name = "prompts" if arm == "prompt" else label_of(arm)
+        assert f'<td>{name}</td><td class="number">{most["said"]}</td>' in page
+    write_page([a_quick_report() | {"frontier": None}], tmp_path / "without.html")
+    assert "Knowledge kept" not in (tmp_path / "without.html").read_text()
 
 
 def test_page_has_bits_and_examples_where_they_were_measured(tmp_path):
