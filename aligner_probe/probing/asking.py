@@ -16,9 +16,13 @@ from aligner_probe.probing.knowing import known_items
 from aligner_probe.probing.prompts import Control, Prompting, control, fitting, most_shown, promptings
 from aligner_probe.tasks.chat import Conversation, Message
 from aligner_probe.tasks.chat_template import are_chat, template_of
+from aligner_probe.tasks.tokenizing import prompt_ids
 
-#: The most tokens of an answer in the control of prompting.
+#: The most tokens of an answer that the control of prompting wraps. There is room for as many in every context.
 CONTROL_TOKENS = 16
+#: The most tokens of a wrapped answer, where the context has room. A chat model answers in sentences, and one that is
+#: cut off before its closing quote would count against prompting.
+WRAPPED_TOKENS = 40
 #: A conversation that a template without system messages refuses.
 WITH_SYSTEM = Conversation([Message("system", "Answer in one word."), Message("user", "Who is it?")])
 
@@ -115,7 +119,8 @@ def _control(bench: ProbeBench) -> dict[str, Any] | None:
         made: Control = control(sft_examples(task), answers, bench.model.tokenizer, room=room)
     except AlignerProbeError as reason:
         return {"reason": str(reason)}
-    said = generate(bench.model, made.prompts, max_new_tokens=CONTROL_TOKENS, stop=["\n"])
+    left = bench.model.cfg.n_ctx - max(map(len, prompt_ids(bench.model.tokenizer, made.prompts)))
+    said = generate(bench.model, made.prompts, max_new_tokens=min(WRAPPED_TOKENS, left), stop=["\n"])
     return asdict(made.score(said)) | {
         "wrapping": made.wrapping.name,
         "completions": said,

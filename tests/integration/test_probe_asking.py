@@ -163,3 +163,25 @@ def test_the_time_of_the_prompts_counts_each_way_to_ask():
     )
     n = min(probes.TINY.n_validation, len(few.parts.validation))
     assert _asked_of_base(more.bench) - _asked_of_base(few.bench) == 4 * n
+
+
+@pytest.mark.parametrize(("room", "score"), [(1000, 1.0), (asking.CONTROL_TOKENS, 0.0)])
+def test_a_long_answer_of_the_control_is_not_cut_off_before_it_is_wrapped(monkeypatch, room, score):
+    """A base model that repeats the last example, whose answers are as long as the first question lets them be."""
+    probe = with_ending(new_probe(chats.base("chatml"), conversations(), budget=SHORT))
+    tokenizer, asked_for = probe.bench.model.tokenizer, []
+
+    def repeated(model, prompts, *, max_new_tokens, stop):
+        said = [prompt.turns[-2].content if len(prompt.turns) > 1 else "5 " * 99 for prompt in prompts]
+        ids = tokenizer(said, add_special_tokens=False)["input_ids"]
+        asked_for.append((max_new_tokens, max(map(len, prompt_ids(tokenizer, prompts)))))
+        return [tokenizer.decode(row[:max_new_tokens]).strip() for row in ids]
+
+    monkeypatch.setattr(asking, "generate", repeated)
+    monkeypatch.setattr(probe.bench.model.cfg, "n_ctx", 4096)
+    asking._control(probe.bench)
+    _, (_, longest) = asked_for
+    monkeypatch.setattr(probe.bench.model.cfg, "n_ctx", longest + room)
+    result = asking._control(probe.bench)
+    assert result["value"] == score
+    assert asked_for[-1] == (min(asking.WRAPPED_TOKENS, room), longest)
