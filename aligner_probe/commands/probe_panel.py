@@ -76,7 +76,10 @@ def probe(options: argparse.Namespace) -> int:
     else:
         try:
             judged, cuts = leave_one_out(tried), calibrated(tried)
-            print(f"each judged by cuts that the others set; all together set F {cuts.F_cut:.2f}, R1 {cuts.R1_cut:.2f}")
+            print(
+                f"each judged by cuts that the others set; all together set F {cuts.F_cut:.2f}, "
+                f"R_soft {cuts.R_soft_cut:.2f}, R1 {cuts.R1_cut:.2f}"
+            )
         except AlignerProbeError as reason:
             print(f"judged by the thresholds as they are, because these tasks set none: {reason}")
     print(confusions(judged).to_string())

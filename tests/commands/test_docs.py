@@ -203,7 +203,10 @@ def test_the_verdict_page_states_the_thresholds_in_use():
     page = text_of(DOCS / "verdict.md")
     for name, sentence in {
         "F_cut": "F is compared with the cut {}",
-        "R1_cut": "R1 with the cut {}",
+        "R_soft_cut": "R_soft with the cut {}",
+        "R1_cut": "(R1, where it takes its place, with {})",
+        "agreement": "recovers between .75 and 1.25 of its gap",
+        "late_gain": "the last 40 % of its steps gain less than {} in score",
         "learned": "validation score {} or more",
         "least_gap": "reference minus floor is above {}",
         "prompting_works": "follows it in at least {} of the cases",

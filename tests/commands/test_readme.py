@@ -82,7 +82,7 @@ def test_make_targets_are_there():
 
 
 def test_every_measure_and_verdict_is_explained():
-    for name in ("Reference", "Floor", "F", "R1", "B", "Delta", "K"):
+    for name in ("Reference", "Floor", "F", "R_soft", "R1", "B", "Delta", "K"):
         assert re.search(rf"^- \*\*{name}\*\*: .*", README, re.MULTILINE), name
     for outcome in ("form", "latent", "new", "undetermined"):
         assert f"**{outcome}**" in README.partition("## What a verdict means")[2]
@@ -95,11 +95,11 @@ def test_numbers_of_the_panel_and_the_cuts_are_ours():
     counted = [task for task in tasks if task["nature"] in ("form", "latent", "new")]
     right = [task for task in counted if task["verdict"] == task["nature"]]
     left = [task for task in counted if task["verdict"] == "undetermined"]
-    said = f"Of {len(counted)}, {len(right)} are called right at the standard budget, and {len(left)} are undetermined"
+    said = f"Of {len(counted)}, {len(right)} were right at the standard budget and {len(left)} undetermined"
     assert said in " ".join(README.split())
     assert len(right) + len(left) == len(counted)
-    cuts = [f"{value:g}".removeprefix("0") for value in (THRESHOLDS.F_cut, THRESHOLDS.R1_cut)]
-    assert f"F is high above {cuts[0]}, R1 above {cuts[1]}" in README
+    cuts = [f"{value:g}".removeprefix("0") for value in (THRESHOLDS.F_cut, THRESHOLDS.R_soft_cut)]
+    assert f"F is high above {cuts[0]}, R_soft above {cuts[1]}" in README
 
 
 def test_numbers_of_the_published_weights_are_ours(authors):

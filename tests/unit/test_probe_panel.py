@@ -162,6 +162,7 @@ def test_a_committed_draw_is_judged_by_cuts_that_it_had_no_part_in(tmp_path):
     draw_panel(content["draw"], tmp_path)
     for row in content["tasks"]:
         assert row["sha256"]["test"] == sha256(tmp_path / row["task"] / "test.jsonl")
+        # They were judged before R_soft had a cut.
         assert row["cuts"] == {"F": THRESHOLDS.F_cut, "R1": THRESHOLDS.R1_cut}
     found = content["summary"]
     assert found["called_new_but_form_or_latent"] == found["called_form_or_latent_but_new"] == []
