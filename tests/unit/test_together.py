@@ -168,7 +168,7 @@ def test_a_figure_of_panels_with_costs_draws_them_and_puts_all_together(tmp_path
         row for name, row in by_name.items() if name.startswith("F, R_soft, R1, B, bits, examples together")
     ]
     assert len(together_rows) == 3
-    assert together_rows[0].here.startswith("1.000; 28 of 28 points")
+    assert together_rows[0].ours.startswith("1.000; 28 of 28 points")
     assert "F, R_soft, R1, B, bits, examples together" in drawing.caption
 
 
