@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -123,3 +124,28 @@ def test_a_report_as_text_is_json_with_a_line_for_each_reading(planted):
     text = as_text(planted | {"readings": rows})
     assert json.loads(text) == json.loads(json.dumps(planted | {"readings": rows}))
     assert '\n  {"arm": "lora-8", "form": "11"}\n' in text
+
+
+def test_the_documents_say_what_the_committed_frontier_says():
+    made = json.loads((ROOT / "artifacts" / "frontier" / "style_pirate.json").read_text())
+    most = {arm: one["kept"] for arm, one in made["K"]["0.95"].items()}
+
+    def short(value):
+        return f"{value:.2f}".removeprefix("0")
+
+    row = next(line for line in (ROOT / "docs" / "microworld.md").read_text().splitlines() if "orthogonal" in line)
+    names = {
+        "lora-8": "LoRA",
+        "aligner-10": "Aligner-10",
+        "llama-adapter-10": "LLaMA-Adapter-10",
+        "output-bias": "free output bias",
+        "random-subspace": "random subspace",
+        "aligner-1": "Aligner-1",
+    }
+    for arm, name in names.items():
+        value, low, high = (short(most[arm][bound]) for bound in ("value", "low", "high"))
+        assert f"{name} {value} [{low}, {high}]" in row
+    assert f"LoRA {short(most['lora-8']['value'])}, one token {short(most['aligner-1']['value'])}" in " ".join(
+        (ROOT / "README.md").read_text().split()
+    )
+    assert min(most["prompt"]["low"], most["prompt-tuning-10"]["low"]) > 0.98  # "leave all"
