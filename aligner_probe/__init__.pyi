@@ -4,6 +4,8 @@ from aligner_probe.adapters.adapter import Adapter as Adapter
 from aligner_probe.adapters.config import AdapterConfig as AdapterConfig
 from aligner_probe.adapters.config import LayeredConfig as LayeredConfig
 from aligner_probe.adapters.full import FullFineTune as FullFineTune
+from aligner_probe.adapters.houlsby import Houlsby as Houlsby
+from aligner_probe.adapters.llama_adapter_v2 import LLaMAAdapterV2 as LLaMAAdapterV2
 from aligner_probe.adapters.lora import LoRA as LoRA
 from aligner_probe.adapters.output_bias import OutputBias as OutputBias
 from aligner_probe.adapters.prefix import Aligner as Aligner
@@ -68,7 +70,9 @@ __all__ = [
     "Conversation",
     "Example",
     "FullFineTune",
+    "Houlsby",
     "LLaMAAdapter",
+    "LLaMAAdapterV2",
     "LayeredConfig",
     "LoRA",
     "Message",

@@ -22,9 +22,29 @@ ROWS = {
     "output bias": ("output_bias", {"start_layer": 1}, 3 * 48),
     "random subspace": ("output_bias", {"subspace": 20, "start_layer": 1}, 20),
     "prefix tuning": ("prefix_tuning", {"n_tokens": 3}, 2 * 4 * 3 * 24),
+    "prefix tuning, reparametrised": (
+        "prefix_tuning",
+        {"n_tokens": 3, "reparametrise": 10},
+        3 * 24 + 10 * (24 + 1) + 4 * 2 * 24 * (10 + 1),
+    ),
     "prompt tuning": ("prompt_tuning", {"n_tokens": 3}, 3 * 48),
+    "houlsby": ("houlsby", {"bottleneck": 5}, 2 * 4 * (2 * 5 * 48 + 5 + 48)),
+    "llama-adapter v2": (
+        "llama_adapter_v2",
+        {"n_tokens": 3, "prefix_layer": 1},
+        2 * 4 * (2 * 48 + 2 * 24 + 2 * 64 + 48) + 48 * (2 * 4 + 1) + 3 * 3 * 48 + 12,
+    ),
+    "llama-adapter v2, no prefix": (
+        "llama_adapter_v2",
+        {"n_tokens": 0, "start_layer": 1},
+        2 * 3 * (2 * 48 + 2 * 24 + 2 * 64 + 48) + 48 * (2 * 3 + 1),
+    ),
     "full": ("full", {}, None),
 }
+#: Rows that the contract takes on every family of base models: the first of each method, and LoRA on the MLP.
+ON_EVERY_FAMILY = (*{method: name for name, (method, _, _) in reversed(ROWS.items())}.values(), "lora all linear")
+#: Rows of which nothing is drawn at random, so that the start seed has no effect.
+WITHOUT_DRAWS = ("output bias", "llama-adapter v2, no prefix", "full")
 #: The adapters of the rows; each is called with a base model and a start seed.
 VARIANTS = {
     name: lambda model, seed, method=method, options=options: new_adapter(method, model, options | {"seed": seed})

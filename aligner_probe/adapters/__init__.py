@@ -5,6 +5,8 @@ An import below registers a method of the package; `registry.py` says how.
 
 from aligner_probe.adapters.adapter import Adapter
 from aligner_probe.adapters.full import FullFineTune
+from aligner_probe.adapters.houlsby import Houlsby
+from aligner_probe.adapters.llama_adapter_v2 import LLaMAAdapterV2
 from aligner_probe.adapters.lora import LoRA
 from aligner_probe.adapters.output_bias import OutputBias
 from aligner_probe.adapters.prefix import Aligner, LLaMAAdapter
@@ -17,7 +19,9 @@ __all__ = [
     "Adapter",
     "Aligner",
     "FullFineTune",
+    "Houlsby",
     "LLaMAAdapter",
+    "LLaMAAdapterV2",
     "LoRA",
     "OutputBias",
     "PrefixTuning",

@@ -73,9 +73,10 @@ class Adapter(Shown, nn.Module, ABC):
         keeps_base_dtype: whether its parameters stay in the data type of the base model when they are trained.
         learning_rates: a lower rate, the default and a higher one, for SFT on a base model of width
             `training.rates.WIDTH`.
-        published_recipe: by row type ("sft", "preference"): fields of the recipe "as-published" in which the authors'
-            script for this method differs from their script for Aligner.
-        published_notes: by row type: how that recipe still differs from what the authors did.
+        published_recipe: by row type ("sft", "preference"): fields of the recipe "as-published" in which this
+            method was trained in another way than Aligner: by the script of Aligner's authors or, where they did not
+            train it, in the paper of the method.
+        published_notes: by row type: how that recipe still differs from what was published.
         export_instead: what a user can do where the adapter cannot be merged or written as vectors.
     """
 
@@ -142,6 +143,14 @@ class Adapter(Shown, nn.Module, ABC):
         Only for adapters for which `depends_on_input` is empty; `adapters.constant.constant_shifts` checks that.
         """
         raise NotImplementedError(f"{type(self).__name__} adds a constant and does not say which")
+
+    def folded(self) -> "Adapter":
+        """The adapter as it is saved: this one, or one that computes the same without what is for training only.
+
+        A method that trains its parameters through others (prefix tuning with `reparametrise`) returns another adapter
+        here, with the same `start`, `provenance` and `loaded_from`. A training's own state is not folded.
+        """
+        return self
 
     def activations_per_token(self) -> int:
         """How many values a token and adapted layer are kept for the gradients of the adapter's own parameters.

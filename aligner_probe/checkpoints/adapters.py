@@ -36,7 +36,8 @@ def save_adapter(
     """Write an adapter's folder, whole or not at all.
 
     Args:
-        adapter: the adapter, or the `Run` of a training, whose adapter is meant.
+        adapter: the adapter, or the `Run` of a training, whose adapter is meant. Prefix tuning with `reparametrise` is
+            written without its network, as an adapter that computes the same (`Adapter.folded`).
         folder: where to.
         run: what made the parameters, for provenance.json; None for what the last training recorded.
         overwrite: replace a folder that is there already, if it is a saved adapter.
@@ -54,6 +55,7 @@ def save_adapter(
             f"{name} is not registered, so what is saved could not be loaded; register the class under a name: "
             f'ap.register_adapter("{adapter.method}")({name}), or as a decorator above `class {name}`'
         )
+    adapter = adapter.folded()
     tensors = {name: tensor.detach().cpu() for name, tensor in adapter.state_dict().items()}
     start = adapter.start or {}
     config: dict[str, Any] = {"options": adapter.config.to_dict()}

@@ -4,11 +4,13 @@ import pytest
 import torch
 from conftest import small_model
 from tiny import MODELS, bridge, frozen, plain, tokens
-from tiny_adapters import ROWS, VARIANTS, loss_of, opened, shaken
+from tiny_adapters import ON_EVERY_FAMILY, ROWS, VARIANTS, WITHOUT_DRAWS, loss_of, opened, shaken
 
 from aligner_probe.adapters import METHODS
 from aligner_probe.adapters.adapter import hook_point
 from aligner_probe.adapters.full import FullFineTune
+from aligner_probe.adapters.houlsby import Houlsby
+from aligner_probe.adapters.llama_adapter_v2 import LLaMAAdapterV2
 from aligner_probe.adapters.lora import LoRA
 from aligner_probe.adapters.output_bias import OutputBias
 from aligner_probe.adapters.prefix import Aligner
@@ -17,12 +19,9 @@ from aligner_probe.adapters.prompt_tuning import PromptTuning
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import fingerprint, load_model
 
-#: Every method on one family, and every family with the methods that read most of it.
+#: Every row on one family, and one row of each method on every family.
 CASES = [("llama_gqa", name) for name in VARIANTS] + [
-    (family, name)
-    for family in MODELS
-    if family != "llama_gqa"
-    for name in ("aligner-5", "lora", "lora all linear", "prefix tuning", "prompt tuning", "full")
+    (family, name) for family in MODELS if family != "llama_gqa" for name in ON_EVERY_FAMILY
 ]
 
 
@@ -86,7 +85,7 @@ def test_parameter_counts(name):
     assert adapter.n_parameters == (ROWS[name][2] or whole)
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in ("output bias", "full")])
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in WITHOUT_DRAWS])
 def test_the_seed_is_wired(name):
     model = frozen("llama_gqa")
     first, again, other = (VARIANTS[name](model, seed) for seed in (0, 0, 1))
@@ -234,6 +233,13 @@ def test_what_does_not_stack_is_refused():
         (lambda m: LoRA(m, targets=()), "or all-linear alone"),
         (lambda m: OutputBias(m, 10_000, start_layer=1), "no more parameters than there are"),
         (lambda m: PrefixTuning(m, 0), "n_tokens 0"),
+        (lambda m: PrefixTuning(m, reparametrise=0), "reparametrise 0; expected 1 or more neurons, or None"),
+        (lambda m: PrefixTuning(m, reparametrise=4, spread=0.1), "the network decides how keys and values begin"),
+        (lambda m: Houlsby(m, 0), "bottleneck 0; expected 1 or more"),
+        (lambda m: Houlsby(m, initial_scale=0), "initial_scale 0; expected more than 0"),
+        (lambda m: LLaMAAdapterV2(m, start_layer=4), "start_layer 4 on a base of 4 layers"),
+        (lambda m: LLaMAAdapterV2(m, -1), "n_tokens -1; expected 0 or more"),
+        (lambda m: LLaMAAdapterV2(m, start_layer=2, prefix_layer=1), "prefix_layer 1 below start_layer 2"),
         (lambda m: PromptTuning(m, 0), "n_tokens 0"),
     ],
 )

@@ -11,7 +11,7 @@ from reference import REFERENCES
 from tiny import MODELS, base_folder, frozen, plain, save_tokenizer, tokens
 from tiny_adapters import opened
 
-from aligner_probe.adapters import Aligner, LLaMAAdapter, LoRA, OutputBias, PrefixTuning
+from aligner_probe.adapters import Aligner, Houlsby, LLaMAAdapter, LoRA, OutputBias, PrefixTuning
 from aligner_probe.adapters.constant import constant_shifts
 from aligner_probe.checkpoints import merged, steering
 from aligner_probe.checkpoints.adapters import save_adapter
@@ -252,6 +252,7 @@ def test_bases_without_an_exact_place_are_refused_by_name(name, change, says, tm
         (lambda model: LLaMAAdapter(model, 3, 1), "with 3 tokens"),
         (lambda model: LoRA(model), "export it to peft"),
         (lambda model: PrefixTuning(model, 1), "prefix_tuning cannot be merged"),
+        (lambda model: Houlsby(model, 4), "houlsby cannot be merged.*ap.save_adapter keeps it as it is"),
     ],
 )
 def test_what_depends_on_the_input_is_refused(make, says, to, tmp_path):
@@ -259,7 +260,7 @@ def test_what_depends_on_the_input_is_refused(make, says, to, tmp_path):
     with pytest.raises(AlignerProbeError, match=says):
         export_adapter(adapter, to, tmp_path / "out", model=tmp_path / "nowhere")
     saved = save_adapter(adapter, tmp_path / "adapter")
-    if adapter.method != "prefix_tuning":
+    if adapter.method not in ("prefix_tuning", "houlsby"):
         with pytest.raises(AlignerProbeError, match=says):
             export_adapter(saved, to, tmp_path / "out", model=tmp_path / "nowhere")
     assert not (tmp_path / "out").exists()
