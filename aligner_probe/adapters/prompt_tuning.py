@@ -10,7 +10,7 @@ embeddings in them, in front of each row's tokens.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int, Shaped
@@ -53,6 +53,25 @@ class PromptTuning(Adapter):
     label = "prompt tuning"
     stacks = False
     learning_rates = (0.015, 0.05, 0.15)
+    #: What the paper trains with, beside a length of 100 (`n_tokens`, the arm "prompt-tuning-100").
+    published_recipe: ClassVar = {
+        "sft": {
+            "lr": 0.3,
+            "weight_decay": 1e-5,
+            "batch_size": 32,
+            "steps": 30_000,
+            "warmup": 0.0,
+            "warmup_counts": "steps",
+            "precision": "float32",
+            "replacement": False,
+            "seed": 0,
+        }
+    }
+    published_notes: ClassVar = {
+        "sft": "the recipe is that of prompt tuning's paper, which trains 100 tokens (--n-tokens 100) by Adafactor; "
+        "this is AdamW, and the rate of .3 was chosen for T5: on another base model it may be far too high",
+        "preference": "its paper trains no preferences, so the recipe is that of Aligner's authors",
+    }
     config: PromptTuningConfig
 
     def __init__(

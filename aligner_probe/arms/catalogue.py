@@ -13,7 +13,17 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters import Adapter, Aligner, FullFineTune, LLaMAAdapter, LoRA, OutputBias, PromptTuning
+from aligner_probe.adapters import (
+    Adapter,
+    Aligner,
+    FullFineTune,
+    Houlsby,
+    LLaMAAdapter,
+    LLaMAAdapterV2,
+    LoRA,
+    OutputBias,
+    PromptTuning,
+)
 from aligner_probe.adapters.adapter import suggested_start_layer
 from aligner_probe.adapters.registry import adapter_class, new_adapter
 from aligner_probe.arguments import accepts, refuse
@@ -224,6 +234,10 @@ for _one in (
         for name, n in ON_FEW.items()
     ),
     Arm(FULL, "full fine-tune", FullFineTune.method),
+    # Comparators that no budget has: a budget takes them by name.
+    Arm("houlsby-8", "Houlsby adapter, m=8", Houlsby.method, {"bottleneck": 8}),
+    Arm("llama-adapter-v2", "LLaMA-Adapter V2", LLaMAAdapterV2.method),
+    Arm("prompt-tuning-100", "Prompt tuning-100", PromptTuning.method, {"n_tokens": 100}),
     _aligner(ALIGNER_1_SHUFFLED, 1, "Aligner-1, shuffled answers", group=None, shuffled_of=ALIGNER_1),
     _lora(REFERENCE_SHUFFLED, 8, "LoRA r=8, shuffled answers", shuffled_of=LORA_8),
     Arm(FULL_SHUFFLED, "full fine-tune, shuffled answers", FullFineTune.method, shuffled_of=FULL),

@@ -349,8 +349,7 @@ def recipe(
             and length fit the method, the base model and the task (`Recipe.settled`). It stops early on validation,
             where `fit` is given any; a length in `steps` is made to its end, unless `patience` is given, too.
         kind: what the task has: "sft" (completions) or "preference" (pairs, for DPO).
-        method: the adapter's method, since its class can declare a published recipe of its own: the authors trained
-            LoRA by SFT in another way than Aligner.
+        method: the adapter's method, whose class can declare a published recipe of its own (LoRA, prompt tuning).
         lr: the highest learning rate; None leaves it open.
         weight_decay: AdamW's weight decay.
         betas: AdamW's two decay rates.
@@ -388,7 +387,12 @@ def recipe(
     options = dict(RECIPES[name][kind])
     if name == "as-published" and kind in of_method:
         options = _PUBLISHED | dict(of_method[kind])
-    replaced = {"warmup": ("warmup_steps",), "warmup_steps": ("warmup", "warmup_counts"), "steps": ("patience",)}
+    replaced = {
+        "warmup": ("warmup_steps",),
+        "warmup_steps": ("warmup", "warmup_counts"),
+        "steps": ("patience",),
+        "epochs": ("steps",),
+    }
     for given, others in replaced.items():
         if changes.get(given) is not None:
             for other in others:
