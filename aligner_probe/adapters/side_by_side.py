@@ -1,22 +1,14 @@
-"""Several adapters on one batch, each on its own rows, so that several runs train, or answer prompts, together.
+"""Several adapters on one batch, each with its own hooks on its own rows, so that several runs train together.
 
     both = SideBySide([one, other])
-    with both.attached():
-        with both.on([8, 8]):                   # the first 8 rows belong to `one`, the next 8 to `other`
-            model(tokens)
-        with both.rows([1, 0, None, 1]):        # for each row the index of its adapter, None for the base model alone
-            generate(model, four_prompts)
-        with both.only(1):                      # all rows belong to `other`
-            model(tokens)
+    with both.attached(), both.on([8, 8]):      # the first 8 rows belong to `one`, the next 8 to `other`
+        model(tokens)
 
-Generation sorts prompts, splits them into batches and drops rows that are finished; each row keeps its adapter.
-
-The base model treats every row by itself, and so does each adapter. So a row has the result that it has with its
-adapter alone, up to rounding: a matrix product may round in another way where the batch has another shape.
+`rows.py` says how rows get their adapters. The rows of a batch are brought together by adapter, and each adapter is
+called with its own rows. So adapters of different methods share a batch, and each has its own gradients.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -25,15 +17,12 @@ from transformer_lens.hook_points import HookPoint
 
 from aligner_probe.adapters.adapter import Adapter, HookFunction
 from aligner_probe.adapters.config import AdapterConfig, require
-from aligner_probe.errors import AlignerProbeError
-
-#: Hook points whose tensor may have one row for the whole batch: the angles of rotary embeddings.
-SHARED = ("hook_cos", "hook_sin")
+from aligner_probe.adapters.rows import RowAdapters, RowIndices, is_shared
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Which adapter each row of a batch belongs to, and how the rows of each adapter are brought together.
+class _Groups:
+    """How the rows of each adapter of a batch are brought together.
 
     Args:
         of_row: for each row the index of its adapter, None for the base model alone.
@@ -43,25 +32,26 @@ class _Rows:
         back: row indices that undo `order`; None with it.
     """
 
-    of_row: tuple[int | None, ...]
+    of_row: RowIndices
     members: tuple[int | None, ...]
     sizes: tuple[int, ...]
     order: Tensor | None
     back: Tensor | None
     #: The same for other devices.
-    copies: dict[torch.device, "_Rows"] = field(default_factory=dict, compare=False)
+    copies: dict[torch.device, "_Groups"] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def of(cls, of_row: Sequence[int | None]) -> "_Rows":
-        members = tuple(dict.fromkeys(of_row))  # in order of their first rows
-        rows = {member: [row for row, its in enumerate(of_row) if its == member] for member in members}
-        order = [row for member in members for row in rows[member]]
+    def of(cls, of_row: RowIndices) -> "_Groups":
+        rows: dict[int | None, list[int]] = {}  # in order of their first rows
+        for row, member in enumerate(of_row):
+            rows.setdefault(member, []).append(row)
+        order = [row for its in rows.values() for row in its]
         is_sorted = order == list(range(len(order)))
         grouped = None if is_sorted else torch.tensor(order)
         back = None if grouped is None else grouped.argsort()
-        return cls(tuple(of_row), members, tuple(len(rows[member]) for member in members), grouped, back)
+        return cls(of_row, tuple(rows), tuple(map(len, rows.values())), grouped, back)
 
-    def to(self, device: torch.device) -> "_Rows":
+    def to(self, device: torch.device) -> "_Groups":
         """The same with its indices on a device, copied there once."""
         if self.order is None or self.back is None or self.order.device == device:
             return self
@@ -70,7 +60,7 @@ class _Rows:
         return self.copies[device]
 
 
-class SideBySide(Adapter):
+class SideBySide(RowAdapters):
     """Several adapters on one base model. While it is attached, each member adapts the rows of a batch that belong to
     it.
 
@@ -92,61 +82,19 @@ class SideBySide(Adapter):
         super().__init__(members[0].model, AdapterConfig())
         self.members = nn.ModuleList(members)
         self._adapters = tuple(members)
-        #: Which rows belong to which member; an index where all rows belong to one member; None outside the blocks.
-        self._rows: _Rows | int | None = None
+        #: Of the rows that were met last; all hooks of a forward pass use it.
+        self._groups: _Groups | None = None
 
     @property
     def layers(self) -> range:
         return range(self._start, self.shape.n_layers)
 
-    @contextmanager
-    def on(self, rows: Sequence[int]) -> Iterator[None]:
-        """Inside, a batch has `rows[i]` rows of member i, one member after another. A member may have no rows.
-
-        Raises AlignerProbeError if there are more entries in `rows` than members.
-        """
-        with self.rows([index for index, n in enumerate(rows) for _ in range(n)]):
-            yield
-
-    @contextmanager
-    def rows(self, which: Sequence[int | None]) -> Iterator[None]:
-        """Inside, row i of a batch belongs to member `which[i]` (an index from 0), or to the base model if that is
-        None.
-
-        Raises AlignerProbeError if there is no such member.
-        """
-        n = len(self.members)
+    def wrong_index(self, which: Sequence[int | None]) -> str:
+        n = len(self._adapters)
         wrong = next((index for index in which if index is not None and not 0 <= index < n), None)
-        require(
-            wrong is None,
-            f"a row belongs to adapter {wrong}, and there are {n} side by side; expected 0 to {n - 1}, or None",
-        )
-        with self._with(_Rows.of(which)):
-            yield
-
-    @contextmanager
-    def only(self, member: int) -> Iterator[None]:
-        """Inside the block, all rows belong to the member of this index."""
-        with self._with(member):
-            yield
-
-    @property
-    def n_rows(self) -> int | None:
-        return len(self._rows.of_row) if isinstance(self._rows, _Rows) else None
-
-    @contextmanager
-    def selected(self, rows: Sequence[int]) -> Iterator[None]:
-        now = self._rows
-        with self._with(_Rows.of([now.of_row[row] for row in rows]) if isinstance(now, _Rows) else now):
-            yield
-
-    @contextmanager
-    def _with(self, rows: _Rows | int | None) -> Iterator[None]:
-        before, self._rows = self._rows, rows
-        try:
-            yield
-        finally:
-            self._rows = before
+        if wrong is None:
+            return ""
+        return f"a row belongs to adapter {wrong}, and there are {n} side by side; expected 0 to {n - 1}, or None"
 
     def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
         at: dict[str, dict[int, HookFunction]] = {}
@@ -159,35 +107,29 @@ class SideBySide(Adapter):
 
     def _dispatched(self, functions: dict[int, HookFunction]) -> HookFunction:
         def dispatch(tensor: Tensor, hook: HookPoint) -> Tensor | None:
-            rows = self._rows
-            if rows is None:
-                raise AlignerProbeError(
-                    "adapters are attached side by side, and it is not said whose rows these are; call the model "
-                    "inside on(), rows() or only()"
-                )
-            if isinstance(rows, int):
-                return functions.get(rows, _nothing)(tensor, hook=hook)
-            n = len(rows.of_row)
-            # A tensor that all rows share has one row.
-            is_shared = len(tensor) == 1 and str(hook.name).endswith(SHARED)
-            require(
-                len(tensor) == n or is_shared,
-                f"a batch of {len(tensor)} rows inside a block for {n} rows; expected the same number: on(), rows()",
-            )
-            called = [_nothing if member is None else functions.get(member, _nothing) for member in rows.members]
+            whose = self.whose(tensor, hook)
+            if isinstance(whose, int):
+                return functions.get(whose, _nothing)(tensor, hook=hook)
+            groups = self._grouped(whose)
+            called = [_nothing if member is None else functions.get(member, _nothing) for member in groups.members]
             if len(called) == 1:
                 return called[0](tensor, hook=hook)
-            if is_shared:
-                tensor = tensor.expand(n, *tensor.shape[1:])
-            rows = rows.to(tensor.device)
-            parts = (tensor if rows.order is None else tensor[rows.order]).split(rows.sizes)
+            if is_shared(tensor, hook):
+                tensor = tensor.expand(len(whose), *tensor.shape[1:])
+            groups = groups.to(tensor.device)
+            parts = (tensor if groups.order is None else tensor[groups.order]).split(groups.sizes)
             results = [function(part, hook=hook) for function, part in zip(called, parts, strict=True)]
             if all(result is None for result in results):
                 return None
             together = torch.cat([part if new is None else new for part, new in zip(parts, results, strict=True)])
-            return together if rows.back is None else together[rows.back]
+            return together if groups.back is None else together[groups.back]
 
         return dispatch
+
+    def _grouped(self, whose: RowIndices) -> _Groups:
+        if self._groups is None or self._groups.of_row != whose:
+            self._groups = _Groups.of(whose)
+        return self._groups
 
 
 def _nothing(tensor: Tensor, hook: HookPoint) -> None:
