@@ -15,6 +15,7 @@ __version__ = "0.2.0"
 _HOMES = {
     "Adapter": "adapters.adapter",
     "AdapterConfig": "adapters.config",
+    "AdapterPool": "adapters.pool",
     "Aligner": "adapters.prefix",
     "AlignerProbeError": "errors",
     "AlignerProbeWarning": "errors",
@@ -58,6 +59,7 @@ _HOMES = {
     "load_lora": "checkpoints.peft_lora",
     "load_model": "models",
     "load_task": "tasks.loading",
+    "open_pool": "checkpoints.pools",
     "parameter_table": "sizes",
     "probe_task": "probing.probe",
     "recipe": "training.recipe",
@@ -65,6 +67,7 @@ _HOMES = {
     "register_arm": "arms.catalogue",
     "save_adapter": "checkpoints.adapters",
     "save_checkpoint": "checkpoints.native",
+    "save_pool": "checkpoints.pools",
     "scan_checkpoints": "checkpoints.reading",
     "score_task": "evaluation.scoring",
     "set_chat_template": "tasks.given_template",

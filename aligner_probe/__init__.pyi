@@ -8,6 +8,7 @@ from aligner_probe.adapters.houlsby import Houlsby as Houlsby
 from aligner_probe.adapters.llama_adapter_v2 import LLaMAAdapterV2 as LLaMAAdapterV2
 from aligner_probe.adapters.lora import LoRA as LoRA
 from aligner_probe.adapters.output_bias import OutputBias as OutputBias
+from aligner_probe.adapters.pool import AdapterPool as AdapterPool
 from aligner_probe.adapters.prefix import Aligner as Aligner
 from aligner_probe.adapters.prefix import LLaMAAdapter as LLaMAAdapter
 from aligner_probe.adapters.prefix_tuning import PrefixTuning as PrefixTuning
@@ -25,6 +26,8 @@ from aligner_probe.checkpoints.adapters import save_adapter as save_adapter
 from aligner_probe.checkpoints.exporting import export_adapter as export_adapter
 from aligner_probe.checkpoints.native import save_checkpoint as save_checkpoint
 from aligner_probe.checkpoints.peft_lora import load_lora as load_lora
+from aligner_probe.checkpoints.pools import open_pool as open_pool
+from aligner_probe.checkpoints.pools import save_pool as save_pool
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint as PrefixCheckpoint
 from aligner_probe.checkpoints.published import download_published as download_published
 from aligner_probe.checkpoints.published import list_published as list_published
@@ -62,6 +65,7 @@ __version__: str
 __all__ = [
     "Adapter",
     "AdapterConfig",
+    "AdapterPool",
     "Aligner",
     "AlignerProbeError",
     "AlignerProbeWarning",
@@ -105,6 +109,7 @@ __all__ = [
     "load_model",
     "load_task",
     "open_gate",
+    "open_pool",
     "parameter_table",
     "probe_task",
     "recipe",
@@ -112,6 +117,7 @@ __all__ = [
     "register_arm",
     "save_adapter",
     "save_checkpoint",
+    "save_pool",
     "scan_checkpoints",
     "score_task",
     "set_chat_template",

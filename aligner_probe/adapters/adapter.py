@@ -12,6 +12,7 @@ all other hooks of the hook points that they touch. Where several adapters are a
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -30,6 +31,29 @@ from aligner_probe.sizes import adapters_per_gpu_as_published
 from aligner_probe.tokenizers import own_tokenizer
 
 HookFunction = Callable[..., Tensor | None]
+
+
+@dataclass(frozen=True)
+class RowParameters:
+    """The parameters of many adapters of one shape, one adapter a row of a batch.
+
+    Attributes:
+        tensors: by the name of a parameter, (rows, *shape of the parameter), on the device of the base model. A row of
+            the base model alone has zeros. There is one row where all rows of the batch have the same adapter.
+    """
+
+    tensors: Mapping[str, Tensor]
+    _kept: dict[Any, Any] = field(default_factory=dict)
+
+    def once(self, key: Any, compute: Callable[["RowParameters"], Any]) -> Any:
+        """What `compute` makes of the parameters; it is computed once, as long as the rows stay the same."""
+        if key not in self._kept:
+            self._kept[key] = compute(self)
+        return self._kept[key]
+
+
+#: Gives the parameters of the rows of the present batch.
+OfRows = Callable[[], RowParameters]
 #: On a base model of fewer layers, the paper's start layer 2 would leave a large part of the model without an adapter.
 FEWEST_LAYERS_FOR_DEFAULT = 6
 DEFAULT_START_LAYER = 2
@@ -78,6 +102,8 @@ class Adapter(Shown, nn.Module, ABC):
             train it, in the paper of the method.
         published_notes: by row type: how that recipe still differs from what was published.
         export_instead: what a user can do where the adapter cannot be merged or written as vectors.
+        start_options: fields of the config that say how parameters start and which are trained, and not what is
+            computed with them. Adapters that differ in these alone can be in one pool.
     """
 
     method: ClassVar[str]
@@ -91,6 +117,7 @@ class Adapter(Shown, nn.Module, ABC):
     published_recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     published_notes: ClassVar[Mapping[str, str]] = {}
     export_instead: ClassVar[str] = "ap.save_adapter keeps it as it is"
+    start_options: ClassVar[frozenset[str]] = frozenset({"seed"})
     config: AdapterConfig
     model: TransformerBridge
 
@@ -197,6 +224,26 @@ class Adapter(Shown, nn.Module, ABC):
         A function takes the tensor at the hook point and, as `hook`, the hook point itself; it returns the new tensor,
         or None to leave it as it is.
         """
+
+    @classmethod
+    def not_pooled(cls, options: Mapping[str, Any]) -> str:
+        """Whether many adapters of this method can be held as stacked tensors, and adapt a row each (`AdapterPool`).
+
+        Args:
+            options: fields of the config; one that is missing has its default.
+
+        Returns:
+            An empty text where they can: `hook_functions_by_row` is implemented, and parameters of zero leave the base
+            model as it is. Else a sentence that begins with the method's name and says why they cannot.
+        """
+        return f"{cls.method} has no computation with other parameters in each row, so it cannot be in a pool"
+
+    def hook_functions_by_row(self, of_rows: OfRows) -> Iterator[tuple[str, HookFunction]]:
+        """As `hook_functions`, with the parameters that `of_rows` gives for each row in place of the adapter's own.
+
+        Only for adapters for which `not_pooled` is empty.
+        """
+        raise NotImplementedError(f"{type(self).__name__} can be in a pool and does not say what it computes there")
 
     @property
     def is_attached(self) -> bool:

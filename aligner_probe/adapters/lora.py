@@ -9,8 +9,9 @@ Phi-3), each part has an A and a B of its own, and PEFT would give all parts one
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.adapter import Adapter, HookFunction
+from aligner_probe.adapters.adapter import Adapter, HookFunction, OfRows
 from aligner_probe.adapters.config import LayeredConfig, require
 from aligner_probe.adapters.registry import register_adapter
 from aligner_probe.arguments import a_model, accepts
@@ -185,6 +186,16 @@ class LoRA(Adapter):
         return sum(widths[point] for point in inputs) + self.config.r * len(self.config.targets)
 
     def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
+        return self._hooked(self._adder)
+
+    @classmethod
+    def not_pooled(cls, options: Mapping[str, Any]) -> str:
+        return ""
+
+    def hook_functions_by_row(self, of_rows: OfRows) -> Iterator[tuple[str, HookFunction]]:
+        return self._hooked(partial(self._adder_by_row, of_rows))
+
+    def _hooked(self, adder: Callable[[int, str, bool], HookFunction]) -> Iterator[tuple[str, HookFunction]]:
         # In the order in which a block calls them. The last target of several that share an input drops it.
         last = {HOOKS[target][0]: target for target in TARGETS if target in self.config.targets}
         for layer in self.layers:
@@ -192,7 +203,7 @@ class LoRA(Adapter):
                 yield f"blocks.{layer}.{point}", self._reader(layer, point)
             for target in self.config.targets:
                 point, output = HOOKS[target]
-                yield f"blocks.{layer}.{output}", self._adder(layer, target, is_last=last[point] == target)
+                yield f"blocks.{layer}.{output}", adder(layer, target, last[point] == target)
 
     def _reader(self, layer: int, point: str) -> HookFunction:
         def read(tensor: Tensor, hook: HookPoint) -> None:
@@ -200,12 +211,24 @@ class LoRA(Adapter):
 
         return read
 
-    def _adder(self, layer: int, target: str, *, is_last: bool) -> HookFunction:
+    def _input(self, layer: int, target: str, is_last: bool) -> Float[Tensor, "batch pos d_in"]:
+        key = layer, HOOKS[target][0]
+        return self._inputs.pop(key) if is_last else self._inputs[key]
+
+    def _adder_by_row(self, of_rows: OfRows, layer: int, target: str, is_last: bool) -> HookFunction:
+        def add(out: Float[Tensor, "batch pos ..."], hook: HookPoint) -> Float[Tensor, "batch pos ..."]:
+            x = self._input(layer, target, is_last)
+            a, b = (of_rows().tensors[f"{half}.{layer}_{target}"].to(x.dtype) for half in ("A", "B"))
+            added = (x @ a.mT) @ b.mT  # (batch, pos, r), then (batch, pos, d_out)
+            return out + (self.config.alpha / self.config.r * added).view(out.shape)
+
+        return add
+
+    def _adder(self, layer: int, target: str, is_last: bool) -> HookFunction:
         a, b = self.A[f"{layer}_{target}"], self.B[f"{layer}_{target}"]
-        point = HOOKS[target][0]
 
         def add(out: Float[Tensor, "batch pos ..."], hook: HookPoint) -> Float[Tensor, "batch pos ..."]:
-            x = self._inputs.pop((layer, point)) if is_last else self._inputs[layer, point]
+            x = self._input(layer, target, is_last)
             # `low` is computed as (rank, position), and B's transpose is copied, because autograd gives its products
             # the same memory layout: long rows are several times faster than long columns of r values.
             low = (a.to(x.dtype) @ x.flatten(0, 1).T).T

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.adapter import Adapter, HookFunction, default_start_layer
+from aligner_probe.adapters.adapter import Adapter, HookFunction, OfRows, default_start_layer
 from aligner_probe.adapters.config import LayeredConfig, require
 from aligner_probe.adapters.registry import register_adapter
 from aligner_probe.arguments import a_model, accepts
@@ -124,6 +124,22 @@ class OutputBias(Adapter):
     def hook_functions(self) -> Iterator[tuple[str, HookFunction]]:
         for layer in self.layers:
             yield f"blocks.{layer}.attn.hook_out", self._adder(layer - self.config.start_layer)
+
+    @classmethod
+    def not_pooled(cls, options: Mapping[str, Any]) -> str:
+        if options.get("subspace") is None:
+            return ""
+        return f"{cls.method} in a random subspace has directions of its own for each seed, so it cannot be in a pool"
+
+    def hook_functions_by_row(self, of_rows: OfRows) -> Iterator[tuple[str, HookFunction]]:
+        for index, layer in enumerate(self.layers):
+            yield f"blocks.{layer}.attn.hook_out", self._adder_by_row(index, of_rows)
+
+    def _adder_by_row(self, index: int, of_rows: OfRows) -> HookFunction:
+        def add(out: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "batch pos d_model"]:
+            return out + of_rows().tensors["bias"][:, index, None].to(out.dtype)
+
+        return add
 
     def _adder(self, index: int) -> HookFunction:
         def add(out: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Float[Tensor, "batch pos d_model"]:

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters.adapter import Adapter, HookFunction, default_start_layer
+from aligner_probe.adapters.adapter import Adapter, HookFunction, OfRows, RowParameters, default_start_layer
 from aligner_probe.adapters.config import LayeredConfig, require
-from aligner_probe.adapters.prefix_attention import add_prefix_attention
+from aligner_probe.adapters.prefix_attention import add_prefix_attention, add_prefix_attention_by_row
 from aligner_probe.adapters.registry import register_adapter
 from aligner_probe.arguments import a_model, accepts
 from aligner_probe.hooks import project, score_scale
@@ -85,6 +85,7 @@ class PrefixAdapter(Adapter):
     shared: ClassVar[bool]
     starts_above = True
     learning_rates = (0.03, 0.1, 0.3)
+    start_options: ClassVar = frozenset({"seed", "train", "initial_gate"})
     export_instead = "export it to lit-llama, to native, or to peft where all heads of a layer share one gate"
     config: PrefixConfig
 
@@ -128,6 +129,42 @@ class PrefixAdapter(Adapter):
             return add_prefix_attention(z, q, *self._keys_and_values(layer))
 
         return add_constant if self.config.n_tokens == 1 else add_attention
+
+    @classmethod
+    def not_pooled(cls, options: Mapping[str, Any]) -> str:
+        return ""
+
+    def hook_functions_by_row(self, of_rows: OfRows) -> Iterator[tuple[str, HookFunction]]:
+        for layer in self.layers:
+            if self.config.n_tokens > 1:
+                for name in self.family.query_hooks:
+                    yield f"blocks.{layer}.attn.{name}", self._reader(layer, name)
+            yield f"blocks.{layer}.attn.hook_z", self._adder_by_row(layer, of_rows)
+
+    def _adder_by_row(self, layer: int, of_rows: OfRows) -> HookFunction:
+        def add(
+            z: Float[Tensor, "batch pos n_heads d_head"], hook: HookPoint
+        ) -> Float[Tensor, "batch pos n_heads d_head"]:
+            keys, values = of_rows().once(layer, lambda rows: self._project_by_row(layer, rows))
+            if self.config.n_tokens == 1:
+                return z + values
+            return add_prefix_attention_by_row(z, self.family.final_query(self._queries.pop(layer)), keys, values)
+
+        return add
+
+    def _project_by_row(self, layer: int, rows: RowParameters) -> tuple[Tensor, Tensor]:
+        """As `_project`, of the prefixes of all rows: each (rows, n_tokens, n_heads, d_head)."""
+        index = layer - self.config.start_layer
+        prefix, gates = rows.tensors["prefix"], rows.tensors["gates"][:, index, None, :, None]
+        tokens = prefix[:, 0 if self.shared else index].flatten(0, 1)
+        shape = (len(prefix), self.config.n_tokens)
+        values = project(self.model, layer, "v", tokens).unflatten(0, shape)
+        gates = torch.tanh(gates) if self.config.gate_function == "tanh" else gates
+        values = values * gates.to(values.dtype)
+        if self.config.n_tokens == 1:
+            return values[:, :0], values
+        keys = project(self.model, layer, "k", tokens).unflatten(0, shape)
+        return keys * score_scale(self.model, layer), values
 
     def prefix_of(self, layer: int) -> Float[Tensor, "n_tokens d_model"]:
         """The tokens a layer attends to."""

@@ -34,6 +34,18 @@ def add_prefix_attention(
     return _add(z, _pattern(q, k), v)
 
 
+def add_prefix_attention_by_row(
+    z: Float[Tensor, "batch pos n_heads d_head"],
+    q: Float[Tensor, "batch pos n_heads d_head"],
+    k: Float[Tensor, "rows n_tokens n_heads d_head"],
+    v: Float[Tensor, "rows n_tokens n_heads d_head"],
+) -> Float[Tensor, "batch pos n_heads d_head"]:
+    """As `add_prefix_attention`, with keys and values of its own for each row; with one of them for all rows."""
+    k, v = (x.to(q.dtype).transpose(1, 2).expand(len(q), -1, -1, -1) for x in (k, v))
+    mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, scale=1.0)
+    return z + mixed.transpose(1, 2)
+
+
 def _by_head(x: Float[Tensor, "batch pos n_heads d_head"]) -> Float[Tensor, "n_heads query d_head"]:
     return x.flatten(0, 1).transpose(0, 1)
 

@@ -115,13 +115,13 @@ def load_adapter(
         return adapter
     if "options" not in config:
         checkpoint = load_checkpoint(path, **reading)
-        _check_base(path, {"fingerprint": checkpoint.metadata.get("base_fingerprint")}, model, force)
+        check_base(path, {"fingerprint": checkpoint.metadata.get("base_fingerprint")}, model, force)
         return _from_checkpoint(checkpoint, model)
     path = Path(path)
     recorded = native.read_provenance(path)
     base = recorded.get("base", {})
-    _check_base(path, base | {"fingerprint": str(base.get("fingerprint"))}, model, force)
-    method = _known(config["method"], path)
+    check_base(path, base | {"fingerprint": str(base.get("fingerprint"))}, model, force)
+    method = known_method(config["method"], path)
     tensors = read_tensors(path / native.WEIGHTS)
     try:
         adapter = new_adapter(method, model, config["options"], getattr(torch, config["dtype"]))
@@ -141,16 +141,17 @@ def method_of(path: str | Path, **reading: Any) -> str:
         return LoRA.method
     if peft_prompts.recognises(config):
         return peft_prompts.METHODS[config["peft_type"]].method
-    return _known(config["method"], path) if "options" in config else load_checkpoint(path, **reading).method
+    return known_method(config["method"], path) if "options" in config else load_checkpoint(path, **reading).method
 
 
-def _known(method: Any, path: str | Path) -> str:
+def known_method(method: Any, path: str | Path) -> str:
+    """The method that a saved file names. Raises CheckpointError for one that is not registered."""
     if not isinstance(method, str) or method not in METHODS:
         raise CheckpointError(path, f"has method {method!r}; {expected_methods(method)}")
     return method
 
 
-def _check_base(path: str | Path, recorded: Mapping[str, Any], model: TransformerBridge, force: bool) -> None:
+def check_base(path: str | Path, recorded: Mapping[str, Any], model: TransformerBridge, force: bool) -> None:
     """Raises AlignerProbeError, unless `force`, where an adapter records another base than the model.
 
     The same base with another quantisation gives an AlignerProbeWarning, also with `force`.

@@ -1,10 +1,10 @@
-r"""Greedy answers to many prompts at once. They are the same as those of one prompt at a time without a cache.
+r"""Answers to many prompts at once. Greedy ones are the same as those of one prompt at a time without a cache.
 
     with adapter.attached():
         texts = generate(model, task.prompts, max_new_tokens=40, stop=["\n"])
 
 Prompts are sorted by length, so the rows of a batch need little or no padding. Keys and values are cached, and finished
-rows leave the batch. If each row has its own adapter (adapters/side_by_side.py), the adapter stays with its row.
+rows leave the batch. If each row has its own adapter (adapters/rows.py), the adapter stays with its row.
 A conversation is asked as the chat template of the base model's tokenizer writes it, and the token that ends a turn
 there ends its answer.
 """
@@ -20,10 +20,12 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
-from aligner_probe.adapters.adapter import attached_positions, attached_to, selected_rows
+from aligner_probe.adapters.adapter import Adapter, attached_positions, attached_to, selected_rows
 from aligner_probe.arguments import a_model, accepts, texts
 from aligner_probe.errors import AlignerProbeError, AlignerProbeWarning
+from aligner_probe.evaluation.by_adapter import adapters_given, each_its_adapter, which_given
 from aligner_probe.evaluation.given_prompts import prompts_given
+from aligner_probe.evaluation.sampling import Picker, Sampling, greedy, sampling_for, seeds_given
 from aligner_probe.models import embedding_rows, threads_for
 from aligner_probe.tasks.chat import Prompt
 from aligner_probe.tasks.chat_template import are_chat, template_of, untemplated_note
@@ -36,7 +38,7 @@ from aligner_probe.tokenizers import own_tokenizer
 Ending = Callable[[list[int]], bool]
 
 
-@accepts(model=a_model, prompts=prompts_given, stop=texts)
+@accepts(model=a_model, prompts=prompts_given, stop=texts, adapters=adapters_given, which=which_given, seed=seeds_given)
 def generate(
     model: TransformerBridge,
     prompts: Sequence[Prompt] | Any,
@@ -45,8 +47,14 @@ def generate(
     stop: Sequence[str] | Any = (),
     batch_size: int = 128,
     show_progress: bool = False,
+    adapters: Sequence[Adapter] | Any = None,
+    which: Sequence[int | None] | Any = None,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    seed: int | Sequence[int] = 0,
 ) -> list[str]:
-    """Generate a greedy answer to each prompt, with whatever adapters are attached.
+    """Generate an answer to each prompt, with whatever adapters are attached, or with an adapter of its own each.
 
     An answer ends before the end token of the base model, before the first of the `stop` strings, or after
     `max_new_tokens` tokens. Prompts are tokenised as in training, which is how `AutoTokenizer` does it. Conversations
@@ -61,6 +69,16 @@ def generate(
         stop: Texts that end an answer, or one text. They are not part of the answer.
         batch_size: The most prompts that are run together.
         show_progress: Whether a progress bar is shown.
+        adapters: Adapters on the base model that share the batch, or an `AdapterPool`. They are attached while the
+            answers are generated. Those of one shape are computed together; adapters of different methods can be
+            mixed.
+        which: For each prompt the index of its adapter in `adapters`, None for the base model alone. By default one
+            adapter answers all prompts, and as many adapters as prompts answer one each.
+        temperature: 0 for the most likely token each time. Else tokens are drawn from softmax(logits / temperature).
+        top_k: Draw from so many of the most likely tokens; None for all.
+        top_p: Draw from the most likely tokens that together have this probability.
+        seed: What the draws follow from, with the index of the prompt. An answer depends neither on the batch size nor
+            on the other prompts. Where there is one seed for each prompt, the index does not count.
 
     Returns:
         One answer per prompt, in the order of the prompts.
@@ -68,37 +86,37 @@ def generate(
     Raises:
         AlignerProbeError: Before anything is computed: the base model has no tokenizer, a prompt is not a text or has a
             token without an embedding, its chat template is missing or refuses a conversation, an option does not fit,
-            or the context has no room for `max_new_tokens`.
+            the context has no room for `max_new_tokens`, or an adapter cannot share a batch.
     """
-    tokenizer = own_tokenizer(model)
-    if tokenizer is None:
-        raise AlignerProbeError(
-            "this base has no tokenizer, so prompts cannot be turned into tokens; load it with one, or give token ids "
-            "to generate_ids"
-        )
+    tokenizer = _tokenizer(model)
     for index, text in enumerate(stop):
         if fault := fault_of_text(text) or ("" if text else "is empty"):
             raise AlignerProbeError(
                 f"stop string {index}, from zero, {fault}; prompts and stop are lists of texts, no stop string empty"
             )
-    rows = prompt_ids(tokenizer, prompts)
-    d_vocab = embedding_rows(model)
-    for index, row in enumerate(rows):
-        check_ids(tokenizer, row, d_vocab, f"prompt {index}, from zero")
+    rows = _rows(model, tokenizer, prompts)
     if note := untemplated_note(tokenizer, prompts):
         warnings.warn(note, AlignerProbeWarning, stacklevel=3)
     end_of_turn = template_of(tokenizer).end if are_chat(prompts) else None
     ends = end_tokens(model) | (set() if end_of_turn is None else {end_of_turn})
     ending = _Ending(tokenizer, ends, stop)
-    found = generate_ids(
-        model,
-        rows,
-        max_new_tokens=max_new_tokens,
-        ending=ending,
-        batch_size=batch_size,
-        show_progress=show_progress,
-    )
-    return [ending.text(new) for new in found]
+    sampling = sampling_for(len(rows), temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    with each_its_adapter(model, adapters, which, len(rows)):
+        answers = generate_ids(
+            model,
+            rows,
+            max_new_tokens=max_new_tokens,
+            ending=ending,
+            batch_size=batch_size,
+            show_progress=show_progress,
+            sampling=sampling,
+        )
+    return [ending.text(new) for new in answers]
+
+
+def check_prompts(model: TransformerBridge, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+    """Raise AlignerProbeError where `generate` would: a prompt that has no tokens, or too many for the context."""
+    _check(model, _rows(model, _tokenizer(model), prompts), max_new_tokens, batch_size=1)
 
 
 def generate_ids(
@@ -109,9 +127,10 @@ def generate_ids(
     ending: Ending | None = None,
     batch_size: int = 128,
     show_progress: bool = False,
+    sampling: Sampling | None = None,
 ) -> list[list[int]]:
     """The new token ids of each prompt of token ids, including the token after which `ending` says that the row is
-    finished.
+    finished. They are greedy unless `sampling` says how they are drawn.
 
     Raises AlignerProbeError as `generate` does.
     """
@@ -123,7 +142,8 @@ def generate_ids(
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             with selected_rows(model, chosen):
-                new = _batch(model, [prompts[i] for i in chosen], max_new_tokens, ending)
+                picker = greedy if sampling is None else sampling.picker(chosen, max_new_tokens)
+                new = _batch(model, [prompts[i] for i in chosen], max_new_tokens, ending, picker)
             for index, row in zip(chosen, new, strict=True):
                 completions[index] = row
             bar.update(len(chosen))
@@ -140,6 +160,25 @@ def end_tokens(model: TransformerBridge) -> set[int]:
     others = {token for token in (named if isinstance(named, list) else [named]) if token is not None}
     own = getattr(model.tokenizer, "eos_token_id", None)
     return others if own is None or own in others else {own}
+
+
+def _tokenizer(model: TransformerBridge) -> Any:
+    tokenizer = own_tokenizer(model)
+    if tokenizer is None:
+        raise AlignerProbeError(
+            "this base has no tokenizer, so prompts cannot be turned into tokens; load it with one, or give token ids "
+            "to generate_ids"
+        )
+    return tokenizer
+
+
+def _rows(model: TransformerBridge, tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """The token ids of prompts, each of which has an embedding."""
+    rows = prompt_ids(tokenizer, prompts)
+    d_vocab = embedding_rows(model)
+    for index, row in enumerate(rows):
+        check_ids(tokenizer, row, d_vocab, f"prompt {index}, from zero")
+    return rows
 
 
 def _check(model: TransformerBridge, prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_size: int) -> None:
@@ -178,7 +217,7 @@ def _check(model: TransformerBridge, prompts: Sequence[Sequence[int]], max_new_t
 
 
 def _batch(
-    model: TransformerBridge, rows: Sequence[Sequence[int]], max_new_tokens: int, ending: Ending | None
+    model: TransformerBridge, rows: Sequence[Sequence[int]], max_new_tokens: int, ending: Ending | None, picker: Picker
 ) -> list[list[int]]:
     """New tokens of rows that run together, padded on the left where their lengths differ."""
     device = next(model.original_model.parameters()).device
@@ -192,7 +231,7 @@ def _batch(
     cache = DynamicCache(config=original.config)
     for step in range(max_new_tokens):
         with selected_rows(model, present):
-            picked = _last_logits(model, inputs, mask, cache).argmax(-1)
+            picked = picker(_last_logits(model, inputs, mask, cache), present, step)
         for row, token in zip(present, picked.tolist(), strict=True):
             if not finished[row]:
                 new[row].append(token)
