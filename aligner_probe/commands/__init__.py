@@ -12,6 +12,7 @@ __all__ = ["COMMANDS", "INTERRUPTED", "going_on", "run"]
 COMMANDS = {
     "probe": "find out whether a task is form, latent, or new to a base model",
     "train": "train an adapter on a task, and save it with everything that made it",
+    "generate": "let several adapters answer the same questions, all in the same batches",
     "export": "write an adapter for another tool to read, exactly, or say why that is not possible",
     "forensics": "explain the equal parameters of two checkpoints by precision and a shared random start",
     "figures": "draw the paper's figures and tables, from the micro-world, the authors' weights or your own",

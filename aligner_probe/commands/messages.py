@@ -22,6 +22,12 @@ NO_STATE = (
 )
 PRETRAINING_KEPT = f"{{work}} keeps what was saved: {RESUME}"
 
+#: What `generate` says: its plan, what is kept when it is interrupted, and what a folder of other answers is of.
+ANSWERS_PLANNED = "{n} questions to {models} models: {done} answers are there, {left} are left, in {batches} batches"
+ANSWERS_BEGUN = f"the answers in {{out}} are kept: {NO_RESUME_NEEDED}"
+ANSWERS_TAKEN = "another process is writing answers to {out}; wait for it, or name another folder: --out OUT"
+OTHER_ANSWERS = "other questions, adapters or options than these"
+
 #: What `train` says before and after the training.
 TRAINS = "{method}: {n:,} trainable parameters on {model} in {dtype}; {n_train} examples, {n_validation} for validation"
 HELD_OUT = "(10 % of {task}, held out by group)"

@@ -25,7 +25,7 @@ RUN_HERE = ["add_a_scorer", "add_a_figure"]
 #: How-to pages whose blocks take half a minute.
 RUN_SLOWLY = ["add_a_benchmark"]
 #: Guides whose blocks run in seconds, and those that train or probe.
-GUIDES = ["bases_and_files"]
+GUIDES = ["bases_and_files", "many_adapters"]
 SLOW = ["export", "published_weights", "microworld", "train_an_adapter", "probe_a_task"]
 #: A fenced block: what stands behind the fence, the options of a directive, and the text.
 BLOCK = re.compile(r"^```(?P<language>.*)\n(?P<options>(?::\w+:.*\n)*)\n?(?P<text>(?:.*\n)*?)^```$", re.MULTILINE)
