@@ -96,10 +96,14 @@ def write_text(path: Path, text: str) -> None:
             (stage / path.name).replace(path)
 
 
+#: How the names of folders begin in which something is being written. A killed process leaves one behind.
+UNFINISHED = ".unfinished-"
+
+
 @contextmanager
 def staging_folder(parent: Path) -> Iterator[Path]:
     """Yield a hidden folder inside `parent`, which is removed afterwards; rename out of it what is to stay."""
-    stage = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=parent))
+    stage = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
     try:
         yield stage
     finally:
