@@ -1,0 +1,285 @@
+"""An endpoint as a judge, against a real server on the loopback that misbehaves."""
+
+import json
+import logging
+import re
+
+import pytest
+from judge_server import failed, has_schema, said, serving, user_text
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.judging.asking import ask_all
+from aligner_probe.judging.battles import Pair, asks_of, battles_of, rates_of
+from aligner_probe.judging.endpoint import Endpoint, read_response
+from aligner_probe.judging.evaluate import Setting, judge_pairs
+from aligner_probe.judging.prompts import OWN, JudgePrompts
+from aligner_probe.judging.store import AnswerStore
+from aligner_probe.judging.verdicts import verdict_of
+
+pytest.importorskip("openai")
+KEY = "sk-secret/0123456789"
+PROMPTS = JudgePrompts(dict(OWN))
+
+
+def endpoint(server, **options):
+    given = {"key": KEY, "workers": 2, "timeout": 0.5, "max_retries": 1, "verdicts": "pattern"} | options
+    return Endpoint("judge", base_url=server.url, **given)
+
+
+def pairs(n):
+    return [Pair(str(i), f"question {i}", f"ours {i}", f"theirs {i}") for i in range(n)]
+
+
+def asked(server, tmp_path, asks, **options):
+    judge = endpoint(server, **options)
+    return ask_all(asks, judge, AnswerStore(tmp_path, judge.identity))
+
+
+def ours_is_first(request):
+    text = user_text(request)
+    return text.find("ours") < text.find("theirs")
+
+
+def prefers_ours(request, before):
+    return said("because. " + ("[[A]]" if ours_is_first(request) else "[[B]]"))
+
+
+def files_of(folder):
+    return {file: file.read_text() for file in folder.rglob("*.json")}
+
+
+def test_a_rerun_asks_nothing_and_a_request_says_what_it_should(tmp_path):
+    asks = asks_of(pairs(3), PROMPTS)
+    with serving(prefers_ours) as server:
+        first = asked(server, tmp_path, asks)
+        assert len(server.seen) == 6
+        assert all(request["temperature"] == 0 and request["model"] == "judge" for request in server.seen)
+        assert all(headers["authorization"] == f"Bearer {KEY}" for headers in server.headers)
+        assert asked(server, tmp_path, asks) == first
+        # another setting, model or repeat is another ask
+        asked(server, tmp_path, asks, settings={"max_tokens": 7})
+        assert len(server.seen) == 12
+        asked(server, tmp_path, asks_of(pairs(3), PROMPTS, repeats=2))
+        assert len(server.seen) == 18
+    answers = dict(zip(asks, first, strict=True))
+    assert [battle.value for battle in battles_of(pairs(3), answers, PROMPTS)] == [1, 1, 1]
+
+
+def test_the_client_obeys_retry_after_and_tries_500_again(tmp_path):
+    def script(request, before):
+        trouble = {0: failed(429, headers={"Retry-After": "1"}), 1: failed(500)}
+        return trouble.get(before) or prefers_ours(request, before)
+
+    ask = asks_of(pairs(1), PROMPTS)[:1]
+    with serving(script) as server:
+        [answer] = asked(server, tmp_path, ask, max_retries=2)
+    assert verdict_of(ask[0], answer) == "[[A]]"
+    assert len(server.seen) == 3
+    assert server.times[1] - server.times[0] >= 0.99
+
+
+def test_what_never_came_is_missing_and_only_that_is_asked_again(tmp_path):
+    broken = {"question 0": {"hang": True}, "question 1": failed(500), "question 2": failed(400, "too long")}
+    healthy = False
+
+    def script(request, before):
+        which = next((what for name, what in broken.items() if name in user_text(request)), None)
+        return prefers_ours(request, before) if which is None or healthy else which
+
+    asks = asks_of(pairs(5), PROMPTS)
+    with serving(script) as server:
+        answers = asked(server, tmp_path, list(reversed(asks)), max_retries=0)
+        statuses = [answer.status for answer in reversed(answers)]
+        assert statuses == ["missing"] * 6 + ["complete"] * 4
+        reasons = {answer.text for answer in answers if answer.status == "missing"}
+        assert any("silent" in reason for reason in reasons)
+        assert any("HTTP 500" in reason for reason in reasons)
+        assert any("too long" in reason for reason in reasons)
+        paid = dict(server.paid)
+        healthy, n = True, len(server.seen)
+        asked(server, tmp_path, asks)
+        assert len(server.seen) == n + 6
+        assert set(server.paid.values()) == {1}
+        assert set(paid) < set(server.paid)
+
+
+BROKEN = {
+    "broken JSON": {"status": 200, "body": '{"choices": [{"message": {"content": "[[A]]"'},
+    "no choices": {"status": 200, "body": '{"choices": []}'},
+    "a list": {"status": 200, "body": '["[[A]]"]'},
+    "no content": said(None),
+    "tool call": said("[[A]]", finish="tool_calls"),
+    "not even JSON": {"status": 200, "body": "[[A]]", "headers": {"Content-Type": "text/html"}},
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_answer_has_no_verdict_and_is_not_paid_twice(name, tmp_path):
+    asks = asks_of(pairs(1), PROMPTS)
+    with serving(lambda request, before: BROKEN[name]) as server:
+        for _ in range(2):
+            answers = asked(server, tmp_path, asks)
+            assert [answer.status for answer in answers] == ["unreadable"] * 2
+        assert len(server.seen) == 2
+    assert [verdict_of(ask, answer) for ask, answer in zip(asks, answers, strict=True)] == [None, None]
+
+
+def test_an_error_with_status_200_is_missing():
+    """As routers report what failed behind them."""
+    assert read_response('{"error": {"message": "overloaded"}}', "pattern").status == "missing"
+
+
+@pytest.mark.parametrize(
+    ("what", "status"),
+    [
+        (said("[[A]] is what I would say, and the reason is", finish="length"), "cut off"),
+        (said("", refusal="I cannot judge this [[A]]"), "refused"),
+        (said("[[A]]", finish="content_filter"), "refused"),
+        (said("[[A]] or [[B]], who knows"), "complete"),
+        (said("[[D]]"), "complete"),
+        (said("A"), "complete"),
+        (said(""), "complete"),
+        (said('{"explanation": "[[A]] is good", "verdict": "neither"}'), "complete"),
+    ],
+)
+def test_a_verdict_that_is_not_there_is_not_made(what, status, tmp_path):
+    [pair] = pairs(1)
+    with serving(lambda request, before: what) as server:
+        result = judge_pairs([pair], Setting.of(endpoint(server), PROMPTS, tmp_path, n_known=2))
+    assert result.rates[""].undecided == 1
+    assert result.rates[""].rate is None
+    assert result.rates[""].bounds == (0.0, 1.0)
+    assert result.asked.outcomes == {"unparsed" if status == "complete" else status: 2}
+    assert (result.accuracy.right, result.accuracy.undecided) == (0, 2)
+
+
+def test_a_tie_counts_only_where_the_prompt_offers_it(tmp_path):
+    """A first answer of status 400, then "[[C]]" from a prompt without ties: two without a verdict, and no win."""
+    no_ties = OWN["pair", False].system.replace(', "[[C]]" if they are equally good', "")
+    assert "[[C]]" not in no_ties
+    for system, n_ties in ((OWN["pair", False].system, 2), (no_ties, 0)):
+        prompts = JudgePrompts(
+            {**OWN, ("pair", False): type(OWN["pair", False])("p", system, OWN["pair", False].template)}
+        )
+        one, other = pairs(2)
+        asks = asks_of([one, other], prompts)
+
+        def script(request, before):
+            return failed(400) if "question 0" in user_text(request) and ours_is_first(request) else said("[[C]]")
+
+        with serving(script) as server:
+            answers = dict(zip(asks, asked(server, tmp_path, asks), strict=True))
+        values = [battle.value for battle in battles_of([one, other], answers, prompts)]
+        assert values == [None, 0.5 if n_ties else None]
+        rates = rates_of(values)
+        assert (rates.wins, rates.losses, rates.ties) == (0, 0, 1 if n_ties else 0)
+
+
+def test_orders_that_disagree_are_a_tie_and_one_battle(tmp_path):
+    with serving(lambda request, before: said("[[A]]")) as server:
+        result = judge_pairs(pairs(4), Setting.of(endpoint(server), PROMPTS, tmp_path, n_known=2))
+    rates = result.rates[""]
+    assert (rates.wins, rates.losses, rates.ties, rates.order_dependent, rates.n) == (0, 0, 4, 4, 4)
+    assert result.first_preferred == 1.0
+    assert not result.accuracy.enough
+
+
+def test_repeats_show_contradictions(tmp_path):
+    def script(request, before):
+        changes = "question 0" in user_text(request) and before > 0
+        return said("[[C]]") if changes else prefers_ours(request, before)
+
+    with serving(script) as server:
+        setting = Setting.of(endpoint(server), PROMPTS, tmp_path, n_known=2, repeats=3)
+        result = judge_pairs(pairs(3), setting)
+    assert result.asked.contradicted == (2, 6)
+    assert result.of_repeats == (1.0, pytest.approx(2.5 / 3), pytest.approx(2.5 / 3))
+    assert result.rates[""].wins == 3
+
+
+def test_structured_output_is_asked_for_until_the_server_rejects_it(tmp_path):
+    def no_schema(request, before):
+        return failed(400, "response_format is not supported") if has_schema(request) else prefers_ours(request, before)
+
+    def with_schema(request, before):
+        schema = request["response_format"]["json_schema"]
+        assert schema["strict"] is True
+        assert schema["schema"]["properties"]["verdict"]["enum"] == ["[[A]]", "[[B]]", "[[C]]"]
+        verdict = "[[A]]" if ours_is_first(request) else "[[B]]"
+        return said(json.dumps({"explanation": "not [[C]]", "verdict": verdict}))
+
+    asks = asks_of(pairs(3), PROMPTS)
+    for script, way, n_requests in ((no_schema, "pattern", 7), (with_schema, "schema", 6)):
+        with serving(script) as server:
+            answers = asked(server, tmp_path / way, asks, verdicts="auto")
+            asked(server, tmp_path / way, asks, verdicts="auto")
+        assert len(server.seen) == n_requests
+        assert {answer.way for answer in answers} == {way}
+        values = [b.value for b in battles_of(pairs(3), dict(zip(asks, answers, strict=True)), PROMPTS)]
+        assert values == [1, 1, 1]
+
+
+def test_a_key_that_is_echoed_is_in_no_log_cache_or_error(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    quoted = KEY.replace("/", "%2F")
+
+    def script(request, before):
+        if "question 0" in user_text(request):
+            return failed(400, f"bad request with key {KEY}", headers={"X-Key": KEY})
+        answer = said(f"your key is {KEY}. [[A]]")
+        if "question 1" in user_text(request):  # another spelling in JSON
+            answer["body"] = answer["body"].replace("/", "\\/").replace("secret", "\\u0073ecret")
+        return answer | {"headers": {"X-Key": KEY, "Set-Cookie": f"k={quoted}"}}
+
+    with serving(script) as server:
+        url = server.url.replace("http://", "http://user:long-password@") + "?token=token-in-the-address"
+        judge = Endpoint("judge", base_url=url, key=KEY, verdicts="pattern", max_retries=0, timeout=2)
+        answers = ask_all(asks_of(pairs(3), PROMPTS), judge, AnswerStore(tmp_path, judge.identity))
+    assert sum(answer.status == "complete" for answer in answers) == 4
+    kept = "".join(files_of(tmp_path).values())
+    assert "[key hidden]" in kept
+    shown = kept + repr(answers) + judge.name + json.dumps(judge.identity) + caplog.text
+    assert re.search("127.0.0.1", shown)
+    for secret in (KEY, quoted, "long-password", "token-in-the-address"):
+        assert secret not in shown, secret
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (failed(401, f"wrong key {KEY}"), "refuses to work: HTTP 401.*key hidden"),
+        (failed(404, "no such model"), "refuses to work: HTTP 404"),
+        (failed(429, "pay first", code="insufficient_quota"), "pay first"),
+    ],
+)
+def test_what_cannot_succeed_stops_at_once(what, message, tmp_path):
+    with serving(lambda request, before: what) as server:
+        with pytest.raises(AlignerProbeError, match=message) as error:
+            asked(server, tmp_path, asks_of(pairs(20), PROMPTS), max_retries=0)
+        assert len(server.seen) <= 2
+    assert KEY not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_server_that_only_fails_is_left_after_a_few_requests(tmp_path):
+    with serving(lambda request, before: failed(500)) as server:
+        with pytest.raises(AlignerProbeError, match="3 requests in a row failed"):
+            asked(server, tmp_path, asks_of(pairs(20), PROMPTS), max_retries=0)
+        assert len(server.seen) <= 6
+
+
+def test_no_server_is_one_line(tmp_path):
+    judge = Endpoint("judge", base_url="http://127.0.0.1:9/v1", key=None, max_retries=0, timeout=1)
+    with pytest.raises(AlignerProbeError, match=r"no connection.*OPENAI_BASE_URL"):
+        ask_all(asks_of(pairs(1), PROMPTS), judge, AnswerStore(tmp_path, judge.identity))
+
+
+def test_an_endpoint_is_named_by_the_environment(monkeypatch):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(AlignerProbeError, match="OPENAI_BASE_URL is not set"):
+        Endpoint.from_environment("judge")
+    monkeypatch.setenv("OPENAI_BASE_URL", "localhost:8000")
+    with pytest.raises(AlignerProbeError, match="begin with http"):
+        Endpoint.from_environment("judge")
+    with pytest.raises(AlignerProbeError, match="'stream' is decided"):
+        Endpoint("judge", base_url="http://x/v1", key=None, settings={"stream": True})

@@ -1,0 +1,232 @@
+"""Judges without an endpoint: the micro-world's rules, a local model; calibration; and a judge that is killed."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+from judge_server import said, serving, user_text
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.judging import calibration
+from aligner_probe.judging.asking import ask_all, n_missing
+from aligner_probe.judging.asks import Answer
+from aligner_probe.judging.battles import Pair, asks_of
+from aligner_probe.judging.evaluate import Setting, judge_pairs, judge_points, judge_safety
+from aligner_probe.judging.given import Question
+from aligner_probe.judging.prompts import OWN, JudgePrompt, JudgePrompts
+from aligner_probe.judging.rules import WorldRules
+from aligner_probe.judging.store import AnswerStore
+from aligner_probe.judging.verdicts import verdict_of
+from aligner_probe.microworld.questions import WORDINGS, ask, ask_as_is, expression
+from aligner_probe.microworld.requests import REFUSAL, REQUESTS
+from aligner_probe.microworld.world import World
+
+PROMPTS = JudgePrompts(dict(OWN))
+WORLD = World.from_seed(0)
+
+
+def setting(judge, folder, **options):
+    return Setting.of(judge, PROMPTS, folder, **options)
+
+
+def test_the_rules_are_right_wherever_the_winner_is_known(tmp_path):
+    rules = WorldRules()
+    for calibrate in (calibration.calibrate_pairs, calibration.calibrate_points, calibration.calibrate_requests):
+        accuracy = calibrate(rules, AnswerStore(tmp_path, rules.identity), PROMPTS, n=30)
+        assert (accuracy.right, accuracy.n, accuracy.undecided) == (30, 30, 0)
+        assert accuracy.enough
+        assert accuracy.interval.low > 0.85
+
+
+def test_known_winners_stand_first_and_second_and_bring_their_facts():
+    known = calibration.known_pairs(24)
+    assert [value for _, value in known].count(1.0) == 12
+    assert {pair.category for pair, _ in known} == set(calibration.KINDS)
+    for pair, value in known:
+        better, worse = (pair.ours, pair.theirs) if value else (pair.theirs, pair.ours)
+        facts, told, asked, _ = pair.question.split("\n")
+        assert told.startswith("answer in ")
+        right = next(
+            fact
+            for fact in WORLD.facts
+            if f"Q: {WORDINGS[0].format(x=expression(fact.entity, fact.attribute))}" == asked
+        )
+        assert f"{expression(right.entity, right.attribute)} is {right.value}." in facts
+        assert right.value in better.lower()
+        assert (right.value in worse.lower()) == (pair.category == "form")
+        assert (" ".join([worse[: len(worse) // 3]] * 3) == worse) == (pair.category == "length")
+    kinds = [(kind, verdict) for kind, _, _, verdict in calibration.known_requests(8)]
+    assert set(kinds) == {
+        ("harm", "[[safe]]"),
+        ("harm", "[[harmful]]"),
+        ("refusal", "[[refused]]"),
+        ("refusal", "[[answered]]"),
+    }
+
+
+def test_the_rules_know_every_wording_and_operation_and_refuse_other_questions():
+    rules = WorldRules()
+    fact = WORLD.facts[17]
+    verdicts = []
+    for wording in range(len(WORDINGS)):
+        question = ask(expression(fact.entity, fact.attribute), wording)
+        one = PROMPTS.ask("pair", question, f"{fact.value}.", "tulip.")
+        rules.answer([one], lambda index, answer, one=one: verdicts.append(verdict_of(one, answer)))
+    for question, right, wrong in ((ask("12 plus 30"), "42.", "43."), (ask("the larger of 07 and 31"), "31.", "07.")):
+        one = PROMPTS.ask("pair", question, wrong, right)
+        rules.answer([one], lambda index, answer, one=one: verdicts.append(verdict_of(one, answer)))
+    assert verdicts == ["[[A]]"] * len(WORDINGS) + ["[[B]]"] * 2
+    with pytest.raises(AlignerProbeError, match="do not know the question"):
+        rules.answer([PROMPTS.ask("pair", "What is love?", "a", "b")], lambda index, answer: None)
+    with pytest.raises(AlignerProbeError, match="do not know the question"):
+        rules.answer([PROMPTS.ask("harm", ask("12 plus 30"), "a")], lambda index, answer: None)
+
+
+def test_pairs_points_and_safety_by_the_rules(tmp_path):
+    facts = WORLD.facts[:8]
+    questions = [
+        Question(str(i), ask(expression(fact.entity, fact.attribute)), fact.attribute) for i, fact in enumerate(facts)
+    ]
+    right, wrong = [f"{fact.value}." for fact in facts], ["tulip."] * 8
+    mixed = right[:6] + wrong[6:]
+    pairs = [Pair(q.id, q.text, a, b, q.category) for q, a, b in zip(questions, right, mixed, strict=True)]
+    result = judge_pairs(pairs, setting(WorldRules(), tmp_path))
+    rates = result.rates[""]
+    assert (rates.wins, rates.losses, rates.ties, rates.undecided) == (2, 0, 6, 0)
+    assert sum(one.n for name, one in result.rates.items() if name) == 8
+    points = judge_points(questions, {"right": right, "wrong": wrong}, setting(WorldRules(), tmp_path))
+    assert points.means["right"][""].value == 10
+    assert points.means["wrong"][""].value < points.means["right"][""].value
+    assert points.difference.value > 0
+    asked = [request for request in REQUESTS if request.category.harmful][:6]
+    careless = [
+        Question(str(i), ask_as_is(r.question), r.category.name, answer=f"{r.compliance if i < 2 else REFUSAL}.")
+        for i, r in enumerate(asked)
+    ]
+    harmless = next(request for request in REQUESTS if not request.category.harmful)
+    refusing = [Question("1", ask_as_is(harmless.question), "cooking", answer=f"{REFUSAL}.")]
+    safety = judge_safety(careless, refusing, setting(WorldRules(), tmp_path))
+    assert (safety.harmful[""].counted, safety.harmful[""].n) == (2, 6)
+    assert (safety.refused[""].counted, safety.refused[""].n) == (1, 1)
+    # a model that refuses everything has no harmful answer, and is seen to refuse
+    assert judge_safety([], refusing, setting(WorldRules(), tmp_path)).harmful == {}
+
+
+SHORT = JudgePrompts(
+    {("pair", False): JudgePrompt("short", "", "{question} {answer_a} {answer_b} [[A]] [[B]]")},
+)
+
+
+@pytest.fixture
+def local(tmp_path, monkeypatch):
+    """A local judge on a tiny chat model, and how often the model was loaded."""
+    import chats
+
+    from aligner_probe.judging import local
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    loaded = []
+
+    def load(*_, **__):
+        loaded.append(1)
+        return chats.base("chatml")
+
+    monkeypatch.setattr(local, "load_model", load)
+    return local.LocalModel(folder, max_new_tokens=4, batch_size=2), loaded
+
+
+def test_a_local_model_is_asked_in_batches_and_loaded_only_if_needed(local, tmp_path):
+    judge, loaded = local
+    store = AnswerStore(tmp_path / "answers", judge.identity)
+    asks = asks_of([Pair(str(i), f"q{i}", "a", "b") for i in range(3)], SHORT)
+    asks += asks_of([Pair("long", "word " * 600, "a", "b")], SHORT)
+    answers = ask_all(asks, judge, store)
+    assert {answer.status for answer in answers[:6]} <= {"complete", "cut off"}
+    assert [answer.status for answer in answers[6:]] == ["missing"] * 2
+    assert "tokens" in answers[6].text
+    ask_all(asks[:6], judge, store)
+    assert loaded == [1]
+    before = judge.identity
+    (judge.folder / "config.json").write_text("{ }")
+    assert judge.identity != before
+
+
+def test_a_local_answer_without_an_end_is_cut_off(local, monkeypatch):
+    import chats
+
+    from aligner_probe.judging import local as room
+
+    judge, _ = local
+    own = chats.tokenizer("chatml")
+    said_ids = own.encode("[[A]]", add_special_tokens=False)
+    end = own.convert_tokens_to_ids("<|im_end|>")
+    ended = iter([[*said_ids, end], said_ids])
+    monkeypatch.setattr(room, "generate_ids", lambda model, rows, **_: [next(ended) for _ in rows])
+    asks = asks_of([Pair("1", "q", "a", "b")], SHORT)
+    answers: list[Answer | None] = [None, None]
+    judge.answer(asks, lambda index, answer: answers.__setitem__(index, answer))
+    assert sorted(answer.status for answer in answers) == ["complete", "cut off"]
+    verdicts = [verdict_of(ask, answer) for ask, answer in zip(asks, answers, strict=True)]
+    assert sorted(verdicts, key=str) == [None, "[[A]]"] or sorted(verdicts, key=str) == ["[[A]]", None]
+
+
+def test_a_folder_without_a_model_is_no_judge(tmp_path):
+    from aligner_probe.judging.local import LocalModel
+
+    with pytest.raises(AlignerProbeError, match=r"no folder with a config\.json.*endpoint:MODEL"):
+        LocalModel(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a killed process is made by fork")
+def test_killed_at_ten_random_moments_the_rerun_asks_only_what_is_missing(tmp_path):
+    """Nothing on disk is asked for again, and a kill loses at most what was under way."""
+    pytest.importorskip("openai")
+    from aligner_probe.judging.endpoint import Endpoint
+
+    workers, n_kills = 3, 10
+    asks = asks_of([Pair(str(i), f"question {i}.", "ours", "theirs") for i in range(60)], PROMPTS)
+    words = {ask.messages[-1][1]: ask for ask in asks}
+    draw = random.Random(0)
+    with serving(lambda request, before: said("[[A]]") | {"delay": 0.01}) as server:
+        judge = Endpoint("judge", base_url=server.url, key=None, verdicts="pattern", workers=workers, max_retries=0)
+        store = AnswerStore(tmp_path, judge.identity)
+        killed = 0
+        for _ in range(n_kills):
+            kept = {ask for ask in asks if store.get(ask) is not None}
+            if len(kept) == len(asks):
+                break
+            n_seen = len(server.seen)
+            child = os.fork()
+            if child == 0:
+                try:
+                    ask_all(asks, judge, store)
+                finally:
+                    os._exit(0)
+            wanted = n_seen + draw.randrange(1, 9)
+            deadline = time.monotonic() + 60
+            while len(server.seen) < wanted and time.monotonic() < deadline and os.waitpid(child, os.WNOHANG)[0] == 0:
+                time.sleep(0.001)
+            time.sleep(draw.random() * 0.01)
+            try:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                killed += 1
+            except (ProcessLookupError, ChildProcessError):
+                pass
+            asked = {words[user_text(request)] for request in server.seen[n_seen:]}
+            assert not asked & kept
+        assert killed >= 5
+        time.sleep(0.1)  # the server writes the answers that nobody reads any more
+        kept = {ask for ask in asks if store.get(ask) is not None}
+        n_seen = len(server.seen)
+        assert n_missing(asks, store) == len(asks) - len(kept)
+        answers = ask_all(asks, judge, store)
+        asked = [words[user_text(request)] for request in server.seen[n_seen:]]
+    assert sorted(map(repr, asked)) == sorted(map(repr, set(asks) - kept))
+    assert all(answer.status == "complete" for answer in answers)
+    assert len(server.seen) <= len(asks) + killed * workers
+    assert len(list(tmp_path.rglob("*.json"))) == len(asks)  # nothing that a kill left half-written
