@@ -28,6 +28,10 @@ ANSWERS_BEGUN = f"the answers in {{out}} are kept: {NO_RESUME_NEEDED}"
 ANSWERS_TAKEN = "another process is writing answers to {out}; wait for it, or name another folder: --out OUT"
 OTHER_ANSWERS = "other questions, adapters or options than these"
 
+#: What `evaluate` keeps when it is interrupted, and what it says where a server has not given all answers.
+ANSWERS_KEPT = f"the judge's answers in {{folder}} are kept: {NO_RESUME_NEEDED}"
+ANSWERS_MISSING = "{n} answers of the judge are missing: the same command asks only for them"
+
 #: What `train` says before and after the training.
 TRAINS = "{method}: {n:,} trainable parameters on {model} in {dtype}; {n_train} examples, {n_validation} for validation"
 HELD_OUT = "(10 % of {task}, held out by group)"
