@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
+from aligner_probe.arms.names import ALIGNER_1, PROMPT, PROMPT_TUNING
 from aligner_probe.artifacts import artifact
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.figures.looks import BLACK, GREY, NATURES, verdict_color
@@ -21,7 +22,7 @@ from aligner_probe.probing.verdicts.separators import soft_share
 #: Recovery is drawn between these; what lies beyond stands at the edge.
 LOWEST, HIGHEST = -0.15, 1.15
 MARGIN = 0.05
-#: The committed results of the panel, by budget; other budgets are compared with the standard one.
+#: The committed results of the panel, by budget. Those of the quick budget have no R_soft.
 FOLDER, RESULTS = "panel", {"quick": "quick.json", "standard": "standard.json"}
 #: Diameters of points in typographic points, at R1 = 0 or below and at R1 = 1 or above, and of one without R1.
 SMALLEST, LARGEST, PLAIN = 4.0, 10.0, 5.0
@@ -31,9 +32,9 @@ NAMES, ROOM = (0.13, 0.87), 0.042
 PARTS = {(True, None): "form", (False, True): "latent", (False, False): "new"}
 
 
-def known_results(budget: str) -> dict[str, Any] | None:
-    """Read the committed results of the tasks of known nature at this budget; None where they are not installed."""
-    name = RESULTS.get(budget, RESULTS["standard"])
+def known_results() -> dict[str, Any] | None:
+    """Read the committed results of the tasks of known nature, at the standard budget; None where there are none."""
+    name = RESULTS["standard"]
     try:
         return read_json(artifact(FOLDER, (name,)) / name)
     except AlignerProbeError:
@@ -117,9 +118,11 @@ def plot_known(ax: Axes, tasks: Sequence[dict[str, Any]], *, named: bool = False
 def plot_task(ax: Axes, report: dict[str, Any], *, color: str | None = None, name: bool = True) -> Axes:
     """Draw one task of one's own: a diamond at its F and R_soft with 95 % intervals, in the colour of its verdict.
 
-    A task whose reference learned nothing has no F and no R_soft; then the plane says so.
+    They are those of the kind of score that decided, which the label names where it is not the strict score. A task
+    whose reference learned nothing has no F and no R_soft; then the plane says so.
     """
-    report = report | {"R_soft": _soft(report)}
+    by = report.get("decided_by", "strict")
+    report = report | (_by_another_score(report, by) if by != "strict" else {"R_soft": _soft(report)})
     if report["F"]["value"] is None or report["R_soft"]["value"] is None:
         ax.text(
             0.5, 0.5, "This task has no F or no R_soft:\nthe reference learned nothing above the floor,\n"
@@ -133,7 +136,8 @@ def plot_task(ax: Axes, report: dict[str, Any], *, color: str | None = None, nam
     ax.errorbar(
         [x], [y], _bars([report], "R_soft", [y]), _bars([report], "F", [x]), color=color, marker="D",
         markersize=diameter(report) + 2, markeredgecolor=BLACK, markeredgewidth=1.2, elinewidth=2, capsize=3,
-        linestyle="none", label=f"{report['task']['name']}: {report['verdict']}", zorder=5,
+        linestyle="none", zorder=5,
+        label=f"{report['task']['name']}: {report['verdict']}" + (f", by its {by} score" if by != "strict" else ""),
     )  # fmt: skip
     if name:
         right = x < (LOWEST + HIGHEST) / 2
@@ -156,6 +160,15 @@ def sizes_of_points() -> list[Line2D]:
         Line2D([], [], color=GREY, marker="o", linestyle="none", label=label, markersize=size)
         for label, size in (("R1 = 0 or below", SMALLEST), ("R1 = 1", LARGEST))
     ]
+
+
+def _by_another_score(report: dict[str, Any], which: str) -> dict[str, Any]:
+    """F, R_soft and R1 of another kind of score than the strict one."""
+    none = {"value": None, "low": None, "high": None}
+    recovered = report["measures"][which]["recovered"]
+    return {
+        name: recovered.get(arm, none) for name, arm in (("F", PROMPT), ("R_soft", PROMPT_TUNING), ("R1", ALIGNER_1))
+    }
 
 
 def _soft(row: dict[str, Any]) -> dict[str, float | None]:

@@ -109,7 +109,7 @@ def plot_on_plane(reports: Sequence[dict[str, Any]], ax: Axes) -> Axes:
     """Draw one task or several on the plane of F and R_soft, with the cuts of the first and the known tasks behind."""
     cuts = reports[0]["thresholds"]
     plot_plane(ax, (cuts["F_cut"], cuts.get("R_soft_cut", THRESHOLDS.R_soft_cut)))
-    known = known_results(reports[0]["budget"])
+    known = known_results()
     if known is not None:
         plot_known(ax, known["tasks"], faint=True)
     placed = [one for one in reports if None not in (one["F"]["value"], one.get("R_soft", {}).get("value"))]

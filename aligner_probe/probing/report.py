@@ -54,6 +54,7 @@ def report(
         "format": FORMAT,
         "verdict": verdict.outcome,
         "reason": verdict.reason,
+        "decided_by": verdict.decided_by,
         "F": _triple(strict.F),
         "R_soft": _triple(strict.R_soft),
         "R1": _triple(strict.R1),

@@ -135,6 +135,7 @@ def test_the_form_is_judged_where_the_base_knows_the_content(shares, soft, outco
     found = judge(made, HALF)
     assert found.parts["strict"].name == "undetermined"
     assert found.outcome == outcome
+    assert found.decided_by == "known"
     assert "On the 0.66 of the items whose content the base knows" in found.reason
     assert judge(replace(made, known=None), HALF).outcome == "undetermined"
 
@@ -151,6 +152,7 @@ def test_a_form_that_costs_content_is_not_new():
     found = judge(made, HALF)
     assert found.parts["strict"].name == "new"
     assert found.outcome == "form"
+    assert found.decided_by == "format"
     assert "Training teaches no content" in found.reason
 
 

@@ -30,12 +30,14 @@ class Verdict(Shown):
         parts: the finding of each kind of score: "strict", "content", "format" where it is scored by itself, and
             "known" where the items whose content the base model knows are judged by themselves.
         notes: what else the measures show, a sentence each.
+        decided_by: the kind of score whose finding is the verdict, "strict" also where two parts make it mixed.
     """
 
     outcome: Outcome
     reason: str
     parts: dict[str, Finding]
     notes: tuple[str, ...]
+    decided_by: Which = "strict"
 
     def shown(self) -> dict[str, Any]:
         return {
@@ -56,29 +58,30 @@ def judge(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> Verdict:
     parts: dict[str, Finding] = {
         which: find(which, measures, evidence, thresholds) for which, measures in kinds.items() if measures is not None
     }
-    outcome, reason = _combined(parts, evidence, thresholds)
-    return Verdict(outcome, reason, parts, tuple(notes(evidence, outcome, thresholds)))
+    outcome, reason, decided_by = _combined(parts, evidence, thresholds)
+    return Verdict(outcome, reason, parts, tuple(notes(evidence, outcome, thresholds)), decided_by)
 
 
-def _combined(parts: dict[str, Finding], evidence: Evidence, thresholds: Thresholds) -> tuple[Outcome, str]:
+def _combined(parts: dict[str, Finding], evidence: Evidence, thresholds: Thresholds) -> tuple[Outcome, str, Which]:
     strict, content, form = parts["strict"], parts["content"], parts.get("format")
     if strict.name == "known":
-        return "undetermined", strict.reason
+        return "undetermined", strict.reason, "strict"
     # This comes before the strict finding. In a mixed task most of the likelihood comes from the part that is known, so
     # strict scores contradict likelihoods.
     if form is not None and strict.name != "constant answer":
         natures = {content.name, form.name}
         if content.decided and form.decided and "new" in natures and len(natures) > 1 and not _plain(content, form):
-            return "mixed", f"Its content is {_with_reason(content)} Its format is {_with_reason(form)}"
+            return "mixed", f"Its content is {_with_reason(content)} Its format is {_with_reason(form)}", "strict"
     # Where the base model knows the content, only the form is left to decide, and the strict score decides it.
     if strict.decided and content.decided and content.name not in ("known", strict.name):
-        return "mixed", f"Its content alone is {_with_reason(content)} Form and content together: {strict.reason}"
+        both = f"Its content alone is {_with_reason(content)} Form and content together: {strict.reason}"
+        return "mixed", both, "strict"
     if strict.name in ("new", "undetermined") and not evidence.content.gap.low > thresholds.least_gap:
-        return _of_the_form(parts, evidence) or (strict.name, strict.reason)
-    return strict.name, strict.reason
+        return _of_the_form(parts, evidence) or (strict.name, strict.reason, "strict")
+    return strict.name, strict.reason, "strict"
 
 
-def _of_the_form(parts: dict[str, Finding], evidence: Evidence) -> tuple[Outcome, str] | None:
+def _of_the_form(parts: dict[str, Finding], evidence: Evidence) -> tuple[Outcome, str, Which] | None:
     """The verdict on a task whose training teaches no content, so that its form is all there is to judge.
 
     An adapter may lose content that the base model had. By the strict score a form then looks like something that
@@ -88,9 +91,9 @@ def _of_the_form(parts: dict[str, Finding], evidence: Evidence) -> tuple[Outcome
     if known is not None and known.decided and known.name != "known":
         where = f"On the {evidence.known_share:.2f} of the items whose content the base knows"
         outcome: Outcome = "mixed" if known.name == "new" else known.name
-        return outcome, f"Training teaches no content. {where}: {known.reason}"
+        return outcome, f"Training teaches no content. {where}: {known.reason}", "known"
     if form is not None and form.name in ("form", "latent"):
-        return form.name, f"Training teaches no content, and its format is {_with_reason(form)}"
+        return form.name, f"Training teaches no content, and its format is {_with_reason(form)}", "format"
     return None
 
 
