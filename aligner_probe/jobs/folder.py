@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from tqdm.auto import tqdm
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.files import held, write_text
+from aligner_probe.files import UNFINISHED, held, write_text
 from aligner_probe.jobs.backend import Backend, Make
 from aligner_probe.jobs.pool import Shared
 
@@ -78,7 +78,7 @@ def make_all(
             The message then has the reason of the first one.
     """
     with locked(out):
-        for leftover in (out / RUNS).glob(".unfinished-*"):  # left by a process that was killed
+        for leftover in (out / RUNS).glob(f"{UNFINISHED}*"):  # left by a process that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         left = unfinished(jobs, out)
         failed: list[tuple[AnyJob, AlignerProbeError]] = []

@@ -88,6 +88,9 @@ class Endpoint:
             )
         if not base_url.startswith(("http://", "https://")):
             raise AlignerProbeError(f"{BASE_URL} does not begin with http:// or https://; expected an address with it")
+        key = (key or "").strip()
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise AlignerProbeError(f"{KEY} has characters that no key has, for instance a space; copy it again")
         return cls(model, base_url=base_url, key=key or None, **options)
 
     @property
@@ -200,7 +203,8 @@ class _Session:
             )
             text = response.text
         except openai.APIStatusError as error:
-            reason = self._reason(f"HTTP {error.status_code}: {error.message}")
+            said = error.message.removeprefix(f"Error code: {error.status_code} - ")
+            reason = self._reason(f"HTTP {error.status_code}: {said}")
             if error.status_code in HOPELESS or error.code == "insufficient_quota":
                 raise AlignerProbeError(
                     f"{endpoint.address} refuses to work: {reason}; check {KEY}, {BASE_URL} and the model's name, "
@@ -214,15 +218,18 @@ class _Session:
             if not self._any:
                 raise AlignerProbeError(f"{endpoint.address}: {reason}; check {BASE_URL}") from None
             return Answer("missing", reason)
-        except (openai.OpenAIError, UnicodeError) as error:
+        except openai.OpenAIError as error:
             return Answer("unreadable", self._reason(repr(error)), way="schema" if schema else "pattern")
         answer = read_response(endpoint.secrets.hide(text), way="schema" if schema else "pattern")
         # Once more, because JSON has further spellings of the same text.
-        hidden = {name: endpoint.secrets.hide(getattr(answer, name)) for name in ("text", "model", "version")}
-        return replace(answer, **hidden)
+        return replace(answer, **{name: self._shown(getattr(answer, name)) for name in ("text", "model", "version")})
 
     def _reason(self, text: str) -> str:
-        return self._endpoint.secrets.hide(" ".join(text.split()))[:LONGEST_REASON]
+        return self._shown(" ".join(text.split()))[:LONGEST_REASON]
+
+    def _shown(self, text: str) -> str:
+        """A text without secrets, and without halves of characters, which no file and no terminal takes."""
+        return self._endpoint.secrets.hide(text).encode("utf-8", "replace").decode()
 
 
 def read_response(text: str, way: str) -> Answer:

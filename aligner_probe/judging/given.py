@@ -9,6 +9,7 @@ from typing import Any
 from aligner_probe.data import VARIABLE, data_folder
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.judging.prompts import FOLDER
+from aligner_probe.tasks.task import fault_of_text
 
 #: The name that stands for the eighty questions of the paper's Tables 2 and 3.
 VICUNA = "vicuna"
@@ -156,6 +157,8 @@ def _text(row: dict[str, Any], names: Sequence[str], number: int, file: Path) ->
     value = _first(row, names)
     if not isinstance(value, str):
         raise AlignerProbeError(f"{file}: row {number} has no text named {' or '.join(names)}; add it there")
+    if fault := fault_of_text(value):
+        raise AlignerProbeError(f"{file}: row {number} {fault}; expected a text of whole characters")
     return value
 
 

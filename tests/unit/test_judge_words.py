@@ -139,6 +139,7 @@ def test_answers_find_their_questions(tmp_path):
         ([{"answer": "a"}], "1 answers without question_id"),
         ([{"question_id": 7}], "row 1 has no text named answer"),
         ([[1]], "line 1 is no JSON object"),
+        ([{"question_id": 7, "answer": "\ud83d"}], "row 1 .*whole characters"),
     ):
         with pytest.raises(AlignerProbeError, match=message):
             read_answers(jsonl(tmp_path / "bad", *rows), questions)
