@@ -80,6 +80,8 @@ class Affine(nn.Module):
 class TunedPrefix(LLaMAAdapter):
     """LLaMA-Adapter's prefix on projections with scales and biases, which are `tuned` by their hook points."""
 
+    _tuned: nn.ModuleDict
+
     def __init__(
         self, model: TransformerBridge, config: LLaMAAdapterV2Config, tuned: nn.ModuleDict, dtype: torch.dtype
     ):
