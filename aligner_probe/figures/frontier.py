@@ -62,8 +62,8 @@ def frontiers(collection: Collection) -> Drawing:
         "task's form. Kept: right answers of another domain, divided by those of the base model alone. Lines join the "
         "most that any setting keeps at a form or more; they are maxima, so they flatter. Shaded: at least "
         f"{SHARE} of the best form of LoRA r=8. Right: K, the most that is kept among the settings in the shaded part, "
-        "chosen on other items, and other seeds where there are several, than it is counted on, with 95 % intervals over items and seeds; a "
-        "method below the axis does not reach the form.",
+        "chosen on other items, and other seeds where there are several, than it is counted on, with 95 % intervals "
+        "over items and seeds; a method below the axis does not reach the form.",
         tuple(Input("a frontier", f"{FOLDER}/{file.name}", sha256(file)) for file in files),
         settings={"share": float(SHARE), "seeds": {one["task"]["name"]: one["seeds"] for one in contents}},
         comparisons=tuple(one for content in contents for one in _comparisons(content)),
@@ -189,7 +189,8 @@ def _compared(
 def _counted(contents: Sequence[dict[str, Any]]) -> str:
     """How many seeds and items there are, in words."""
     said = [
-        f"{one['seeds']} seed{'s' if one['seeds'] > 1 else ''}, {one['form']['items']} test items and {one['off_domain']['items']} off-domain items "
+        f"{one['seeds']} seed{'s' if one['seeds'] > 1 else ''}, {one['form']['items']} test items and "
+        f"{one['off_domain']['items']} off-domain items "
         f"({one['task']['name']})"
         for one in contents
     ]
