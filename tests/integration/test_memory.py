@@ -9,7 +9,7 @@ from peaks import peak_of
 from tiny import MODELS
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from aligner_probe.adapters import Aligner, LoRA, PrefixTuning
+from aligner_probe.adapters import Aligner, Houlsby, LLaMAAdapterV2, LoRA, PrefixTuning
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.models import load_model
 from aligner_probe.tasks.encoding import IGNORED, Tokens
@@ -72,6 +72,8 @@ def test_the_estimate_against_the_allocator(name, low, high, dtype):
         LoRA(base, 8),
         LoRA(base, 8, targets=("o",)),
         LoRA(base, 8, targets="all-linear"),
+        Houlsby(base, 8),
+        LLaMAAdapterV2(base, 3),
     ):
         for checkpoint in (False, True):
             forward = Forward(base, Sequences(rows, 0), None, adapter.layers.start if checkpoint else None)
