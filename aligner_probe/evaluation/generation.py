@@ -172,7 +172,7 @@ def _tokenizer(model: TransformerBridge) -> Any:
     return tokenizer
 
 
-def _rows(model: TransformerBridge, tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
+def _rows(model: TransformerBridge, tokenizer: Any, prompts: Sequence[Any]) -> list[list[int]]:
     """The token ids of prompts, each of which has an embedding."""
     rows = prompt_ids(tokenizer, prompts)
     d_vocab = embedding_rows(model)

@@ -195,7 +195,7 @@ def test_every_function_of_the_front_door_checks_its_names():
         with pytest.raises(ap.AlignerProbeError, match=f"{name}.* has no option 'nonsense_'|{name}.*missing"):
             found(nonsense_=1)
         checked += 1
-        made = found if inspect.isclass(found) and issubclass(found, Adapter) else None
+        made = found if inspect.isclass(found) and issubclass(found, Adapter) and found is not ap.AdapterPool else None
         assert made is None or "model" in inspect.signature(made).parameters
     assert checked > 25
 
