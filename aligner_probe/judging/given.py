@@ -66,9 +66,12 @@ def read_answers(file: Path, questions: Sequence[Question]) -> list[str]:
     rows = _rows(file)
     answers = [_text(row, ANSWER, number, file) for number, row in enumerate(rows, 1)]
     by_id, by_text = {q.id: i for i, q in enumerate(questions)}, {q.text: i for i, q in enumerate(questions)}
-    if all(q.numbered for q in questions) and all(_first(row, IDENTITY) is not None for row in rows):
+    has_ids = all(_first(row, IDENTITY) is not None for row in rows)
+    has_texts = all(isinstance(_first(row, QUESTION), str) for row in rows)
+    # Ids that are only row numbers are taken where texts do not tell the questions apart.
+    if has_ids and (all(q.numbered for q in questions) or not has_texts or len(by_text) < len(questions)):
         where = [by_id.get(str(_first(row, IDENTITY))) for row in rows]
-    elif all(isinstance(_first(row, QUESTION), str) for row in rows):
+    elif has_texts:
         where = [by_text.get(str(_first(row, QUESTION))) for row in rows]
     else:
         where = list(range(len(rows))) if len(rows) == len(questions) else []

@@ -143,6 +143,15 @@ def test_answers_find_their_questions(tmp_path):
     ):
         with pytest.raises(AlignerProbeError, match=message):
             read_answers(jsonl(tmp_path / "bad", *rows), questions)
+    # without ids, the text decides and not the number of the row, but for the same question asked twice
+    unnumbered = read_questions(jsonl(tmp_path / "u", {"question": "one?"}, {"question": "two?"}))
+    swapped = jsonl(
+        tmp_path / "s", {"id": 1, "question": "two?", "answer": "b"}, {"id": 2, "question": "one?", "answer": "a"}
+    )
+    assert read_answers(swapped, unnumbered) == ["a", "b"]
+    same = read_questions(jsonl(tmp_path / "v", {"question": "one?"}, {"question": "one?"}))
+    numbered = jsonl(tmp_path / "w", *({"id": i, "question": "one?", "answer": str(i)} for i in (2, 1)))
+    assert read_answers(numbered, same) == ["1", "2"]
     with pytest.raises(AlignerProbeError, match="'7' stands twice"):
         read_questions(jsonl(tmp_path / "twice", {"id": 7, "text": "a"}, {"id": 7, "text": "b"}))
     requests = read_requests(jsonl(tmp_path / "r", {"prompt": "p", "category": "c", "answer": "a"}))
