@@ -1,6 +1,7 @@
 """A model in a folder as a judge, served by this project's own greedy generation."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,13 @@ class LocalModel:
         settings = {"dtype": self.dtype, "max_new_tokens": self.max_new_tokens}
         return {"folder": self.name, "files": stamps, "settings": settings}
 
+    @cached_property
+    def model(self) -> TransformerBridge:
+        """The model, which is read when it is first asked: calibration and evaluation have the same one."""
+        return load_model(self.folder, dtype=self.dtype, device=self.device)
+
     def answer(self, asks: Sequence[Ask], told: Told) -> None:
-        model = load_model(self.folder, dtype=self.dtype, device=self.device)
+        model = self.model
         tokenizer = own_tokenizer(model)
         if tokenizer is None:
             raise AlignerProbeError(f"{self.folder} has no tokenizer, so it cannot judge; copy it into the folder")

@@ -149,6 +149,7 @@ def test_a_local_model_is_asked_in_batches_and_loaded_only_if_needed(local, tmp_
     assert [answer.status for answer in answers[6:]] == ["missing"] * 2
     assert "tokens" in answers[6].text
     ask_all(asks[:6], judge, store)
+    ask_all(asks_of([Pair("new", "q new", "a", "b")], SHORT), judge, store)
     assert loaded == [1]
     before = judge.identity
     (judge.folder / "config.json").write_text("{ }")
