@@ -1,11 +1,12 @@
-"""Planted scores of a probe's arms, and the measures that follow from them."""
+"""Planted scores of a probe's arms, and the measures and verdicts that follow from them."""
 
 import numpy as np
 
 from aligner_probe.evaluation.intervals import Interval
-from aligner_probe.probing.verdicts.evidence import ReferenceTraining
+from aligner_probe.probing.verdicts.evidence import Evidence, ReferenceTraining
 from aligner_probe.probing.verdicts.measures import Table, floors_of, measure
 from aligner_probe.probing.verdicts.thresholds import Thresholds
+from aligner_probe.probing.verdicts.verdict import judge
 
 N = 120
 #: Cuts that stay when those of the panel move: here it is about the rules.
@@ -36,3 +37,25 @@ def table(shares, n=N, groups=None):
 def measured(shares, which="strict", kind="general", n=N, groups=None):
     floors = floors_of(which, kind, None if groups is None else len(set(groups)))
     return measure(table(shares, n, groups), floors=floors, n_resamples=300)
+
+
+def verdict(strict, content=None, *, kind="general", n=N, groups=None, **more):
+    """The verdict on planted shares; `more` are fields of the evidence."""
+    how = {"kind": kind, "n": n, "groups": groups}
+    evidence = Evidence(
+        kind=kind,
+        strict=measured(strict, **how),
+        content=measured(content or strict, "content", **how),
+        **{"trainings": LEARNED, "prompting": WORKS} | more,
+    )
+    return judge(evidence, HALF)
+
+
+def changed(shares, **changes):
+    """The shares with others in their place; an underscore stands for a hyphen."""
+    return shares | {name.replace("_", "-"): share for name, share in changes.items()}
+
+
+def without(shares, *arms):
+    """The shares without these arms."""
+    return {arm: share for arm, share in shares.items() if arm not in arms}
