@@ -1,8 +1,8 @@
 """Tasks of the panel that are made of two parts: a skill or a code, and a style; or two styles at once.
 
 Each part alone is known to be form, latent or new, because the corpus is known. A locked skill in a known style is
-latent like the skill. A new code in a known style is mixed. A style inside another one is open: it stands in no text,
-and eight examples do not prompt it.
+latent like the skill. A new code in a known style is mixed. A style inside another one is open: it stands in no
+text, so whether a prompt reaches it is not known.
 """
 
 from collections.abc import Iterator, Mapping
@@ -59,7 +59,7 @@ def compositions(seed: int, facts: dict[str, Asked], code: Mapping[str, str], wo
     for name in CODED:
         why = f"the style is known, the code of the ten digits and its word {word!r} are not"
         yield Composition(f"code_digits_{name}", "mixed", why, styles.BY_NAME[name], coded)
-    why = "a composition of two known styles that stands in no text; examples prompt nine answers in ten of it"
+    why = "both styles are known, and no text composes them in this way, so whether a prompt reaches it is open"
     yield Composition("pirate_capitals", "open", why, styles.BY_NAME["pirate+capitals"], facts)
-    why = "both styles are known, no text has one inside the other, and eight examples prompt one of the two alone"
+    why = "both styles are known, and no text has one inside the other, so whether a prompt reaches it is open"
     yield Composition("pirate_in_record", "open", why, styles.inside("pirate", "record"), facts)
