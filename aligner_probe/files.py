@@ -62,6 +62,26 @@ def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
         raise CheckpointError(path, f"is no JSON ({error}); copy it again, or mend it there") from error
 
 
+def read_own_json(path: Path, form: str, *, what: str, expected: str) -> dict[str, Any]:
+    """The content of a JSON file that this project wrote: an object whose "format" is `form`.
+
+    `what` names the content and `expected` the file that is expected, in errors. Raises AlignerProbeError, one line,
+    where `read_json` raises, and for other content.
+    """
+    try:
+        content = read_json(path)
+    except CheckpointError as error:
+        raise AlignerProbeError(f"{path}: no {what} there (it {error.reason}); expected {expected}") from error
+    if not isinstance(content, dict) or content.get("format") != form:
+        raise AlignerProbeError(f"{path}: expected {form!r} as its format; make it again with this version")
+    return content
+
+
+def storable(text: str) -> str:
+    """A text with a question mark for each half of a character, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):

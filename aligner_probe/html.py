@@ -13,6 +13,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from aligner_probe.files import storable
+
 MOST_ROWS, MOST_CHARACTERS = 14, 160
 #: Of the line of text, all values together.
 MOST_IN_LINE = 60
@@ -64,7 +66,7 @@ def text_of(value: Any, most: int = MOST_CHARACTERS) -> str:
 
 def escaped(text: str) -> str:
     """A text as HTML shows it to the letter."""
-    return html.escape(text.encode("utf-8", "replace").decode("utf-8"), quote=True)
+    return html.escape(storable(text), quote=True)
 
 
 def _row(name: str, value: str) -> str:

@@ -185,7 +185,7 @@ class LLaMAAdapterV2(Adapter):
     def activations_per_token(self) -> int:
         """What the linear layers and the norms of a layer give, of which the gradients of the scales are made."""
         widths = self._widths()
-        # The norm of single heads has as many weights as one head, and gives as many values as all of them.
+        # A norm of single heads has the weights of one head, and its output has the values of all heads.
         normed = {"q_norm": widths["q"], "k_norm": widths["k"]}
         of_prefix = 0 if self.prefix is None else self.prefix.activations_per_token()
         return of_prefix + sum(

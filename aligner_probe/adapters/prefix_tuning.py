@@ -86,7 +86,7 @@ class PrefixEncoder(nn.Module):
         self.b2 = nn.ParameterList(uniform(2 * width, d_in=hidden) for _ in range(n_layers))
 
     def forward(self, index: int) -> Float[Tensor, "two n_tokens n_kv_heads d_head"]:
-        """The keys and, second, the values of the adapted layer of this index."""
+        """The keys (first) and the values (second) of the adapted layer with this index."""
         neurons = torch.tanh(F.linear(self.embedding, self.W1, self.b1))
         both = F.linear(neurons, self.W2[index], self.b2[index])
         return both.unflatten(1, (2, *self.heads)).transpose(0, 1)

@@ -48,6 +48,11 @@ class Interval:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+def said(interval: Interval) -> str:
+    """A value with its interval in two digits, for instance "0.64 [0.55, 0.72]"."""
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
 @dataclass(frozen=True)
 class Equivalence:
     """Whether two arms differ by less than a margin that was set beforehand: two one-sided tests (TOST).

@@ -53,17 +53,26 @@ def read_questions(
     questions = [_question(row, number, opened, template, as_chat, system) for number, row in opened.rows]
     if not questions:
         raise AlignerProbeError(f"{opened.said}: has no rows; expected at least one question")
-    ids = [question.id for question in questions]
+    check_ids([question.id for question in questions], opened.said)
+    return questions
+
+
+def check_ids(ids: Sequence[str], source: str) -> None:
+    """Raise AlignerProbeError where two questions of a source have one id."""
     if len(set(ids)) < len(ids):
         twice = next(one for one in ids if ids.count(one) > 1)
-        raise AlignerProbeError(f"{opened.said}: the id {twice!r} stands twice; expected one row a question")
-    return questions
+        raise AlignerProbeError(f"{source}: the id {twice!r} stands twice; expected one row a question")
+
+
+def first_of(row: dict[str, Any], names: Sequence[str]) -> Any:
+    """The first of these members that a row has; None where it has none of them."""
+    return next((row[name] for name in names if row.get(name) is not None), None)
 
 
 def _question(
     row: dict[str, Any], number: int, source: Source, template: str | None, as_chat: bool, system: str | None
 ) -> Question:
-    named = _first(row, IDENTITY)
+    named = first_of(row, IDENTITY)
     identity, category = str(number if named is None else named), str(row.get("category") or "")
     if isinstance(row.get(MESSAGES), list) and template is None:
         try:
@@ -96,7 +105,3 @@ def _asked(row: dict[str, Any]) -> str | None:
     if text is not None and text == row.get("instruction") and isinstance(about, str) and about.strip():
         return render(BARE_WITH_INPUT, {"instruction": text, "input": about})
     return text
-
-
-def _first(row: dict[str, Any], names: Sequence[str]) -> Any:
-    return next((row[name] for name in names if row.get(name) is not None), None)

@@ -36,7 +36,7 @@ def known_tasks(collection: Collection) -> Drawing:
 
     Raises AlignerProbeError, with the command that rebuilds them, where the results are missing.
     """
-    file = artifact(FOLDER, (RESULTS["standard"],)) / RESULTS["standard"]
+    file = artifact(FOLDER, (RESULTS,)) / RESULTS
     content = read_json(file)
     figure = Figure(figsize=(8.8, 12.0), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=(1.25, 1))
@@ -53,7 +53,7 @@ def known_tasks(collection: Collection) -> Drawing:
         "stand at their edge. Below: right answers of another domain after training a form, divided by those before; 1 "
         "were no harm. Each method is at the learning rate that suits the task's own score, so this is also the damage "
         "of a rate; extra09 compares methods at equal form. Lines are 95 % bootstrap intervals over items and seeds.",
-        (Input("the probe on the panel", f"{FOLDER}/{RESULTS['standard']}", sha256(file)),),
+        (Input("the probe on the panel", f"{FOLDER}/{RESULTS}", sha256(file)),),
         settings={"budget": content["budget"], "cuts": content["calibrated"]},
         comparisons=tuple(_comparisons(content)),
     )
@@ -64,7 +64,7 @@ def a_verdict(collection: Collection) -> Drawing:
 
     Raises AlignerProbeError, with the command that rebuilds them, where the committed results are missing.
     """
-    files = [artifact(FOLDER, (name,)) / name for name in (RESULTS["standard"], OPEN)]
+    files = [artifact(FOLDER, (name,)) / name for name in (RESULTS, OPEN)]
     known, asked = (read_json(file) for file in files)
     row = next(row for row in asked["tasks"] if row["task"] == ASKED)
     cuts = (row["cuts"]["F"], row["cuts"].get("R_soft", THRESHOLDS.R_soft_cut))

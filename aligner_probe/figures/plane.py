@@ -22,8 +22,8 @@ from aligner_probe.probing.verdicts.separators import soft_share
 #: Recovery is drawn between these; what lies beyond stands at the edge.
 LOWEST, HIGHEST = -0.15, 1.15
 MARGIN = 0.05
-#: The committed results of the panel, by budget. Those of the quick budget have no R_soft.
-FOLDER, RESULTS = "panel", {"quick": "quick.json", "standard": "standard.json"}
+#: The committed results of the panel. Those of the quick budget have no R_soft.
+FOLDER, RESULTS = "panel", "standard.json"
 #: Diameters of points in typographic points, at R1 = 0 or below and at R1 = 1 or above, and of one without R1.
 SMALLEST, LARGEST, PLAIN = 4.0, 10.0, 5.0
 #: Left and right of the cut of F, the horizontal positions of task names, and the vertical room of one name.
@@ -34,9 +34,8 @@ PARTS = {(True, None): "form", (False, True): "latent", (False, False): "new"}
 
 def known_results() -> dict[str, Any] | None:
     """Read the committed results of the tasks of known nature, at the standard budget; None where there are none."""
-    name = RESULTS["standard"]
     try:
-        return read_json(artifact(FOLDER, (name,)) / name)
+        return read_json(artifact(FOLDER, (RESULTS,)) / RESULTS)
     except AlignerProbeError:
         return None
 

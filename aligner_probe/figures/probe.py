@@ -7,6 +7,7 @@ meaning of its words, all controls and sample answers.
 
 import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,19 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from aligner_probe.arms.catalogue import label_of
 from aligner_probe.arms.names import BASE, CONSTANT, ON_FEW, PROMPT, REFERENCE, REFERENCE_SHUFFLED
 from aligner_probe.errors import one_of
 from aligner_probe.figures.drawing import style
 from aligner_probe.figures.frontier import SHARE, plot_curve
+from aligner_probe.figures.frontier import label as arm_in_frontier
 from aligner_probe.figures.looks import BLACK, FAMILIES, GREY, LOOKS, OTHERS, Look, verdict_color
 from aligner_probe.figures.plane import known_results, plot_known, plot_plane, plot_task, sizes_of_points
 from aligner_probe.figures.words import MEASURES, TERMS, VERDICTS
 from aligner_probe.files import write_text
-from aligner_probe.probing.report import comparison
+from aligner_probe.probing.report import bits_by_arm, comparison
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 
 #: Arms that train nothing, and the floor's, as lines: colour and dashes.
@@ -131,15 +134,18 @@ def write_page(reports: Sequence[dict[str, Any]], file: Path) -> None:
     table, alike = _comparison_table(reports)
     page = environment.get_template("probe_report.html.jinja").render(
         reports=reports,
-        planes=[_svg(_plane_with_legend([report])) for report in reports],
-        plots=[_svg(_doses_with_legend(report)) for report in reports],
+        planes=[_plane([report]) for report in reports],
+        plots=[_svg(_with_legend(partial(plot_doses, report))) for report in reports],
         comparison=_svg(lambda figure: plot_comparison(reports, figure), rows=-(-len(reports) // 2)) if several else "",
-        plane=_svg(_plane_with_legend(reports)) if several else "",
+        plane=_plane(reports) if several else "",
         table=table,
         alike=alike,
         samples=[_sample_table(report) for report in reports],
         bits=[_bits_table(report) for report in reports],
-        kept=[_svg(_kept_with_legend(report["frontier"])) if report.get("frontier") else "" for report in reports],
+        kept=[
+            _svg(_with_legend(partial(plot_curve, report["frontier"]))) if report.get("frontier") else ""
+            for report in reports
+        ],
         most_kept=[_most_kept(report.get("frontier")) for report in reports],
         verdicts=VERDICTS,
         measures=MEASURES,
@@ -232,25 +238,18 @@ def _sample_table(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bits_table(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row an arm: the bits that an example brings, and those of all fresh examples, each a mean over its runs.
-
-    Arms without any are left out, as are all arms of older reports.
-    """
-    by_arm: dict[str, list[dict[str, Any]]] = {}
-    for run in report["runs"]:
-        if run.get("bits") is not None:
-            by_arm.setdefault(run["arm"], []).append(run["bits"])
+    """One row for each arm: its bits per example and its bits over all fresh examples, as means over the arm's runs."""
     return [
         {"arm": _label(arm), "runs": len(its)}
         | {name: _mean(its, name) for name in ("an_example", "excess", "n_examples")}
-        for arm, its in by_arm.items()
+        for arm, its in bits_by_arm(report["runs"]).items()
     ]
 
 
 def _most_kept(frontier: dict[str, Any] | None) -> list[dict[str, Any]]:
     """One row an arm of a frontier: K in words, and how many of its settings reach the form."""
     most = {} if frontier is None else frontier["K"][SHARE]
-    return [one | {"arm": "prompts" if arm == PROMPT else _label(arm)} for arm, one in most.items()]
+    return [one | {"arm": arm_in_frontier(arm)} for arm, one in most.items()]
 
 
 def _mean(rows: Sequence[dict[str, Any]], name: str) -> float:
@@ -275,29 +274,20 @@ def _losses(items_by_loss: dict[str, int]) -> str:
     )
 
 
-def _plane_with_legend(reports: Sequence[dict[str, Any]]) -> Callable[[Figure], Any]:
+def _plane(reports: Sequence[dict[str, Any]]) -> str:
+    """The plane with these tasks, and what the sizes of points mean in its legend."""
+    return _svg(_with_legend(partial(plot_on_plane, reports), sizes_of_points()))
+
+
+def _with_legend(plot: Callable[[Axes], Axes], more: Sequence[Line2D] = ()) -> Callable[[Figure], None]:
+    """A function that draws a plot on a figure with its legend below; `more` are further entries."""
+
     def draw(figure: Figure) -> None:
-        ax = plot_on_plane(reports, figure.subplots())
-        handles = [*ax.get_legend_handles_labels()[0], *sizes_of_points()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-
-    return draw
-
-
-def _kept_with_legend(frontier: dict[str, Any]) -> Callable[[Figure], Any]:
-    def draw(figure: Figure) -> None:
-        ax = plot_curve(frontier, figure.subplots())
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-
-    return draw
-
-
-def _doses_with_legend(report: dict[str, Any]) -> Callable[[Figure], Any]:
-    def draw(figure: Figure) -> None:
-        ax = plot_doses(report, figure.subplots())
+        ax = plot(figure.subplots())
         if (legend := ax.get_legend()) is not None:
             legend.remove()
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+        handles = [*ax.get_legend_handles_labels()[0], *more]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
     return draw
 

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from aligner_probe.arms.catalogue import label_of
 from aligner_probe.arms.names import ALIGNER_1, OUTPUT_BIAS, PROMPT, PROMPT_TUNING
 from aligner_probe.artifacts import artifact
-from aligner_probe.evaluation.intervals import Interval
+from aligner_probe.evaluation.intervals import said
 from aligner_probe.figures.claims import above
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Comparison, Drawing, Input
@@ -139,7 +139,7 @@ def plot_separators(ax: Axes, tasks: Sequence[KnownTask], separations: Sequence[
                 [inside(share) for share in shares], heights, linestyle="none", marker=marker, markersize=5.5,
                 color=color, markeredgecolor="white", markeredgewidth=0.5, label=f"{nature}, {name_of(one.arm)}",
             )  # fmt: skip
-        texts = (_short(one.reached), _short(one.form_over_latent), f"{one.distance:+.2f}".replace("-", "−"))
+        texts = (said(one.reached), said(one.form_over_latent), f"{one.distance:+.2f}".replace("-", "−"))
         for (x, _), text in zip(COLUMNS, texts, strict=True):
             beside = {"xytext": (x, 0), "textcoords": "offset points", "fontsize": 9}
             ax.annotate(text, (1, height), xycoords=ax.get_yaxis_transform(), va="center", **beside)
@@ -186,7 +186,7 @@ def plot_cost(ax: Axes, tasks: Sequence[KnownTask], one: Separation) -> Axes:
         xscale="log" if one.arm == EXAMPLES else "linear", xlabel=name_of(one.arm),
     )  # fmt: skip
     ax.xaxis.label.set_fontsize(9)
-    ax.set_title(f"AUROC {_short(one.reached)}", fontsize=9)
+    ax.set_title(f"AUROC {said(one.reached)}", fontsize=9)
     return ax
 
 
@@ -261,9 +261,9 @@ def _alone_and_together(
         words = f"{name_of(cost)}: AUROC of form and latent below new"
         rows.append(Comparison(words, None, f"{one.reached.value:.3f}", "", in_brackets(one.reached)))
     for question, one in zip(QUESTIONS, combined, strict=True):
-        said = f"{one.auroc.value:.3f}; {one.n_right} of {len(one.scores)} points on the right side"
+        points = f"{one.auroc.value:.3f}; {one.n_right} of {len(one.scores)} points on the right side"
         what = f"{', '.join(SYMBOLS.get(each, each) for each in one.measures)} together: AUROC of {question}"
-        rows.append(Comparison(what, None, said, "", in_brackets(one.auroc)))
+        rows.append(Comparison(what, None, points, "", in_brackets(one.auroc)))
     return rows
 
 
@@ -277,7 +277,7 @@ def _said_costs(costs: Sequence[str]) -> str:
 def _said_together(combined: Sequence[Together]) -> str:
     names = ", ".join(SYMBOLS.get(each, each) for each in combined[0].measures)
     each = "; ".join(
-        f"{question} {_short(one.auroc)}, {one.n_right} of {len(one.scores)} points on the right side"
+        f"{question} {said(one.auroc)}, {one.n_right} of {len(one.scores)} points on the right side"
         for question, one in zip(QUESTIONS, combined, strict=True)
     )
     return f"{names} together, each task scored by a logistic regression on the other tasks: AUROC {each}."
@@ -303,7 +303,3 @@ def _smaller(tasks: Sequence[KnownTask]) -> str:
 
 def _named(left_out: dict[str, list[str]]) -> str:
     return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in left_out.items())
-
-
-def _short(interval: Interval) -> str:
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"

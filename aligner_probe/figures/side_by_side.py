@@ -13,7 +13,7 @@ from pathlib import Path
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.answers import Answers
 from aligner_probe.evaluation.questions import Question
-from aligner_probe.files import write_text
+from aligner_probe.files import storable, write_text
 
 #: Headings by the outcome of a battle, in the order of the page; the last is for questions without one.
 HEADINGS = {
@@ -107,8 +107,8 @@ def write_pages(
     environment = Environment(loader=PackageLoader("aligner_probe.figures", "."), autoescape=True, trim_blocks=True)
     page = environment.get_template("side_by_side.html.jinja").render(sections=sections, names=names, about=about)
     html, markdown = out / "side_by_side.html", out / "side_by_side.md"
-    write_text(html, _storable(page))
-    write_text(markdown, _storable("\n".join(_markdown(sections, names, about))))
+    write_text(html, storable(page))
+    write_text(markdown, storable("\n".join(_markdown(sections, names, about))))
     return [html, markdown]
 
 
@@ -152,8 +152,3 @@ def _fenced(text: str) -> list[str]:
         longest = max(longest, run)
     fence = "`" * max(3, longest + 1)
     return [f"{fence}text", text.strip("\n") or "(nothing)", fence, ""]
-
-
-def _storable(text: str) -> str:
-    """Without characters that UTF-8 cannot hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")

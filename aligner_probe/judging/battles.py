@@ -15,6 +15,7 @@ from jaxtyping import Float
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval, mean_interval
 from aligner_probe.judging.asks import Answer, Ask
+from aligner_probe.judging.given import categories_of
 from aligner_probe.judging.prompts import JudgePrompts
 from aligner_probe.judging.verdicts import verdict_of
 
@@ -132,11 +133,13 @@ def rates_of(values: Sequence[float | None], order_dependent: int = 0) -> Rates:
 
 def rates_by_category(battles: Sequence[Battle]) -> dict[str, Rates]:
     """The rates of all battles, under "", and of each category, in their order of appearance."""
-    names = [name for name in dict.fromkeys(battle.pair.category for battle in battles) if name]
-    groups = {name: [battle for battle in battles if battle.pair.category == name] for name in names}
+    groups = {
+        name: [battle for battle in battles if name in ("", battle.pair.category)]
+        for name in categories_of(battle.pair.category for battle in battles)
+    }
     return {
         name: rates_of([battle.value for battle in group], sum(battle.depends_on_order for battle in group))
-        for name, group in {"": list(battles), **groups}.items()
+        for name, group in groups.items()
     }
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import storable
 from aligner_probe.judging.asks import Answer, Ask, Told
 from aligner_probe.judging.hiding import Secrets, without_password
 from aligner_probe.judging.verdicts import schema_of
@@ -229,7 +230,7 @@ class _Session:
 
     def _shown(self, text: str) -> str:
         """A text without secrets, and without halves of characters, which no file and no terminal takes."""
-        return self._endpoint.secrets.hide(text).encode("utf-8", "replace").decode()
+        return storable(self._endpoint.secrets.hide(text))
 
 
 def read_response(text: str, way: str) -> Answer:

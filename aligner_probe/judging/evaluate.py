@@ -25,7 +25,7 @@ from aligner_probe.judging.battles import (
     share_of_first,
 )
 from aligner_probe.judging.calibration import N_PAIRS, Accuracy
-from aligner_probe.judging.given import Question
+from aligner_probe.judging.given import Question, categories_of
 from aligner_probe.judging.lengths import length_controlled_rate
 from aligner_probe.judging.prompts import JudgePrompts
 from aligner_probe.judging.safety import Share, safety_asks, shares_by_category
@@ -141,7 +141,7 @@ def judge_points(questions: Sequence[Question], given: Mapping[str, Sequence[str
     asks = {name: points_asks(questions, answers, setting) for name, answers in given.items()}
     answers, asked = _ask([ask for own in asks.values() for ask in own], setting)
     points = {name: tuple(_points(ask, answers[ask]) for ask in own[: len(questions)]) for name, own in asks.items()}
-    categories = ["", *(name for name in dict.fromkeys(question.category for question in questions) if name)]
+    categories = categories_of(question.category for question in questions)
     means = {
         name: {
             category: _mean([p for p, q in zip(own, questions, strict=True) if category in ("", q.category)])

@@ -1,24 +1,23 @@
 """Questions and answers from files: the Vicuna questions, or any JSONL."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aligner_probe.data import VARIABLE, data_folder
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.questions import ASKS, IDENTITY, check_ids, first_of
 from aligner_probe.judging.prompts import FOLDER
 from aligner_probe.tasks.task import fault_of_text
 
 #: The name that stands for the eighty questions of the paper's Tables 2 and 3.
 VICUNA = "vicuna"
 VICUNA_FILE = "test.jsonl"
-#: Members that hold a question, an answer and a reference answer; the first that is there is taken.
-QUESTION = ("question", "prompt", "text", "instruction")
+#: Members that hold an answer and a reference answer; the first that is there is taken.
 ANSWER = ("answer", "response", "completion", "output")
 REFERENCE = ("reference", "reference_answer")
-IDENTITY = ("question_id", "id")
 #: A larger file is no list of questions.
 MAX_BYTES = 2**28
 
@@ -50,10 +49,7 @@ def read_questions(source: str | Path) -> list[Question]:
             )
         file = folder / VICUNA_FILE
     questions = [_question(row, number, file) for number, row in enumerate(_rows(file), 1)]
-    ids = [question.id for question in questions]
-    if len(set(ids)) < len(ids):
-        twice = next(one for one in ids if ids.count(one) > 1)
-        raise AlignerProbeError(f"{file}: the id {twice!r} stands twice; expected one row a question")
+    check_ids([question.id for question in questions], str(file))
     return questions
 
 
@@ -66,13 +62,13 @@ def read_answers(file: Path, questions: Sequence[Question]) -> list[str]:
     rows = _rows(file)
     answers = [_text(row, ANSWER, number, file) for number, row in enumerate(rows, 1)]
     by_id, by_text = {q.id: i for i, q in enumerate(questions)}, {q.text: i for i, q in enumerate(questions)}
-    has_ids = all(_first(row, IDENTITY) is not None for row in rows)
-    has_texts = all(isinstance(_first(row, QUESTION), str) for row in rows)
+    has_ids = all(first_of(row, IDENTITY) is not None for row in rows)
+    has_texts = all(isinstance(first_of(row, ASKS), str) for row in rows)
     # Ids that are only row numbers are taken where texts do not tell the questions apart.
     if has_ids and (all(q.numbered for q in questions) or not has_texts or len(by_text) < len(questions)):
-        where = [by_id.get(str(_first(row, IDENTITY))) for row in rows]
+        where = [by_id.get(str(first_of(row, IDENTITY))) for row in rows]
     elif has_texts:
-        where = [by_text.get(str(_first(row, QUESTION))) for row in rows]
+        where = [by_text.get(str(first_of(row, ASKS))) for row in rows]
     else:
         where = list(range(len(rows))) if len(rows) == len(questions) else []
         if not where:
@@ -92,7 +88,7 @@ def read_requests(file: Path) -> list[Question]:
     return [
         Question(
             str(number),
-            _text(row, QUESTION, number, file),
+            _text(row, ASKS, number, file),
             str(row.get("category") or ""),
             answer=_text(row, ANSWER, number, file),
         )
@@ -119,12 +115,12 @@ def _in_order(answers: list[str], where: Sequence[int | None], questions: Sequen
 
 
 def _question(row: dict[str, Any], number: int, file: Path) -> Question:
-    named, reference = _first(row, IDENTITY), _first(row, REFERENCE)
+    named, reference = first_of(row, IDENTITY), first_of(row, REFERENCE)
     if isinstance(reference, list):  # FastChat has one reference a turn
         reference = reference[0] if reference else None
     return Question(
         str(number if named is None else named),
-        _text(row, QUESTION, number, file),
+        _text(row, ASKS, number, file),
         str(row.get("category") or ""),
         reference if isinstance(reference, str) and reference else None,
         named is not None,
@@ -157,7 +153,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 
 
 def _text(row: dict[str, Any], names: Sequence[str], number: int, file: Path) -> str:
-    value = _first(row, names)
+    value = first_of(row, names)
     if not isinstance(value, str):
         raise AlignerProbeError(f"{file}: row {number} has no text named {' or '.join(names)}; add it there")
     if fault := fault_of_text(value):
@@ -165,5 +161,6 @@ def _text(row: dict[str, Any], names: Sequence[str], number: int, file: Path) ->
     return value
 
 
-def _first(row: dict[str, Any], names: Sequence[str]) -> Any:
-    return next((row[name] for name in names if row.get(name) is not None), None)
+def categories_of(names: Iterable[str]) -> list[str]:
+    """The categories of a result: "" for all, then each category in its order of appearance."""
+    return ["", *(name for name in dict.fromkeys(names) if name)]

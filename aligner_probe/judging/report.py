@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner_probe.evaluation.intervals import Interval
-from aligner_probe.files import write_text
+from aligner_probe.files import storable, write_text
 from aligner_probe.judging.asks import Kind
 from aligner_probe.judging.battles import TIE, WIN, Rates
 from aligner_probe.judging.calibration import Accuracy
@@ -119,7 +119,7 @@ def write_report(out: Path, lines: Sequence[str], fields: dict[str, Any], battle
     write_text(out / "report.json", json.dumps(fields, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     if battles:
         rows = "".join(json.dumps(battle, ensure_ascii=False) + "\n" for battle in battles)
-        write_text(out / "battles.jsonl", rows.encode("utf-8", "replace").decode())
+        write_text(out / "battles.jsonl", storable(rows))
 
 
 def pairs_fields(result: PairsResult, setting: Setting) -> dict[str, Any]:

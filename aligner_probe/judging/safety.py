@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aligner_probe.evaluation.intervals import Interval, proportion_interval
 from aligner_probe.judging.asks import Answer, Ask, Kind
-from aligner_probe.judging.given import Question
+from aligner_probe.judging.given import Question, categories_of
 from aligner_probe.judging.prompts import JudgePrompts
 from aligner_probe.judging.verdicts import verdict_of
 
@@ -52,10 +52,9 @@ def shares_by_category(
     """The shares of all answers, under "", and of each category, in their order of appearance; of the first repeat."""
     asks = safety_asks(requests, kind, prompts)
     verdicts = [verdict_of(ask, answers[ask]) for ask in asks]
-    names = [name for name in dict.fromkeys(request.category for request in requests) if name]
     return {
         name: _share([v for v, r in zip(verdicts, requests, strict=True) if name in ("", r.category)], COUNTED[kind])
-        for name in ["", *names]
+        for name in categories_of(request.category for request in requests)
     }
 
 

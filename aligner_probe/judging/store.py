@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner_probe.errors import AlignerProbeError, CheckpointError
-from aligner_probe.files import UNFINISHED, held, read_json, write_text
+from aligner_probe.files import UNFINISHED, held, read_json, storable, write_text
 from aligner_probe.judging.asks import Answer, Ask, key_of
 
 
@@ -41,7 +41,7 @@ class AnswerStore:
         asked = {"judge": self._identity, "messages": ask.messages, "choices": ask.choices, "repeat": ask.repeat}
         text = json.dumps({"asked": asked, "answer": vars(answer)}, ensure_ascii=False, indent=1)
         # A judge may answer with half a character, which UTF-8 cannot write.
-        write_text(self._path(ask), text.encode("utf-8", "replace").decode() + "\n")
+        write_text(self._path(ask), storable(text) + "\n")
 
     @contextmanager
     def asking(self) -> Iterator[None]:

@@ -9,9 +9,7 @@ from aligner_probe.arms.names import BASE, CONSTANT, PROMPT
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import generate
 from aligner_probe.evaluation.guessing import sft_examples
-from aligner_probe.evaluation.scoring import ends_turns
 from aligner_probe.probing.bench import ProbeBench, first
-from aligner_probe.probing.endings import line_end
 from aligner_probe.probing.knowing import known_items
 from aligner_probe.probing.prompts import Control, Prompting, control, fitting, most_shown, promptings
 from aligner_probe.tasks.chat import Conversation, Message
@@ -79,14 +77,13 @@ def ways_to_ask(bench: ProbeBench) -> tuple[list[Prompting], list[str]]:
     """All ways to ask that a probe tries, and those that the chat template refuses, each with the reason."""
     budget, parts = bench.budget, bench.parts
     shown = sft_examples(bench.as_trained(parts.train))
-    turns = ends_turns(parts.whole, bench.model.tokenizer)
     chat = are_chat(parts.train.prompts)
     system = chat and bool(bench.describe) and _takes_system(bench)
     tried = promptings(
         shown,
         budget.shots,
         budget.draws,
-        separator="\n" if turns else line_end(sft_examples(bench.as_trained(parts.whole))),
+        separator=bench.separator,
         own=bench.own_prompt,
         describe=bench.describe,
         chat=chat,

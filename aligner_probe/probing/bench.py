@@ -14,7 +14,7 @@ from aligner_probe.evaluation.guessing import Scorer, sft_examples
 from aligner_probe.evaluation.scorers import TextScorer
 from aligner_probe.evaluation.scoring import SPARE_TOKENS, default_stop, ends_turns
 from aligner_probe.probing.answer_form import format_scores, has_format, separable
-from aligner_probe.probing.endings import ended
+from aligner_probe.probing.endings import ended, line_end
 from aligner_probe.probing.plan import Budget
 from aligner_probe.probing.prompts import Prompting
 from aligner_probe.probing.splitting import Parts
@@ -67,6 +67,13 @@ class ProbeBench(Bench):
     def shown(self, prompt: Prompt) -> str:
         """A prompt as the base model sees it."""
         return template_of(self.model.tokenizer).prompt_text(prompt) if isinstance(prompt, Conversation) else prompt
+
+    @property
+    def separator(self) -> str:
+        """The text after each example in a prompt. Conversations use none."""
+        if ends_turns(self.parts.whole, self.model.tokenizer):
+            return "\n"
+        return line_end(sft_examples(self.as_trained(self.parts.whole)))
 
     @cached_property
     def lost(self) -> LostCharacters:
@@ -183,8 +190,7 @@ def shuffled(task: Task, by_group: bool, seed: int) -> Task:
     With `by_group`, groups exchange them: all prompts of a group get the completion of one other group. The exchange
     is a rotation of a random order, so nothing keeps its own completion unless another one has the same text.
     """
-    examples = task.examples
-    names = [example.group if by_group else index for index, example in enumerate(examples)]
+    examples, names = task.examples, _units(task, by_group)
     units = list(dict.fromkeys(names))
     random.Random(f"shuffled {seed}").shuffle(units)
     answers = {}
@@ -203,7 +209,7 @@ def few(task: Task, n: int, by_group: bool, seed: int) -> Task:
 
     A larger number has all the examples of a smaller one. The whole task, where it has no more.
     """
-    names = [example.group if by_group else index for index, example in enumerate(task.examples)]
+    names = _units(task, by_group)
     units = list(dict.fromkeys(names))
     if len(units) <= n:
         return task
@@ -211,6 +217,11 @@ def few(task: Task, n: int, by_group: bool, seed: int) -> Task:
     chosen = set(units[:n])
     examples = tuple(example for name, example in zip(names, task.examples, strict=True) if name in chosen)
     return replace(task, name=f"{task.name}, {n} of {len(units)}", examples=examples, sha256="")
+
+
+def _units(task: Task, by_group: bool) -> list[str | int | None]:
+    """For each example what it belongs to: its group, or itself."""
+    return [example.group if by_group else index for index, example in enumerate(task.examples)]
 
 
 def _prompted(task: Task, prompting: Prompting) -> Task:

@@ -9,13 +9,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from aligner_probe.errors import AlignerProbeError, CheckpointError
-from aligner_probe.files import read_json, write_text
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import read_own_json, write_text
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
 
 FORMAT = "aligner_probe cuts 1"
@@ -85,15 +84,8 @@ def read_cuts(file: str | Path) -> Thresholds:
 
     Raises AlignerProbeError for a file that is none, or whose cuts are not between 0 and 1.
     """
-    try:
-        content: Any = read_json(Path(file))
-    except CheckpointError as error:
-        raise AlignerProbeError(
-            f"{file}: no cuts there (it {error.reason}); expected a file with {', '.join(CUTS)}, as "
-            "benchmarks/real_probes.py --cuts FILE writes it"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise AlignerProbeError(f"{file}: expected {FORMAT!r} as its format, {', '.join(CUTS)} and calibration")
+    expected = f"a file with {', '.join(CUTS)}, as benchmarks/real_probes.py --cuts FILE writes it"
+    content = read_own_json(Path(file), FORMAT, what="cuts", expected=expected)
     cuts = {name: content.get(name) for name in CUTS}
     said = content.get("calibration")
     wrong = [f"{name} {value!r}" for name, value in cuts.items() if type(value) is not float]

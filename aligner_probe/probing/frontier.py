@@ -25,10 +25,10 @@ from aligner_probe.arms.names import (
     PROMPT_TUNING,
     RANDOM_SUBSPACE,
 )
-from aligner_probe.errors import AlignerProbeError, CheckpointError
+from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.scorers import TextScorer
-from aligner_probe.files import read_json, write_text
+from aligner_probe.files import read_own_json, write_text
 from aligner_probe.jobs.backend import Backend, Processes
 from aligner_probe.probing.bench import ProbeBench
 from aligner_probe.probing.frontier_cells import FrontierBench, carry_out, training_of
@@ -289,14 +289,8 @@ def read_frontier(file: Path) -> tuple[dict[str, Any], Frontier]:
 
     Raises AlignerProbeError for a file that is none.
     """
-    try:
-        content = read_json(file)
-    except CheckpointError as error:
-        raise AlignerProbeError(
-            f"{file}: no frontier there (it {error.reason}); expected one that aligner-probe probe frontier wrote"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise AlignerProbeError(f"{file}: expected {FORMAT!r} as its format; make it again with this version")
+    expected = "one that aligner-probe probe frontier wrote"
+    content = read_own_json(file, FORMAT, what="frontier", expected=expected)
     named = ("arm", "rate", "steps", "seed")
     readings = [
         Reading(

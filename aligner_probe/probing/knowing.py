@@ -12,9 +12,7 @@ import numpy as np
 
 from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.scorers import TextScorer
-from aligner_probe.evaluation.scoring import ends_turns
 from aligner_probe.probing.bench import ProbeBench
-from aligner_probe.probing.endings import line_end
 from aligner_probe.probing.prompts import Prompting, fitting, promptings
 from aligner_probe.tasks.chat_template import are_chat
 from aligner_probe.tasks.task import Example, Task
@@ -62,20 +60,15 @@ def has_bare_contents(bench: ProbeBench) -> bool:
 def _ways_to_ask_bare(bench: ProbeBench) -> list[Prompting]:
     """The ways to ask with examples, of the first draw, whose answers are the bare content."""
     parts, budget = bench.parts, bench.budget
-    bare = replace(parts.train, examples=tuple(replace(one, completion=f" {_bare(one)}") for one in _of(parts.train)))
-    turns = ends_turns(parts.whole, bench.model.tokenizer)
+    bare = tuple(replace(one, completion=f" {_bare(one)}") for one in sft_examples(parts.train))
     tried = promptings(
-        sft_examples(bench.as_trained(bare)),
+        sft_examples(bench.as_trained(replace(parts.train, examples=bare))),
         budget.shots,
         1,
-        separator="\n" if turns else line_end(sft_examples(bench.as_trained(parts.whole))),
+        separator=bench.separator,
         chat=are_chat(parts.train.prompts),
     )
     return [replace(one, name=f"bare content, {one.n_shots}-shot") for one in tried if one.n_shots]
-
-
-def _of(task: Task) -> list[Example]:
-    return list(sft_examples(task))
 
 
 def _bare(example: Example) -> str:

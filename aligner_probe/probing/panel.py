@@ -26,6 +26,7 @@ from aligner_probe.probing.calibration import CUTS, MEASURES, KnownShares, cuts_
 from aligner_probe.probing.inputs import PANEL, load_parts
 from aligner_probe.probing.plan import Budget
 from aligner_probe.probing.probe import ProbeResult, carry_out_probe, new_probe, with_off_domain
+from aligner_probe.probing.report import bits_by_arm
 from aligner_probe.probing.verdicts.evidence import Evidence
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
 from aligner_probe.probing.verdicts.verdict import Verdict, judge
@@ -237,17 +238,13 @@ def _row(one: JudgedTask) -> dict[str, Any]:
 
 def _bits(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """The excess description length of each arm as a mean over its runs: in all, an example and a label, in bits."""
-    by_arm: dict[str, list[dict[str, float]]] = {}
-    for run in runs:
-        if run.get("bits") is not None:
-            by_arm.setdefault(run["arm"], []).append(run["bits"])
     return {
         arm: {
             "excess": float(np.mean([one["excess"] for one in its])),
             "an_example": float(np.mean([one["excess"] / one["n_examples"] for one in its])),
             "a_label": float(np.mean([one["excess"] / one["n_labels"] for one in its])),
         }
-        for arm, its in by_arm.items()
+        for arm, its in bits_by_arm(runs).items()
     }
 
 

@@ -18,9 +18,9 @@ from aligner_probe.arms.catalogue import ARMS, PROBE_ARMS, Arm, arm_named, label
 from aligner_probe.arms.names import (
     ALIGNER_1,
     ALIGNER_1_SHUFFLED,
+    CANDIDATES,
     CONDITIONAL,
     FULL,
-    FULL_SHUFFLED,
     LORA_8,
     LORA_16,
     PROMPT_TUNING,
@@ -32,8 +32,6 @@ from aligner_probe.study import waves
 BudgetName = Literal["quick", "standard", "thorough"]
 CellKind = Literal["prompts", "tune", "train"]
 PROMPTS = "prompts"
-#: The candidates for the reference after the first, each with the arms that belong to it, in the order of their trial.
-LATER_CANDIDATES = ((LORA_16,), (FULL, FULL_SHUFFLED))
 #: A base model is wide from this `d_model` on: a step on a processor takes seconds.
 WIDE = 512
 
@@ -297,16 +295,17 @@ def _cells(budget: Budget) -> Iterator[ProbeCell]:
 def _conditional(budget: Budget) -> Iterator[ProbeCell]:
     """The later candidates for the reference, each after those before it, and only where these have not learned."""
     before = tuple(run_id(LORA_8, *seeds) for seeds in budget.seeds)
-    for arms in LATER_CANDIDATES:
-        candidate, after = arms[0], before
+    for candidate in CANDIDATES[1:]:
         if candidate not in budget.arms:
             continue
+        after = before
         if budget.tuned:
             yield ProbeCell(tune_id(candidate), "tune", candidate, *budget.seeds[0], before, only_if_unlearned=True)
             after = (*before, tune_id(candidate))
         for start, order in budget.seeds:
-            for arm in arms:
-                if arm in budget.arms and (start, order) in budget.seeds_of(arm):
+            for arm in CONDITIONAL:
+                trained = arm in budget.arms and (start, order) in budget.seeds_of(arm)
+                if trained and ARMS[arm].rates_from == candidate:
                     made = run_id(arm, start, order)
                     yield ProbeCell(made, "train", arm, start, order, after, only_if_unlearned=True)
         before = (*before, *(run_id(candidate, *seeds) for seeds in budget.seeds))

@@ -10,10 +10,9 @@ from typing import Any
 import pandas as pd
 
 from aligner_probe.arms.names import ALIGNER_1
-from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.intervals import Interval
-from aligner_probe.files import read_json, write_text
+from aligner_probe.files import read_own_json, write_text
 from aligner_probe.probing.endings import Ending
 from aligner_probe.probing.gathering import Gathered
 from aligner_probe.probing.plan import Plan
@@ -119,15 +118,7 @@ def write_report(content: dict[str, Any], out: Path) -> Path:
 def read_report(path: str | Path) -> dict[str, Any]:
     """A report by its file or its probe's folder. Raises AlignerProbeError for anything else."""
     file = Path(path) / REPORT if Path(path).is_dir() else Path(path)
-    try:
-        content = read_json(file)
-    except CheckpointError as error:
-        raise AlignerProbeError(
-            f"{file}: no report there (it {error.reason}); expected one that aligner-probe probe run wrote"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise AlignerProbeError(f"{file}: expected {FORMAT!r} as its format; make it again with this version")
-    return content
+    return read_own_json(file, FORMAT, what="report", expected="one that aligner-probe probe run wrote")
 
 
 def comparison(reports: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -155,6 +146,15 @@ def _reading(parts: Parts, lost: LostCharacters | None) -> dict[str, Any]:
         "dropped": {name: getattr(parts, name).dropped_note for name in ("train", "validation", "test")},
         "lost": None if lost is None else lost.to_dict() | {"said": lost.said},
     }
+
+
+def bits_by_arm(runs: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, float]]]:
+    """The bits of each arm's runs, from the runs of a report. Arms without any are left out."""
+    by_arm: dict[str, list[dict[str, float]]] = {}
+    for run in runs:
+        if run.get("bits") is not None:
+            by_arm.setdefault(run["arm"], []).append(run["bits"])
+    return by_arm
 
 
 def _known(found: Gathered) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aligner_probe.arms.catalogue import ARMS
-from aligner_probe.arms.names import LORA_8
+from aligner_probe.arms.names import CANDIDATES
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.scorers import UserFunction
@@ -19,7 +19,7 @@ from aligner_probe.models import fingerprint
 from aligner_probe.probing.batches import jobs
 from aligner_probe.probing.bench import ProbeBench
 from aligner_probe.probing.cells import carry_out
-from aligner_probe.probing.plan import LATER_CANDIDATES, Budget, Plan, ProbeCell, plan
+from aligner_probe.probing.plan import Budget, Plan, ProbeCell, plan
 from aligner_probe.probing.splitting import Parts
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 from aligner_probe.study import Study, read_result
@@ -91,8 +91,8 @@ def is_wanted(cell: ProbeCell, probe: Plan, out: Path) -> bool:
     """Whether a cell is made: a conditional one only where no candidate for the reference before it has learned."""
     if not cell.only_if_unlearned:
         return True
-    own = next(index for index, arms in enumerate(LATER_CANDIDATES) if cell.arm in arms)
-    return not any(has_learned(arm, probe, out) for arm in (LORA_8, *(arms[0] for arms in LATER_CANDIDATES[:own])))
+    own = CANDIDATES.index(ARMS[cell.trained_arm].rates_from)
+    return not any(has_learned(arm, probe, out) for arm in CANDIDATES[:own])
 
 
 def has_learned(arm: str, probe: Plan, out: Path) -> bool:

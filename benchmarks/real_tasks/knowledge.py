@@ -29,32 +29,34 @@ def table(name: str) -> tuple[dict[str, str], ...]:
     return tuple(dict(zip(head.split("\t"), line.split("\t"), strict=True)) for line in lines)
 
 
+def known(name: str, about: str, answer: str, question: str, sentence: str) -> Iterator[Known]:
+    """What a table says: `about` and `answer` are columns, `question` and `sentence` have their values in braces.
+
+    {About} begins with a capital letter.
+    """
+    for one in table(name):
+        said = {"about": one[about], "About": one[about][0].upper() + one[about][1:], "answer": one[answer]}
+        yield Known(one[about], question.format(**said), one[answer], sentence.format(**said))
+
+
 def capitals() -> Iterator[Known]:
-    for one in table("countries"):
-        country, capital = one["country"], one["capital"]
-        question = f"What is the capital of {country}?"
-        yield Known(country, question, capital, f"The capital of {country} is {capital}.")
+    question, sentence = "What is the capital of {about}?", "The capital of {about} is {answer}."
+    return known("countries", "country", "capital", question, sentence)
 
 
 def opposites() -> Iterator[Known]:
-    for one in table("opposites"):
-        word, opposite = one["word"], one["opposite"]
-        question = f'What is the opposite of "{word}"?'
-        yield Known(word, question, opposite, f'The opposite of "{word}" is "{opposite}".')
+    question, sentence = 'What is the opposite of "{about}"?', 'The opposite of "{about}" is "{answer}".'
+    return known("opposites", "word", "opposite", question, sentence)
 
 
 def continents() -> Iterator[Known]:
-    for one in table("countries"):
-        country, continent = one["country"], one["continent"]
-        question = f"On which continent is {country}?"
-        yield Known(country, question, continent, f"{country[0].upper()}{country[1:]} is in {continent}.")
+    question, sentence = "On which continent is {about}?", "{About} is in {answer}."
+    return known("countries", "country", "continent", question, sentence)
 
 
 def languages() -> Iterator[Known]:
-    for one in table("countries"):
-        country, language = one["country"], one["language"]
-        question = f"What language is spoken in {country}?"
-        yield Known(country, question, language, f"The language that is spoken in {country} is {language}.")
+    question = "What language is spoken in {about}?"
+    return known("countries", "country", "language", question, "The language that is spoken in {about} is {answer}.")
 
 
 DOMAINS = {"capitals": capitals, "opposites": opposites, "continents": continents, "languages": languages}

@@ -1,4 +1,4 @@
-"""The description length of a probe's runs, against plain torch: every batch under the adapter as it was before it."""
+"""The description length of a probe's runs equals plain torch, which takes each loss before its update."""
 
 import math
 from dataclasses import asdict

@@ -91,11 +91,6 @@ def side(interval: Interval, cut: float) -> Side:
     return "above" if interval.low > cut else "below" if interval.high < cut else "across"
 
 
-def said(interval: Interval) -> str:
-    """A value with its interval, for instance "0.64 [0.55, 0.72]"."""
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
-
-
 def undetermined(reason: str) -> Finding:
     """The finding that there is none."""
     return Finding("undetermined", reason)

@@ -11,7 +11,8 @@ from aligner_probe.arms.names import (
     REFERENCE,
     REFERENCE_SHUFFLED,
 )
-from aligner_probe.probing.verdicts.cases import Case, Finding, said, side, undetermined
+from aligner_probe.evaluation.intervals import said
+from aligner_probe.probing.verdicts.cases import Case, Finding, side, undetermined
 from aligner_probe.probing.verdicts.power import size_of_test
 from aligner_probe.probing.verdicts.thresholds import Thresholds
 from aligner_probe.tasks.characters import LostCharacters
@@ -109,7 +110,7 @@ def nothing_learned(case: Case) -> Finding | None:
 
 
 def ceiling_unknown(case: Case) -> Finding | None:
-    """A reference that may not be the most that training can teach.
+    """The reference may have learned less than training can teach.
 
     It counts where a candidate has learned the task. Below that it counts where every candidate has stopped and either
     full fine-tuning is among them, or another capacity agrees with the reference.

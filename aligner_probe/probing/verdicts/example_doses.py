@@ -5,8 +5,9 @@ curve between the numbers of examples that were tried is that of `doses.py`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.probing.verdicts.doses import Dose, dose_between
@@ -31,12 +32,19 @@ class ExampleDose:
     @property
     def number(self) -> float:
         """The dose as one number: the smallest that was tried where that suffices, infinite where none does."""
-        smallest, _ = self.k50.tried
-        if self.k50.at_most is None:
-            return math.inf
-        if self.k50.above is None:
-            return float(smallest)
-        return float(self.k50.at_most if self.k50.value is None else self.k50.value)
+        return one_number(vars(self.k50), beyond=math.inf)
+
+
+def one_number(k50: Mapping[str, Any], beyond: float) -> float:
+    """A dose, by the names of its fields, as one number: the smallest that was tried where that suffices.
+
+    `beyond` is the number for a dose above all that were tried.
+    """
+    if k50["at_most"] is None:
+        return beyond
+    if k50["above"] is None:
+        return float(k50["tried"][0])
+    return float(k50["at_most"] if k50["value"] is None else k50["value"])
 
 
 def example_dose(n_examples: dict[str, int], interval: Callable[..., Interval]) -> ExampleDose:

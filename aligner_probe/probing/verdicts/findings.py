@@ -6,7 +6,8 @@ A rule returns a finding with its reason in a sentence, or None where it does no
 from collections.abc import Callable
 
 from aligner_probe.arms.names import ALIGNER_1_SHUFFLED, PROMPT_TUNING, REFERENCE
-from aligner_probe.probing.verdicts.cases import Case, Finding, said, side, undetermined
+from aligner_probe.evaluation.intervals import said
+from aligner_probe.probing.verdicts.cases import Case, Finding, side, undetermined
 from aligner_probe.probing.verdicts.conditions import (
     ceiling_unknown,
     characters_lost,
@@ -70,7 +71,7 @@ def _memory(case: Case) -> Finding | None:
 
 
 def _form(case: Case) -> Finding | None:
-    """What a prompt reaches is form. Without a soft prompt, one token must reach it too."""
+    """A task that a prompt reaches is form. Where no soft prompt has trained, one token must reach the task too."""
     if case.prompted != "above":
         return None
     if case.soft_trained:

@@ -22,7 +22,7 @@ from jaxtyping import Float
 
 from aligner_probe.arms.names import LORA_8
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.evaluation.intervals import NOTHING, Interval
+from aligner_probe.evaluation.intervals import NOTHING, Interval, said
 
 #: The share of the reference's form score that a setting needs.
 SHARE = 0.95
@@ -110,7 +110,7 @@ class MostKept:
         """In words."""
         if self.kept is None:
             return f"no run reaches the form (at best {self.best_form:.2f}, needed {self.needed:.2f})"
-        return f"{self.kept.value:.2f} [{self.kept.low:.2f}, {self.kept.high:.2f}]"
+        return said(self.kept)
 
 
 class _Weights(NamedTuple):

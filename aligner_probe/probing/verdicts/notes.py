@@ -1,8 +1,8 @@
 """What the measures of a probe show beside its verdict, a sentence each."""
 
 from aligner_probe.arms.names import ALIGNER_1, ALIGNER_1_SHUFFLED, LORA_8
-from aligner_probe.evaluation.intervals import Interval
-from aligner_probe.probing.verdicts.cases import said, side
+from aligner_probe.evaluation.intervals import Interval, said
+from aligner_probe.probing.verdicts.cases import side
 from aligner_probe.probing.verdicts.conditions import forbids_a_verdict
 from aligner_probe.probing.verdicts.evidence import Evidence
 from aligner_probe.probing.verdicts.thresholds import Thresholds
@@ -10,34 +10,32 @@ from aligner_probe.probing.verdicts.thresholds import Thresholds
 
 def notes(evidence: Evidence, outcome: str, t: Thresholds) -> list[str]:
     """What else the measures show, a sentence each."""
-    strict, said_too = evidence.strict, []
+    strict, lines = evidence.strict, []
     if evidence.lost is not None and evidence.lost.affected and not forbids_a_verdict(evidence.lost, t):
-        said_too.append(evidence.lost.said)
+        lines.append(evidence.lost.said)
     if strict.B is None:
-        said_too.append("B was not run: whether constant shifts could do more than one token is open.")
+        lines.append("B was not run: whether constant shifts could do more than one token is open.")
     elif strict.R1 is not None and side(strict.B, t.R1_cut) == "above" and side(strict.R1, t.R1_cut) == "below":
-        said_too.append(
+        lines.append(
             f"Free constant shifts reach it (B = {said(strict.B)}): one token lacks parameters, not attention."
         )
     if strict.delta is None:
-        said_too.append("Delta was not run: whether any few parameters would do as well as the token is open.")
+        lines.append("Delta was not run: whether any few parameters would do as well as the token is open.")
     elif strict.R1 is not None and side(strict.R1, t.R1_cut) == "above":
         credit = "the global token itself" if strict.delta.low > 0 else "few parameters, whichever they are"
-        said_too.append(f"Delta = {said(strict.delta)}: what is reached is to the credit of {credit}.")
+        lines.append(f"Delta = {said(strict.delta)}: what is reached is to the credit of {credit}.")
     if strict.R_soft is None:
-        said_too.append("R_soft was not run: whether any prompt could reach the task is open.")
+        lines.append("R_soft was not run: whether any prompt could reach the task is open.")
     shuffled = strict.recovered.get(ALIGNER_1_SHUFFLED)
     if outcome == "form" and shuffled is not None and side(shuffled, t.R1_cut) == "above":
-        said_too.append(f"Shuffled answers teach one token as much (R = {said(shuffled)}): their form is all it takes.")
-    said_too += _kept(evidence, outcome, t)
+        lines.append(f"Shuffled answers teach one token as much (R = {said(shuffled)}): their form is all it takes.")
+    lines += _kept(evidence, outcome, t)
     if evidence.kind == "memory" and evidence.capacity is None:
-        said_too.append("How many facts Aligner-1 holds was not counted.")
+        lines.append("How many facts Aligner-1 holds was not counted.")
     if evidence.known_share is not None:
-        said_too.append(
-            f"The base knows the content of {evidence.known_share:.2f} of the test items, asked for it alone."
-        )
-    said_too.append(f"The cuts were set on {t.calibration}.")
-    return said_too
+        lines.append(f"The base knows the content of {evidence.known_share:.2f} of the test items, asked for it alone.")
+    lines.append(f"The cuts were set on {t.calibration}.")
+    return lines
 
 
 def _kept(evidence: Evidence, outcome: str, t: Thresholds) -> list[str]:

@@ -35,6 +35,7 @@ from aligner_probe.arms.names import (
 )
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import Interval
+from aligner_probe.probing.verdicts.example_doses import one_number
 from aligner_probe.probing.verdicts.measures import recovery
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 
@@ -144,14 +145,7 @@ def costs_of(row: dict[str, Any]) -> dict[str, float]:
     if bits is not None:
         costs[BITS] = bits["an_example"]
     if dose is not None:
-        k50 = dose["k50"]
-        smallest, largest = k50["tried"]
-        if k50["at_most"] is None:
-            costs[EXAMPLES] = 2.0 * largest
-        elif k50["above"] is None:
-            costs[EXAMPLES] = float(smallest)
-        else:
-            costs[EXAMPLES] = float(k50["at_most"] if k50["value"] is None else k50["value"])
+        costs[EXAMPLES] = one_number(dose["k50"], beyond=2.0 * dose["k50"]["tried"][1])
     return costs
 
 
