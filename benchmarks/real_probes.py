@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from aligner_probe.probing.probe import Probe
 
 MEASURES = ("F", "R_soft", "R1", "B", "K")
+#: Columns of the table, in minutes: by the clock, and on processors, which other programs do not change.
+TIMES = ("minutes", "processor minutes")
 
 
 def parse() -> argparse.Namespace:
@@ -111,24 +113,23 @@ def print_plan(ready: "Probe", processes: int) -> None:
 
 
 def probe(task: "RealTask", options: argparse.Namespace) -> dict[str, Any]:
-    """Probe one task and return its report, with what the task is known to be and the minutes that its cells took."""
+    """Probe one task and return its report, with what the task is known to be and how long its cells took."""
     import json
 
-    from aligner_probe.files import read_json, write_text
+    from aligner_probe.files import write_text
     from aligner_probe.probing.probe import carry_out_probe
     from aligner_probe.probing.run import PLAN
 
-    out, began = options.out / task.name, time.perf_counter()
+    out, began, used = options.out / task.name, time.perf_counter(), processor_seconds()
     ready = planned(task, options)
     if not (out / PLAN).exists():
         print_plan(ready, options.jobs)
-    clock, cells = out / "minutes.json", len(list((out / "runs").glob("*/result.json")))
+    cells = _n_made(out)
     result = carry_out_probe(ready, out, n_processes=options.jobs, resume=True)
-    before = read_json(clock) if clock.is_file() else {"minutes": 0.0}
-    made = len(list((out / "runs").glob("*/result.json"))) - cells
-    spent = (time.perf_counter() - began) / 60 if made else 0.0
-    spent_in_all = {"minutes": round(before["minutes"] + spent, 1), "processes": options.jobs}
-    write_text(clock, json.dumps(spent_in_all) + "\n")
+    spent = {"minutes": time.perf_counter() - began, "processor_minutes": processor_seconds() - used}
+    spent_in_all = _spent_in_all(out / "minutes.json", spent if _n_made(out) > cells else {}) | {
+        "processes": options.jobs
+    }
     known = {"name": task.name, "nature": task.nature, "why": task.why, "seed": options.seed} | spent_in_all
     report = {"known": known, **result.report}
     # The folder of the model is named without its path, which says nothing elsewhere.
@@ -136,6 +137,32 @@ def probe(task: "RealTask", options: argparse.Namespace) -> dict[str, Any]:
     if options.reports is not None:
         write_text(options.reports / f"{task.name}.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     return report
+
+
+def processor_seconds() -> float:
+    """The seconds that this process, and those that it has ended, spent on processors, whatever else runs there."""
+    import resource
+
+    every = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in every)
+
+
+def _n_made(out: Path) -> int:
+    return len(list((out / "runs").glob("*/result.json")))
+
+
+def _spent_in_all(file: Path, seconds: dict[str, float]) -> dict[str, Any]:
+    """The minutes of a probe that may have been interrupted: what `file` has, and these seconds, written there."""
+    import json
+
+    from aligner_probe.files import read_json, write_text
+
+    before = read_json(file) if file.is_file() else {}
+    in_all = {
+        name: round(before.get(name, 0.0) + seconds.get(name, 0.0) / 60, 1) for name in ("minutes", "processor_minutes")
+    }
+    write_text(file, json.dumps(in_all) + "\n")
+    return in_all
 
 
 def table(folder: Path) -> str:
@@ -147,8 +174,8 @@ def table(folder: Path) -> str:
     reports = [read_json(file) for name in TASKS if (file := folder / f"{name}.json").is_file()]
     if not reports:
         sys.exit(f"{folder}: no report of a task there; expected NAME.json, as --reports {folder} writes them")
-    head = ("task", "nature", "verdict", *MEASURES, "minutes")
-    lines = [head, ("---",) * 3 + ("---:",) * (len(MEASURES) + 1), *map(_cells, reports)]
+    head = ("task", "nature", "verdict", *MEASURES, *TIMES)
+    lines = [head, ("---",) * 3 + ("---:",) * len(MEASURES + TIMES), *map(_cells, reports)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -175,7 +202,8 @@ def _cells(report: dict[str, Any]) -> tuple[str, ...]:
     known = report["known"]
     values = [report[name]["value"] for name in MEASURES]
     numbers = ["–" if value is None else f"{value:.2f}" for value in values]
-    return (f"`{known['name']}`", known["nature"], report["verdict"], *numbers, f"{known['minutes']:.0f}")
+    times = [f"{known[name.replace(' ', '_')]:.0f}" for name in TIMES]
+    return (f"`{known['name']}`", known["nature"], report["verdict"], *numbers, *times)
 
 
 def main() -> None:
@@ -197,7 +225,10 @@ def main() -> None:
         print(f"  {report['verdict']}: {report['reason']}")
         for note in report["notes"]:
             print(f"  - {note}")
-        print(f"  {report['known']['minutes']:.1f} minutes of {options.jobs} processes", flush=True)
+        spent = report["known"]
+        print(
+            f"  {spent['minutes']:.1f} minutes of {options.jobs} processes, {spent['processor_minutes']:.1f} on processors"
+        )
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from aligner_probe.tasks.task import fault_of_text
 from aligner_probe.tasks.tokenizing import check_ids, decoded, prompt_ids
 from aligner_probe.threads import using
 from aligner_probe.tokenizers import own_tokenizer
+from aligner_probe.training.common_start import new_cache, start_for_all, tokens_in_common
 
 #: Told the new tokens of a row, says whether it is finished.
 Ending = Callable[[list[int]], bool]
@@ -221,14 +222,12 @@ def _batch(
 ) -> list[list[int]]:
     """New tokens of rows that run together, padded on the left where their lengths differ."""
     device = next(model.original_model.parameters()).device
-    padded, padding = _left_padded(rows)
+    shared, cache = _started(model, rows, device)
+    padded, padding = _left_padded(rows, shared)
     inputs, mask = padded.to(device), None if padding is None else padding.to(device)
     new: list[list[int]] = [[] for _ in rows]
     # Rows of `rows` that are still in the batch, and whether they are finished.
     present, finished = list(range(len(rows))), [False] * len(rows)
-    # torch's stubs know only tensors and modules as attributes of a module.
-    original: Any = model.original_model
-    cache = DynamicCache(config=original.config)
     for step in range(max_new_tokens):
         with selected_rows(model, present):
             picked = picker(_last_logits(model, inputs, mask, cache), present, step)
@@ -264,14 +263,27 @@ def _last_logits(
     return model(inputs, **options)[:, -1]
 
 
-def _left_padded(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"] | None]:
-    """Ids and mask; no mask where there is nothing to hide."""
-    width = max(map(len, rows))
+def _started(model: TransformerBridge, rows: Sequence[Sequence[int]], device: torch.device) -> tuple[int, DynamicCache]:
+    """How many first tokens of all rows are computed already, once for all of them, and the cache that has them."""
+    shortest = min(map(len, rows))
+    first = torch.tensor([row[:shortest] for row in rows])
+    shared = tokens_in_common(model, first, torch.full((len(rows),), shortest), at_most=shortest)
+    if not shared:
+        return 0, new_cache(model)
+    return shared, start_for_all(model, first[0, :shared].to(device), len(rows))
+
+
+def _left_padded(
+    rows: Sequence[Sequence[int]], shared: int
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch all_pos"] | None]:
+    """Ids behind the first `shared` tokens, and the mask with those; no mask where there is nothing to hide."""
+    width = max(map(len, rows)) - shared
     ids = torch.zeros(len(rows), width, dtype=torch.int64)
-    mask = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask = torch.ones(len(rows), shared + width, dtype=torch.int64)
     for place, row in enumerate(rows):
-        ids[place, width - len(row) :] = torch.tensor(row)
-        mask[place, width - len(row) :] = 1
+        padding = width + shared - len(row)
+        ids[place, padding:] = torch.tensor(row[shared:])
+        mask[place, shared : shared + padding] = 0
     return ids, None if bool(mask.all()) else mask
 
 

@@ -21,6 +21,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 #: Modules of the libraries whose own hooks only look: transformers' `output_hidden_states`, TransformerLens's captures.
 _LIBRARIES = ("transformers.utils.output_capturing", "transformer_lens.model_bridge")
+#: Modules of the adapters that change the call of the whole model, or count its calls.
+_ADAPTERS = "aligner_probe.adapters"
 
 
 def obstacle(model: TransformerBridge, layer: int) -> str | None:
@@ -49,6 +51,16 @@ def weights(model: TransformerBridge, layer: int) -> list[tuple[int, int]]:
 def has_users_hooks(block: nn.Module) -> bool:
     """Whether something other than an attached adapter is hooked inside a block."""
     return any(_n_hooks(module) > _n_of_adapters(module) for module in block.modules())
+
+
+def is_left_alone(model: TransformerBridge) -> bool:
+    """Whether no module of a base model has a hook but those of attached adapters, and none draws dropout."""
+    return all(
+        _n_hooks(module, (*_LIBRARIES, _ADAPTERS)) <= _n_of_adapters(module)
+        and (not module.training or isinstance(module, HookPoint))
+        for module in (*model.modules(), *model.original_model.modules())
+        if not _is_as_made(module)
+    )
 
 
 def _below(model: TransformerBridge, layer: int) -> Iterator[tuple[str, nn.Module]]:
@@ -102,14 +114,14 @@ def _hooked(module: nn.Module, upper: nn.Module) -> str | None:
     return "something is hooked to {}, which would not fire in every step"
 
 
-def _n_hooks(module: nn.Module) -> int:
+def _n_hooks(module: nn.Module, own: tuple[str, ...] = _LIBRARIES) -> int:
     """Hooks of a module that are none of the libraries' own."""
     kinds = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return sum(len(hooks) if isinstance(module, HookPoint) else _foreign(hooks) for hooks in kinds if hooks)
+    return sum(len(hooks) if isinstance(module, HookPoint) else _foreign(hooks, own) for hooks in kinds if hooks)
 
 
-def _foreign(hooks: dict[int, Any]) -> int:
-    return sum(not str(getattr(hook, "__module__", "")).startswith(_LIBRARIES) for hook in hooks.values())
+def _foreign(hooks: dict[int, Any], own: tuple[str, ...] = _LIBRARIES) -> int:
+    return sum(not str(getattr(hook, "__module__", "")).startswith(own) for hook in hooks.values())
 
 
 def _n_of_adapters(module: nn.Module) -> int:

@@ -19,15 +19,18 @@ from transformer_lens.model_bridge import TransformerBridge
 from aligner_probe.models import device_of
 from aligner_probe.tasks.encoding import IGNORED, Encoded, Tokens
 from aligner_probe.training.blocks import checkpointing, entering_at, is_unhooked, unembedding
+from aligner_probe.training.common_start import start_for_all, tokens_in_common
 from aligner_probe.training.losses import Predictions, dpo_loss, sequence_log_probability, sft_loss
 from aligner_probe.training.lower_layers import LowerLayers
 from aligner_probe.training.provenance import EncodedTask
 from aligner_probe.training.recipe import Recipe
-from aligner_probe.training.sequences import Sequences
+from aligner_probe.training.sequences import Batch, Sequences
 
 #: The most examples in a batch of validation, and how many times as many as in a micro-batch of training. Without
 #: these limits the logits alone could take more memory than a training step.
 SCORING_BATCH, SCORING_TIMES = 32, 2
+#: Why kept layers are not used where the rows of a batch have a long common start.
+SAVES_MORE = "the tokens with which all rows begin are computed once instead, which saves more"
 
 
 class Forward:
@@ -68,21 +71,38 @@ class Forward:
         rows, from_end = rows.to(self.device), from_end.to(self.device)
         n_kept = -int(from_end.min()) if len(from_end) else 1
         alone = is_unhooked(self.model.unembed)
+        checkpointed = self.checkpoint_from is not None and torch.is_grad_enabled()
+        lower = self.lower if self.lower is not None and self._is_current(self.lower) else None
+        ids, options = batch["input_ids"].to(self.device), {"use_cache": False}
+        shared = self._n_shared(batch, lower) if alone and not checkpointed else 0
+        if shared:
+            if lower is not None:
+                self.set_aside = self.set_aside or SAVES_MORE
+            lower, options = None, {"past_key_values": start_for_all(self.model, ids[0, :shared], len(ids))}
         with ExitStack() as ways:
-            if self.lower is not None and self._is_current(self.lower):
-                ways.enter_context(entering_at(self.model, self.lower.layer, self.lower.residual(indices)))
-            if self.checkpoint_from is not None and torch.is_grad_enabled():
+            if lower is not None:
+                ways.enter_context(entering_at(self.model, lower.layer, lower.residual(indices)))
+            if self.checkpoint_from is not None and checkpointed:
                 ways.enter_context(checkpointing(self.model, self.checkpoint_from))
             if alone:
                 ways.enter_context(unembedding(self.model, rows, from_end))
             logits = self.model(
-                batch["input_ids"].to(self.device),
+                ids[:, shared:],
                 attention_mask=batch["attention_mask"].to(self.device),
-                use_cache=False,
                 logits_to_keep=n_kept,
+                **options,
             )
         logits = logits.squeeze(1) if alone else logits[rows, from_end]
         return Predictions(logits, targets[is_label].to(self.device), tuple(is_label.sum(1).tolist()))
+
+    def _n_shared(self, batch: Batch, lower: LowerLayers | None) -> int:
+        """How many first tokens of these rows are computed once for all, where this saves more than kept layers do."""
+        ids, lengths, labels = batch["input_ids"], batch["attention_mask"].sum(1), batch["labels"]
+        # A label is predicted from the position before it, which has to be among the rest.
+        unlabelled = (labels == IGNORED).all(0).long().cumprod(0).sum()
+        n = tokens_in_common(self.model, ids, lengths, at_most=int(unlabelled) - 1)
+        kept = 0.0 if lower is None else lower.layer / self.model.cfg.n_layers
+        return n if n * (len(ids) - 1) > kept * ids.numel() else 0
 
     def _is_current(self, lower: LowerLayers) -> bool:
         outdated = lower.outdated()

@@ -180,9 +180,9 @@ def test_the_table_has_a_row_for_each_report(tmp_path):
     report = {"verdict": "form", "F": {"value": 0.5}, "R_soft": {"value": 0.987}, "R1": {"value": -0.04}}
     report |= {"B": {"value": None}, "K": {"value": 1.0}}
     for name, nature in (("record", "form"), ("persona", "form")):
-        known = {"name": name, "nature": nature, "minutes": 12.4}
+        known = {"name": name, "nature": nature, "minutes": 12.4, "processor_minutes": 20.6}
         (tmp_path / f"{name}.json").write_text(json.dumps({"known": known, **report}))
     _, _, *lines = real_probes.table(tmp_path).splitlines()
     assert lines == [
-        f"| `{name}` | form | form | 0.50 | 0.99 | -0.04 | – | 1.00 | 12 |" for name in ("persona", "record")
+        f"| `{name}` | form | form | 0.50 | 0.99 | -0.04 | – | 1.00 | 12 | 21 |" for name in ("persona", "record")
     ]
