@@ -225,10 +225,8 @@ def main() -> None:
         print(f"  {report['verdict']}: {report['reason']}")
         for note in report["notes"]:
             print(f"  - {note}")
-        spent = report["known"]
-        print(
-            f"  {spent['minutes']:.1f} minutes of {options.jobs} processes, {spent['processor_minutes']:.1f} on processors"
-        )
+        by_clock, on_processors = (report["known"][name] for name in ("minutes", "processor_minutes"))
+        print(f"  {by_clock} minutes with {options.jobs} processes, {on_processors} minutes on processors", flush=True)
 
 
 if __name__ == "__main__":

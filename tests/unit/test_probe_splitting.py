@@ -111,8 +111,13 @@ def given_test(n, wordings=1):
 
 def test_power_is_of_groups_and_meets_what_is_needed():
     needed = given_test(9).needed
-    low, high = (share * THRESHOLDS.learned for share in (THRESHOLDS.R1_cut, THRESHOLDS.R1_cut + THRESHOLDS.resolution))
-    assert needed == items_needed(low, high)
+    t = THRESHOLDS
+    of = {
+        name: items_needed(cut * t.learned, (cut + t.resolution) * t.learned)
+        for name, cut in (("F", t.F_cut), ("R_soft", t.R_soft_cut))
+    }
+    assert needed == max(of.values())
+    assert f"are needed to tell {max(of, key=of.__getitem__)} = " in given_test(9).said
     enough, short, three = given_test(needed), given_test(needed - 1), given_test(needed, wordings=3)
     assert enough.enough
     assert not short.enough

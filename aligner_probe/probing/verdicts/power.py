@@ -27,6 +27,7 @@ class SizeOfTest:
         needed: how many are needed; None where no number is enough.
         power: the power of the test as it is; None where it is not defined.
         floor, reference: the scores that the calculation is for.
+        measure, cut: the measure that decides and needs the most items, and its cut; an empty name where none does.
         rows_an_item: rows to write for one more independent test item. They include training rows unless `own_file`.
         own_file: whether the test is a file of its own.
         thresholds: what the calculation compares with.
@@ -41,6 +42,8 @@ class SizeOfTest:
     rows_an_item: float
     own_file: bool
     thresholds: Thresholds
+    measure: str = ""
+    cut: float = 0.0
 
     @property
     def enough(self) -> bool:
@@ -54,7 +57,7 @@ class SizeOfTest:
 
     @property
     def said(self) -> str:
-        """For instance "12 independent items, and 27 are needed to tell R = 0.44 from 0.19 with a power of 0.8 …"."""
+        """For instance "12 independent items, and 32 are needed to tell F = 0.73 from 0.48 with a power of 0.8 …"."""
         t, items = self.thresholds, f"{self.n} independent items"
         if self.scale == "facts":
             return f"{items}, which are all the facts there are: a memory task needs no number of them"
@@ -64,8 +67,8 @@ class SizeOfTest:
         if self.scale == "likelihood":
             what = "for intervals of log-likelihoods"
         else:
-            high = min(1.0, t.R1_cut + t.resolution)
-            what = f"to tell R = {high:.2f} from {t.R1_cut:.2f} with a power of {t.power:g} {between}"
+            high = min(1.0, self.cut + t.resolution)
+            what = f"to tell {self.measure} = {high:.2f} from {self.cut:.2f} with a power of {t.power:g} {between}"
             what += f" (it is {self.power:.2f} here)"
         rows = f"write about {self.rows:,} rows{' of test' if self.own_file else ''} ({self.needed:,} test items)"
         return f"{items}, and {self.needed:,} are needed {what}" + ("" if self.enough else f": {rows}")
@@ -83,7 +86,8 @@ def size_of_test(
 ) -> SizeOfTest:
     """The size of a test with `n` independent items, for given scores of floor and reference.
 
-    Shares of right answers are tested by the exact one-sided binomial test. Scores outside 0 to 1 are log-likelihoods.
+    Shares of right answers are tested by the exact one-sided binomial test, at the cut of F or of R_soft, whichever
+    needs more items. Scores outside 0 to 1 are log-likelihoods.
     """
     t = thresholds
     rest = (floor, reference, rows_an_item, own_file, t)
@@ -92,16 +96,26 @@ def size_of_test(
     # The weights of a perfect reference may add up to a little more than 1.
     if floor < 0 or reference > 1 + 1e-9:
         return SizeOfTest(n, "likelihood", t.fewest_items, None, *rest)
+    cuts = (("F", t.F_cut), ("R_soft", t.R_soft_cut))
+    each = [(*_needed(n, cut, floor, reference, t), name, cut) for name, cut in cuts]
+    needed, reached, name, cut = max(each, key=lambda one: math.inf if one[0] is None else one[0])
+    return SizeOfTest(n, "shares", needed, reached, *rest, name, cut)
+
+
+def _needed(n: int, cut: float, floor: float, reference: float, t: Thresholds) -> tuple[int | None, float | None]:
+    """How many items tell a share of `resolution` above a cut from the cut, and the power of `n` items.
+
+    None for what no number is enough for, and for a power that is not defined.
+    """
     gap = reference - floor
-    lower = floor + t.R1_cut * gap
-    upper = min(floor + min(1.0, t.R1_cut + t.resolution) * gap, 1.0)
+    lower, upper = floor + cut * gap, min(floor + min(1.0, cut + t.resolution) * gap, 1.0)
     if not lower < upper:
-        return SizeOfTest(n, "shares", None, None, *rest)
+        return None, None
     try:
         needed = items_needed(lower, upper, wanted=t.power, alpha=t.alpha)
     except AlignerProbeError:
         needed = None
-    return SizeOfTest(n, "shares", needed, power(n, lower, upper, t.alpha), *rest)
+    return needed, power(n, lower, upper, t.alpha)
 
 
 @runtime_checkable
