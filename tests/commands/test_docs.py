@@ -205,7 +205,6 @@ def test_the_verdict_page_states_the_thresholds_in_use():
         "F_cut": "F is compared with the cut {}",
         "R_soft_cut": "R_soft with the cut {}",
         "R1_cut": "(R1, where it takes its place, with {})",
-        "agreement": "recovers between .75 and 1.25 of its gap",
         "late_gain": "the last 40 % of its steps gain less than {} in score",
         "learned": "validation score {} or more",
         "least_gap": "reference minus floor is above {}",
@@ -215,6 +214,8 @@ def test_the_verdict_page_states_the_thresholds_in_use():
     }.items():
         wanted = sentence.format(f"{getattr(THRESHOLDS, name):g}".removeprefix("0"))
         assert wanted in " ".join(page.split()), name
+    low, high = (f"{1 + sign * THRESHOLDS.agreement:g}".removeprefix("0") for sign in (-1, 1))
+    assert f"recovers between {low} and {high} of its gap" in " ".join(page.split())
 
 
 def test_the_verdict_page_lists_the_budgets():
