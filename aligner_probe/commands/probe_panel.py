@@ -37,6 +37,12 @@ def add_options(parser: Parser) -> None:
         help="the folder of the results, with one folder for each task (default: probe-panel-BUDGET[-SEED])",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="all results (default: DIR/panel.json)")
+    parser.add_argument(
+        "--add-to",
+        type=Path,
+        metavar="FILE",
+        help="results of another day: tasks in FILE are not probed again, and all are judged together",
+    )
     add_backend(parser)
     parser.set_defaults(model="microworld")
 
@@ -53,6 +59,7 @@ def probe(options: argparse.Namespace) -> int:
         leave_one_out,
         panel_report,
         probe_panel,
+        stored,
         summary,
     )
     from aligner_probe.tasks.panel import PANEL as STORED
@@ -62,14 +69,19 @@ def probe(options: argparse.Namespace) -> int:
     if options.draw:
         folder = out / "tasks"
         draw_panel(options.draw, folder)
-    tasks, tried = known_tasks(options.only, options.natures, folder), []
+    tried = [] if options.add_to is None else stored(options.add_to, folder, options.draw)
+    there = [one.known for one in tried]
+    asked = known_tasks(options.only, options.natures, folder)
+    tasks = [one for one in asked if one not in there]
     results = probe_panel(
         options.model, tasks, out, folder=folder, budget=options.budget, backend=backend, device=options.device
     )
     with going_on(lambda: messages.CELLS_KEPT.format(out=out)):
         for number, (known, result) in enumerate(results, 1):
-            tried.append(Tried(known, result.gathered.evidence, result.verdict, result.report))
+            tried.append(Tried.of(known, result.gathered.evidence, result.verdict, result.report))
             print(f"{number} of {len(tasks)}, {known.name}, {known.nature}: {result.verdict.outcome}", flush=True)
+    order = known_tasks(folder=folder)
+    tried.sort(key=lambda one: order.index(one.known))
     judged, cuts = as_judged(tried), None
     if options.draw:
         print("judged by the thresholds as they are, in which these tasks had no part")
@@ -86,7 +98,7 @@ def probe(options: argparse.Namespace) -> int:
     for name, value in summary(judged).items():
         print(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
     file = options.json or out / "panel.json"
-    content = panel_report(judged, options.budget, cuts, options.draw)
+    content = panel_report(judged, cuts, options.draw)
     write_text(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
     print(f"made {file}")
     return 0

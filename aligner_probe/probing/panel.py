@@ -4,8 +4,11 @@
 
 The cuts are calibrated by leaving one task out: each task is judged by the cuts that the other tasks set. Memory tasks
 do not take part in setting the cuts of R_soft and R1, because they test what was trained, and a token may just hold
-that. A panel
-that is drawn anew has other facts, codes and splits, and had no part in the thresholds that it is judged by.
+that. A panel that is drawn anew has other facts, codes and splits, and had no part in the thresholds that it is judged
+by.
+
+Results are kept with their evidence, so a panel can be probed in parts, on several days or machines. The parts are read
+again (`stored`) and judged together, by the rules and cuts of today.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.files import read_json
+from aligner_probe.files import read_json, read_own_json, sha256
 from aligner_probe.jobs.backend import Backend
 from aligner_probe.microworld.panel import panel, write_panel
 from aligner_probe.microworld.world import World
@@ -28,11 +31,18 @@ from aligner_probe.probing.plan import Budget
 from aligner_probe.probing.probe import ProbeResult, carry_out_probe, new_probe, with_off_domain
 from aligner_probe.probing.report import bits_by_arm
 from aligner_probe.probing.verdicts.evidence import Evidence
+from aligner_probe.probing.verdicts.stored import as_json, from_json
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS, Thresholds
 from aligner_probe.probing.verdicts.verdict import Verdict, judge
 from aligner_probe.tasks.panel import PANEL as FOLDER
 
 FORMAT = "aligner_probe panel report 1"
+#: What a row has beside verdict and evidence.
+MEASURED = (
+    "F", "R_soft", "R1", "B", "delta", "K", "bits", "dose", "knowledge_kept", "capacity", "scores", "sha256",
+)  # fmt: skip
+#: On what, and with what, a task was probed.
+MADE_BY = ("base", "budget", "provenance")
 #: The verdicts that are right for a task of each nature; for an open task the right one is not known.
 RIGHT = {
     "form": ("form",),
@@ -57,12 +67,23 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class Tried:
-    """A task of known nature with the results of its probe."""
+    """A task of known nature with the results of its probe.
+
+    `measured` is what a panel's report says of it beside its verdict, and `made_by` what it was made on and with: the
+    base model, the budget and the provenance.
+    """
 
     known: Known
     evidence: Evidence
     verdict: Verdict
-    report: dict[str, Any]
+    measured: dict[str, Any]
+    made_by: dict[str, Any]
+
+    @classmethod
+    def of(cls, known: Known, evidence: Evidence, verdict: Verdict, report: dict[str, Any]) -> "Tried":
+        """The results of a probe, from its report."""
+        made_by = {name: report[name] for name in MADE_BY}
+        return cls(known, evidence, verdict, _measured(report), made_by)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,27 +217,57 @@ def summary(judged: Sequence[JudgedTask]) -> dict[str, Any]:
     }
 
 
-def panel_report(judged: Sequence[JudgedTask], budget: str, cuts: Thresholds | None, draw: int = 0) -> dict[str, Any]:
+def panel_report(judged: Sequence[JudgedTask], cuts: Thresholds | None, draw: int = 0) -> dict[str, Any]:
     """All results, ready for JSON: each task's verdict, measures and cuts, and the `cuts` that all tasks together set.
 
-    `draw` is the seed with which the tasks were drawn.
+    `draw` is the seed with which the tasks were drawn. Raises AlignerProbeError where not all were probed on the same
+    base model at the same budget.
     """
-    tried = [one.tried for one in judged]
+    made_by = [one.tried.made_by for one in judged]
+    for name in ("base", "budget"):
+        if len(different := {one[name] for one in made_by}) > 1:
+            raise AlignerProbeError(
+                f"the tasks were probed with different values of {name}: {', '.join(sorted(different))}; expected one "
+                "base model and one budget"
+            )
     return {
         "format": FORMAT,
-        "budget": budget,
+        "budget": made_by[0]["budget"],
         "draw": draw,
-        "base": tried[0].report["base"],
+        "base": made_by[0]["base"],
         "summary": {k: None if v != v else v for k, v in summary(judged).items()},
         "calibrated": None if cuts is None else {name: getattr(cuts, name) for name in CUTS},
         "tasks": [_row(one) for one in judged],
-        "provenance": tried[0].report["provenance"],
+        "provenance": made_by[-1]["provenance"],
     }
 
 
+def stored(file: Path, folder: Path = FOLDER, draw: int = 0) -> list[Tried]:
+    """The results of a panel's report that `panel_report` made, with verdicts by the rules of today.
+
+    Raises AlignerProbeError where the file is no such report, or is of another draw, or a task in it has changed since.
+    """
+    content = read_own_json(file, FORMAT, what="panel report", expected="one that aligner-probe probe panel wrote")
+    if content.get("draw", 0) != draw:
+        raise AlignerProbeError(
+            f"{file}: its tasks were drawn by seed {content.get('draw', 0)}; expected {draw}: --draw"
+        )
+    known, tried = {one.name: one for one in known_tasks(folder=folder)}, []
+    for row in content["tasks"]:
+        name = row["task"]
+        if "evidence" not in row:
+            raise AlignerProbeError(f"{file}: {name} is kept without its evidence; probe it again")
+        if name not in known or row["sha256"]["test"] != sha256(folder / name / "test.jsonl"):
+            raise AlignerProbeError(f"{file}: {name} is not, or no longer, this task of the panel; probe it again")
+        evidence = from_json(row["evidence"])
+        made_by = {"base": content["base"], "budget": content["budget"], "provenance": row["provenance"]}
+        measured = {name: row[name] for name in MEASURED}
+        tried.append(Tried(known[name], evidence, judge(evidence), measured, made_by))
+    return tried
+
+
 def _row(one: JudgedTask) -> dict[str, Any]:
-    known, report = one.tried.known, one.tried.report
-    measures = ("F", "R_soft", "R1", "B", "delta", "K")
+    known = one.tried.known
     return {
         "task": known.name,
         "nature": known.nature,
@@ -226,14 +277,24 @@ def _row(one: JudgedTask) -> dict[str, Any]:
         "reason": one.verdict.reason,
         "parts": {which: part.name for which, part in one.verdict.parts.items()},
         "cuts": {name.removesuffix("_cut"): getattr(one.thresholds, name) for name in CUTS},
-        **{name: report[name] for name in measures},
-        "bits": _bits(report["runs"]),
-        "dose": report["measures"]["strict"].get("examples"),
-        "knowledge_kept": {arm: kept["kept"] for arm, kept in report["knowledge_kept"].items()},
-        "capacity": None if report["capacity"] is None else report["capacity"]["facts"]["value"],
-        "scores": {arm: score["value"] for arm, score in report["measures"]["strict"]["scores"].items()},
-        "sha256": report["task"]["sha256"],
+        **one.tried.measured,
+        "evidence": as_json(one.tried.evidence),
+        "provenance": one.tried.made_by["provenance"],
     }
+
+
+def _measured(report: dict[str, Any]) -> dict[str, Any]:
+    """What a panel's report takes from the report of a probe."""
+    values = (
+        *(report[name] for name in ("F", "R_soft", "R1", "B", "delta", "K")),
+        _bits(report["runs"]),
+        report["measures"]["strict"].get("examples"),
+        {arm: kept["kept"] for arm, kept in report["knowledge_kept"].items()},
+        None if report["capacity"] is None else report["capacity"]["facts"]["value"],
+        {arm: score["value"] for arm, score in report["measures"]["strict"]["scores"].items()},
+        report["task"]["sha256"],
+    )
+    return dict(zip(MEASURED, values, strict=True))
 
 
 def _bits(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -34,10 +34,10 @@ from aligner_probe.tasks.panel import PANEL
 
 PROVENANCE = {"versions": {}, "git": {}, "base": "x"}
 REPORT = {"base": "microworld", "provenance": PROVENANCE, "knowledge_kept": {}, "capacity": None}
-REPORT |= {"task": {"sha256": {}}, "measures": {"strict": {"scores": {}}}, "runs": []}
+REPORT |= {"budget": "standard", "task": {"sha256": {}}, "measures": {"strict": {"scores": {}}}, "runs": []}
 
 
-def tried(name, nature, shares, kind="general"):
+def tried(name, nature, shares, kind="general", **more):
     groups = tuple(f"fact {place // 2}" for place in range(120)) if kind == "memory" else None
     strict = measured(shares, kind=kind, groups=groups)
     content = measured(shares, "content", kind=kind, groups=groups)
@@ -45,7 +45,8 @@ def tried(name, nature, shares, kind="general"):
     report = REPORT | {
         key: {"value": None, "low": None, "high": None} for key in ("F", "R_soft", "R1", "B", "delta", "K")
     }
-    return Tried(Known(name, nature, kind, "why", nature != "control"), evidence, judge(evidence), report)
+    known = Known(name, nature, kind, "why", nature != "control")
+    return Tried.of(known, evidence, judge(evidence), report | more)
 
 
 def a_panel():
@@ -105,19 +106,18 @@ def test_a_part_of_the_panel_sets_no_cuts():
 def test_confusions_and_report_name_every_task():
     judged = leave_one_out(a_panel())
     assert confusions(judged).loc["new", "new"] == 3
-    content = panel_report(judged, "standard", calibrated(a_panel()))
+    content = panel_report(judged, calibrated(a_panel()))
     assert [row["task"] for row in content["tasks"]] == list("abcdefgh")
     assert content["tasks"][0]["cuts"]["F"] == judged[0].thresholds.F_cut
-    assert panel_report(judged, "quick", None)["calibrated"] is None
+    assert panel_report(judged, None)["calibrated"] is None
 
 
 def test_a_row_holds_the_bits_of_each_arm_as_a_mean_and_the_dose():
-    one = tried("a", "form", FORM)
     bits = [{"excess": 90.0, "n_examples": 30, "n_labels": 300}, {"excess": 10.0, "n_examples": 10, "n_labels": 20}]
     runs = [{"arm": "lora-8", "bits": each} for each in bits] + [{"arm": "aligner-1", "bits": None}, {"arm": "lora-1"}]
     strict = {"scores": {}, "examples": {"k50": {"value": 3.0}}}
-    report = one.report | {"runs": runs, "measures": {"strict": strict}}
-    [row, without] = panel_report(as_judged([dataclasses.replace(one, report=report), one]), "standard", None)["tasks"]
+    both = [tried("a", "form", FORM, runs=runs, measures={"strict": strict}), tried("a", "form", FORM)]
+    [row, without] = panel_report(as_judged(both), None)["tasks"]
     assert row["bits"] == {"lora-8": {"excess": 50.0, "an_example": 2.0, "a_label": 0.4}}
     assert row["dose"] == {"k50": {"value": 3.0}}
     assert (without["bits"], without["dose"]) == ({}, None)
