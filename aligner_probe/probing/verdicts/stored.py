@@ -52,7 +52,7 @@ def _read(kind: Any, value: Any) -> Any:
             return None
         [kind] = [one for one in args if one is not NoneType]
         return _read(kind, value)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
         return kind(**{name: _read(hints[name], each) for name, each in value.items()})
     if origin is tuple:
