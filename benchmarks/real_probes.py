@@ -176,7 +176,7 @@ def table(folder: Path) -> str:
         sys.exit(f"{folder}: no report of a task there; expected NAME.json, as --reports {folder} writes them")
     head = ("task", "nature", "verdict", *MEASURES, *TIMES)
     lines = [head, ("---",) * 3 + ("---:",) * len(MEASURES + TIMES), *map(_cells, reports)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(f"|{'|'.join(cells)}|" for cells in lines)
 
 
 def cuts(folder: Path, file: Path) -> None:
@@ -199,11 +199,16 @@ def cuts(folder: Path, file: Path) -> None:
 
 
 def _cells(report: dict[str, Any]) -> tuple[str, ...]:
-    known = report["known"]
-    values = [report[name]["value"] for name in MEASURES]
-    numbers = ["–" if value is None else f"{value:.2f}" for value in values]
+    """A row of the table: the verdict and, where it is not the strict score, the score that decided; its measures."""
+    from aligner_probe.probing.report import shares_that_decided
+
+    known, by = report["known"], report["decided_by"]
+    verdict = report["verdict"] + (f" (by {by})" if by != "strict" else "")
+    measures = shares_that_decided(report) | {"K": report["K"]}
+    values = [measures[name]["value"] for name in MEASURES]
+    numbers = ["–" if value is None else f"{value:.2f}".replace("0.", ".") for value in values]
     times = [f"{known[name.replace(' ', '_')]:.0f}" for name in TIMES]
-    return (f"`{known['name']}`", known["nature"], report["verdict"], *numbers, *times)
+    return (f"`{known['name']}`", known["nature"], verdict, *numbers, *times)
 
 
 def main() -> None:

@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
-from aligner_probe.arms.names import ALIGNER_1, PROMPT, PROMPT_TUNING
 from aligner_probe.artifacts import artifact
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.figures.looks import BLACK, GREY, NATURES, verdict_color
 from aligner_probe.files import read_json
+from aligner_probe.probing.report import shares_that_decided
 from aligner_probe.probing.verdicts.separators import soft_share
 
 #: Recovery is drawn between these; what lies beyond stands at the edge.
@@ -121,7 +121,7 @@ def plot_task(ax: Axes, report: dict[str, Any], *, color: str | None = None, nam
     whose reference learned nothing has no F and no R_soft; then the plane says so.
     """
     by = report.get("decided_by", "strict")
-    report = report | (_by_another_score(report, by) if by != "strict" else {"R_soft": _soft(report)})
+    report = report | (shares_that_decided(report) if by != "strict" else {"R_soft": _soft(report)})
     if report["F"]["value"] is None or report["R_soft"]["value"] is None:
         ax.text(
             0.5, 0.5, "This task has no F or no R_soft:\nthe reference learned nothing above the floor,\n"
@@ -159,15 +159,6 @@ def sizes_of_points() -> list[Line2D]:
         Line2D([], [], color=GREY, marker="o", linestyle="none", label=label, markersize=size)
         for label, size in (("R1 = 0 or below", SMALLEST), ("R1 = 1", LARGEST))
     ]
-
-
-def _by_another_score(report: dict[str, Any], which: str) -> dict[str, Any]:
-    """F, R_soft and R1 of another kind of score than the strict one."""
-    none = {"value": None, "low": None, "high": None}
-    recovered = report["measures"][which]["recovered"]
-    return {
-        name: recovered.get(arm, none) for name, arm in (("F", PROMPT), ("R_soft", PROMPT_TUNING), ("R1", ALIGNER_1))
-    }
 
 
 def _soft(row: dict[str, Any]) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from aligner_probe.arms.names import ALIGNER_1
+from aligner_probe.arms.names import ALIGNER_1, OUTPUT_BIAS, PROMPT, PROMPT_TUNING
 from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.files import read_own_json, write_text
@@ -119,6 +119,14 @@ def read_report(path: str | Path) -> dict[str, Any]:
     """A report by its file or its probe's folder. Raises AlignerProbeError for anything else."""
     file = Path(path) / REPORT if Path(path).is_dir() else Path(path)
     return read_own_json(file, FORMAT, what="report", expected="one that aligner-probe probe run wrote")
+
+
+def shares_that_decided(report: dict[str, Any]) -> dict[str, Any]:
+    """F, R_soft, R1 and B of a report, each with its interval, of the kind of score whose finding is the verdict."""
+    none = {"value": None, "low": None, "high": None}
+    recovered = report["measures"][report.get("decided_by", "strict")]["recovered"]
+    arms = {"F": PROMPT, "R_soft": PROMPT_TUNING, "R1": ALIGNER_1, "B": OUTPUT_BIAS}
+    return {name: recovered.get(arm, none) for name, arm in arms.items()}
 
 
 def comparison(reports: Sequence[dict[str, Any]]) -> pd.DataFrame:

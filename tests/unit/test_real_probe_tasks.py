@@ -177,12 +177,16 @@ def test_a_refusal_counts_where_it_is_expected_and_only_there():
 def test_the_table_has_a_row_for_each_report(tmp_path):
     import real_probes
 
-    report = {"verdict": "form", "F": {"value": 0.5}, "R_soft": {"value": 0.987}, "R1": {"value": -0.04}}
-    report |= {"B": {"value": None}, "K": {"value": 1.0}}
-    for name, nature in (("record", "form"), ("persona", "form")):
-        known = {"name": name, "nature": nature, "minutes": 12.4, "processor_minutes": 20.6}
-        (tmp_path / f"{name}.json").write_text(json.dumps({"known": known, **report}))
+    values = {"prompt": 0.5, "prompt-tuning-10": 0.987, "aligner-1": -0.04}
+    recovered = {arm: {"value": value} for arm, value in values.items()}
+    others = {arm: {"value": 0.9} for arm in values}
+    report = {"verdict": "form", "decided_by": "strict", "K": {"value": 1.0}}
+    report |= {"measures": {"strict": {"recovered": recovered}, "format": {"recovered": others}}}
+    for name, by in (("record", "format"), ("persona", "strict")):
+        known = {"name": name, "nature": "form", "minutes": 12.4, "processor_minutes": 20.6}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"known": known, **report, "decided_by": by}))
     _, _, *lines = real_probes.table(tmp_path).splitlines()
     assert lines == [
-        f"| `{name}` | form | form | 0.50 | 0.99 | -0.04 | – | 1.00 | 12 | 21 |" for name in ("persona", "record")
+        "|`persona`|form|form|.50|.99|-.04|–|1.00|12|21|",
+        "|`record`|form|form (by format)|.90|.90|.90|–|1.00|12|21|",
     ]
