@@ -1,5 +1,5 @@
-"""How certain a score is: the bootstrap over items and seeds, equivalence tests, and the number of items that is
-needed.
+"""How certain a score is: the bootstrap over items and seeds, tests of equivalence and of discordant items, and the
+number of items that is needed.
 
 Arms that are compared were scored on the same items. So every resample draws the same items for all arms (it is
 paired), and the difference between arms does not contain how hard the items are. Seeds are drawn for each arm
@@ -132,6 +132,38 @@ def equivalence(a: Arm, b: Arm, *, margin: float, alpha: float = 0.05, **options
     if not margin > 0 or not 0 < alpha < 0.5:
         raise AlignerProbeError(f"margin {margin}, alpha {alpha}; expected a margin above 0 and alpha below one half")
     return Equivalence(difference_interval(a, b, confidence=1 - 2 * alpha, **options), margin, alpha)
+
+
+@dataclass(frozen=True)
+class Discordance:
+    """The items that one of two arms alone answers rightly, and McNemar's exact p of so unequal counts or more unequal.
+
+    `p` is two-sided and supposes that both arms are equally good; it is 1 where no item tells them apart.
+    """
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+def mcnemar(a: Arm, b: Arm) -> Discordance:
+    """McNemar's exact test of two arms on the same items, each with the scores 0 and 1, one number an item.
+
+    Items that both arms answer rightly, or both wrongly, do not count. Given the number of the others, as many favour
+    one arm as the other where both are equally good, so that their split is binomial with one half. Raises
+    AlignerProbeError if the arms have different items, or scores other than 0 and 1.
+
+    Source:
+        McNemar (1947); the exact form is the binomial test on the discordant items.
+    """
+    one, other = (np.asarray(arm, dtype=np.float64) for arm in (a, b))
+    if one.ndim != 1 or one.shape != other.shape or not np.isin([one, other], (0.0, 1.0)).all():
+        raise AlignerProbeError(
+            f"scores of shapes {one.shape} and {other.shape}; expected the same items in both, each scored 0 or 1"
+        )
+    only_a, only_b = int((one > other).sum()), int((other > one).sum())
+    p = float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return Discordance(only_a, only_b, p)
 
 
 def proportion_interval(n_right: int, n: int, confidence: float = 0.95) -> Interval:

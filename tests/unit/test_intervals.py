@@ -12,6 +12,7 @@ from aligner_probe.evaluation.intervals import (
     difference_interval,
     equivalence,
     items_needed,
+    mcnemar,
     mean_interval,
     power,
     proportion_interval,
@@ -200,3 +201,41 @@ def test_a_bound_of_zero_is_zero():
     for seed in range(60):
         interval = difference_interval(scores(24, 0.7, seed), scores(24, 0.5, 1000 + seed), n_resamples=200)
         assert all(bound == 0 or abs(bound) > 1e-9 for bound in (interval.low, interval.high)), seed
+
+
+def discordant(n, only_a, only_b):
+    """Scores of two arms on n items, of which so many are right in one of them alone; of the others, half in both."""
+    a, b = np.zeros(n), np.zeros(n)
+    a[:only_a], b[only_a : only_a + only_b] = 1, 1
+    both = only_a + only_b + (n - only_a - only_b) // 2
+    a[only_a + only_b : both] = b[only_a + only_b : both] = 1
+    return a, b
+
+
+def test_eleven_against_one_of_220_items():
+    """The reproduction in lm-evaluation-harness, issue 3831, whose unpaired test calls this no difference."""
+    a, b = discordant(220, 11, 1)
+    found = mcnemar(a, b)
+    # the two tails of twelve coins: none or one head, on either side
+    assert found.p == pytest.approx(2 * (1 + 12) / 2**12)
+    assert round(found.p, 3) == 0.006
+    assert (found.only_a, found.only_b) == (11, 1)
+    assert stats.ttest_ind(a, b).pvalue > 0.3
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 30))
+def test_mcnemar_is_symmetric_and_ignores_concordant_items(only_a, only_b, n_others):
+    a, b = discordant(only_a + only_b + n_others + 1, only_a, only_b)
+    found, turned = mcnemar(a, b), mcnemar(b, a)
+    assert found.p == turned.p
+    assert (found.only_a, found.only_b) == (turned.only_b, turned.only_a) == (only_a, only_b)
+    # by its definition: all splits of as many items that are no more likely than this one
+    n = only_a + only_b
+    chances = stats.binom.pmf(np.arange(n + 1), n, 0.5)
+    assert found.p == pytest.approx(chances[chances <= chances[only_a] * (1 + 1e-9)].sum())
+
+
+@pytest.mark.parametrize(("a", "b"), [([1, 0], [1, 0, 1]), ([0.5, 1], [0, 1]), ([[1, 0]], [[0, 1]])])
+def test_mcnemar_of_other_scores_is_refused(a, b):
+    with pytest.raises(AlignerProbeError, match="scored 0 or 1"):
+        mcnemar(np.array(a, float), np.array(b, float))
