@@ -12,6 +12,7 @@ from aligner_probe.judging.battles import TIE, WIN, Rates
 from aligner_probe.judging.calibration import Accuracy
 from aligner_probe.judging.evaluate import Asked, PairsResult, PointsResult, SafetyResult, Setting
 from aligner_probe.judging.safety import Share
+from aligner_probe.markdown import table
 
 NONE = "–"
 LENGTH_NOTE = (
@@ -46,7 +47,7 @@ def pairs_lines(result: PairsResult, setting: Setting, ours: str, theirs: str) -
         "",
         *_about(result.accuracy, result.asked, setting, "pair"),
         "",
-        *_table(header, rows),
+        *table(header, rows),
     ]
     lines += ["", f"Length-controlled win rate: {_shown(result.length_controlled)} (judge right: {right})."]
     lines += [LENGTH_NOTE]
@@ -79,7 +80,7 @@ def points_lines(result: PointsResult, setting: Setting) -> list[str]:
         for category in result.means[names[0]]
     ]
     lines = [f"# Points of {' and '.join(names)}", "", *_about(result.accuracy, result.asked, setting, "single"), ""]
-    lines += _table(header, rows)
+    lines += table(header, rows)
     if len(names) == 2:
         lines += [
             "",
@@ -109,7 +110,7 @@ def safety_lines(result: SafetyResult, setting: Setting, name: str) -> list[str]
             )
             for category, share in shares.items()
         ]
-        lines += ["", *_table(header, rows)]
+        lines += ["", *table(header, rows)]
     return lines
 
 
@@ -233,10 +234,3 @@ def _number(value: float | None) -> str:
 
 def _short(accuracy: Accuracy) -> str:
     return f"{accuracy.right}/{accuracy.n} ({accuracy.interval.value:.2f})"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [header, *rows]]
-    lines.insert(1, ["-" * width for width in widths])
-    return [f"| {' | '.join(line)} |" for line in lines]
