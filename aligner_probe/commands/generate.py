@@ -10,16 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligner_probe.commands import going_on, messages
-from aligner_probe.commands.options import (
-    Group,
-    Parser,
-    add_quantization,
-    add_threads,
-    command_parser,
-    finite,
-    positive,
-    use_threads,
-)
+from aligner_probe.commands.adapted import add_computation, load_adapted
+from aligner_probe.commands.options import Group, Parser, command_parser, finite, positive, use_threads
 from aligner_probe.commands.recipe_options import add_chat_template
 
 if TYPE_CHECKING:
@@ -92,15 +84,7 @@ def _add_generation(group: Group) -> None:
     group.add_argument(
         "--batch-size", type=positive, default=32, metavar="N", help="answers generated at once (default: 32)"
     )
-    group.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of the base model (default: float32)",
-    )
-    group.add_argument("--device", help="for instance cuda (default: cpu)")
-    add_quantization(group)
-    add_threads(group)
+    add_computation(group)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.dry_run:
         _print_plan(options, questions, names, len(read_answers(options.out, questions, names)))
         return 0
-    model, adapters = _loaded(options, names)
+    model, adapters = load_adapted(options, names)
     with held(options.out / LOCK, messages.ANSWERS_TAKEN.format(out=options.out)):
         if not has_answers(options.out):
             # A command that failed before its first answer may be given again with other options.
@@ -157,27 +141,6 @@ def _questions(options: argparse.Namespace) -> "list[Question]":
         as_chat=options.as_chat,
         system=None if options.system is None else unescape(options.system),
     )
-
-
-def _loaded(options: argparse.Namespace, names: Sequence[str]) -> "tuple[TransformerBridge, dict[str, Adapter | None]]":
-    """The base model and its adapters by name; None for the base model alone."""
-    import torch
-
-    from aligner_probe.checkpoints.adapters import load_adapter
-    from aligner_probe.models import load_model
-    from aligner_probe.tasks.given_template import set_chat_template, template_given
-
-    template = template_given(options.chat_template)
-    reading = {"dtype": getattr(torch, options.dtype), "device": options.device, "quantization": options.quantization}
-    model = load_model(options.model, **reading)
-    if template is not None:
-        set_chat_template(model, template or None)
-    loaded = [
-        load_adapter(path, model, force=options.force, gate=options.gate, adapter_length=options.adapter_length)
-        for path in options.adapter
-    ]
-    of_base = [None] if options.base else []
-    return model, dict(zip(names, [*of_base, *loaded], strict=True))
 
 
 def _sampling(options: argparse.Namespace) -> dict[str, Any]:
