@@ -14,7 +14,7 @@ COMMANDS = {
     "train": "train an adapter on a task, and save it with everything that made it",
     "generate": "let several adapters answer the same questions, all in the same batches",
     "export": "write an adapter for another tool to read, exactly, or say why that is not possible",
-    "evaluate": "judge answers in pairs or one by one, and count harmful answers and refusals",
+    "evaluate": "judge answers, count harmful ones and refusals of harmless requests, and ask benchmarks",
     "forensics": "explain the equal parameters of two checkpoints by precision and a shared random start",
     "figures": "draw the paper's figures and tables, from the micro-world, the authors' weights or your own",
     "reproduce": "make the paper's experiments on the micro-world, by every method, with seeds and controls",

@@ -32,6 +32,17 @@ OTHER_ANSWERS = "other questions, adapters or options than these"
 ANSWERS_KEPT = f"the judge's answers in {{folder}} are kept: {NO_RESUME_NEEDED}"
 ANSWERS_MISSING = "{n} answers of the judge are missing: the same command asks only for them"
 
+#: What `evaluate benchmark` says: its plan, what is kept when it is interrupted, and what another folder is of.
+BENCHMARK_PLANNED = "{name}: {size}; {left} of {models} models are left, about {minutes:.1f} min each"
+BENCHMARKS_PLANNED = "about {minutes:.1f} min in all, by one batch of each benchmark on the base model alone"
+BENCHMARK_KEPT = f"what each model finished in {{out}} is kept: {NO_RESUME_NEEDED}"
+BENCHMARK_TAKEN = "another process is asking benchmarks into {out}; wait for it, or name another folder: --out DIR"
+OTHER_BENCHMARKS = "another base model, or other options, than these"
+NO_TEMPLATE_USED = (
+    "the base model has a chat template, and the questions are asked without it; to ask them as a user's messages: "
+    "--as-chat"
+)
+
 #: What `train` says before and after the training.
 TRAINS = "{method}: {n:,} trainable parameters on {model} in {dtype}; {n_train} examples, {n_validation} for validation"
 HELD_OUT = "(10 % of {task}, held out by group)"

@@ -132,6 +132,14 @@ def positive(text: str) -> int:
     return value
 
 
+def count(text: str) -> int:
+    """A whole number from 0 up."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}; expected 0 or more")
+    return value
+
+
 def finite(text: str) -> float:
     """A number that is neither infinite nor "nan"."""
     try:
