@@ -109,8 +109,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.dry_run:
         _print_plan(options, model, lm, benchmarks, adapters)
         return 0
-    n_checked = _n_checked(options)
-    setting = _setting(options, model, asking, n_checked)
+    setting = _setting(options, model, asking)
     with held(options.out / LOCK, messages.BENCHMARK_TAKEN.format(out=options.out)):
         if not (options.out / "items").is_dir():
             # A command that failed before its first answer may be given again with other options.
@@ -118,7 +117,7 @@ def evaluate(options: argparse.Namespace) -> int:
         begin(options.out, {SETTING: json.dumps(setting, indent=1) + "\n"}, messages.OTHER_BENCHMARKS)
         with going_on(lambda: messages.BENCHMARK_KEPT.format(out=options.out)):
             answered = all_answered(
-                lm, model, benchmarks, adapters, options.out, seed=options.seed, n_checked=n_checked
+                lm, model, benchmarks, adapters, options.out, seed=options.seed, n_checked=n_checked(options)
             )
     compared = compare(answered, options.seed)
     lines = report.lines_of(benchmarks, answered, compared, asking, _about(options, setting))
@@ -129,15 +128,14 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _n_checked(options: argparse.Namespace) -> int:
+def n_checked(options: argparse.Namespace) -> int:
+    """How many items are asked again with batches of another size."""
     if options.check_batch is not None:
         return options.check_batch
     return 0 if options.dtype == "float32" and options.quantization is None else CHECKED
 
 
-def _setting(
-    options: argparse.Namespace, model: "TransformerBridge", asking: "Asking", n_checked: int
-) -> dict[str, Any]:
+def _setting(options: argparse.Namespace, model: "TransformerBridge", asking: "Asking") -> dict[str, Any]:
     """What the answers follow from, beside adapters and prompts; a folder has the answers of one such setting."""
     from dataclasses import asdict
 
@@ -149,7 +147,7 @@ def _setting(
         "base": {"fingerprint": fingerprint(model), "precision": precision_in_words(model)},
         "asking": asdict(asking) | {"chat_template": options.chat_template},
         "batch_size": options.batch_size,
-        "check_batch": n_checked,
+        "check_batch": n_checked(options),
         "lm_eval": version(),
     }
 

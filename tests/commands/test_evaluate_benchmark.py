@@ -8,7 +8,8 @@ from conftest import small_model
 from in_process import called
 from tiny_adapters import moved
 
-from aligner_probe.commands.evaluate import main
+from aligner_probe.commands import evaluate_benchmark
+from aligner_probe.commands.evaluate import main, parser
 from aligner_probe.harness import library, local
 
 
@@ -98,3 +99,18 @@ def test_a_missing_lm_eval_is_said_before_anything_is_read(capsys, folder, tmp_p
     done = called(capsys, main, "benchmark", "--model", "nowhere", "--tasks", "mmlu", "--out", tmp_path / "out")
     assert done.returncode == 2
     assert done.stderr == f"error: benchmarks need the package lm-eval, which is missing: {library.INSTALL}\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "n"),
+    [
+        ((), 0),
+        (("--dtype", "bfloat16"), 16),
+        (("--quantization", "nf4"), 16),
+        (("--dtype", "bfloat16", "--check-batch", "0"), 0),
+        (("--check-batch", "5"), 5),
+    ],
+)
+def test_batches_are_checked_where_the_precision_is_low(given, n):
+    needed = ("benchmark", "--model", "M", "--tasks", "mmlu", "--out", "out")
+    assert evaluate_benchmark.n_checked(parser().parse_args([*needed, *given])) == n

@@ -6,7 +6,7 @@ import pytest
 import torch
 from benchmarked import SUBJECTS, data_in, lm_eval
 from conftest import real_model, small_model
-from tiny_adapters import moved
+from tiny_adapters import MAKERS, moved
 
 import aligner_probe as ap
 from aligner_probe.errors import AlignerProbeError
@@ -130,6 +130,18 @@ def test_an_mmlu_prompt_is_the_published_one(stories, folder):
         "abstract_algebra test 1: which is 1?\nA. 2\nB. 1\nC. 3\nD. 4\nAnswer:"
     )
     assert first.target == "B"
+
+
+@pytest.mark.parametrize("method", sorted(MAKERS))
+def test_every_method_answers_as_it_does_in_generate(stories, folder, method):
+    """Also those that take up positions of the context, or keys and values of the cache."""
+    adapter = moved(MAKERS[method](stories))
+    items, _, _, _ = asked(stories, folder, "gsm8k", adapter)
+    strict = [item for item in items if item.filter == "strict-match"]
+    with adapter.attached():
+        prompts = [item.prompt for item in strict]
+        theirs = ap.generate(stories, prompts, max_new_tokens=SHORT, stop=["Question:", "<|im_end|>"])
+    assert [item.said for item in strict] == [[text] for text in theirs]
 
 
 @pytest.mark.parametrize("name", ["mmlu", "gsm8k"])
