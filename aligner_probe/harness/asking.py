@@ -65,16 +65,16 @@ def seconds_needed(lm: Any, model: TransformerBridge, benchmark: Benchmark, seed
 
 
 def _answer(lm: Any, requests: Sequence[Any], seed: int, bar: tqdm | None) -> None:
-    """Put the model's response into each request, in place of what is there, as lm-eval's `evaluate` does it."""
-    by_kind: dict[str, list[Any]] = defaultdict(list)
+    """Put the model's response into each request instead of the one that is there, as lm-eval's `evaluate` does it."""
+    by_type: dict[str, list[Any]] = defaultdict(list)
     for request in requests:
         request.resps, request.filtered_resps = [], {}
-        by_kind[request.request_type] += [request] * request.repeats
+        by_type[request.request_type] += [request] * request.repeats
     lm.set_cache_hook(_Counting(bar))
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(seed)
-        for kind, its in by_kind.items():
-            for response, request in zip(getattr(lm, kind)(its), its, strict=True):
+        for request_type, its in by_type.items():
+            for response, request in zip(getattr(lm, request_type)(its), its, strict=True):
                 request.resps.append(response)
 
 
@@ -179,7 +179,7 @@ def _score(value: Any) -> float | None:
 
 
 class _Counting:
-    """In the place of lm-eval's cache, which is told of every answer, it moves a bar on and keeps nothing."""
+    """Given to lm-eval as its cache, which is told of every answer, it moves a bar on and keeps nothing."""
 
     def __init__(self, bar: tqdm | None):
         self.bar = bar

@@ -244,11 +244,11 @@ def _drawn(sizes: dict[str, int], limit: int | None, seed: int) -> dict[str, lis
 
 def _is_cut(lm: Any, requests: Sequence[Any]) -> bool:
     """Whether the prompt of an item, and the room for its answer, exceed the context."""
-    kind, arguments = requests[0].request_type, requests[0].args
-    if kind == "loglikelihood":
+    request_type, arguments = requests[0].request_type, requests[0].args
+    if request_type == "loglikelihood":
         context, continuation = max((request.args for request in requests), key=lambda its: len(its[1]))
         return len(lm.tok_encode(context + continuation)) > lm.max_length + 1
-    if kind != "generate_until":
+    if request_type != "generate_until":
         return False
     n_new = next((int(arguments[1][key]) for key in MOST_TOKENS if arguments[1].get(key)), lm.max_gen_toks)
     if n_new >= lm.max_length:

@@ -2,7 +2,7 @@
 
 A task is a plain dict with the prompts, filters and metrics that lm-eval itself has for it (a test compares them with
 lm-eval's own files). Only the rows come from the folder, by way of `custom_dataset`. They are read by the reader of
-tasks, so that a flaw is found before anything is computed, and `datasets` makes no copy of them in its cache.
+tasks, so that flaws show before anything is computed, and `datasets` makes no copy of them in its cache.
 """
 
 from collections.abc import Callable, Mapping, Sequence

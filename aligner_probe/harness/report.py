@@ -1,4 +1,4 @@
-"""What benchmarks found, as report.json and report.md."""
+"""The result of benchmarks, as report.json and report.md."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -126,7 +126,7 @@ def size_of(benchmark: Benchmark) -> str:
 
 
 def checked_line(model: str, answered: Answered) -> str:
-    """What the check of the batch size found, in a sentence."""
+    """The result of the check of the batch size, in a sentence."""
     check = answered.check
     if check is None:
         return f"{model}: not checked."

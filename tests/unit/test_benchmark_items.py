@@ -100,9 +100,9 @@ def test_scores_have_the_standard_error_of_a_mean():
 
 def test_every_pair_is_compared_and_scores_between_0_and_1_have_no_discordant_items():
     its = {name: answered([share, 0.5, 0.25]) for name, share in (("base", 0.0), ("a", 0.5), ("b", 1.0))}
-    found = differences_of(its)
-    assert [(one.one, one.other) for one in found] == [("a", "base"), ("b", "base"), ("b", "a")]
-    assert all(one.discordant is None for one in found)
+    differences = differences_of(its)
+    assert [(one.one, one.other) for one in differences] == [("a", "base"), ("b", "base"), ("b", "a")]
+    assert all(one.discordant is None for one in differences)
 
 
 def test_a_metric_that_is_no_mean_is_lm_evals_own_and_is_not_compared():

@@ -215,24 +215,24 @@ def discordant(n, only_a, only_b):
 def test_eleven_against_one_of_220_items():
     """The reproduction in lm-evaluation-harness, issue 3831, whose unpaired test calls this no difference."""
     a, b = discordant(220, 11, 1)
-    found = mcnemar(a, b)
+    result = mcnemar(a, b)
     # the two tails of twelve coins: none or one head, on either side
-    assert found.p == pytest.approx(2 * (1 + 12) / 2**12)
-    assert round(found.p, 3) == 0.006
-    assert (found.only_a, found.only_b) == (11, 1)
+    assert result.p == pytest.approx(2 * (1 + 12) / 2**12)
+    assert round(result.p, 3) == 0.006
+    assert (result.only_a, result.only_b) == (11, 1)
     assert stats.ttest_ind(a, b).pvalue > 0.3
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 30))
 def test_mcnemar_is_symmetric_and_ignores_concordant_items(only_a, only_b, n_others):
     a, b = discordant(only_a + only_b + n_others + 1, only_a, only_b)
-    found, turned = mcnemar(a, b), mcnemar(b, a)
-    assert found.p == turned.p
-    assert (found.only_a, found.only_b) == (turned.only_b, turned.only_a) == (only_a, only_b)
+    result, turned = mcnemar(a, b), mcnemar(b, a)
+    assert result.p == turned.p
+    assert (result.only_a, result.only_b) == (turned.only_b, turned.only_a) == (only_a, only_b)
     # by its definition: all splits of as many items that are no more likely than this one
     n = only_a + only_b
     chances = stats.binom.pmf(np.arange(n + 1), n, 0.5)
-    assert found.p == pytest.approx(chances[chances <= chances[only_a] * (1 + 1e-9)].sum())
+    assert result.p == pytest.approx(chances[chances <= chances[only_a] * (1 + 1e-9)].sum())
 
 
 @pytest.mark.parametrize(("a", "b"), [([1, 0], [1, 0, 1]), ([0.5, 1], [0, 1]), ([[1, 0]], [[0, 1]])])
