@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.adapters import METHODS, Adapter, LoRA
+from aligner_probe.adapters import METHODS, Adapter, LoRA, OutputBias
 from aligner_probe.adapters.prefix import PrefixAdapter
 from aligner_probe.adapters.registry import expected_methods, is_registered, new_adapter
 from aligner_probe.arguments import a_model, accepts
-from aligner_probe.checkpoints import lora, native, peft_lora, peft_prompts
+from aligner_probe.checkpoints import lora, native, peft_bias, peft_lora, peft_prompts
 from aligner_probe.checkpoints.containers import read_tensors
 from aligner_probe.checkpoints.given import one_adapter
 from aligner_probe.checkpoints.peft_base import check_named_base
@@ -90,7 +90,8 @@ def load_adapter(
 
     Args:
         path: A folder of `save_adapter`, a PEFT folder of LoRA, prefix tuning, prompt tuning or P-tuning, or anything
-            that `load_checkpoint` reads.
+            that `load_checkpoint` reads. A LoRA of PEFT that is nothing but biases of the attention output is read as
+            an OutputBias.
         model: The base model.
         force: Load it even if it was trained on another base model.
         gate: As in `load_checkpoint`.
@@ -137,6 +138,8 @@ def load_adapter(
 def method_of(path: str | Path, **reading: Any) -> str:
     """The method of a saved adapter; no base model is needed. Raises CheckpointError as `load_adapter` does."""
     config = config_of(path)
+    if peft_lora.has_bias(config):
+        return OutputBias.method
     if peft_lora.recognises(config):
         return LoRA.method
     if peft_prompts.recognises(config):
@@ -180,6 +183,8 @@ def check_base(path: str | Path, recorded: Mapping[str, Any], model: Transformer
 def _from_peft(path: str | Path, config: dict[str, Any], model: TransformerBridge, reading: dict[str, Any]) -> Adapter:
     if peft_prompts.recognises(config):
         adapter = peft_prompts.load(Path(path), config, model)
+    elif peft_lora.has_bias(config):
+        adapter = peft_bias.load(Path(path), config, model)
     elif peft_lora.recognises(config):
         adapter, tensors = lora.unfilled(peft_lora.load_lora(path), model)
         _fill(adapter, tensors, path)

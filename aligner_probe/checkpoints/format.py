@@ -46,6 +46,22 @@ class KnownBase:
     architecture: str = ""
 
 
+@dataclass(frozen=True)
+class Consumer:
+    """A tool that reads a format, so that an export can be checked in it (`checking.py`).
+
+    Args:
+        name: What messages call it.
+        package: The package that must be installed for it.
+        load: From the written path and a plain Hugging Face base model, the model with the adapter, as a user of the
+            tool gets it. It may change the base model in place.
+    """
+
+    name: str
+    package: str
+    load: Callable[[Path, Any], Any]
+
+
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFormat(Generic[Held]):
     """One layout of adapter files.
@@ -69,6 +85,7 @@ class CheckpointFormat(Generic[Held]):
         checks_base: Whether `accepts` wants the configuration of the base model.
         gate_functions: The gate functions that the format can hold. Others are written as the values that they give.
         stores_start: Whether the format keeps the initial values of the parameters.
+        consumer: The tool in which an export is checked where the base model is at hand. None if it is not checked.
     """
 
     name: str
@@ -82,3 +99,4 @@ class CheckpointFormat(Generic[Held]):
     checks_base: bool = False
     gate_functions: tuple[GateFunction, ...] = ("linear",)
     stores_start: bool = False
+    consumer: Consumer | None = None

@@ -6,12 +6,13 @@ folder whose `adapter_config.json` says `"peft_type": "ADAPTION_PROMPT"` (peft.t
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 from aligner_probe.checkpoints import naming, native
 from aligner_probe.checkpoints.containers import StateDict
-from aligner_probe.checkpoints.format import CheckpointFormat, KnownBase
+from aligner_probe.checkpoints.format import CheckpointFormat, Consumer, KnownBase
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint, PrefixParts, UnfitTensors, stack_gates, stack_prefixes
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.families import FAMILIES
@@ -123,7 +124,7 @@ def check_gates(checkpoint: PrefixCheckpoint) -> None:
     if untied:
         raise AlignerProbeError(
             f"{untied} of {checkpoint.n_layers} layers have a gate of its own for each head, and PEFT's AdaptionPrompt "
-            "has one a layer; train with gate_per='layer' for that, or export to lit-llama"
+            "has one a layer; train with gate_per='layer' for that, or export to lit-llama, or one token to peft-bias"
         )
 
 
@@ -166,6 +167,19 @@ def write_folder(folder: str | Path, tensors: StateDict, config: dict[str, Any],
     return folder
 
 
+def _load(folder: Path, base: Any) -> Any:
+    """A base model with the adapter of a folder, by PEFT; the base model is changed in place."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on merging and training, which an export is not checked for
+        return PeftModel.from_pretrained(base, folder).eval()
+
+
+#: The tool in which every export to a PEFT folder is checked.
+CONSUMER = Consumer("PEFT", "peft", _load)
+
+
 def _accepts(checkpoint: PrefixCheckpoint, base: KnownBase) -> None:
     if base.config is not None:
         check_base(base.config, checkpoint)
@@ -194,4 +208,5 @@ FORMAT = CheckpointFormat(
     accepts=_accepts,
     notes=_notes,
     checks_base=True,
+    consumer=CONSUMER,
 )

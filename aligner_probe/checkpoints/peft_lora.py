@@ -117,6 +117,11 @@ def recognises(config: dict[str, Any] | None) -> bool:
     return config is not None and config.get("peft_type") == "LORA"
 
 
+def has_bias(config: dict[str, Any] | None) -> bool:
+    """Whether an adapter_config.json is of PEFT's LoRA with biases of its own, which `peft_bias.py` reads."""
+    return recognises(config) and bool((config or {}).get("lora_bias"))
+
+
 def weights_of(folder: Path) -> Path:
     """The file of a folder's tensors. Raises CheckpointError if there is none."""
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
@@ -146,8 +151,29 @@ def load_lora(folder: str | Path) -> LoRACheckpoint:
             said = f"is PEFT {config['peft_type']}, {peft.what_it_is(config)}"
             raise CheckpointError(folder, f"{said}. Expected {native.CONFIG} with peft_type LORA")
         raise CheckpointError(folder, f"is no PEFT folder; expected {native.CONFIG} with peft_type LORA")
+    r, alpha = checked_options(folder, config)
+    halves, stack = _halves(read_tensors(weights_of(folder)), folder)
+    base = config.get("base_model_name_or_path")
+    checkpoint = LoRACheckpoint(
+        r=r,
+        alpha=alpha,
+        A=halves["A"],
+        B=halves["B"],
+        stack=stack,
+        source=str(folder),
+        base_model=base if isinstance(base, str) and base else None,
+    )
+    return check(checkpoint)
+
+
+def checked_options(folder: Path, config: dict[str, Any], but_for: tuple[str, ...] = ()) -> tuple[int, float | int]:
+    """The rank, and the alpha that makes alpha / rank the scale of every product B A, in an adapter_config.json.
+
+    Raises CheckpointError for options of another variant of LoRA (except those named in `but_for`), for a start that
+    changes the base's own weights, and for values that no rank or alpha can have.
+    """
     for key, value in config.items():
-        if key not in FREE and value not in (None, False, [], {}, "none"):
+        if key not in (*FREE, *but_for) and value not in (None, False, [], {}, "none"):
             variant = VARIANTS.get(key, "a variant of LoRA")
             raise CheckpointError(
                 folder,
@@ -160,20 +186,8 @@ def load_lora(folder: str | Path) -> LoRACheckpoint:
             f"has init_lora_weights {config['init_lora_weights']!r}, which changes the base's own weights; save it in "
             "PEFT with path_initial_model_for_weight_conversion",
         )
-    weights = weights_of(folder)
     r, alpha = rank_and_scale(config.get("r"), config.get("lora_alpha"), folder)
-    halves, stack = _halves(read_tensors(weights), folder)
-    base = config.get("base_model_name_or_path")
-    checkpoint = LoRACheckpoint(
-        r=r,
-        alpha=alpha * math.sqrt(r) if config.get("use_rslora") else alpha,
-        A=halves["A"],
-        B=halves["B"],
-        stack=stack,
-        source=str(folder),
-        base_model=base if isinstance(base, str) and base else None,
-    )
-    return check(checkpoint)
+    return r, alpha * math.sqrt(r) if config.get("use_rslora") else alpha
 
 
 def rank_and_scale(r: Any, alpha: Any, folder: Path) -> tuple[int, float | int]:
@@ -255,7 +269,8 @@ def write(checkpoint: LoRACheckpoint, folder: str | Path, *, base: str | None = 
 FORMAT = CheckpointFormat(
     name="PEFT LoRA",
     holds=LoRACheckpoint,
-    recognises=lambda stored: recognises(stored.config),
+    recognises=lambda stored: recognises(stored.config) and not has_bias(stored.config),
     export_name="peft",
     write=lambda checkpoint, path, base: write(checkpoint, path, base=base.name),
+    consumer=peft.CONSUMER,
 )

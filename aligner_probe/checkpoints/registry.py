@@ -6,7 +6,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from aligner_probe.checkpoints import lit_llama, llama_adapter, native, peft, peft_lora, steering
+from aligner_probe.checkpoints import lit_llama, llama_adapter, native, peft, peft_bias, peft_lora, steering
 from aligner_probe.checkpoints.format import CheckpointFormat
 from aligner_probe.checkpoints.prefix import PrefixCheckpoint
 from aligner_probe.errors import AlignerProbeError
@@ -20,6 +20,7 @@ CHECKPOINT_FORMATS: dict[str, CheckpointFormat[Any]] = {
         llama_adapter.FORMAT,
         peft.FORMAT,
         peft_lora.FORMAT,
+        peft_bias.FORMAT,
         steering.FORMAT,
     )
 }

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aligner_probe.checkpoints import native
 from aligner_probe.checkpoints.containers import read_tensors
-from aligner_probe.checkpoints.format import CheckpointFormat, KnownBase
+from aligner_probe.checkpoints.format import CheckpointFormat, Consumer, KnownBase
 from aligner_probe.errors import CheckpointError
 from aligner_probe.families import family_of
 from aligner_probe.files import whole
@@ -147,6 +147,12 @@ def read(folder: str | Path) -> Steering:
     return Steering(vectors, specification)
 
 
+def _load(folder: Path, base: Any) -> Any:
+    """A base model with forward hooks in place, by the lines that steering.json gives for transformers."""
+    exec("\n".join(USAGE["transformers"]), {"folder": str(folder), "model": base})
+    return base
+
+
 FORMAT = CheckpointFormat(
     name="steering vectors",
     holds=ConstantShifts,
@@ -154,4 +160,5 @@ FORMAT = CheckpointFormat(
     export_name="steering",
     write=write,
     notes=lambda shifts, base: [WHAT],
+    consumer=Consumer("transformers with forward hooks", "transformers", _load),
 )

@@ -60,6 +60,8 @@ class Family:
             projection: the family itself, or "LlamaForCausalLM" where the family has no such bias but is a Llama in
             all else. None where no exact merge exists.
         no_merge: Where `merged_as` is None: why, and what to do instead.
+        merged_note: What somebody must know who serves the merged model with another tool than transformers; empty if
+            nothing is known.
         adaption_prompt: Whether PEFT's AdaptionPrompt computes on this family what LLaMAAdapter computes.
         parallel_flag: Name of the configuration's flag that puts attention and MLP side by side; empty where they
             always follow each other.
@@ -75,6 +77,7 @@ class Family:
     unused_modules: tuple[str, ...] = ()
     merged_as: str | None = None
     no_merge: str = ""
+    merged_note: str = ""
     adaption_prompt: bool = False
     parallel_flag: str = ""
 
@@ -101,6 +104,14 @@ class Family:
     def is_parallel(self, config: Any) -> bool:
         """Whether attention and MLP work side by side in a model with this Hugging Face configuration."""
         return bool(self.parallel_flag) and bool(getattr(config, self.parallel_flag))
+
+
+def no_output_bias_in_vllm(name: str) -> str:
+    """The `merged_note` of a family whose attention output has no bias in vLLM's own model of it."""
+    return (
+        f"vLLM's {name} has no bias of the attention output and skips it without an error (seen in 0.32): there this "
+        "model answers as the base. Serve it with --model-impl transformers"
+    )
 
 
 def rotate(

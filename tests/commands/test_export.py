@@ -18,12 +18,37 @@ def test_the_command_prints_how_exact_it_is(tmp_path, capsys):
     arguments = [str(adapter), "--to", "merged", "--model", str(base), "--out", str(tmp_path / "out" / "merged")]
     assert run(export.main, arguments) == 0
     said = capsys.readouterr().out
-    assert "maximum logit difference, hooks against merged: " in said
-    assert float(said.split("hooks against merged: ")[1].split()[0]) < 1e-5
-    assert "the first 32 of 32 tokens are the same" in said
+    assert "checked in transformers as LlamaForCausalLM in float32" in said
+    applied, right, equal = (
+        float(said.split(f"\n{check}: logits differ from the ")[1].split(" by ")[1].split(",")[0].split()[0])
+        for check in ("applied", "right", "equal")
+    )
+    assert equal < 1e-5 < 0.1 < min(applied, right)
+    assert "the first 32 of 32 greedy tokens are the same" in said
     assert said.endswith(f"wrote {tmp_path / 'out' / 'merged'}\n")
     assert run(export.main, arguments) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_another_adapter_is_named_and_the_checks_are_left_out(tmp_path, capsys):
+    base = base_folder("llama_gqa", tmp_path)
+    one, other = (
+        str(save_adapter(opened(Aligner(load_model(base), 1, 1), seed), tmp_path / f"adapter{seed}")) for seed in (3, 4)
+    )
+    arguments = [one, "--to", "steering", "--model", str(base), "--out", str(tmp_path / "out")]
+    assert run(export.main, [*arguments, "--other", one]) == 2
+    error = capsys.readouterr().err
+    [line] = [line for line in error.splitlines() if "error: " in line]
+    assert f"check 'right' failed: in transformers with forward hooks the logits differ from those of {one} by" in line
+    assert not (tmp_path / "out").exists()
+    assert run(export.main, [*arguments, "--other", other, "--no-check"]) == 2
+    assert "others (--other) cannot be compared" in capsys.readouterr().err
+    assert run(export.main, [*arguments, "--other", other]) == 0
+    assert "right: logits differ from the nearest other adapter's" in capsys.readouterr().out
+    assert run(export.main, [*arguments[:-1], str(tmp_path / "unchecked"), "--no-check"]) == 0
+    said = capsys.readouterr().out
+    assert "not checked (check=False, --no-check)" in said
+    assert "applied:" not in said
 
 
 def test_from_format_to_format_without_a_base(tmp_path):

@@ -72,7 +72,7 @@ print(json.dumps({
     "shares": shares,
     "trained": trained,
     "same": same,
-    "difference": export.merge.max_logit_difference,
+    "difference": export.checks.max_logit_difference,
     "n_parameters": adapters["Aligner-1"].n_parameters,
 }))
 """

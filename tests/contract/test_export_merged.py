@@ -86,8 +86,8 @@ def test_hook_path_is_output_bias_is_merged_model(name, tmp_path):
         assert_close(plain_model(ids).logits.double(), einsums)
     generated = plain_model.generate(ids[:1], max_new_tokens=8, do_sample=False, eos_token_id=-1, pad_token_id=0)
     assert torch.equal(generated[0], went_on[0])
-    assert done.merge.max_logit_difference < 1e-5 * max(1.0, done.merge.max_logit)
-    assert done.merge.same_greedy_tokens == done.merge.greedy_tokens == 32
+    assert done.checks.max_logit_difference < 1e-5 * max(1.0, done.checks.max_logit)
+    assert done.checks.same_greedy_tokens == done.checks.greedy_tokens == 32
 
     parameters = dict(plain_model.named_parameters())
     added = set(parameters) - set(dict(plain(name).named_parameters()))
@@ -101,7 +101,7 @@ def test_hook_path_is_output_bias_is_merged_model(name, tmp_path):
     )
     assert written["architectures"] == [expected_architecture] == [type(plain_model).__name__]
     provenance = json.loads((tmp_path / "out" / merged.PROVENANCE).read_text())
-    assert provenance["merge"]["max_logit_difference"] == done.merge.max_logit_difference
+    assert provenance["merge"]["max_logit_difference"] == done.checks.max_logit_difference
     assert provenance["source_sha256"] == sha256(tmp_path / "adapter" / "adapter_model.safetensors")
     # a merged model is a base like any other
     assert_close(load_model(tmp_path / "out")(ids), expected)
@@ -164,7 +164,7 @@ def test_bfloat16_as_the_base_is_stored(tmp_path):
     adapter = opened(Aligner(load_model(base), 1, 1), size=0.3)
     folder = save_adapter(adapter, tmp_path / "adapter")
     done = export_adapter(folder, "merged", tmp_path / "out", model=base)
-    assert done.merge.dtype == "bfloat16"
+    assert done.checks.dtype == "bfloat16"
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
     ids = tokens()
     untouched = adapter.model(ids)
@@ -175,7 +175,7 @@ def test_bfloat16_as_the_base_is_stored(tmp_path):
     rounding = (loaded(base, torch.bfloat16)(ids).logits.float() - untouched).abs().mean()
     assert error < 1.5 * rounding
     assert (expected - untouched).abs().mean() > 5 * rounding
-    assert export_adapter(folder, "merged", tmp_path / "f32", model=base, dtype=torch.float32).merge.dtype == "float32"
+    assert export_adapter(folder, "merged", tmp_path / "f32", model=base, dtype=torch.float32).checks.dtype == "float32"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -185,7 +185,7 @@ def test_float16_of_a_base_stored_otherwise(dtype, tmp_path):
     adapter = opened(Aligner(load_model(base), 1, 1), size=0.3)
     folder = save_adapter(adapter, tmp_path / "adapter")
     done = export_adapter(folder, "merged", tmp_path / "out", model=base, dtype=torch.float16)
-    assert done.merge.dtype == "float16"
+    assert done.checks.dtype == "float16"
     with adapter.attached():
         expected = adapter.model(ids)
     assert (loaded(tmp_path / "out", torch.float16)(ids).logits - expected).abs().max() < 0.02 * expected.abs().max()
@@ -210,8 +210,8 @@ def test_real_models_merge(name, tmp_path):
 
     adapter = opened(Aligner(load_model(base), 1, 1), size=0.3)
     done = export_adapter(adapter, "merged", tmp_path / "out", model=base)
-    assert done.merge.max_logit_difference < 5e-5
-    assert done.merge.same_greedy_tokens == done.merge.greedy_tokens
+    assert done.checks.max_logit_difference < 5e-5
+    assert done.checks.same_greedy_tokens == done.checks.greedy_tokens
     text = "Once upon a time, "
     ids = AutoTokenizer.from_pretrained(tmp_path / "out")(text, return_tensors="pt")["input_ids"]
     assert torch.equal(ids, AutoTokenizer.from_pretrained(base)(text, return_tensors="pt")["input_ids"])
@@ -276,7 +276,7 @@ def test_another_base_is_found_out(tmp_path):
         export_adapter(folder, "merged", tmp_path / "out", model=base)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
     # forced, the adapter and the merged model are both of the other base, and agree
-    assert export_adapter(folder, "merged", tmp_path / "out", model=base, force=True).merge.same_greedy_tokens == 32
+    assert export_adapter(folder, "merged", tmp_path / "out", model=base, force=True).checks.same_greedy_tokens == 32
 
 
 @pytest.mark.parametrize(

@@ -139,4 +139,4 @@ def test_the_page_adds_a_family_that_passes_the_contract(families, tmp_path):
     done = export_adapter(
         opened(OutputBias(model, start_layer=1)), "merged", tmp_path / "merged", model=tmp_path / "base"
     )
-    assert done.merge.max_logit_difference < 1e-4 * max(1.0, done.merge.max_logit)
+    assert done.checks.max_logit_difference < 1e-4 * max(1.0, done.checks.max_logit)

@@ -321,7 +321,7 @@ def test_exports_of_an_adapter_on_a_quantised_base(load, quantization, tmp_path)
         export_adapter(one, "steering", tmp_path / "more", quantization=quantization)
     with pytest.warns(AlignerProbeWarning, match=f"on this base in {quantization}"):
         merged = export_adapter(path, "merged", tmp_path / "merged", model=load.path)
-    assert merged.merge.max_logit_difference < 1e-3
+    assert merged.checks.max_logit_difference < 1e-3
     by_transformers(load.path, quantization).save_pretrained(tmp_path / "stored")
     with pytest.raises(AlignerProbeError, match="the base is quantised; name the plain model"):
         export_adapter(path, "merged", tmp_path / "more", model=tmp_path / "stored")

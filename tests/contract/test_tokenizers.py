@@ -182,7 +182,7 @@ def test_the_export_check_fails_where_the_tokens_differ(bpe_base, tmp_path):
     done = export_adapter(adapter, "merged", tmp_path / "out", model=bpe_base)
     read = AutoTokenizer.from_pretrained(tmp_path / "out")("Once upon a time")["input_ids"]
     assert read == prompt_ids(model.tokenizer, ["Once upon a time"])[0]
-    assert done.merge.n_text_tokens > 20
+    assert done.checks.n_text_tokens > 20
     # TransformerLens' copy again: every prompt that the adapter sees has a BOS.
     model.tokenizer = AutoTokenizer.from_pretrained(bpe_base)
     with pytest.raises(AlignerProbeError, match=r"get other token ids for the same text: .* position 0") as caught:
