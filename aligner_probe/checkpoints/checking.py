@@ -34,6 +34,8 @@ SEED = 0
 TEXT = "Once upon a time, 12 + 34 = 46.\n\tNaïve “quotes”, UPPER lower."
 #: The largest logit difference, as a share of the largest logit, that rounding alone explains.
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
+#: Precisions of 16 bits, in which the rounding of every layer adds up.
+HALF = (torch.float16, torch.bfloat16)
 #: What messages call the adapter that differs from the exported one in the order of its values alone.
 CONTROL = "the same adapter with its values shuffled"
 BASE = "the base model"
@@ -290,6 +292,7 @@ def check(
             f"check 'right' failed: in {consumer} the logits differ from those of {rival} by {distances[rival]:.3g} "
             f"and from this adapter's by {error:.3g}; {nothing}. Expected this adapter's to be nearer by more than "
             f"{rounding:.3g}, which is rounding in {precision}: is that the same adapter, or the wrong one?"
+            + (" --dtype float32 (dtype=torch.float32) tells them apart better" if dtype in HALF else "")
         )
     if not error <= tolerance:
         raise AlignerProbeError(
@@ -309,7 +312,7 @@ def _same_greedy(own: Behaviour, there: Behaviour) -> int:
 def _way_on(dtype: torch.dtype, *, same_base: bool) -> str:
     """The end of a message about a difference that is larger than rounding."""
     otherwise = "the export is wrong, so report it" if same_base else "the plain model is not the adapter's base"
-    if dtype in (torch.float16, torch.bfloat16):
+    if dtype in HALF:
         return (
             f"In {dtype_name(dtype)} the rounding of every layer adds up, so try --dtype float32 (dtype=torch.float32);"
             f" if it differs there too, {otherwise}"

@@ -84,7 +84,9 @@ class Export(Shown):
             "to": self.to,
             "path": self.path,
             "notes": self.notes,
-            "largest logit difference": self.checks and self.checks.max_logit_difference,
+            "applied, logits differ from the base's by": self.checks and self.checks.base_difference,
+            "right, from the nearest other adapter's by": self.checks and self.checks.nearest_difference,
+            "equal, from this adapter's by": self.checks and self.checks.max_logit_difference,
         }
 
 

@@ -79,6 +79,8 @@ def test_an_adapter_that_does_nothing_is_not_decided():
 def test_a_difference_in_16_bits_suggests_float32(dtype):
     with pytest.raises(AlignerProbeError, match=r"try --dtype float32 \(dtype=torch\.float32\)"):
         checked(3.5, dtype=dtype)
+    with pytest.raises(AlignerProbeError, match=r"'right' failed.*--dtype float32 .* tells them apart better"):
+        checked(-2.0, dtype=dtype)
     with pytest.raises(AlignerProbeError, match=r"try --dtype float32.*the plain model is not the adapter's base"):
         checked(2.0, base_there=1.0, dtype=dtype)
 
