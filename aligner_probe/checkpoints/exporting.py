@@ -224,7 +224,13 @@ def _expected(
         adapter = asked.source
         if asked.model is not None:
             check_sizes(read_config(asked.model), adapter.model, asked.model)
-    adapter = adapter or loaded(asked, asked.dtype or stored_dtype(read_config(place)))
+    if adapter is None:
+        try:
+            adapter = loaded(asked, asked.dtype or stored_dtype(read_config(place)))
+        except AlignerProbeError as error:
+            raise AlignerProbeError(
+                f"{error} (it is read for the checks alone, which check=False, --no-check, leaves out)"
+            ) from error
     if (packing := quantization_in(adapter.model)) is not None:
         return left_out + f"its base is in {packing}"
     if attached_to(adapter.model):
@@ -324,7 +330,8 @@ def _constant(asked: ExportRequest, declared: CheckpointFormat[Any]) -> Export:
     """An adapter that adds a constant, in a format that holds one vector for each layer."""
     adapter, _ = on_base(asked)
     shifts, note = _shifts(asked, adapter)
-    base = KnownBase(lora.base_name(adapter.model), config_of_base(adapter.model), architecture_of(adapter.model))
+    name = lora.base_name(adapter.model) if asked.model is None else str(asked.model)
+    base = KnownBase(name, config_of_base(adapter.model), architecture_of(adapter.model))
     expected = _expected(declared, asked, adapter)
     # Unless the caller holds it, the bridge is freed before the plain model is read.
     del adapter

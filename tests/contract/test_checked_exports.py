@@ -199,6 +199,17 @@ def test_others_need_the_checks(base, tmp_path):
         export_adapter(saved, "peft", tmp_path / "out", model=folder, others=[3])
 
 
+def test_a_base_that_is_not_here_can_still_be_named(base, tmp_path):
+    pytest.importorskip("peft")
+    saved = save_adapter(opened(LoRA(base[1], r=2)), tmp_path / "saved")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    with pytest.raises(AlignerProbeError, match=r"cannot load a model from .*which check=False, --no-check, leaves"):
+        export_adapter(saved, "peft", tmp_path / "out", model=gone)
+    done = export_adapter(saved, "peft", tmp_path / "out", model=gone, check=False)
+    assert json.loads((done.path / "adapter_config.json").read_text())["base_model_name_or_path"] == str(gone)
+
+
 def test_a_base_in_memory_that_is_another_one_by_now(base, tmp_path):
     """The name of the base in memory is all that the check has, so another model under it is found out, or said."""
     pytest.importorskip("peft")
