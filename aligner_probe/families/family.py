@@ -106,11 +106,11 @@ class Family:
         return bool(self.parallel_flag) and bool(getattr(config, self.parallel_flag))
 
 
-def no_output_bias_in_vllm(name: str) -> str:
-    """The `merged_note` of a family whose attention output has no bias in vLLM's own model of it."""
+def no_output_bias_in_vllm(name: str, seen: str = "in 0.32") -> str:
+    """The `merged_note` of a family whose attention output has no bias in vLLM's own model of it, and where seen."""
     return (
-        f"vLLM's {name} has no bias of the attention output and skips it without an error (seen in 0.32): there this "
-        "model answers as the base. Serve it with --model-impl transformers"
+        f"vLLM's own {name} has no bias of the attention output and skips it without an error (seen {seen}): there "
+        "this model answers as the base. Serve it with --model-impl transformers"
     )
 
 

@@ -21,7 +21,7 @@ from aligner_probe.files import sha256
 from aligner_probe.models import load_model
 
 MERGEABLE = [name for name in MODELS if name != "phi3"]
-WITHOUT_BIAS_IN_VLLM = ("qwen3", "gemma")
+WITHOUT_BIAS_IN_VLLM = ("qwen3", "gemma", "olmo2")
 CONSTANT = {
     "tanh gates": lambda model: Aligner(model, 1, 1, gate_function="tanh"),
     "one gate a layer": lambda model: Aligner(model, 1, 0, gate_per="layer"),
