@@ -13,7 +13,7 @@ from aligner_probe.reproduction.plan import plan as reproduction_plan
 #: SHA-256 of the text of plan.json for a base model named "b", as it is since prompt tuning and a second candidate for
 #: the reference stand in every budget, and arms on few examples in the two larger ones.
 WRITTEN = {
-    "quick": "be5a002dff1374c011349a48293a0254abc3fed64e62ec40f9cf5049967b6a46",
+    "quick": "12ae7da1f0a7f2e62d39960e0c65b0435a42a5dc15514fdb2d059fd92335d0d7",
     "standard": "b4afb8ffef5fe23b3360374b3adeb1da8aa6522d98ea72ec0738468d8b6c87c6",
     "thorough": "526038ef2b97ccdfe1ee8c285c0c9f84a29defa6e710d2c8f52cfb2b83f6e8ac",
 }
