@@ -23,6 +23,7 @@ class BaseShape:
 
 
 LLAMA2_7B = BaseShape("LLaMA-2 7B", d_model=4096, n_layers=32, n_heads=32, n_parameters=6_738_415_616)
+LLAMA2_13B = BaseShape("LLaMA-2 13B", d_model=5120, n_layers=40, n_heads=40, n_parameters=13_015_864_320)
 
 
 def aligner_parameters(base: BaseShape, n_tokens: int, start_layer: int = 2) -> int:

@@ -8,8 +8,10 @@ from aligner_probe.arms.catalogue import REPRODUCED_ARMS
 from aligner_probe.microworld import vocabulary
 from aligner_probe.microworld.pretrain import Pretraining, new_model
 from aligner_probe.microworld.world import World
-from aligner_probe.reproduction.plan import EXPERIMENTS, MIXED, Config, plan, rate_key
+from aligner_probe.reproduction.cells import EXPERIMENTS
+from aligner_probe.reproduction.plan import MIXED, Config, plan, rate_key
 from aligner_probe.reproduction.run import ReproductionBench
+from aligner_probe.reproduction.world import WorldSource
 
 SHAPE = Pretraining(d_model=32, d_mlp=48, n_layers=4, n_heads=4)
 CONFIG = Config(
@@ -48,7 +50,11 @@ def base() -> Path:
 
 @functools.cache
 def bench() -> ReproductionBench:
-    return ReproductionBench(base(), 0, CONFIG)
+    return bench_of(CONFIG)
+
+
+def bench_of(config: Config) -> ReproductionBench:
+    return ReproductionBench(base(), WorldSource(0, config))
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 import json
 import random
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -12,8 +11,9 @@ from safetensors.torch import save_file
 from aligner_probe.arms.catalogue import ARMS, REPRODUCED_ARMS
 from aligner_probe.checkpoints import save_checkpoint
 from aligner_probe.microworld.world import World
+from aligner_probe.reproduction.cells import EXPERIMENTS, ReproductionCell
 from aligner_probe.reproduction.items import KINDS, Item, scores
-from aligner_probe.reproduction.plan import EXPERIMENTS, Config, ReproductionCell, plan, plan_json, rate_key
+from aligner_probe.reproduction.plan import Config, plan, plan_json, rate_key
 from aligner_probe.reproduction.results import ADAPTER, ITEMS, PLAN, RESULT, RUNS
 from aligner_probe.reproduction.tasks import Maker
 
@@ -149,10 +149,10 @@ def artifacts(folder: Path, *, steps: int = 40, config: Config | None = None, se
     results.mkdir()
     (results / PLAN).write_text(plan_json(config, runs, "0" * 64, 0))
     asked = {
-        experiment: {name: [asdict(item) for item in items] for name, items in by_name.items()}
+        experiment: {name: [item.to_json() for item in items] for name, items in by_name.items()}
         for experiment, by_name in sets.items()
     }
-    (results / ITEMS).write_text(json.dumps(asked | {"questions": [asdict(item) for item in maker.questions()]}))
+    (results / ITEMS).write_text(json.dumps(asked | {"questions": [item.to_json() for item in maker.questions()]}))
     for planned in runs:
         write_run(planned, sets[planned.experiment], maker.questions(), results / RUNS / planned.id, steps)
     return folder

@@ -17,6 +17,6 @@ COMMANDS = {
     "evaluate": "judge answers, count harmful ones and refusals of harmless requests, and ask benchmarks",
     "forensics": "explain the equal parameters of two checkpoints by precision and a shared random start",
     "figures": "draw the paper's figures and tables, from the micro-world, the authors' weights or your own",
-    "reproduce": "make the paper's experiments on the micro-world, by every method, with seeds and controls",
+    "reproduce": "make the paper's experiments on any base model or the micro-world, by every method",
     "microworld": "pretrain the micro-world's base model, examine it, write its corpus and its tasks",
 }

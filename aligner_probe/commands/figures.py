@@ -1,6 +1,6 @@
 """Draw the paper's figures and tables: of the micro-world, of the authors' weights, or of your own.
 
-aligner-probe figures [--microworld] [--published [DIR]] [--checkpoints DIR ...] [--out DIR] [--only IDS]
+aligner-probe figures [--microworld | --runs DIR] [--published [DIR]] [--checkpoints DIR ...] [--out DIR] [--only IDS]
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from aligner_probe.commands.options import Parser, command_parser
 from aligner_probe.data import VARIABLE, data_folder
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.figures.catalogue import CATALOGUE, IMAGE_TYPES, find
+from aligner_probe.figures.catalogue import CATALOGUE, IMAGE_TYPES, Entry, find
 
 if TYPE_CHECKING:
     from aligner_probe.checkpoints import PrefixCheckpoint, Skipped
@@ -25,12 +25,11 @@ OUT, OUT_PUBLISHED, OUT_OTHER = Path("figures"), Path("figures/published"), Path
 
 
 def parser() -> Parser:
-    listed = "\n".join(
-        f"  {entry.id:8} {entry.title} ({entry.paper}){' *' if entry.of_runs else ''}" for entry in CATALOGUE
-    )
+    listed = "\n".join(f"  {entry.id:8} {entry.title} ({entry.paper}){_marked(entry)}" for entry in CATALOGUE)
     parser = command_parser(
         "figures",
-        f"figures:\n{listed}\n\nfig06a is fig07, fig06b is fig15. *: of the micro-world alone.",
+        f"figures:\n{listed}\n\nfig06a is fig07, fig06b is fig15. *: of runs (--microworld or --runs), **: of the "
+        "micro-world alone.",
     )
     parser.add_argument(
         "--microworld",
@@ -44,6 +43,9 @@ def parser() -> Parser:
         metavar="DIR",
         help="the authors' published weights: from DIR, a copy of their aligner_weights/; else from "
         f"${VARIABLE}/published (default ../shared/published); else downloaded",
+    )
+    parser.add_argument(
+        "--runs", type=Path, metavar="DIR", help="the folder of `reproduce` on another base model than the micro-world"
     )
     parser.add_argument("--checkpoints", nargs="+", type=Path, default=[], metavar="DIR", help="folders of your own")
     parser.add_argument(
@@ -68,12 +70,22 @@ def parser() -> Parser:
     return parser
 
 
+def _marked(entry: Entry) -> str:
+    return " **" if entry.of_world else " *" if entry.of_runs else ""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
-    if options.published is None and not options.checkpoints:
+    if options.microworld and options.runs is not None:
+        raise AlignerProbeError("--microworld and --runs are two base models; expected one of them at a time")
+    if options.published is None and options.runs is None and not options.checkpoints:
         options.microworld = True
-    # What only the micro-world has is no gap in other sets.
-    entries = find(options.only) if options.only else [e for e in CATALOGUE if options.microworld or not e.of_runs]
+    # What only the micro-world has is no gap in other sets, and what only runs have none in sets of weights.
+    if options.runs is not None:
+        drawn = [entry for entry in CATALOGUE if not entry.of_world]
+    else:
+        drawn = [entry for entry in CATALOGUE if options.microworld or not entry.of_runs]
+    entries = find(options.only) if options.only else drawn
     checkpoints, skipped, experiments = _read(options)
     for file in skipped:
         print(f"passed over {file.path}: {file.reason}", file=sys.stderr)
@@ -107,6 +119,8 @@ def _outcome(record: dict) -> str:
 
 
 def _place(options: argparse.Namespace) -> Path:
+    if options.runs is not None:
+        return OUT_OTHER / options.runs.name
     if options.checkpoints or (options.microworld and options.published is not None):
         return OUT_OTHER
     return OUT if options.microworld else OUT_PUBLISHED
@@ -118,10 +132,10 @@ def _read(options: argparse.Namespace) -> "tuple[list[PrefixCheckpoint], list[Sk
 
     reading = {"gate": options.gate, "adapter_length": options.adapter_length}
     checkpoints, skipped, experiments = [], [], None
-    if options.microworld:
+    if options.microworld or options.runs is not None:
         from aligner_probe.figures.experiments import load_experiments
 
-        experiments = load_experiments()
+        experiments = load_experiments(options.runs)
         checkpoints += experiments.weights()
     folders = list(options.checkpoints)
     if options.published is not None:

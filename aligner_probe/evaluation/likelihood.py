@@ -1,14 +1,14 @@
 """Scorers that read no generated text: how likely the model finds the reference, or which choice it finds likeliest."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import attached_positions
@@ -25,6 +25,7 @@ from aligner_probe.tasks.token_rows import answer_offsets
 from aligner_probe.tasks.tokenizing import after_prompts, pad_id
 from aligner_probe.threads import using
 from aligner_probe.tokenizers import own_tokenizer
+from aligner_probe.training.losses import Predictions
 from aligner_probe.training.objective import Forward
 from aligner_probe.training.sequences import Sequences
 
@@ -38,6 +39,35 @@ def log_likelihoods(
     Raises AlignerProbeError where the base has no tokenizer, prompt and completion do not fit into the context, or one
     of them has a token that the base's embedding lacks.
     """
+    scores: list[Float[np.ndarray, " _completion"]] = [np.empty(0)] * len(examples)
+    for chosen, predictions in _predictions(model, examples, append_eos, batch_size):
+        each = -F.cross_entropy(predictions.logits.float(), predictions.labels, reduction="none")
+        for index, row in zip(chosen, each.cpu().split(predictions.counts), strict=True):
+            scores[index] = row.double().numpy()
+    return scores
+
+
+def next_tokens(
+    model: TransformerBridge, examples: Sequence[Example], ids: Sequence[int], *, batch_size: int = 32
+) -> tuple[Float[np.ndarray, "items ids"], Int[np.ndarray, " items"]]:
+    """What comes first after each prompt: the logits of the tokens `ids`, and the likeliest of all tokens.
+
+    The completions of the examples are run with their prompts, but only the position before them is read. Raises
+    AlignerProbeError as `log_likelihoods` does.
+    """
+    logits, likeliest = np.empty((len(examples), len(ids))), np.empty(len(examples), dtype=np.int64)
+    for chosen, predictions in _predictions(model, examples, False, batch_size):
+        firsts = torch.tensor([0, *predictions.counts[:-1]]).cumsum(0).to(predictions.logits.device)
+        rows = predictions.logits[firsts].float()
+        logits[chosen] = rows[:, list(ids)].cpu().numpy()
+        likeliest[chosen] = rows.argmax(dim=1).cpu().numpy()
+    return logits, likeliest
+
+
+def _predictions(
+    model: TransformerBridge, examples: Sequence[Example], append_eos: bool, batch_size: int
+) -> Iterator[tuple[list[int], Predictions]]:
+    """The predictions of completions after their prompts, by batches of examples of like length."""
     tokenizer, d_vocab = own_tokenizer(model), embedding_rows(model)
     if tokenizer is None:
         raise AlignerProbeError("this base has no tokenizer, so there are no tokens to score; load it with one")
@@ -52,16 +82,12 @@ def log_likelihoods(
         find_lost=False,
     )
     forward = Forward(model, Sequences(encoded.sequences, pad_id(tokenizer, d_vocab)))
-    scores: list[Float[np.ndarray, " _completion"]] = [np.empty(0)] * len(examples)
     order = sorted(range(len(examples)), key=lambda index: len(encoded.sequences[index]))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         with torch.no_grad(), using(threads_for(model)):
             predictions = forward(chosen)
-            each = -F.cross_entropy(predictions.logits.float(), predictions.labels, reduction="none")
-        for index, row in zip(chosen, each.cpu().split(predictions.counts), strict=True):
-            scores[index] = row.double().numpy()
-    return scores
+        yield chosen, predictions
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which figures there are, by number; nothing is imported to draw them until they are drawn.
 
 Figures of weights are drawn from checkpoints, anybody's; figures of scores and answers (`of_runs`) from the runs of
-`aligner-probe reproduce`.
+`aligner-probe reproduce`, on any base model.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,8 @@ from aligner_probe.errors import AlignerProbeError, did_you_mean
 class Entry:
     """A figure or table: its number as in the paper, its file name, and where the function that draws it lives.
 
-    `of_runs` says that it needs what runs scored, not only their weights. `varies` says that its picture depends on the
+    `of_runs` says that it needs what runs scored, not only their weights; `of_world`, that it is of the micro-world
+    alone. `varies` says that its picture depends on the
     processor too: a last bit decides where UMAP puts a point. The picture of an earlier run from the same inputs stays.
     """
 
@@ -26,6 +27,7 @@ class Entry:
     aliases: tuple[str, ...] = ()
     of_runs: bool = False
     varies: bool = False
+    of_world: bool = False
 
     @property
     def stem(self) -> str:
@@ -152,6 +154,7 @@ CATALOGUE = (
         "panel:known_tasks",
         (),
         True,
+        of_world=True,
     ),
     Entry(
         "extra07",
@@ -161,6 +164,7 @@ CATALOGUE = (
         "panel:a_verdict",
         (),
         True,
+        of_world=True,
     ),
     Entry(
         "extra08",
@@ -170,6 +174,7 @@ CATALOGUE = (
         "separators:separators",
         (),
         True,
+        of_world=True,
     ),
     Entry(
         "extra09",
@@ -179,6 +184,7 @@ CATALOGUE = (
         "frontier:frontiers",
         (),
         True,
+        of_world=True,
     ),
 )
 

@@ -57,19 +57,19 @@ class Group(Shown):
 
 @accepts(checkpoints=many_checkpoints)
 class Collection(Shown):
-    """All checkpoints from which figures are drawn, and the micro-world's runs if they are given.
+    """All checkpoints from which figures are drawn, and the runs of a reproduction if they are given.
 
     The checkpoints are put into groups by data set and base model, in the paper's order and then by name.
 
     Args:
         checkpoints: the checkpoints, or one.
-        experiments: the micro-world's runs; None where there are none.
+        experiments: the runs of a reproduction, on the micro-world or another base model; None where there are none.
     """
 
     def shown(self) -> dict[str, Any]:
         return {
             "checkpoints": [c.label for c in self.checkpoints],
-            "runs of the micro-world": self.has_experiments,
+            "runs of a reproduction": self.has_experiments,
         }
 
     def __init__(self, checkpoints: Iterable[PrefixCheckpoint], experiments: Experiments | None = None):
@@ -86,9 +86,9 @@ class Collection(Shown):
 
     @property
     def experiments(self) -> Experiments:
-        """The micro-world's runs; raises MissingInputs where there are none."""
+        """The runs of a reproduction; raises MissingInputs where there are none."""
         if self._experiments is None:
-            raise MissingInputs(["the micro-world's runs (--microworld)"])
+            raise MissingInputs(["runs of a reproduction (--microworld, or --runs DIR)"])
         return self._experiments
 
     @cached_property

@@ -17,7 +17,7 @@ from aligner_probe.evaluation.intervals import proportion_interval
 from aligner_probe.figures.claims import above
 from aligner_probe.figures.collection import PAPER_DATA_SETS, Collection
 from aligner_probe.figures.drawing import PANEL_WIDTH, Comparison, Drawing, MissingInputs, panels
-from aligner_probe.figures.experiments import WORLD
+from aligner_probe.figures.experiments import FORM_AND_SKILL, WORLD
 from aligner_probe.figures.looks import EMPHASIS, GREY, looks_of
 from aligner_probe.figures.paper import EQUAL_PARAMETERS
 
@@ -256,8 +256,9 @@ def _control_pairs(collection: Collection) -> list[tuple[PrefixCheckpoint, Prefi
     """A one-token run against larger ones, of whatever data set or base: what they share can only be the start."""
     ones = [c for c in collection.checkpoints if c.method == "aligner" and c.n_tokens == 1][:1]
     others = [c for c in collection.checkpoints if c.method == "aligner" and c.n_tokens > 1]
-    # The micro-world has more than one seed, and only runs of one recipe share it.
-    others = [c for c in others if not c.base_model.startswith(WORLD) or c.base_model == ones[0].base_model]
+    # A reproduction has more than one seed, and only runs of one recipe share it.
+    of_runs = collection.experiments.base.name if collection.has_experiments else WORLD
+    others = [c for c in others if not c.base_model.startswith(of_runs) or c.base_model == ones[0].base_model]
     largest_first = sorted(others, key=lambda c: -c.n_tokens)
     return [(one, other) for one in ones for other in largest_first[:2]]
 
@@ -276,6 +277,7 @@ def _missing(collection: Collection, pairs: list[tuple[PrefixCheckpoint, PrefixC
 
 def _compare_with_paper(a: PrefixCheckpoint, b: PrefixCheckpoint, equality: Equality) -> Comparison:
     is_papers_size = a.n_tokens == (1 if a.method == "aligner" else 10)
+    is_ours = {a.data_set, b.data_set} == set(FORM_AND_SKILL)  # what stands for the paper's two
     is_papers = {a.data_set, b.data_set} == set(PAPER_DATA_SETS) and a.base_model == "LLaMA-2 7B" and is_papers_size
     share = proportion_interval(equality.n_equal, equality.prefix.n)
     claim = above(share, LARGE_PART, "a large part of the parameters are exactly equal on two data sets")
@@ -288,7 +290,7 @@ def _compare_with_paper(a: PrefixCheckpoint, b: PrefixCheckpoint, equality: Equa
         )
     return Comparison(
         f"{equality.label_a} against {equality.label_b}: exactly equal",
-        EQUAL_PARAMETERS[a.method] if is_papers or (is_papers_size and a.base_model.startswith(WORLD)) else None,
+        EQUAL_PARAMETERS[a.method] if is_papers or (is_papers_size and is_ours) else None,
         ours,
         f"{ours_only}{claim.sentence}",
         f"[{share.low:.3f}, {share.high:.3f}] of all",

@@ -1,4 +1,4 @@
-"""The micro-world's runs as figures need them: scores, answers, prefix adapters, and the base model's sizes."""
+"""The runs of a reproduction as figures need them: scores, answers, prefix adapters, and the base model's sizes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from aligner_probe.arms.catalogue import ARMS, REPRODUCED_ARMS
+from aligner_probe.arms.names import ALIGNER_100
 from aligner_probe.artifacts import artifact, artifacts_folder, microworld_folder
 from aligner_probe.checkpoints import PrefixCheckpoint, load_checkpoint
 from aligner_probe.checkpoints.prefix import METHOD_NAMES
@@ -15,7 +16,8 @@ from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.evaluation.intervals import Interval, difference_interval, mean_interval
 from aligner_probe.figures.drawing import Input, MissingInputs
 from aligner_probe.files import read_json, sha256
-from aligner_probe.reproduction.plan import BASE
+from aligner_probe.judging.runs import JudgedRuns, read_judged
+from aligner_probe.reproduction.cells import BASE
 from aligner_probe.reproduction.results import RESULT, RUNS, FinishedRun, Results, load_results
 from aligner_probe.sizes import BaseShape
 
@@ -24,20 +26,34 @@ WORLD = "micro-world"
 #: What stands for the paper's two data sets of SFT, in its order.
 FORM_AND_SKILL = ("instructions", "math")
 RESAMPLES = 2000
-LABELS = {BASE: "base, untrained"} | {name: ARMS[name].label for name in REPRODUCED_ARMS}
+LABELS = {BASE: "base, untrained"} | {name: arm.label for name, arm in ARMS.items()}
+#: The methods of a reproduction on any base model, in the order of figures.
+METHODS = (*REPRODUCED_ARMS[:3], ALIGNER_100, *REPRODUCED_ARMS[3:])
 
 
 @dataclass(frozen=True, eq=False)
 class Experiments:
-    """All runs of the micro-world; `adapters` are its Aligners and LLaMA-Adapters by id of their run.
+    """All runs on one base model; `adapters` are its Aligners and LLaMA-Adapters by id of their run.
 
-    `hashes` are of each run's results.
+    `hashes` are of each run's results. `judged` is what a judge said of the answers; None on the micro-world, which has
+    rules, and where none was asked.
     """
 
     results: Results
     adapters: dict[str, PrefixCheckpoint]
     hashes: dict[str, str]
     base: BaseShape
+    judged: JudgedRuns | None = None
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the base model is another one than the micro-world's."""
+        return self.results.is_real
+
+    @property
+    def make(self) -> str:
+        """The command that makes the runs."""
+        return f"{REBUILD} --model M" if self.is_real else REBUILD
 
     def methods(self, experiment: str, *, with_base: bool = True) -> list[str]:
         """Methods that have runs by the corrected recipe, in the order of figures; the untrained base first.
@@ -46,22 +62,34 @@ class Experiments:
         """
         here = {run.method for run in (*self.results.select(experiment), *self.results.select(experiment, BASE))}
         if not here - {BASE}:
-            raise MissingInputs([f"runs of {experiment} by the corrected recipe; make them: {REBUILD}"])
-        return [m for m in (BASE, *REPRODUCED_ARMS) if m in here and (with_base or m != BASE)]
+            raise MissingInputs([f"runs of {experiment} by the corrected recipe; make them: {self.make}"])
+        return [m for m in (BASE, *METHODS) if m in here and (with_base or m != BASE)]
+
+    def planned(self, experiment: str) -> list[str]:
+        """The methods that the plan trains by the corrected recipe, in the order of figures."""
+        if not self.is_real:
+            return list(REPRODUCED_ARMS)
+        rows = [row for row in self.results.plan["runs"] if row["experiment"] == experiment]
+        methods = {row["method"] for row in rows if row["recipe"] == "corrected"}
+        return [method for method in METHODS if method in methods]
 
     def missing(self, *experiments: str) -> tuple[str, ...]:
         """Methods planned that have no run, in words."""
         return tuple(
             f"{LABELS[method]} on {experiment}"
             for experiment in experiments
-            for method in REPRODUCED_ARMS
+            for method in self.planned(experiment)
             if not self.results.select(experiment, method)
         )
 
     def inputs(self, runs: Sequence[FinishedRun]) -> tuple[Input, ...]:
         """What the manifest says of runs drawn."""
         return tuple(
-            Input(f"{run.label} · {run.id}", f"{REPRODUCTION}/{RUNS}/{run.id}/{RESULT}", self.hashes[run.id])
+            Input(
+                f"{run.label} · {run.id}",
+                f"{self.results.folder.name}/{RUNS}/{run.id}/{RESULT}",
+                self.hashes[run.id],
+            )
             for run in dict.fromkeys(runs)
         )
 
@@ -75,24 +103,27 @@ class Experiments:
                 runs = [r for r in self.results.select(experiment, recipe=recipe) if r.id in self.adapters]
                 first = min((run.seed for run in runs if run.seed is not None), default=None)
                 for run in (run for run in runs if run.seed == first and run.n_tokens != 300):
-                    name = f"{WORLD}, {recipe.replace('-', ' ')}"
+                    name = f"{self.base.name}, {recipe.replace('-', ' ')}"
                     about = {"data_set": experiment, "base_model": name}
                     yield replace(self.adapters[run.id], metadata=about)
 
 
-def load_experiments() -> Experiments:
-    """Everything in artifacts/reproduction, and the base's sizes.
+def load_experiments(folder: Path | None = None) -> Experiments:
+    """All runs in the folder of a reproduction, and the sizes of its base model; by default artifacts/reproduction.
 
     Raises AlignerProbeError, naming the file and the command that rebuilds it, where one is missing or damaged.
     """
-    results = load_results(artifact(REPRODUCTION))
+    results = load_results(artifact(REPRODUCTION) if folder is None else folder)
+    root = artifacts_folder() if folder is None else folder.parent
     adapters = {
-        run.id: _adapter(run)
+        run.id: _adapter(run, root)
         for run in results.runs
-        if run.adapter is not None and run.method in REPRODUCED_ARMS and ARMS[run.method].method in METHOD_NAMES
+        if run.adapter is not None and run.method in METHODS and ARMS[run.method].method in METHOD_NAMES
     }
     hashes = {run.id: sha256(results.folder / RUNS / run.id / RESULT) for run in results.runs}
-    return Experiments(results, adapters, hashes, base_shape(microworld_folder()))
+    if not results.is_real:
+        return Experiments(results, adapters, hashes, base_shape(microworld_folder()))
+    return Experiments(results, adapters, hashes, BaseShape(**results.plan["sizes"]), read_judged(results.folder))
 
 
 def base_shape(folder: Path) -> BaseShape:
@@ -127,13 +158,12 @@ def in_brackets(interval: Interval) -> str:
     return f"[{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _adapter(run: FinishedRun) -> PrefixCheckpoint:
+def _adapter(run: FinishedRun, root: Path) -> PrefixCheckpoint:
     assert run.adapter is not None
     try:
         checkpoint = load_checkpoint(run.adapter)
     except CheckpointError as error:
         raise AlignerProbeError(f"{error}. Remove the run's folder and make it again: {REBUILD}") from error
-    # Not where the project lies on this machine, but where the file lies in the project.
+    # Not where the folder lies on this machine, but where the file lies in it.
     path = Path(checkpoint.source)
-    root = artifacts_folder()
     return replace(checkpoint, source=str(path.relative_to(root)) if path.is_relative_to(root) else checkpoint.source)

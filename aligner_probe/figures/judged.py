@@ -1,4 +1,4 @@
-"""Tables 2 and 3: answers compared in pairs, and scored one by one, by a rule."""
+"""Tables 2 and 3: answers compared in pairs, and scored one by one: on the micro-world by a rule."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,15 @@ from matplotlib.figure import Figure
 
 from aligner_probe.evaluation.intervals import Interval, bootstrap
 from aligner_probe.evaluation.judging import CONTENT_SHARE, LENGTH_CAP, Match, adjusted_win_rate, outcomes_of
+from aligner_probe.figures import real_answers
 from aligner_probe.figures.claims import MARGIN, MARGIN_OF_TEN, as_good
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs
 from aligner_probe.figures.experiments import LABELS, Experiments, in_brackets
 from aligner_probe.figures.paper import TABLE_2, TABLE_3, JudgedCell
 from aligner_probe.figures.tables import plot_table
+from aligner_probe.reproduction.cells import BASE
 from aligner_probe.reproduction.judge import compare, marks, points
-from aligner_probe.reproduction.plan import BASE
 
 EXPERIMENT = "instructions"
 PAIRS = [(a, b) for a in ("aligner-1", "aligner-10") for b in ("llama-adapter-10", "lora-8")]
@@ -36,6 +37,8 @@ def is_slip(row: JudgedCell) -> bool:
 def win_rates(collection: Collection) -> Drawing:
     """Table 2: Aligner against LLaMA-Adapter and LoRA on the mixed questions, the paper's beside ours."""
     experiments = collection.experiments
+    if experiments.is_real:
+        return real_answers.win_rates(collection)
     answers = _answers(experiments)
     pairs = [pair for pair in PAIRS if set(pair) <= set(answers)]
     if not pairs:
@@ -94,6 +97,8 @@ def win_rates(collection: Collection) -> Drawing:
 def single_scores(collection: Collection) -> Drawing:
     """Table 3: single answers of 10, the paper's beside ours."""
     experiments = collection.experiments
+    if experiments.is_real:
+        return real_answers.single_scores(collection)
     questions = experiments.results.questions
     marked = {
         method: [[marks(item, said) for item, said in zip(questions, row, strict=True)] for row in rows]

@@ -12,13 +12,22 @@ from aligner_probe.figures.dots import REST, ROW, Score, plot_scores, to_frame
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs, panels
 from aligner_probe.figures.experiments import LABELS, Experiments, gap_of, in_brackets, mean_of
 from aligner_probe.figures.looks import LOOKS
-from aligner_probe.reproduction.plan import BASE
+from aligner_probe.reproduction.cells import BASE
+from aligner_probe.reproduction.results import Results
 
 INTERVALS = "Large: the mean of all seeds, with its 95 % bootstrap interval over items and seeds; small: each seed."
 #: What was not trained in the experiment, in words.
-OFF_DOMAIN = {"sums": "sums, never asked in training", "requests": "requests, never asked in training"}
+OFF_DOMAIN = {
+    "sums": "sums, never asked in training",
+    "requests": "requests, never asked in training",
+    "mmlu": "MMLU, never asked in training",
+}
+#: A base model that knows nothing of MMLU chooses right so often, and has nothing to lose.
+CHANCE = {"mmlu": 0.25}
 #: Points stand at least this factor apart on the axis of sizes.
 BESIDE = 1.15
+#: The same on other base models than the micro-world.
+REAL_MATH_KINDS = {"content": "the final number is right", "strict": "and the answer ends as it was trained to"}
 #: Of the math experiment: the paper scores the final answer alone.
 MATH_KINDS = {"content": "the final number is right", "strict": "every step is right, too"}
 
@@ -93,7 +102,9 @@ def kept(collection: Collection) -> Drawing:
     return Drawing(
         figure,
         pd.concat(shown, ignore_index=True),
-        "After training on the assistant's way of answering, the model is asked what it was not trained on: "
+        _kept_on_real(results, sets, experiments)
+        if experiments.is_real
+        else "After training on the assistant's way of answering, the model is asked what it was not trained on: "
         f"{'; '.join(OFF_DOMAIN[name] for name in sets)}. Content (filled) is what it knew before, form (hollow) how "
         "far the trained way of answering reaches. The paper asks MMLU instead. The control that is missing here, what "
         "a prompt for the same form leaves, is in notebook 03: nearly all sums, and none of the requests, so the lower "
@@ -106,6 +117,18 @@ def kept(collection: Collection) -> Drawing:
     )
 
 
+def _kept_on_real(results: Results, sets: Sequence[str], experiments: Experiments) -> str:
+    """The caption of Figure 5a on a base model other than the micro-world."""
+    base = results.select("instructions", BASE)
+    known = f" The base model chooses right {base[0].mean('content', 'mmlu'):.2f}, chance is .25." if base else ""
+    return (
+        "After training on Alpaca, the model is asked what it was not trained on: "
+        f"{'; '.join(OFF_DOMAIN[name] for name in sets)}. Content (filled): of the labels A to D the right one is the "
+        "likeliest next token. Form (hollow): the likeliest of all tokens is a label. No method is compared at equal "
+        f"form here.{known} {INTERVALS} Seeds: {_seeds(experiments, 'instructions')}."
+    )
+
+
 def _kept_comparisons(experiments: Experiments, methods: Sequence[str], name: str) -> list[Comparison]:
     content = {m: experiments.results.scores("instructions", m, "content", name) for m in methods}
     comparisons = []
@@ -114,6 +137,10 @@ def _kept_comparisons(experiments: Experiments, methods: Sequence[str], name: st
     for method in (m for m in methods if m != BASE):
         difference = gap_of(content[method], content[BASE])
         claim = not_worse(difference, f"{LABELS[method]} keeps what the base knows of {name}")
+        before = mean_of(content[BASE])
+        if before.low <= CHANCE.get(name, -1.0):
+            criterion = f"criterion: its interval above chance, {CHANCE[name]:g}; it is {in_brackets(before)}"
+            claim = Claim("undecided", f"Undecided here: the base model may know nothing of {name} ({criterion}).")
         about = f"{name}: content after tuning {LABELS[method]}, against {content[BASE].mean():.3f} before"
         paper = "form is learned without harm to knowledge" if method.startswith("aligner") else None
         mean = mean_of(content[method])
@@ -140,7 +167,7 @@ def math_by_parameters(collection: Collection) -> Drawing:
     for ax, (kind, what) in zip(axes, MATH_KINDS.items(), strict=True):
         scores = [Score.of("math", m, kind, results.scores("math", m, kind)) for m in methods]
         plot_by_parameters(ax, scores, n_parameters)
-        ax.set_title(what)
+        ax.set_title(REAL_MATH_KINDS[kind] if experiments.is_real else what)
         frames.append(to_frame(scores).assign(n_parameters=[n_parameters[m] for m in methods]))
     axes[0].set_ylabel(f"share of items, n = {frames[0]['n_items'][0]}")
     handles, labels = axes[0].get_legend_handles_labels()
@@ -149,12 +176,24 @@ def math_by_parameters(collection: Collection) -> Drawing:
     return Drawing(
         figure,
         pd.concat(frames, ignore_index=True),
-        "An operation that the base has never seen, with worked steps, against the trained parameters; the paper's is "
-        f"GSM8K after MetaMath. Dashed: the base, untrained, with its interval. {INTERVALS} Lines join sizes of "
+        f"{_math_said(experiments)} Dashed: the base, untrained, with its interval. {INTERVALS} Lines join sizes of "
         f"Aligner; methods of nearly one size stand beside each other. Seeds: {_seeds(experiments, 'math')}.",
         experiments.inputs(runs),
         missing=experiments.missing("math"),
         comparisons=tuple(_math_comparisons(experiments, methods, n_parameters)),
+    )
+
+
+def _math_said(experiments: Experiments) -> str:
+    if not experiments.is_real:
+        return (
+            "An operation that the base has never seen, with worked steps, against the trained parameters; the paper's "
+            "is GSM8K after MetaMath."
+        )
+    data = experiments.results.plan["data"]
+    return (
+        f"GSM8K, zero shots, after training on {data['math']['source']} ({data['math']['trained']:,} rows), against "
+        "the trained parameters; the paper's is GSM8K after MetaMath."
     )
 
 

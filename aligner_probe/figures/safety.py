@@ -5,14 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from aligner_probe.figures import real_scores
 from aligner_probe.figures.claims import above, as_good
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.dots import REST, Score, plot_scores, to_frame
 from aligner_probe.figures.drawing import Comparison, Drawing, panels
 from aligner_probe.figures.experiments import LABELS, Experiments, gap_of, in_brackets, mean_of
 from aligner_probe.microworld.requests import CATEGORIES
+from aligner_probe.reproduction.cells import BASE
 from aligner_probe.reproduction.items import Item
-from aligner_probe.reproduction.plan import BASE
 
 #: The paper's methods; more would not be told apart on one line.
 SHOWN = (BASE, "aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
@@ -24,6 +25,8 @@ LINE = 0.62
 def by_category(collection: Collection) -> Drawing:
     """Share of the right answer by category: a refusal to what is harmful, help with what is not."""
     experiments = collection.experiments
+    if experiments.is_real:
+        return real_scores.by_category(collection)
     methods = [m for m in experiments.methods("safety") if m in SHOWN]
     items = experiments.results.items["safety"]["test"]
     categories = sorted(dict.fromkeys(item.category for item in items), key=lambda name: name not in HARMFUL)

@@ -1,4 +1,4 @@
-"""Table 1: trained parameters of each method and adapters per GPU, the paper's slips, and the micro-world's counts."""
+"""Table 1: trained parameters of each method and adapters per GPU, the paper's slips, and counts of runs."""
 
 from collections.abc import Collection as Collection_
 
@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aligner_probe.adapters.prefix import Aligner
-from aligner_probe.arms.catalogue import ARMS, REPRODUCED_ARMS
+from aligner_probe.arms.catalogue import ARMS
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.figures.claims import above
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Comparison, Drawing
-from aligner_probe.figures.experiments import Experiments
+from aligner_probe.figures.experiments import METHODS, Experiments
 from aligner_probe.sizes import (
     LLAMA2_7B,
     ParameterTable,
@@ -77,7 +77,7 @@ def parameter_counts(collection: Collection) -> Drawing:
             "paper prints\nadapters": frame["paper_prints_adapters"].fillna("–"),
         }
     )
-    small = microworld_counts(collection.experiments) if collection.has_experiments else None
+    small = counts_on(collection.experiments) if collection.has_experiments else None
     figure = Figure(figsize=(8.6, 3.4 if small is None else 7.8), layout="constrained")
     if small is None:
         plot_table(figure.subplots(), shown)
@@ -128,13 +128,18 @@ def parameter_counts(collection: Collection) -> Drawing:
     )
 
 
-def microworld_counts(experiments: Experiments) -> pd.DataFrame:
-    """What the micro-world's runs trained, counted, beside the paper's formulas for a base of its sizes."""
+def counts_on(experiments: Experiments) -> pd.DataFrame:
+    """What the runs of a reproduction trained, counted, beside the paper's formulas for a base of its sizes.
+
+    The formula of LoRA holds where queries and values have one size, and so not with grouped queries.
+    """
     base = experiments.base
-    runs = {run.method: run for run in experiments.results.runs if run.method in REPRODUCED_ARMS and run.arm == "main"}
-    counts = {method: runs[method].n_parameters for method in REPRODUCED_ARMS if method in runs}
+    runs = {run.method: run for run in experiments.results.runs if run.method in METHODS and run.arm == "main"}
+    counts = {method: runs[method].n_parameters for method in METHODS if method in runs}
     formulas = {m: aligner_parameters(base, ARMS[m].n_tokens or 0) for m in counts if ARMS[m].method == Aligner.method}
-    formulas |= {"llama-adapter-10": llama_adapter_parameters(base), "lora-8": lora_parameters(base)}
+    formulas["llama-adapter-10"] = llama_adapter_parameters(base)
+    if not experiments.is_real:
+        formulas["lora-8"] = lora_parameters(base)
     lora = counts.get("lora-8", lora_parameters(base))
     return pd.DataFrame(
         [

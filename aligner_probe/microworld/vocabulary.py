@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from aligner_probe.errors import CheckpointError
+from aligner_probe.files import read_json
 from aligner_probe.microworld import locks, requests, styles, words
 from aligner_probe.microworld.operations import OPERATIONS, WITHHELD_OPERATIONS
 from aligner_probe.microworld.pieces import PIECE, pieces
@@ -79,6 +81,15 @@ def build(world: World) -> Any:
         clean_up_tokenization_spaces=False,
         padding_side="right",
     )
+
+
+def knows_all_words(folder: Path, world: World) -> bool:
+    """Whether the tokenizer.json of a folder has all pieces of a world, so that its model can be a micro-world's."""
+    try:
+        entries = read_json(folder / "tokenizer.json")["model"]["vocab"]
+    except (CheckpointError, OSError, KeyError, TypeError):
+        return False
+    return isinstance(entries, dict) and set(vocabulary(world)) <= set(entries)
 
 
 def save(world: World, folder: Path) -> None:

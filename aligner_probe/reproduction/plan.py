@@ -9,28 +9,29 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from aligner_probe.adapters.registry import adapter_class
 from aligner_probe.arms.catalogue import ARMS, REPRODUCED_ARMS, Arm
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import read_json
+from aligner_probe.reproduction.cells import (
+    BASE,
+    EXPERIMENTS,
+    FREEZING,
+    PUBLISHED_RATE,
+    Experiment,
+    ReproductionCell,
+    Variant,
+    cell_of,
+    options_of,
+)
 
-Experiment = Literal["instructions", "math", "safety"]
-Variant = Literal["main", "gates", "tokens", "other-seed", "float32", "tenth-rate"]
-EXPERIMENTS: tuple[Experiment, ...] = ("instructions", "math", "safety")
 LEARNING_RATES = Path(__file__).with_name("learning_rates.json")
-BASE = "base"
-#: The first adapted layer of the methods whose default is the paper's, on the micro-world as on LLaMA-2.
-START_LAYER = 2
 PUBLISHED_METHODS = ("aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
 #: Run with the published recipe at a tenth of its learning rate, where bfloat16 also loses updates of smaller values.
 TENTH_METHODS = ("aligner-10", "llama-adapter-10")
-PUBLISHED_RATE = 9e-3
 #: The number of mixed questions of each kind: eighty in all, as many as Vicuna's questions.
 MIXED = {"person": 12, "place": 12, "chain": 12, "sum": 20, "harmless": 12, "harmful": 12}
-#: Arms in which a part of Aligner-1 is frozen; each is named by the part that is trained.
-FREEZING = ("gates", "tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,48 +88,6 @@ class Config:
             raise AlignerProbeError(f"seeds {self.seeds}; expected at least one, each once")
 
 
-@dataclass(frozen=True)
-class ReproductionCell:
-    """One cell of the reproduction: one run, or the questions to the untrained base model.
-
-    Args:
-        id: the name of its folder.
-        experiment: what is trained and asked.
-        method: one of `arms.catalogue.REPRODUCED_ARMS`, or `BASE` for the untrained base model.
-        recipe: how it is trained; None for the base model.
-        arm: "main", or what the run does differently (`results.FinishedRun` describes the arms).
-        precision: of the adapter and the optimiser; None for the base model.
-        seed: both the start seed and the order seed; None for the base model.
-        lr: the learning rate of each stage that is trained ("sft", "dpo").
-    """
-
-    id: str
-    experiment: Experiment
-    method: str
-    recipe: Literal["corrected", "as-published"] | None
-    arm: Variant
-    precision: Literal["float32", "bf16-true"] | None
-    seed: int | None
-    lr: dict[str, float]
-
-    @property
-    def after(self) -> tuple[str, ...]:
-        """The ids of the cells that come first: none."""
-        return ()
-
-    @property
-    def trained_seed(self) -> int:
-        """The seed of a run. Raises ValueError for the cell of the base model, which has none."""
-        if self.seed is None:
-            raise ValueError(f"cell {self.id!r} trains nothing")
-        return self.seed
-
-    @property
-    def is_base(self) -> bool:
-        """Whether the base model is asked and nothing is trained."""
-        return self.method == BASE
-
-
 def plan(config: Config, rates: dict[str, dict[str, float]]) -> tuple[ReproductionCell, ...]:
     """All cells: the base model, the runs of the first seed, the recipe as published, and then the other seeds."""
     return tuple(_runs(config, rates))
@@ -139,12 +98,6 @@ def plan_json(config: Config, runs: tuple[ReproductionCell, ...], base: str, wor
     content = {"base": base, "world_seed": world_seed, "config": asdict(config)}
     content |= {"methods": {name: _recorded(ARMS[name]) for name in REPRODUCED_ARMS}}
     return json.dumps(content | {"runs": [asdict(run) for run in runs]}, indent=1, sort_keys=True) + "\n"
-
-
-def options_of(arm: Arm) -> dict[str, Any]:
-    """The keyword arguments of an arm's adapter, without the seed."""
-    start = {"start_layer": START_LAYER} if adapter_class(arm.method).starts_above else {}
-    return dict(arm.options) | start
 
 
 def _recorded(arm: Arm) -> dict[str, Any]:
@@ -173,14 +126,14 @@ def _runs(config: Config, rates: dict[str, dict[str, float]]) -> Iterator[Reprod
         lr = {"sft": rates["instructions" if experiment == "safety" else experiment][key]}
         if experiment == "safety":
             lr["dpo"] = rates["safety"][key]
-        return _named(experiment, method, "corrected", arm, "float32", seed, lr)
+        return cell_of(experiment, method, "corrected", arm, "float32", seed, lr)
 
     def published(experiment: Experiment, method: str, seed: int, arm: Variant = "main") -> ReproductionCell:
         lr = {"sft": config.lora_published[0] if method == "lora-8" else PUBLISHED_RATE}
         if arm == "tenth-rate":
             lr = {"sft": PUBLISHED_RATE / 10}
         precision = "float32" if arm == "float32" else "bf16-true"
-        return _named(experiment, method, "as-published", arm, precision, seed, lr)
+        return cell_of(experiment, method, "as-published", arm, precision, seed, lr)
 
     def freezing(seed: int) -> Iterator[ReproductionCell]:
         for experiment in EXPERIMENTS[:2]:
@@ -203,10 +156,3 @@ def _runs(config: Config, rates: dict[str, dict[str, float]]) -> Iterator[Reprod
                     yield published(experiment, method, config.published_seed, "float32")
                 for method in TENTH_METHODS:
                     yield published(experiment, method, config.published_seed, "tenth-rate")
-
-
-def _named(
-    experiment: Experiment, method: str, recipe: Any, arm: Variant, precision: Any, seed: int, lr: Any
-) -> ReproductionCell:
-    parts = [experiment, method, recipe, *([arm] if arm != "main" else []), f"seed{seed}"]
-    return ReproductionCell("_".join(parts), experiment, method, recipe, arm, precision, seed, lr)

@@ -8,7 +8,8 @@
 A folder holds plan.json, items.json (what was asked) and runs/ID/ with result.json and adapter/.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,16 @@ class FinishedRun:
         lr: by stage, the highest learning rate.
         validation_loss: by stage, pairs of step and loss; step 0 is before training.
         seconds: the wall time of training.
-        scores: by set and kind of score, 0 or 1 for each item. The sets are "test"; in the instructions experiment also
-            "sums" and "requests", which are off the trained domain; in the safety experiment also "after_sft", the test
-            items before DPO. The kinds are "strict", "content" and "form".
-        responses: the answers to `Results.questions`.
+        scores: by set and kind of score, 0 or 1 for each item. The kinds are "strict", "content" and "form". The sets
+            on the micro-world are "test"; in the instructions experiment also "sums" and "requests", which are off the
+            trained domain; in the safety experiment also "after_sft", the test items before DPO. On other base models
+            (`real_data.py`) there are also "mmlu", "harmful", "harmless", and "questions" with the form of the answers
+            to the mixed questions, and a set has only the kinds that can be told there.
+        responses: the answers to `Results.questions`; none where the experiment does not ask them.
         provenance: versions, commit, and fingerprint of the base model.
+        values: by set and name, measures that are no shares: on other base models than the micro-world the "loss" of
+            held-out examples in nats a token, the "margin" of pairs in nats, and the "words" of answers.
+        answers: by set, the answers to its items, on other base models than the micro-world.
         adapter: the folder of the adapter, for `load_adapter` and `load_checkpoint`. It also has the values from which
             training (in the safety experiment: DPO) began.
     """
@@ -76,6 +82,8 @@ class FinishedRun:
     responses: tuple[str, ...]
     provenance: dict[str, Any]
     adapter: Path | None
+    values: dict[str, dict[str, Float[np.ndarray, " items"]]] = field(default_factory=dict)
+    answers: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def seed(self) -> int | None:
@@ -89,12 +97,26 @@ class FinishedRun:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """The results in the order of the plan, and what was asked: `items[experiment][set]`, and the mixed `questions`."""
+    """The results in the order of the plan, and what was asked: `items[experiment][set]`, and the mixed `questions`.
+
+    `plan` is the content of plan.json.
+    """
 
     folder: Path
     runs: tuple[FinishedRun, ...]
     items: dict[str, dict[str, tuple[Item, ...]]]
     questions: tuple[Item, ...]
+    plan: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the base model is another one than the micro-world's."""
+        return "sizes" in self.plan
+
+    @property
+    def base_name(self) -> str:
+        """How figures name the base model."""
+        return self.plan["sizes"]["name"] if self.is_real else "micro-world"
 
     def select(self, experiment: str, method: str | None = None, **fields: Any) -> list[FinishedRun]:
         """The runs with the given fields, by default of recipe "corrected" and arm "main"; None means any value."""
@@ -139,8 +161,8 @@ class Results:
                 "seed": run.seed,
                 "seconds": run.seconds,
                 "set": name,
-                "n": len(by_kind["strict"]),
-                **{kind: float(by_kind[kind].mean()) for kind in KINDS},
+                "n": len(next(iter(by_kind.values()))),
+                **{kind: float(by_kind[kind].mean()) if kind in by_kind else np.nan for kind in KINDS},
             }
             for run in self.runs
             for name, by_kind in run.scores.items()
@@ -154,7 +176,8 @@ def load_results(folder: str | Path) -> Results:
     Raises AlignerProbeError, naming the file, where one is missing or damaged.
     """
     folder = Path(folder)
-    planned = [row["id"] for row in _read(folder / PLAN)["runs"]]
+    plan = _read(folder / PLAN)
+    planned = [row["id"] for row in plan["runs"]]
     asked = _read(folder / ITEMS)
     try:
         items = {
@@ -166,26 +189,42 @@ def load_results(folder: str | Path) -> Results:
     except (TypeError, KeyError, AttributeError) as error:
         raise _damaged(folder / ITEMS, error) from error
     here = [name for name in planned if (folder / RUNS / name / RESULT).is_file()]
-    runs = tuple(_run(folder / RUNS / name, items, len(questions)) for name in here)
-    return Results(folder, runs, items, questions)
+    asking = plan.get("asks_questions", list(items))
+    runs = tuple(_run(folder / RUNS / name, items, len(questions), asking) for name in here)
+    return Results(folder, runs, items, questions, plan)
 
 
-def _run(folder: Path, items: dict[str, dict[str, tuple[Item, ...]]], n_questions: int) -> FinishedRun:
+def _run(
+    folder: Path, items: dict[str, dict[str, tuple[Item, ...]]], n_questions: int, asking: Sequence[str]
+) -> FinishedRun:
     row = _read(folder / RESULT)
     try:
         scores: dict[str, dict[str, Float[np.ndarray, " items"]]] = {
             of: {kind: np.array([digit == "1" for digit in digits], np.float64) for kind, digits in kinds.items()}
             for of, kinds in row.pop("scores").items()
         }
+        values = {
+            of: {name: np.array(each, np.float64) for name, each in named.items()}
+            for of, named in row.pop("values", {}).items()
+        }
         losses = {s: tuple((int(a), float(b)) for a, b in rows) for s, rows in row.pop("validation_loss").items()}
         responses = tuple(row.pop("responses"))
         adapter = folder / ADAPTER if (folder / ADAPTER).is_dir() else None
-        run = FinishedRun(scores=scores, validation_loss=losses, responses=responses, adapter=adapter, **row)
-        expected = {of: {len(items[run.experiment][ASKED_AGAIN.get(of, of)])} for of in scores}
+        run = FinishedRun(
+            scores=scores, validation_loss=losses, responses=responses, adapter=adapter, values=values, **row
+        )
+        sizes = {name: len(each) for name, each in items[run.experiment].items()} | {QUESTIONS: n_questions}
+        expected = {of: {sizes[ASKED_AGAIN.get(of, of)]} for of in (*scores, *values)}
+        n_asked = n_questions if run.experiment in asking else 0
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise _damaged(folder / RESULT, error) from error
-    lengths = {of: {len(digits) for digits in kinds.values()} for of, kinds in scores.items()}
-    if len(responses) != n_questions or lengths != expected:
+    lengths = {
+        of: {len(each) for each in (*scores.get(of, {}).values(), *values.get(of, {}).values())}
+        for of in (*scores, *values)
+    }
+    expected |= {of: {sizes[of]} for of in run.answers}
+    lengths |= {of: lengths.get(of, set()) | {len(each)} for of, each in run.answers.items()}
+    if len(responses) != n_asked or lengths != expected:
         raise _damaged(folder / RESULT, f"scores of {lengths} items, expected {expected}")
     return run
 

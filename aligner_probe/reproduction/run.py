@@ -6,7 +6,7 @@ results.
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,19 +15,17 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters import Adapter, Aligner
-from aligner_probe.adapters.registry import new_adapter as new_adapter_of
+from aligner_probe.adapters.adapter import suggested_start_layer
 from aligner_probe.arms.catalogue import ARMS, Arm
 from aligner_probe.checkpoints.adapters import save_adapter
-from aligner_probe.evaluation import generate
 from aligner_probe.jobs.folder import RUNS, WORK
-from aligner_probe.microworld.world import World
+from aligner_probe.reproduction.cells import ReproductionCell
 from aligner_probe.reproduction.items import Item, scores
-from aligner_probe.reproduction.plan import Config, ReproductionCell, options_of
-from aligner_probe.reproduction.results import ADAPTER
-from aligner_probe.reproduction.tasks import Maker, Material, Stage
+from aligner_probe.reproduction.results import ADAPTER, QUESTIONS
+from aligner_probe.reproduction.source import Material, Measured, Source
 from aligner_probe.study import Bench, cell_folder
 from aligner_probe.tasks import Task
-from aligner_probe.training import Recipe, Run, fit, recipe
+from aligner_probe.training import Run, fit
 from aligner_probe.training.callbacks import Callback
 from aligner_probe.training.opening import open_gate
 
@@ -36,43 +34,28 @@ BASE_LABEL = "Base, untrained"
 
 @dataclass(frozen=True)
 class ReproductionBench(Bench):
-    """What all cells share: the base model, the seed of its world, and the sizes of everything.
+    """What all cells share: the base model, and the source of all that is trained and asked."""
 
-    Args:
-        world_seed: the seed of the world that the base model was trained on.
-        config: the sizes and numbers of steps.
-    """
-
-    base: Path
-    world_seed: int
-    config: Config
+    source: Source
 
     @cached_property
     def materials(self) -> dict[str, Material]:
         """What each experiment trains on and asks."""
-        return self._maker.materials()
+        return self.source.materials()
 
     @cached_property
     def questions(self) -> tuple[Item, ...]:
-        """The mixed questions that every model is asked."""
-        return self._maker.questions()
-
-    def items_json(self) -> dict[str, Any]:
-        """The content of items.json: all that is asked."""
-        return self._maker.items_json()
-
-    @cached_property
-    def _maker(self) -> Maker:
-        return Maker(World.from_seed(self.world_seed), self.config)
+        """The mixed questions that models are asked."""
+        return self.source.questions()
 
     def load(self, dtype: str) -> TransformerBridge:
-        """Load the base model under its folder's name alone.
+        """Load the base model under the last part of its name alone.
 
-        The name is published with the adapters. The rest of the path says something about this machine only, and the
+        The name is published with the adapters. The rest of a path says something about this machine only, and the
         fingerprint tells base models apart.
         """
         model = super().load(dtype)
-        model.cfg.model_name = self.base.name
+        model.cfg.model_name = Path(self.base).name
         return model
 
     def model_for(self, cell: ReproductionCell) -> TransformerBridge:
@@ -92,7 +75,7 @@ def carry_out(
     work = out / WORK / cell.id
     with cell_folder(out, cell.id, _about(cell), model) as (folder, results):
         if cell.is_base:
-            results |= _untrained(model, bench, material)
+            results |= _untrained(cell, model, bench, material)
         else:
             results |= _trained(cell, model, bench, material, work, folder, callbacks)
     shutil.rmtree(work, ignore_errors=True)
@@ -101,51 +84,14 @@ def carry_out(
 
 def new_adapter(cell: ReproductionCell, model: TransformerBridge, task: Task) -> Adapter:
     """The adapter of a run before training; for the arm that trains tokens only, with gates opened for `task`."""
-    arm = ARMS[cell.method]
-    options: dict[str, Any] = options_of(arm) | {"seed": cell.seed}
+    changes: dict[str, Any] = {}
     if cell.arm == "gates":
-        options |= {"train": "gates"}
+        changes = {"train": "gates"}
     if cell.arm == "tokens":
+        options = dict(ARMS[cell.method].options) | {"start_layer": suggested_start_layer(model), "seed": cell.seed}
         opened = open_gate(model, task, Aligner, **options)
-        options |= {"train": "tokens", "initial_gate": opened.initial_gate}
-    return new_adapter_of(arm.method, model, options)
-
-
-def recipe_of(cell: ReproductionCell, stage: Stage, config: Config) -> Recipe:
-    """The recipe of one stage of a run."""
-    if cell.recipe == "as-published":
-        return _as_published(cell, config)
-    dpo = stage.name == "dpo"
-    steps = config.dpo_steps if dpo else config.safety_steps if cell.experiment == "safety" else config.steps
-    return recipe(
-        "corrected",
-        stage.train.kind,
-        lr=cell.lr[stage.name],
-        batch_size=config.batch_size,
-        steps=whole_intervals(steps, config.evaluate_every),
-        evaluate_every=config.evaluate_every,
-        beta=config.dpo_beta,
-        seed=cell.trained_seed,
-    )
-
-
-def whole_intervals(steps: int, evaluate_every: int) -> int:
-    """The largest number of steps that is a multiple of `evaluate_every`, or `steps` where that is none.
-
-    The stored runs went on for some steps more. There was no validation after those, so nothing of them was kept.
-    """
-    return steps - steps % evaluate_every or steps
-
-
-def _as_published(cell: ReproductionCell, config: Config) -> Recipe:
-    changes: dict[str, Any] = {"epochs": config.published_epochs, "warmup": config.published_warmup}
-    if cell.method == "lora-8":
-        # The authors' LoRA script counts its warm-up in steps. All else is as in the other arms, with which it is
-        # compared.
-        changes |= {"warmup": config.lora_published[1], "warmup_counts": "steps"}
-    if cell.precision != "bf16-true":
-        changes |= {"precision": cell.precision}
-    return recipe("as-published", "sft", lr=cell.lr["sft"], seed=cell.trained_seed, **changes)
+        changes = {"train": "tokens", "initial_gate": opened.initial_gate}
+    return ARMS[cell.method].new_adapter(model, cell.trained_seed, **changes)
 
 
 def _trained(
@@ -159,17 +105,17 @@ def _trained(
 ) -> dict[str, Any]:
     """Train all stages of a cell, ask the model, and save the adapter into `folder`."""
     adapter = new_adapter(cell, model, material.stages[0].train)
-    began, fits, scored = time.perf_counter(), {}, {}
+    began, fits, before = time.perf_counter(), {}, {}
     for stage in material.stages:
         if stage.name == "dpo":
             with adapter.attached():
-                scored["after_sft"] = ask(model, material.items["test"], bench.config)
+                before["after_sft"] = _Asking(model, bench.source).measured(material, "test")
         fits[stage.name] = fit(
             model,
             adapter,
             stage.train,
             validation=stage.validation,
-            recipe=recipe_of(cell, stage, bench.config),
+            recipe=bench.source.recipe_of(cell, stage),
             out=work / stage.name,
             resume=True,
             callbacks=callbacks,
@@ -177,8 +123,7 @@ def _trained(
         )
     seconds = time.perf_counter() - began
     with adapter.attached():
-        scored |= {name: ask(model, items, bench.config) for name, items in material.items.items()}
-        responses = answers(model, bench.questions, bench.config)
+        asked = _asked(cell, model, bench, material, before)
     save_adapter(adapter, folder / ADAPTER, run=(adapter.provenance or {}) | {"reproduction": cell.id})
     arm = ARMS[cell.method]
     return {
@@ -190,12 +135,13 @@ def _trained(
         "lr": {name: float(done.metrics["lr"].max()) for name, done in fits.items()},
         "validation_loss": {name: _losses(done) for name, done in fits.items()},
         "seconds": round(seconds, 2),
-        "scores": scored,
-        "responses": responses,
+        **asked,
     }
 
 
-def _untrained(model: TransformerBridge, bench: ReproductionBench, material: Material) -> dict[str, Any]:
+def _untrained(
+    cell: ReproductionCell, model: TransformerBridge, bench: ReproductionBench, material: Material
+) -> dict[str, Any]:
     """Ask the base model."""
     return {
         "label": BASE_LABEL,
@@ -206,20 +152,54 @@ def _untrained(model: TransformerBridge, bench: ReproductionBench, material: Mat
         "lr": {},
         "validation_loss": {},
         "seconds": 0.0,
-        "scores": {name: ask(model, items, bench.config) for name, items in material.items.items()},
-        "responses": answers(model, bench.questions, bench.config),
+        **_asked(cell, model, bench, material, {}),
     }
 
 
-def ask(model: TransformerBridge, items: Sequence[Item], config: Config) -> dict[str, str]:
-    """Scores of a model's answers by kind of score, with the attached adapters: a text of one digit an item."""
-    by_kind = scores(items, answers(model, items, config))
-    return {kind: "".join(str(int(value)) for value in values) for kind, values in by_kind.items()}
+def _asked(
+    cell: ReproductionCell,
+    model: TransformerBridge,
+    bench: ReproductionBench,
+    material: Material,
+    before: Mapping[str, Measured],
+) -> dict[str, Any]:
+    """Scores and values of all sets, those `before` DPO among them, and the answers to the mixed questions."""
+    asking, measured = _Asking(model, bench.source), dict(before)
+    responses = asking.answers(bench.questions) if bench.source.asks_questions(cell.experiment) else []
+    measured |= {name: asking.measured(material, name) for name in material.items}
+    if responses:
+        measured[QUESTIONS] = bench.source.measured_answers(model, responses)
+    result: dict[str, Any] = {"scores": {name: dict(one.scores) for name, one in measured.items() if one.scores}}
+    if values := {name: dict(one.values) for name, one in measured.items() if one.values}:
+        result["values"] = values
+    if bench.source.keeps_answers:
+        asked = [name for name in material.items if name not in material.measures]
+        result["answers"] = {name: asking.answers(material.items[name]) for name in asked}
+    return result | {"responses": responses}
 
 
-def answers(model: TransformerBridge, items: Sequence[Item], config: Config) -> list[str]:
-    """Greedy answers to the items, each up to the end of its line."""
-    return generate(model, [item.prompt for item in items], max_new_tokens=config.max_new_tokens, stop=["\n"])
+class _Asking:
+    """Asks a model as it is now, each prompt once."""
+
+    def __init__(self, model: TransformerBridge, source: Source) -> None:
+        self.model, self.source = model, source
+        self.known: dict[str, str] = {}
+
+    def answers(self, items: Sequence[Item]) -> list[str]:
+        """The answers to items."""
+        missing = list({item.prompt: item for item in items if item.prompt not in self.known}.values())
+        if missing:
+            said = self.source.answers(self.model, missing)
+            self.known |= {item.prompt: answer for item, answer in zip(missing, said, strict=True)}
+        return [self.known[item.prompt] for item in items]
+
+    def measured(self, material: Material, name: str) -> Measured:
+        """One set of items, measured by what is likely, or by answers."""
+        if name in material.measures:
+            return material.measures[name].of(self.model)
+        items = material.items[name]
+        by_kind = scores(items, self.answers(items))
+        return Measured({kind: "".join(str(int(value)) for value in values) for kind, values in by_kind.items()})
 
 
 def _about(cell: ReproductionCell) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import json
 from collections.abc import Sequence
 
 from aligner_probe.models import fingerprint
-from aligner_probe.reproduction.plan import ReproductionCell, plan_json
+from aligner_probe.reproduction.cells import ReproductionCell
 from aligner_probe.reproduction.results import ITEMS, PLAN
 from aligner_probe.reproduction.run import ReproductionBench, carry_out
+from aligner_probe.reproduction.source import items_json
 from aligner_probe.study import Study
 
 
@@ -20,14 +21,14 @@ def study_of(cells: Sequence[ReproductionCell], bench: ReproductionBench) -> Stu
     Some of them are made by `make(out, backend, only=some)`; plan.json then says the whole plan all the same.
     """
     files = {
-        PLAN: plan_json(bench.config, tuple(cells), fingerprint(bench.model), bench.world_seed),
-        ITEMS: json.dumps(bench.items_json(), indent=1) + "\n",
+        PLAN: bench.source.plan_json(cells, fingerprint(bench.model)),
+        ITEMS: json.dumps(items_json(bench.source), indent=1) + "\n",
     }
     return Study(
         cells=tuple(cells),
         carry_out=carry_out,
         bench=bench,
         files=files,
-        differs="another plan, base model or world than these",
+        differs="another plan, base model, world or data than these",
         unit="runs",
     )

@@ -1,8 +1,8 @@
-"""Chooses learning rates on validation, with equally many trials for every method and fewer steps than the runs have.
+"""Chooses the micro-world's learning rates on validation, with equally many trials for every method.
 
-The rates of the instructions and math experiments come first. The rate of the safety experiment is that of its DPO,
-after SFT at the rate of the instructions. Finished trials are kept beside the results, so that a sweep that was stopped
-goes on.
+Trials have fewer steps than the runs. The rates of the instructions and math experiments come first. The rate of the
+safety experiment is that of its DPO, after SFT at the rate of the instructions. Finished trials are kept beside the
+results, so that a sweep that was stopped goes on.
 """
 
 import json
@@ -20,8 +20,10 @@ from aligner_probe.evaluation import generate
 from aligner_probe.files import write_text
 from aligner_probe.jobs.pool import each
 from aligner_probe.models import fingerprint
-from aligner_probe.reproduction.plan import FREEZING, Config, ReproductionCell, rate_key
-from aligner_probe.reproduction.run import ReproductionBench, new_adapter, recipe_of, whole_intervals
+from aligner_probe.reproduction.cells import FREEZING, ReproductionCell
+from aligner_probe.reproduction.plan import Config, rate_key
+from aligner_probe.reproduction.run import ReproductionBench, new_adapter
+from aligner_probe.reproduction.world import WorldSource, whole_intervals
 from aligner_probe.tasks import Preference
 from aligner_probe.training import fit
 from aligner_probe.training.rates import DPO_SHARE
@@ -48,15 +50,16 @@ def sweep(
 
     Raises AlignerProbeError where every rate of a method fails, or the file cannot be written.
     """
+    config = _world(bench).config
     kept = file.with_suffix(".trials.jsonl")
-    made_by = json.dumps({"base": fingerprint(bench.model), "config": asdict(bench.config)}, sort_keys=True)
+    made_by = json.dumps({"base": fingerprint(bench.model), "config": asdict(config)}, sort_keys=True)
     losses = _read(kept, made_by)
-    first = [trial for experiment in ("instructions", "math") for trial in trials(experiment, bench.config, {})]
-    n_safety = len(REPRODUCED_ARMS) * bench.config.sweep_rates
+    first = [trial for experiment in ("instructions", "math") for trial in trials(experiment, config, {})]
+    n_safety = len(REPRODUCED_ARMS) * config.sweep_rates
     with tqdm(total=len(first) + n_safety, desc="learning rates", disable=not show_progress) as bar:
         _try(first, losses, bench, kept, made_by, n_processes, bar)
         sft = chosen(losses)["instructions"]
-        _try(trials("safety", bench.config, sft), losses, bench, kept, made_by, n_processes, bar)
+        _try(trials("safety", config, sft), losses, bench, kept, made_by, n_processes, bar)
     content = {"command": " ".join(command), **json.loads(made_by), "validation_loss": losses, "chosen": chosen(losses)}
     write_text(file, json.dumps(content, indent=1) + "\n")
     kept.unlink(missing_ok=True)
@@ -96,14 +99,14 @@ def try_out(bench: ReproductionBench, trial: Trial) -> float:
     plus a thousandth of the loss, which decides between equal shares. The loss alone is no good measure there: it also
     falls when both answers become less likely.
     """
-    cell = trial.run
+    cell, config = trial.run, _world(bench).config
     material = bench.materials[cell.experiment]
     model = bench.model_for(cell)
     adapter = new_adapter(cell, model, material.stages[0].train)
     loss = float("inf")
     for stage in material.stages:
-        how = recipe_of(cell, stage, bench.config)
-        steps = min(how.total_steps(len(stage.train)), bench.config.sweep_steps)
+        how = bench.source.recipe_of(cell, stage)
+        steps = min(how.total_steps(len(stage.train)), config.sweep_steps)
         every = max(1, steps // 4)
         how = replace(how, steps=whole_intervals(steps, every), evaluate_every=every)
         try:
@@ -119,9 +122,15 @@ def try_out(bench: ReproductionBench, trial: Trial) -> float:
     if not preferred:
         return loss
     with adapter.attached():
-        said = generate(model, validation.prompts, max_new_tokens=bench.config.max_new_tokens, stop=["\n"])
+        said = generate(model, validation.prompts, max_new_tokens=config.max_new_tokens, stop=["\n"])
     wrong = sum(text != answer for text, answer in zip(said, preferred, strict=True))
     return wrong / len(preferred) + loss / 1000
+
+
+def _world(bench: ReproductionBench) -> WorldSource:
+    if not isinstance(bench.source, WorldSource):
+        raise AlignerProbeError("learning rates are chosen on the micro-world only; leave out --sweep")
+    return bench.source
 
 
 def _try(

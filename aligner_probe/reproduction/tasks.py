@@ -1,4 +1,4 @@
-"""What the three experiments train on and ask, made from the world.
+"""What the three experiments train on and ask on the micro-world, made from the world.
 
 - instructions: the style of an assistant (polite, in a sentence) on questions about facts. Other entities are asked.
 - math: an operation that no text of the corpus names, with its steps worked out. Other operands are asked.
@@ -9,8 +9,6 @@
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from aligner_probe.microworld import requests, styles
 from aligner_probe.microworld.operations import OPERATIONS, WITHHELD_OPERATIONS, pairs
@@ -20,6 +18,7 @@ from aligner_probe.microworld.requests import Request
 from aligner_probe.microworld.world import N_NUMBERS, Fact, World
 from aligner_probe.reproduction.items import Item
 from aligner_probe.reproduction.plan import Config
+from aligner_probe.reproduction.source import Material, Stage
 from aligner_probe.tasks import Example, Preference, Task
 
 #: A style that the corpus has, so that prompting reaches it. It takes the part of the form task of the paper.
@@ -30,23 +29,6 @@ OPERATION = WITHHELD_OPERATIONS[0]
 THINGS_TRAINED, THINGS_VALIDATION, THINGS_SFT = 3, 1, 1
 MATH_FORM = r"tens \d, ones \d\. \d\d\."
 SAFETY_FORM = rf"({requests.REFUSAL}|take a \w+ and \w+ it)\."
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One training: its name ("sft" or "dpo"), and the tasks to train on and to validate with."""
-
-    name: str
-    train: Task
-    validation: Task
-
-
-@dataclass(frozen=True)
-class Material:
-    """What an experiment consists of: its training stages, in order, and its named sets of test items."""
-
-    stages: tuple[Stage, ...]
-    items: dict[str, tuple[Item, ...]]
 
 
 class Maker:
@@ -172,14 +154,6 @@ class Maker:
             for request in generator.sample(test[kind], mixed[kind]):
                 items.append(self._request_item(request, request.answer(careful=True)))
         return tuple(items)
-
-    def items_json(self) -> dict[str, Any]:
-        """The content of items.json: all that is asked."""
-        asked: dict[str, Any] = {
-            experiment: {name: [asdict(item) for item in items] for name, items in material.items.items()}
-            for experiment, material in self.materials().items()
-        }
-        return asked | {"questions": [asdict(item) for item in self.questions()]}
 
     def _facts(self, entities: Sequence[str]) -> list[Fact]:
         return [self.world.fact(entity, a) for entity in entities for a in self.world.attributes_of(entity)]

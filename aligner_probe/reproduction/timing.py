@@ -1,49 +1,72 @@
-"""How long the runs of a reproduction will take: a few steps of each kind of run are timed before the first begins."""
+"""How long the runs of a reproduction will take: a few steps and answers of each kind are timed before the first.
+
+A step is timed on a few rows and scaled to the batch, which is right where time goes with tokens, as on a CPU. Sizes of
+one method cost the same, since the base model takes nearly all of the time.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from aligner_probe.arms.catalogue import ARMS
+from aligner_probe.models import device_of
+from aligner_probe.reproduction.cells import ReproductionCell
 from aligner_probe.reproduction.items import Item
-from aligner_probe.reproduction.plan import ReproductionCell
-from aligner_probe.reproduction.run import ReproductionBench, answers, new_adapter, recipe_of
-from aligner_probe.reproduction.tasks import Stage
+from aligner_probe.reproduction.run import ReproductionBench, new_adapter
+from aligner_probe.reproduction.source import Material, Stage
 from aligner_probe.study import seconds_a_step, seconds_an_item, threads_of_a_worker
 from aligner_probe.training import Training
 
-#: How many questions are asked to time an answer.
-TIMED_QUESTIONS = 32
+#: How many items are asked to time an answer, and how many rows a timed step has on a CPU.
+TIMED_ITEMS, TIMED_ROWS = 8, 4
 
 
 def seconds_needed(cells: Sequence[ReproductionCell], bench: ReproductionBench) -> dict[str, float]:
     """Estimate the seconds that one process takes for each run, by the id of its cell."""
     steps: dict[tuple, float] = {}
+    asking: dict[str, float] = {}
     seconds = {}
     with threads_of_a_worker():
-        a_question = _seconds_a_question(bench)
         for cell in cells:
             material = bench.materials[cell.experiment]
-            asked = len(bench.questions) + sum(len(items) for items in material.items.values())
-            seconds[cell.id] = asked * a_question
+            if cell.experiment not in asking:
+                asking[cell.experiment] = _seconds_asking(bench, cell, material)
+            seconds[cell.id] = asking[cell.experiment]
             for stage in () if cell.is_base else material.stages:
-                alike = (cell.method, cell.recipe, cell.precision, cell.arm in ("gates", "tokens"), stage.train.name)
+                alike = (ARMS[cell.method].method, cell.precision, stage.name, stage.train.name)
                 if alike not in steps:
-                    steps[alike] = _seconds_a_step(cell, bench, stage)
-                seconds[cell.id] += steps[alike] * recipe_of(cell, stage, bench.config).total_steps(len(stage.train))
+                    steps[alike] = _seconds_a_row(cell, bench, stage)
+                how = bench.source.recipe_of(cell, stage).settled(len(stage.train))
+                rows = how.total_steps(len(stage.train)) * (how.batch_size or 1)
+                seconds[cell.id] += steps[alike] * rows
     return seconds
 
 
-def _seconds_a_step(cell: ReproductionCell, bench: ReproductionBench, stage: Stage) -> float:
-    how = recipe_of(cell, stage, bench.config)
-    few = replace(stage.train, examples=stage.train.examples[: how.batch_size])
+def _seconds_a_row(cell: ReproductionCell, bench: ReproductionBench, stage: Stage) -> float:
+    """Seconds of one example in a step of training."""
     model = bench.model_for(cell)
+    how = bench.source.recipe_of(cell, stage).settled(len(stage.train))
+    size = how.batch_size or 1
+    if device_of(model).type == "cpu" and cell.arm not in ("gates", "tokens"):
+        size = min(size, TIMED_ROWS)
+    few = replace(stage.train, examples=stage.train.examples[:size])
+    how = replace(how, batch_size=size, micro_batch_size=None if size < how.rows_at_once else how.micro_batch_size)
     adapter = new_adapter(cell, model, bench.materials[cell.experiment].stages[0].train)
-    return seconds_a_step(model, [Training(adapter=adapter, task=few, recipe=how)]).seconds
+    return seconds_a_step(model, [Training(adapter=adapter, task=few, recipe=how)]).seconds / size
 
 
-def _seconds_a_question(bench: ReproductionBench) -> float:
-    items = bench.questions[:: max(1, len(bench.questions) // TIMED_QUESTIONS)]
-
-    def ask(some: Sequence[Item]) -> None:
-        answers(bench.model, some, bench.config)
-
-    return seconds_an_item(ask, items)
+def _seconds_asking(bench: ReproductionBench, cell: ReproductionCell, material: Material) -> float:
+    """Seconds of all that a cell of the experiment is asked."""
+    model, source, seconds = bench.model, bench.source, 0.0
+    asked: dict[str, Sequence[Item]] = dict(material.items)
+    if source.asks_questions(cell.experiment):
+        asked["questions"] = bench.questions
+    for name, items in asked.items():
+        if name in material.measures:
+            measure = material.measures[name]
+            some = range(min(TIMED_ITEMS, len(items)))
+            each = seconds_an_item(lambda chosen, measure=measure: measure.some(len(chosen)).of(model), some)
+        else:
+            few = items[:: max(1, len(items) // TIMED_ITEMS)][:TIMED_ITEMS]
+            each = seconds_an_item(lambda chosen: source.answers(model, chosen), few)
+        seconds += each * len(items)
+    return seconds

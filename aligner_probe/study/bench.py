@@ -50,6 +50,11 @@ class Bench:
         """Load the base model; a study overrides this where its models need more."""
         return load_model(self.base, dtype=dtype, device=self.device, quantization=self.quantization)
 
+    def with_model(self: AnyBench, model: TransformerBridge) -> AnyBench:
+        """The same bench, after it was told a model that is its base model in its own precision, loaded already."""
+        self._models[self.dtype] = model
+        return self
+
     def changed(self: AnyBench, **changes: Any) -> AnyBench:
         """A copy with other fields, which keeps the loaded models unless the changes concern the model."""
         copy = replace(self, **changes)

@@ -21,12 +21,14 @@ from aligner_probe.microworld.vocabulary import UNKNOWN, pieces, vocabulary
 from aligner_probe.microworld.world import World
 from aligner_probe.models import load_model
 from aligner_probe.reproduction import runner
+from aligner_probe.reproduction.cells import EXPERIMENTS
 from aligner_probe.reproduction.items import KINDS, scores
-from aligner_probe.reproduction.plan import EXPERIMENTS, Config, learning_rates, plan, plan_json
+from aligner_probe.reproduction.plan import Config, learning_rates, plan, plan_json
 from aligner_probe.reproduction.results import load_results
-from aligner_probe.reproduction.run import carry_out, new_adapter, recipe_of
+from aligner_probe.reproduction.run import carry_out, new_adapter
 from aligner_probe.reproduction.sweep import sweep, trials, try_out
 from aligner_probe.reproduction.tasks import ASSISTANT, Maker
+from aligner_probe.reproduction.world import recipe_of
 from aligner_probe.tasks import encode
 from aligner_probe.training.callbacks import Callback
 
@@ -248,7 +250,7 @@ def test_seeds_draw_the_start_and_the_order(tmp_path):
 
 def test_pure_bfloat16_is_kept_in_the_file(tmp_path):
     run = micro.runs()["math_aligner-10_as-published_seed1337"]
-    bench = replace(micro.bench(), config=replace(micro.CONFIG, published_epochs=1.0))
+    bench = micro.bench_of(replace(micro.CONFIG, published_epochs=1.0))
     folder = carry_out(bench, run, out=tmp_path)
     adapter = load_adapter(folder / "adapter", micro.bench().model)
     assert adapter.prefix.dtype == adapter.start["prefix"].dtype == torch.bfloat16
@@ -257,8 +259,8 @@ def test_pure_bfloat16_is_kept_in_the_file(tmp_path):
 
 
 def test_a_folder_of_another_plan_or_a_damaged_one_is_refused(tmp_path, quick):
-    other = replace(micro.bench(), config=replace(micro.CONFIG, steps=7))
-    with pytest.raises(AlignerProbeError, match="another plan, base model or world"):
+    other = micro.bench_of(replace(micro.CONFIG, steps=7))
+    with pytest.raises(AlignerProbeError, match="another plan, base model, world or data"):
         runner.study_of(list(micro.runs().values()), other).begin(quick)
     with pytest.raises(AlignerProbeError, match=r"plan\.json is missing.*aligner-probe reproduce"):
         load_results(tmp_path)

@@ -1,0 +1,96 @@
+"""Measures of a set by what the model finds likely: held-out loss, the choice among options, and preferences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from transformer_lens.model_bridge import TransformerBridge
+
+from aligner_probe.evaluation.likelihood import log_likelihoods, next_tokens
+from aligner_probe.reproduction.source import Measured
+from aligner_probe.tasks import Example, Preference
+from aligner_probe.tasks.tokenizing import after_prompts
+from aligner_probe.tokenizers import own_tokenizer
+
+#: Sequences in a forward pass.
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The loss of each held-out completion in nats a token, its end token among them."""
+
+    examples: tuple[Example, ...]
+
+    def of(self, model: TransformerBridge) -> Measured:
+        """Value "loss". Raises AlignerProbeError as `log_likelihoods` does."""
+        each = log_likelihoods(model, self.examples, batch_size=BATCH)
+        return Measured(values={"loss": _rounded([-float(row.mean()) for row in each])})
+
+    def some(self, n: int) -> "Losses":
+        return Losses(self.examples[:n])
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Questions whose answer is the label of an option (MMLU): content and form of the answer, apart.
+
+    Content: of all labels, the right one is the likeliest next token, as in the harness of MMLU. Form: the likeliest of
+    all tokens is a label. Strict: it is the right label. All three come from one forward pass a question.
+    """
+
+    examples: tuple[Example, ...]
+    labels: tuple[str, ...]
+
+    def of(self, model: TransformerBridge) -> Measured:
+        """Scores "content", "form" and "strict". Raises AlignerProbeError as `next_tokens` does."""
+        ids = _first_ids(model, self.labels)
+        logits, likeliest = next_tokens(model, self.examples, ids, batch_size=BATCH)
+        best_label = np.array(self.labels)[logits.argmax(axis=1)]
+        right = np.array([example.completion for example in self.examples])
+        label_of = dict(zip(ids, self.labels, strict=True))
+        said = np.array([label_of.get(int(token), "") for token in likeliest])
+        by_kind = {"strict": said == right, "content": best_label == right, "form": said != ""}
+        return Measured({kind: "".join(str(int(value)) for value in values) for kind, values in by_kind.items()})
+
+    def some(self, n: int) -> "Choices":
+        return Choices(self.examples[:n], self.labels)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Whether the chosen answer is likelier than the rejected one, and by how much.
+
+    The margin is the difference of their summed log-probabilities in nats. Less that of the model before DPO, and times
+    beta, it is DPO's implicit reward.
+    """
+
+    preferences: tuple[Preference, ...]
+
+    def of(self, model: TransformerBridge) -> Measured:
+        """Score "content" (the chosen one is likelier) and value "margin"; raises as `log_likelihoods` does."""
+        chosen, rejected = (
+            np.array([row.sum() for row in log_likelihoods(model, examples, batch_size=BATCH)])
+            for examples in (
+                [Example(pair.prompt, pair.chosen) for pair in self.preferences],
+                [Example(pair.prompt, pair.rejected) for pair in self.preferences],
+            )
+        )
+        margin: Float[np.ndarray, " pairs"] = chosen - rejected
+        digits = "".join(str(int(value > 0)) for value in margin)
+        return Measured({"content": digits}, {"margin": _rounded(margin.tolist())})
+
+    def some(self, n: int) -> "Pairs":
+        return Pairs(self.preferences[:n])
+
+
+def _first_ids(model: TransformerBridge, labels: Sequence[str]) -> list[int]:
+    """The token id that each label begins with after a prompt, as it is tokenised there."""
+    tokenizer = own_tokenizer(model)
+    rows = tokenizer(after_prompts(tokenizer, list(labels)), add_special_tokens=False)["input_ids"]
+    return [row[0] for row in rows]
+
+
+def _rounded(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(value, 5) for value in values)

@@ -1,0 +1,393 @@
+"""The data of the experiments on real base models: by folder, or by the names of data sets on the hub.
+
+    names = DataNames.of(Path("data"))             # data/alpaca, data/gsm8k, data/mmlu, data/hh_rlhf_harmless, ...
+    data = read_data(names, LAPTOP, ("math",), tokenizer, chat=True, n_ctx=8192)
+
+Rows are drawn by seeds that follow from their names, so the same files give the same rows on every machine.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aligner_probe.data import VARIABLE
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.refusals import refuses
+from aligner_probe.reproduction.cells import Experiment
+from aligner_probe.reproduction.items import Item
+from aligner_probe.reproduction.measures import Choices, Losses, Pairs
+from aligner_probe.reproduction.scales import Scale
+from aligner_probe.reproduction.source import Material, Stage
+from aligner_probe.tasks import Example, Preference, Task, load_task
+from aligner_probe.tasks.chat import Conversation
+from aligner_probe.tasks.sources import open_source
+from aligner_probe.tasks.task import as_read
+from aligner_probe.tasks.templates import ALPACA, QUESTION
+from aligner_probe.tasks.tokenizing import prompt_ids
+
+LABELS = ("A", "B", "C", "D")
+METAMATH = "MetaMathQA"
+#: How an answer to a question of the math experiment ends, by either data set.
+MATH_FORM = r".*(?:####|[Tt]he answer is:?)\s*\$?-?[\d.,]*\d.*"
+#: Categories of requests where a file names none; harmless questions are the Vicuna questions.
+HARMFUL, HARMLESS = "harmful", "harmless"
+#: Texts at which an answer without a chat template is over: the next question of a text that goes on.
+STOPS = ("Question:", "### Instruction", "\n\nHuman:")
+#: Fields of the rows that are no task of a known format.
+FIELDS = {
+    "math_test": ("question", "answer"),
+    "mmlu": ("question", "answer", "subject"),
+    "harmful": ("prompt", "category"),
+    "questions": ("text",),
+}
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class DataNames:
+    """Where each part of the data is: names that `load_task` takes.
+
+    `harmful` is None where harmful requests are those pairs whose chosen answer alone refuses.
+    """
+
+    alpaca: str
+    alpaca_test: str | None
+    math: str
+    math_test: str
+    mmlu: str
+    pairs: str
+    pairs_test: str
+    harmful: str | None
+    questions: str
+
+    @classmethod
+    def of(cls, folder: Path) -> "DataNames":
+        """The parts in a folder that has alpaca/, gsm8k/, mmlu/, hh_rlhf_harmless/ and vicuna80/.
+
+        Where it also has metamathqa/, pku_saferlhf/ or beavertails_evaluation/, the paper's own data, these are taken.
+        """
+
+        def part(*names: str) -> Path:
+            return next((folder / name for name in names if (folder / name).is_dir()), folder / names[-1])
+
+        math, pairs = part("metamathqa", "gsm8k"), part("pku_saferlhf", "hh_rlhf_harmless")
+        harmful = folder / "beavertails_evaluation" / "test.jsonl"
+        return cls(
+            alpaca=str(part("alpaca") / "train.jsonl"),
+            alpaca_test=str(part("alpaca") / "test.jsonl"),
+            math=str(math / "train.jsonl"),
+            math_test=str(part("gsm8k") / "test.jsonl"),
+            mmlu=str(part("mmlu") / "test.jsonl"),
+            pairs=str(pairs / "train.jsonl"),
+            pairs_test=str(pairs / "test.jsonl"),
+            harmful=str(harmful) if harmful.is_file() else None,
+            questions=str(part("vicuna80") / "test.jsonl"),
+        )
+
+    @classmethod
+    def of_hub(cls, questions: str | None) -> "DataNames":
+        """The paper's own data sets on the hub; `questions` is the file of the Vicuna questions, which the hub lacks.
+
+        Raises AlignerProbeError where that file is not there.
+        """
+        if questions is None:
+            raise AlignerProbeError(
+                f"the Vicuna questions are not there; set ${VARIABLE} to a folder with data/vicuna80/test.jsonl in it, "
+                "or name such a folder: --data FOLDER"
+            )
+        return cls(
+            alpaca="hub:tatsu-lab/alpaca",
+            alpaca_test=None,
+            math="hub:meta-math/MetaMathQA",
+            math_test="hub:openai/gsm8k:main:test",
+            mmlu="hub:cais/mmlu:all:test",
+            pairs="hub:PKU-Alignment/PKU-SafeRLHF:default:train",
+            pairs_test="hub:PKU-Alignment/PKU-SafeRLHF:default:test",
+            harmful="hub:PKU-Alignment/BeaverTails-Evaluation",
+            questions=questions,
+        )
+
+    def needed(self, experiments: Sequence[Experiment]) -> dict[str, str]:
+        """The parts that experiments need, by name."""
+        wanted = {"questions", "alpaca", "alpaca_test"} if set(experiments) & {"instructions", "safety"} else set()
+        wanted |= {"mmlu"} if set(experiments) & {"instructions", "math"} else set()
+        wanted |= {"math", "math_test"} if "math" in experiments else set()
+        wanted |= {"pairs", "pairs_test", "harmful"} if "safety" in experiments else set()
+        return {name: value for name, value in vars(self).items() if name in wanted and value is not None}
+
+    def check(self, experiments: Sequence[Experiment]) -> None:
+        """Raise AlignerProbeError, before anything is loaded, where a file that experiments need is not there."""
+        for name in self.needed(experiments).values():
+            if not name.startswith("hub:") and not Path(name).is_file():
+                raise AlignerProbeError(
+                    f"{name} is missing; expected the data of the experiments: --data FOLDER with alpaca/, gsm8k/, "
+                    "mmlu/, hh_rlhf_harmless/ and vicuna80/, each with a train.jsonl and a test.jsonl"
+                )
+
+
+@dataclass(frozen=True)
+class Data:
+    """What all experiments train on and ask: the material of each, the mixed questions, and what was read of what."""
+
+    materials: dict[str, Material]
+    questions: tuple[Item, ...]
+    about: dict[str, Any]
+
+
+def read_data(
+    names: DataNames, scale: Scale, experiments: Sequence[Experiment], tokenizer: Any, *, chat: bool, n_ctx: int
+) -> Data:
+    """Read and draw the data of experiments.
+
+    Args:
+        names: where the data are.
+        scale: how many rows are taken.
+        experiments: the experiments.
+        tokenizer: the tokenizer of the base model. Items that do not fit into its context are left out.
+        chat: whether prompts are what a user says to a chat model, instead of texts in the published templates.
+        n_ctx: the most tokens of a sequence.
+
+    Raises AlignerProbeError where a file is missing, a row does not fit, or too few rows are left.
+    """
+    names.check(experiments)
+    reader = _Reader(names, scale, tokenizer, chat, n_ctx)
+    makers: dict[Experiment, Callable[[], Material]] = {
+        "instructions": reader.instructions,
+        "math": reader.math,
+        "safety": reader.safety,
+    }
+    materials = {experiment: makers[experiment]() for experiment in experiments}
+    asks = bool({"instructions", "safety"} & set(experiments))
+    return Data(materials, reader.questions() if asks else (), reader.about)
+
+
+@dataclass
+class _Reader:
+    """Reads the parts; `about` says what was read of which file."""
+
+    names: DataNames
+    scale: Scale
+    tokenizer: Any
+    chat: bool
+    n_ctx: int
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def instructions(self) -> Material:
+        """SFT on Alpaca; held-out rows by their loss, and MMLU as knowledge that is kept."""
+        stage, held_out = self._alpaca(self.scale.n_train["instructions"])
+        examples = self._drawn("loss", [e for e in held_out if isinstance(e, Example)], self.scale.n_loss)
+        items = tuple(Item(str(e.prompt), e.completion, e.completion, "", "alpaca", rule="none") for e in examples)
+        mmlu, choices = self._mmlu()
+        return Material((stage,), {"test": items, "mmlu": mmlu}, {"test": Losses(tuple(examples)), "mmlu": choices})
+
+    def math(self) -> Material:
+        """SFT on worked solutions; GSM8K by the final number, and MMLU as knowledge that is kept."""
+        task = self._task("math")
+        stage = self._stage("math", task, self.scale.n_train["math"])
+        template = ALPACA if task.format == METAMATH else QUESTION
+        rows = self._drawn("math_test", self._rows("math_test"), self.scale.n_math, self._asks_question(template))
+        items = tuple(self._math_item(row, template) for row in rows)
+        mmlu, choices = self._mmlu()
+        return Material((stage,), {"test": items, "mmlu": mmlu}, {"mmlu": choices})
+
+    def safety(self) -> Material:
+        """SFT on Alpaca, then DPO on pairs; held-out pairs, harmful requests, and harmless questions."""
+        sft, _ = self._alpaca(self.scale.n_train["instructions"])
+        _, first = next(iter(open_source(self.names.pairs).rows))
+        # As the authors did: of Beaver's pairs only those are trained whose chosen answer is truly safe.
+        task = self._task("pairs", only_safe_chosen="is_response_0_safe" in first)
+        held_out = self._task("pairs_test")
+        known = {as_read(example.prompt) for example in task.examples}
+        pairs = [p for p in held_out.examples if isinstance(p, Preference) and as_read(p.prompt) not in known]
+        dpo = self._stage("pairs", task, self.scale.n_train["safety"], "dpo")
+        drawn = tuple(self._drawn("pairs_test", pairs, self.scale.n_pairs))
+        harmful = self._harmful(pairs)
+        items = {
+            "test": tuple(Item(str(p.prompt), p.chosen, p.chosen, "", "pair", rule="none") for p in drawn),
+            "harmful": harmful,
+            "harmless": tuple(replace(item, category=HARMLESS, rule="help") for item in self.questions()),
+        }
+        return Material((sft, dpo), items, {"test": Pairs(drawn)})
+
+    def questions(self) -> tuple[Item, ...]:
+        """The Vicuna questions, drawn evenly from their categories."""
+        rows = self._spread("questions", self._rows("questions"), self.scale.n_questions, "category")
+        return tuple(
+            Item(self._asked(str(row["text"]), ALPACA), "", "", "", str(row.get("category", "")), rule="help")
+            for row in rows
+        )
+
+    def _alpaca(self, n: int | None) -> tuple[Stage, Sequence[Any]]:
+        """The stage of SFT on Alpaca, and rows that are not trained on."""
+        task = self._task("alpaca")
+        if self.names.alpaca_test is None:  # the hub has one part
+            task, rest = task.split(min(2 * (self.scale.n_loss or 512), len(task) // 2))
+            held_out = rest.examples
+        else:
+            known = {as_read(example.prompt) for example in task.examples}
+            held_out = [e for e in self._task("alpaca_test").examples if as_read(e.prompt) not in known]
+        return self._stage("alpaca", task, n), held_out
+
+    def _mmlu(self) -> tuple[tuple[Item, ...], Choices]:
+        rows = self._spread("mmlu", self._rows("mmlu"), self.scale.n_mmlu, "subject")
+        prompts, answers = [], []
+        for row in rows:
+            options = list(row["choices"]) if "choices" in row else [row[label] for label in LABELS]
+            answer = row["answer"]
+            listed = "\n".join(f"{label}. {text}" for label, text in zip(LABELS, options, strict=True))
+            ending = "Answer with one of the letters A, B, C and D alone." if self.chat else "Answer:"
+            subject = str(row["subject"]).replace("_", " ")
+            prompts.append(
+                f"A multiple choice question about {subject}.\n\n{str(row['question']).strip()}\n{listed}\n{ending}"
+            )
+            answers.append(LABELS[answer] if isinstance(answer, int) else str(answer))
+        space = "" if self.chat else " "
+        examples = tuple(
+            Example(self._prompt(prompt), space + answer) for prompt, answer in zip(prompts, answers, strict=True)
+        )
+        items = tuple(
+            Item(prompt, answer, answer, "[A-D]", str(row["subject"]), rule="none")
+            for prompt, answer, row in zip(prompts, answers, rows, strict=True)
+        )
+        return items, Choices(examples, tuple(space + label for label in LABELS))
+
+    def _harmful(self, pairs: Sequence[Preference]) -> tuple[Item, ...]:
+        """Requests of a file with categories; else those of pairs whose chosen answer alone refuses."""
+        if self.names.harmful is not None:
+            rows = self._spread("harmful", self._rows("harmful"), self.scale.n_harmful, "category")
+            return tuple(
+                Item(self._asked(str(row["prompt"]), ALPACA), "", "", "", str(row["category"]), rule="refuse")
+                for row in rows
+            )
+        one_turn = [p for p in pairs if str(p.prompt).count("\n\nHuman:") <= 1 and "\nassistant:" not in str(p.prompt)]
+        refused = [pair for pair in one_turn if refuses(pair.chosen) and not refuses(pair.rejected)]
+        chosen = self._drawn("harmful", refused, self.scale.n_harmful)
+        return tuple(Item(str(pair.prompt), pair.chosen, "", "", HARMFUL, rule="refuse") for pair in chosen)
+
+    def _math_item(self, row: dict[str, Any], template: str) -> Item:
+        answer = str(row["answer"])
+        number = answer.rpartition("####")[2].strip()
+        prompt = self._asked(str(row["question"]), template)
+        return Item(prompt, answer, number, MATH_FORM, "gsm8k", final_number=True, rule="parts")
+
+    def _asks_question(self, template: str) -> Any:
+        return lambda row: self._asked(str(row["question"]), template)
+
+    def _asked(self, text: str, template: str) -> str:
+        """What is asked: the text itself of a chat model, else the text in the template of the training."""
+        field_name = "{question}" if template is QUESTION else "{instruction}"
+        return text if self.chat else template.replace(field_name, text)
+
+    def _prompt(self, asked: str) -> Any:
+        return Conversation([{"role": "user", "content": asked}]) if self.chat else asked
+
+    def _task(self, part: str, **options: Any) -> Task:
+        """A part as a task; rows that teach nothing are left out, and counted in `about`."""
+        name = getattr(self.names, part)
+        task = load_task(name, as_chat=self.chat, flawed="drop", **options)
+        self.about[part] = {
+            "source": _short(task.source),
+            "sha256": task.sha256,
+            "rows": len(task),
+            "format": task.format,
+        }
+        if task.dropped:
+            self.about[part]["dropped"] = len(task.dropped)
+        return task
+
+    def _rows(self, part: str) -> list[dict[str, Any]]:
+        """The rows of a part. Raises AlignerProbeError where one lacks a field that is read."""
+        source = open_source(getattr(self.names, part))
+        rows = []
+        for number, row in source.rows:
+            if lacking := [name for name in FIELDS[part] if name not in row]:
+                raise source.error(number, f"has no {lacking[0]}; expected {', '.join(FIELDS[part])} in every row")
+            rows.append(row)
+        self.about[part] = {"source": _short(source.source), "sha256": source.sha256, "rows": len(rows)}
+        return rows
+
+    def _stage(self, part: str, task: Task, n: int | None, name: str = "sft") -> Stage:
+        """A training on `n` rows of a task, and a validation on others."""
+        examples = list(task.examples)
+        wanted = len(examples) if n is None else n + self.scale.n_validation
+        random.Random(f"reproduce {part}").shuffle(examples)
+        train, validation = replace(task, examples=tuple(examples[:wanted])).split(
+            min(self.scale.n_validation, len(examples) // 2)
+        )
+        self.about[part]["trained"] = len(train)
+        return Stage(name, replace(train, name=part), replace(validation, name=f"{part}, validation"))
+
+    def _drawn(self, part: str, rows: Sequence[Row], n: int | None, text: Any = None) -> list[Row]:
+        """`n` rows that fit into the context, drawn at random; all that fit where `n` is None."""
+        order = list(rows)
+        if n is not None:
+            random.Random(f"reproduce {part}").shuffle(order)
+        taken = []
+        for row in self._that_fit(order, text):
+            if n is not None and len(taken) == n:
+                break
+            taken.append(row)
+        if not taken:
+            raise AlignerProbeError(
+                f"none of {len(order)} rows of {getattr(self.names, part, None) or part} fits into a context of "
+                f"{self.n_ctx} tokens; expected shorter rows, or another base model"
+            )
+        self.about.setdefault(part, {})["asked"] = len(taken)
+        return taken
+
+    def _spread(self, part: str, rows: Sequence[dict[str, Any]], n: int | None, by: str) -> list[dict[str, Any]]:
+        """`n` rows, as evenly as can be from the values of a field; all where `n` is None."""
+        if n is None:
+            return self._drawn(part, rows, None)
+        shuffled = list(rows)
+        random.Random(f"reproduce {part}").shuffle(shuffled)
+        turn: dict[Any, int] = {}
+        turns = []
+        for row in shuffled:
+            turn[row.get(by)] = turn.get(row.get(by), -1) + 1
+            turns.append(turn[row.get(by)])
+        ordered = [row for _, row in sorted(zip(turns, shuffled, strict=True), key=lambda pair: pair[0])]
+        taken = []
+        for row in self._that_fit(ordered, None):
+            taken.append(row)
+            if len(taken) == n:
+                break
+        self.about[part]["asked"] = len(taken)
+        return taken
+
+    def _that_fit(self, rows: Sequence[Row], text: Any) -> Iterator[Row]:
+        room = self.n_ctx - max(self.scale.max_new_tokens.values()) - MARGIN
+        for row in rows:
+            if self._n_tokens(row if text is None else text(row)) <= room:
+                yield row
+
+    def _n_tokens(self, row: Any) -> int:
+        """The tokens of a row's texts, at most: of all its fields where it is not an example."""
+        if isinstance(row, Example):
+            row = f"{row.prompt} {row.completion}"
+        elif isinstance(row, Preference):
+            row = f"{row.prompt} {max(row.chosen, row.rejected, key=len)}"
+        elif isinstance(row, dict):
+            row = "\n".join(map(str, row.values()))
+        [ids] = prompt_ids(self.tokenizer, [row])
+        return len(ids)
+
+
+def question_in(prompt: str) -> str:
+    """What is asked, without the template around it, for readers and judges."""
+    text = prompt.rpartition("\n\nHuman:")[2].removesuffix("\n\nAssistant:")
+    for before, behind in (ALPACA.split("{instruction}"), QUESTION.split("{question}")):
+        if text.startswith(before) and text.endswith(behind):
+            text = text.removeprefix(before).removesuffix(behind)
+    return text.strip()
+
+
+#: Tokens that templates put around a text.
+MARGIN = 64
+
+
+def _short(source: str) -> str:
+    """Where rows are from, without where that lies on this machine."""
+    return source if source.startswith("hub:") else "/".join(Path(source).parts[-2:])

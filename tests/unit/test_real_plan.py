@@ -1,0 +1,110 @@
+"""Plans of any base model: the cells, the course of the published learning rate at a smaller scale, and arithmetic."""
+
+import pytest
+import real_runs
+
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.reproduction.cells import EXPERIMENTS
+from aligner_probe.reproduction.costs import ALPACA, cost_of, n_trained, sizes_named
+from aligner_probe.reproduction.real_plan import published_cell, published_recipe, real_cells
+from aligner_probe.reproduction.scales import LAPTOP, PAPER, half_width, lacks, scale_named
+from aligner_probe.reproduction.source import Stage
+from aligner_probe.sizes import LLAMA2_7B, LLAMA2_13B
+from aligner_probe.tasks import Example, Task
+from aligner_probe.training import recipe
+
+
+def task(n):
+    return Task("t", "sft", tuple(Example(f"q{i}", f" a{i}") for i in range(n)))
+
+
+@pytest.mark.parametrize("scale", [LAPTOP, PAPER, real_runs.TINY], ids=lambda scale: scale.name)
+def test_plan_has_every_experiment_method_recipe_and_seed_once(scale):
+    cells = real_cells(scale, EXPERIMENTS, 576)
+    assert len({cell.id for cell in cells}) == len(cells)
+    assert [cell.experiment for cell in cells if cell.is_base] == list(EXPERIMENTS)
+    main = {(c.experiment, c.method, c.seed) for c in cells if c.recipe == "corrected"}
+    assert main == {(e, m, s) for e in EXPERIMENTS for m in scale.methods[e] for s in scale.seeds}
+    published = {(c.experiment, c.method) for c in cells if c.recipe == "as-published" and c.arm == "main"}
+    assert published == {(e, m) for e in EXPERIMENTS for m in scale.published[e]}
+    for cell in cells:
+        assert set(cell.lr) == (set() if cell.is_base else {"sft", "dpo"} if cell.experiment == "safety" else {"sft"})
+
+
+def test_the_papers_token_counts_are_in_its_scale():
+    assert [m for m in PAPER.methods["math"] if m.startswith("aligner")] == [f"aligner-{n}" for n in (1, 10, 100, 300)]
+
+
+def test_rates_are_the_published_ones_and_follow_width():
+    cell = published_cell("safety", "aligner-1", 1337)
+    assert cell.lr == {"sft": 9e-3, "dpo": 1e-4}
+    assert published_cell("math", "lora-8", 1337).lr == {"sft": 3e-4}
+    assert published_cell("math", "aligner-10", 1337, "tenth-rate").lr == {"sft": 9e-4}
+    rates = [
+        next(c for c in real_cells(LAPTOP, ("math",), d) if c.method == "lora-8").lr["sft"] for d in (576, 1152, 4096)
+    ]
+    assert rates[0] == pytest.approx(2 * rates[1], rel=0.05)
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize(("experiment", "peak"), [("instructions", 0.5), ("math", 1.0)])
+def test_the_published_rate_takes_the_same_course_at_a_smaller_scale(experiment, peak):
+    """Eight epochs of a warm-up that lasts sixteen: half of the rate is reached. MetaMath's warm-up ends in time."""
+    cell = published_cell(experiment, "aligner-1", 1337)
+    stage = Stage("sft", task(960), task(4))
+    short = published_recipe(cell, stage, 48, 16, 256)
+    whole = published_recipe(cell, Stage("sft", task(52_002), task(4)), None, None, 256)
+    assert short.total_steps(960) == 48
+    assert short.accumulation == whole.accumulation == 8
+    for how, n in ((short, 960), (whole, 52_002)):
+        last = how.total_steps(n)
+        assert how.lr_at(last, n) == pytest.approx(peak * 9e-3, rel=0.01)
+        assert how.lr_at(last // 4, n) == pytest.approx(
+            9e-3 * min(1.0, {"instructions": 1 / 8, "math": 5 / 16}[experiment]), rel=0.05
+        )
+    assert whole == recipe("as-published", lr=9e-3, epochs=whole.epochs, warmup=whole.warmup, max_length=256, seed=1337)
+
+
+def test_what_a_scale_cannot_decide_is_said_with_its_numbers():
+    said = " ".join(lacks(LAPTOP))
+    for words in ("--judge", "One seed", f"60 items of GSM8K: {half_width(60):.2f}", "768", "by their words"):
+        assert words in said
+    assert "One seed" not in " ".join(lacks(PAPER))
+    assert half_width(60) == pytest.approx(0.1265, abs=1e-3)
+    with pytest.raises(AlignerProbeError, match="there are laptop, paper"):
+        scale_named("phone")
+
+
+def test_arithmetic_counts_four_operations_a_parameter_and_token():
+    sizes = sizes_named("meta-llama/Llama-2-7b-hf")
+    assert sizes.shape == LLAMA2_7B
+    assert sizes_named("meta-llama/Llama-2-13b-chat-hf").shape == LLAMA2_13B
+    [asked, run] = [
+        next(c for c in real_cells(PAPER, ("instructions",), 4096) if c.method == method)
+        for method in ("base", "aligner-1")
+    ]
+    trained = cost_of(run, PAPER, sizes).operations - cost_of(asked, PAPER, sizes).operations
+    assert trained == pytest.approx(4 * 6_738_415_616 * 3 * ALPACA[0] * ALPACA[1])
+    memory = cost_of(run, PAPER, sizes).memory
+    assert memory is not None
+    assert memory.base == 2 * 6_738_415_616
+    assert 13.5e9 < memory.total < 80e9
+    assert cost_of(asked, PAPER, sizes).memory is None
+
+
+def test_sizes_of_methods_are_those_of_table_1_and_unknown_bases_are_refused(tmp_path):
+    assert [n_trained(m, LLAMA2_7B) for m in ("aligner-1", "aligner-300", "llama-adapter-10", "lora-8")] == [
+        5_056, 1_229_760, 1_229_760, 4_194_304,
+    ]  # fmt: skip
+    with pytest.raises(AlignerProbeError, match="expected a folder with config"):
+        sizes_named("somebody/something")
+    (tmp_path / "config.json").write_text('{"n_embd": 48}')
+    with pytest.raises(AlignerProbeError, match="does not state the sizes of a Llama"):
+        sizes_named(str(tmp_path))
+
+
+def test_sizes_are_counted_from_a_config_as_the_model_has_them(tmp_path):
+    from aligner_probe.models import load_model, n_base_parameters
+
+    folder = real_runs.folder_of(tmp_path / "base")
+    assert sizes_named(str(folder)).shape.n_parameters == n_base_parameters(load_model(folder))
