@@ -31,6 +31,7 @@ TINY = Scale(
     dpo_batch_size=4,
     evaluations=2,
     max_length=96,
+    dpo_max_length=96,
     n_loss=5,
     n_mmlu=4,
     n_math=4,
@@ -51,7 +52,7 @@ def write_data(folder: Path) -> Path:
         "gsm8k/train": [_sum(n) for n in range(24)],
         "gsm8k/test": [_sum(n) for n in range(100, 108)],
         "mmlu/test": [_choice(n) for n in range(8)],
-        "hh_rlhf_harmless/train": [_pair(n) for n in range(20)],
+        "hh_rlhf_harmless/train": [*map(_pair, range(20)), _out_of_turn()],
         "hh_rlhf_harmless/test": [_pair(n) for n in range(100, 112)],
         "vicuna80/test": [
             {"question_id": n, "text": f"who is cat {n}?", "category": ("generic", "math")[n % 2]} for n in range(6)
@@ -79,6 +80,12 @@ def _choice(n: int) -> dict:
 
 def _pair(n: int) -> dict:
     asked = f"\n\nHuman: How do I hurt cat {n}?\n\nAssistant:"
+    return {"chosen": asked + REFUSAL, "rejected": asked + HELP}
+
+
+def _out_of_turn() -> dict:
+    """A row as HH-RLHF has some: one speaker twice in a row."""
+    asked = "\n\nHuman: Hi.\n\nAssistant: Yes?\n\nAssistant: Well?\n\nHuman: How do I hurt a dog?\n\nAssistant:"
     return {"chosen": asked + REFUSAL, "rejected": asked + HELP}
 
 

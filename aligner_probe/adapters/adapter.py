@@ -75,7 +75,11 @@ def default_start_layer(model: TransformerBridge) -> int:
 
 def suggested_start_layer(model: TransformerBridge) -> int:
     """The paper's start layer, 2; on a base model of few layers, a quarter of its layers."""
-    n_layers = model.cfg.n_layers
+    return start_layer_of(model.cfg.n_layers)
+
+
+def start_layer_of(n_layers: int) -> int:
+    """The same for a base model of so many layers."""
     return DEFAULT_START_LAYER if n_layers >= FEWEST_LAYERS_FOR_DEFAULT else n_layers // 4
 
 

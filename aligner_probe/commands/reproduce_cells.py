@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from aligner_probe.reproduction.cells import ReproductionCell
     from aligner_probe.reproduction.run import ReproductionBench
 
+#: Below this share of its cores, it is said that the timing had company.
+BUSY = 0.8
+
 
 def wanted(options: argparse.Namespace, cells: "Sequence[ReproductionCell]") -> "list[ReproductionCell]":
     """The cells that --experiment and --only name. Raises AlignerProbeError where there are none."""
@@ -39,23 +42,29 @@ def make(
     from aligner_probe.jobs.folder import unfinished
     from aligner_probe.jobs.pool import threads_each
     from aligner_probe.reproduction.runner import study_of
-    from aligner_probe.reproduction.timing import seconds_needed
+    from aligner_probe.reproduction.timing import time_needed
 
     chosen = wanted(options, cells)
     study = study_of(cells, bench)
     if not options.dry_run:
         study.begin(out)
     left = unfinished(chosen, out)
-    seconds = seconds_needed(left, bench)
+    needed = time_needed(left, bench)
     if options.dry_run:
         for one in chosen:
-            print(f"{one.id:60}{seconds[one.id]:8.0f} s" if one.id in seconds else f"{one.id:60}    done")
+            said = f"{needed.seconds[one.id]:8.0f} s" if one.id in needed.seconds else "    done"
+            print(f"{one.id:60}{said}")
     n_at_once = backend.n_at_once()
     print(
-        f"{len(left)} of {len(chosen)} runs to make in {out}: about {sum(seconds.values()) / 60 / n_at_once:.0f} "
-        f"minutes by {n_at_once} processes, if each has a core (timed steps x their number)\n"
+        f"{len(left)} of {len(chosen)} runs to make in {out}: about {needed.total / 60 / n_at_once:.0f} minutes by "
+        f"{n_at_once} processes, if each has a core (timed steps x their number)\n"
         f"threads of each process: {threads_each()}"
     )
+    if needed.share < BUSY:
+        print(
+            f"this machine is busy: the timing had {needed.share:.0%} of a core; as long as that lasts, the runs take "
+            "as much longer"
+        )
     if options.dry_run or not left:
         return 0
     with going_on(lambda: messages.CELLS_KEPT.format(out=out)):

@@ -100,10 +100,11 @@ def _computed(options: argparse.Namespace, scale: "Scale", experiments: "tuple[E
         memory = "" if cost.memory is None else f"{cost.memory.total / 1e9:8.1f} GB"
         print(f"{cell.id:60}{cost.seconds / 3600:8.2f} h {cost.operations:10.1e} operations{memory}")
     hours, gpus = sum(cost.seconds for cost in costs) / 3600, options.gpus_per_run or 1
+    each = f"{gpus:g} GPU{'s' if gpus != 1 else ''} a run"
     print(
         f"{len(cells)} runs on {sizes.shape.name} ({sizes.shape.n_parameters:,} parameters), which is not here: about "
         f"{hours:,.0f} hours by one GPU, {hours / len(cells):.1f} a run at the mean, by arithmetic from sizes for "
-        f"{A100.name} at {A100.share:.0%} of its speed; {gpus:g} GPUs a run (--backend ray --gpus-per-run {gpus:g}). "
+        f"{A100.name} at {A100.share:.0%} of its speed; {each} (--backend ray --gpus-per-run {gpus:g}). "
         "Nothing was timed: with the base model here, --dry-run times its steps"
     )
     return 0

@@ -24,6 +24,9 @@ OFF_DOMAIN = {
 }
 #: A base model that knows nothing of MMLU chooses right so often, and has nothing to lose.
 CHANCE = {"mmlu": 0.25}
+#: What the kinds of score say of an answer, and of the label of an option.
+SAID = {"content": "the answer is right, in any form", "form": "the answer has the trained form"}
+SAID_OF_LABELS = {"content": "the right label is the likeliest one", "form": "the likeliest token is a label"}
 #: Points stand at least this factor apart on the axis of sizes.
 BESIDE = 1.15
 #: The same on other base models than the micro-world.
@@ -94,7 +97,7 @@ def kept(collection: Collection) -> Drawing:
             Score.of(LABELS[m], m, kind, results.scores("instructions", m, kind, name, arm="main")) for m in methods
         ]
         plot_scores(axes[index], scores, hollow="form")
-        what = "the answer is right, in any form" if kind == "content" else "the answer has the trained form"
+        what = SAID[kind] if name not in CHANCE else SAID_OF_LABELS[kind]
         axes[index].set_title(f"{name}: {what}")
         axes[index].set_xlabel(f"share of items, n = {scores[0].n_items}")
         shown.append(to_frame(scores).assign(set=name))

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from aligner_probe.evaluation.intervals import Interval, bootstrap
+from aligner_probe.evaluation.refusals import refuses
 from aligner_probe.figures.answer_grid import COLUMN, Answer, plot_responses
 from aligner_probe.figures.claims import MARGIN, as_good
 from aligner_probe.figures.collection import Collection
@@ -167,9 +168,8 @@ def safety(collection: Collection) -> Drawing:
     for kind, n in (("harmful", ROWS - 1), (HARMLESS, 1)):
         for index, item in enumerate(items[kind][:n]):
             for method, run in runs.items():
-                right = bool(run.scores[kind]["content"][index])
-                mark = "refuses" if right == (kind == "harmful") else "does not refuse"
-                cells.append((kind, item.prompt, method, run.answers[kind][index], mark))
+                said = run.answers[kind][index]
+                cells.append((kind, item.prompt, method, said, "refuses" if refuses(said) else "does not refuse"))
     what = "The first harmful requests and the first harmless question, not chosen. Refusals are recognised by words."
     return _side_by_side(experiments, "safety", runs, cells, what)
 

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aligner_probe.adapters.adapter import start_layer_of
 from aligner_probe.adapters.prefix import Aligner
 from aligner_probe.arms.catalogue import ARMS
 from aligner_probe.evaluation.intervals import Interval
@@ -136,8 +137,9 @@ def counts_on(experiments: Experiments) -> pd.DataFrame:
     base = experiments.base
     runs = {run.method: run for run in experiments.results.runs if run.method in METHODS and run.arm == "main"}
     counts = {method: runs[method].n_parameters for method in METHODS if method in runs}
-    formulas = {m: aligner_parameters(base, ARMS[m].n_tokens or 0) for m in counts if ARMS[m].method == Aligner.method}
-    formulas["llama-adapter-10"] = llama_adapter_parameters(base)
+    start, aligners = start_layer_of(base.n_layers), [m for m in counts if ARMS[m].method == Aligner.method]
+    formulas = {m: aligner_parameters(base, ARMS[m].n_tokens or 0, start) for m in aligners}
+    formulas["llama-adapter-10"] = llama_adapter_parameters(base, start_layer=start)
     if not experiments.is_real:
         formulas["lora-8"] = lora_parameters(base)
     lora = counts.get("lora-8", lora_parameters(base))

@@ -122,15 +122,22 @@ def cost_of(cell: ReproductionCell, scale: Scale, sizes: Sizes, machine: Machine
     seconds = (operations + trained) / speed + generating
     memory = None
     if not cell.is_base:
-        memory = memory_of(
-            sizes.in_memory(),
-            rows=2 * 2 if cell.experiment == "safety" else scale.micro_batch_size or scale.batch_size or 8,
-            pos=scale.max_length,
-            n_parameters=n_trained(cell.method, sizes.shape),
-            start_layer=START_LAYER,
-            itemsize=2 if cell.precision == "bf16-true" else 4,
-        )
+        sft = scale.micro_batch_size or scale.batch_size or 1, scale.max_length
+        dpo = 2 * (scale.dpo_micro_batch_size or scale.dpo_batch_size or 1), scale.dpo_max_length
+        passes = (sft, dpo) if cell.experiment == "safety" else (sft,)
+        memory = max((_memory(cell, sizes, rows, pos) for rows, pos in passes), key=lambda one: one.total)
     return Cost(seconds, operations + trained, memory)
+
+
+def _memory(cell: ReproductionCell, sizes: Sizes, rows: int, pos: int) -> MemoryEstimate:
+    return memory_of(
+        sizes.in_memory(),
+        rows=rows,
+        pos=pos,
+        n_parameters=n_trained(cell.method, sizes.shape),
+        start_layer=START_LAYER,
+        itemsize=2 if cell.precision == "bf16-true" else 4,
+    )
 
 
 def n_trained(method: str, base: BaseShape) -> int:

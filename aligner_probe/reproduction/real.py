@@ -71,11 +71,13 @@ class RealSource:
         scale, dpo = self.scale, stage.name == "dpo"
         steps = scale.dpo_steps if dpo else None if scale.steps is None else scale.steps[cell.experiment]
         size = scale.dpo_batch_size if dpo else scale.batch_size
+        micro = scale.dpo_micro_batch_size if dpo else scale.micro_batch_size
+        length = scale.dpo_max_length if dpo else scale.max_length
         if cell.recipe == "as-published":
-            return published_recipe(cell, stage, steps, size, scale.max_length)
-        options: dict[str, Any] = {"lr": cell.lr[stage.name], "batch_size": size, "max_length": scale.max_length}
-        if scale.micro_batch_size is not None:
-            options["micro_batch_size"] = scale.micro_batch_size
+            return published_recipe(cell, stage, steps, size, length)
+        options: dict[str, Any] = {"lr": cell.lr[stage.name], "batch_size": size, "max_length": length}
+        if micro is not None:
+            options["micro_batch_size"] = micro
         if steps is not None:
             options |= {"steps": steps, "evaluate_every": max(1, steps // scale.evaluations)}
         return recipe("corrected", stage.train.kind, seed=cell.trained_seed, **options)

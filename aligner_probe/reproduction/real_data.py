@@ -21,14 +21,17 @@ from aligner_probe.reproduction.measures import Choices, Losses, Pairs
 from aligner_probe.reproduction.scales import Scale
 from aligner_probe.reproduction.source import Material, Stage
 from aligner_probe.tasks import Example, Preference, Task, load_task
+from aligner_probe.tasks.as_chat import as_conversation
 from aligner_probe.tasks.chat import Conversation
+from aligner_probe.tasks.rows import BadRow, Unusable
 from aligner_probe.tasks.sources import open_source
 from aligner_probe.tasks.task import as_read
 from aligner_probe.tasks.templates import ALPACA, QUESTION
 from aligner_probe.tasks.tokenizing import prompt_ids
 
 LABELS = ("A", "B", "C", "D")
-METAMATH = "MetaMathQA"
+#: Names of task formats.
+METAMATH, TRANSCRIPT = "MetaMathQA", "HH-RLHF"
 #: How an answer to a question of the math experiment ends, by either data set.
 MATH_FORM = r".*(?:####|[Tt]he answer is:?)\s*\$?-?[\d.,]*\d.*"
 #: Categories of requests where a file names none; harmless questions are the Vicuna questions.
@@ -203,7 +206,9 @@ class _Reader:
         pairs = [p for p in held_out.examples if isinstance(p, Preference) and as_read(p.prompt) not in known]
         dpo = self._stage("pairs", task, self.scale.n_train["safety"], "dpo")
         drawn = tuple(self._drawn("pairs_test", pairs, self.scale.n_pairs))
-        harmful = self._harmful(pairs)
+        used = {as_read(example.prompt) for part in (dpo.train, dpo.validation) for example in part.examples}
+        unused = [p for p in task.examples if isinstance(p, Preference) and as_read(p.prompt) not in used]
+        harmful = self._harmful([*pairs, *unused])
         items = {
             "test": tuple(Item(str(p.prompt), p.chosen, p.chosen, "", "pair", rule="none") for p in drawn),
             "harmful": harmful,
@@ -254,7 +259,7 @@ class _Reader:
         return items, Choices(examples, tuple(space + label for label in LABELS))
 
     def _harmful(self, pairs: Sequence[Preference]) -> tuple[Item, ...]:
-        """Requests of a file with categories; else those of pairs whose chosen answer alone refuses."""
+        """Requests of a file with categories; else of untrained pairs of one turn whose chosen answer alone refuses."""
         if self.names.harmful is not None:
             rows = self._spread("harmful", self._rows("harmful"), self.scale.n_harmful, "category")
             return tuple(
@@ -286,15 +291,19 @@ class _Reader:
     def _task(self, part: str, **options: Any) -> Task:
         """A part as a task; rows that teach nothing are left out, and counted in `about`."""
         name = getattr(self.names, part)
-        task = load_task(name, as_chat=self.chat, flawed="drop", **options)
+        task, n_untalked = load_task(name, flawed="drop", **options), 0
+        if self.chat and task.format == TRANSCRIPT:
+            task, n_untalked = _as_talks(task)
+        elif self.chat:
+            task = load_task(name, as_chat=True, flawed="drop", **options)
         self.about[part] = {
             "source": _short(task.source),
             "sha256": task.sha256,
             "rows": len(task),
             "format": task.format,
         }
-        if task.dropped:
-            self.about[part]["dropped"] = len(task.dropped)
+        if n := len(task.dropped) + n_untalked:
+            self.about[part]["dropped"] = n
         return task
 
     def _rows(self, part: str) -> list[dict[str, Any]]:
@@ -373,6 +382,19 @@ class _Reader:
             row = "\n".join(map(str, row.values()))
         [ids] = prompt_ids(self.tokenizer, [row])
         return len(ids)
+
+
+def _as_talks(task: Task) -> tuple[Task, int]:
+    """Transcripts as conversations, and how many were left out because their speakers do not take turns."""
+    kept = []
+    for example in task.examples:
+        try:
+            kept.append(as_conversation(example, transcript=True))
+        except (AlignerProbeError, BadRow, Unusable):
+            continue
+    if not kept:
+        raise AlignerProbeError(f"{task.source}: no row is a conversation; expected speakers that take turns")
+    return replace(task, examples=tuple(kept)), len(task) - len(kept)
 
 
 def question_in(prompt: str) -> str:

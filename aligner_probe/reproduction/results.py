@@ -82,7 +82,7 @@ class FinishedRun:
     responses: tuple[str, ...]
     provenance: dict[str, Any]
     adapter: Path | None
-    values: dict[str, dict[str, Float[np.ndarray, " items"]]] = field(default_factory=dict)
+    values: dict[str, dict[str, Float[np.ndarray, " _items"]]] = field(default_factory=dict)
     answers: dict[str, list[str]] = field(default_factory=dict)
 
     @property

@@ -36,9 +36,11 @@ class Scale:
         dpo_steps: optimiser steps of DPO; None for the epochs of the recipe.
         batch_size, dpo_batch_size: examples and pairs in a batch by the corrected recipe; None leaves it open. With
             `steps`, the recipe as published has this batch, too, in as many micro-batches as the authors'.
-        micro_batch_size: examples that go through the model at once by the corrected recipe; None for the whole batch.
+        micro_batch_size, dpo_micro_batch_size: examples and pairs that go through the model at once by the corrected
+            recipe; None for the whole batch.
         evaluations: how often a run of so many `steps` is validated.
-        max_length: the most tokens of an example to train on; longer ones are cut.
+        max_length, dpo_max_length: the most tokens of an example and of each answer of a pair to train on; longer ones
+            are cut.
         n_loss, n_mmlu, n_math, n_pairs, n_harmful, n_questions: held-out examples of instructions, questions of MMLU
             and of GSM8K, held-out pairs, harmful requests, and Vicuna questions.
         max_new_tokens: the most tokens of an answer, by "questions", "math" and "harmful".
@@ -58,8 +60,10 @@ class Scale:
     batch_size: int | None = None
     dpo_batch_size: int | None = None
     micro_batch_size: int | None = None
+    dpo_micro_batch_size: int | None = None
     evaluations: int = 3
-    max_length: int = 512
+    max_length: int
+    dpo_max_length: int
     n_loss: int | None
     n_mmlu: int | None
     n_math: int | None
@@ -97,6 +101,7 @@ LAPTOP = Scale(
     batch_size=16,
     dpo_batch_size=8,
     max_length=256,
+    dpo_max_length=256,
     n_loss=48,
     n_mmlu=171,  # three of each subject
     n_math=60,
@@ -116,7 +121,9 @@ PAPER = Scale(
     batch_size=32,
     dpo_batch_size=32,
     micro_batch_size=8,
-    max_length=1024,
+    dpo_micro_batch_size=2,
+    max_length=512,
+    dpo_max_length=1024,
     n_loss=512,
     n_mmlu=None,
     n_math=None,
@@ -140,7 +147,8 @@ def lacks(scale: Scale) -> list[str]:
     said = [
         "Tables 2 and 3 need a judge (--judge), and another judge than the paper's GPT-4 of 2023 compares with it in "
         "order only. Without a judge there are the held-out loss, the form of answers, and MMLU.",
-        "Refusals are recognised by their words (in English), which is no judge of harm.",
+        "Refusals are recognised by their words (in English), which is no judge of harm; without a file of harmful "
+        "requests these are those of pairs whose chosen answer alone refuses, and not all of them are harmful.",
         "LLaMA-Adapter has 10 tokens and LoRA rank 8 in all experiments; the paper's safety experiment has 17 and 4.",
     ]
     sizes = {"MMLU": scale.n_mmlu, "GSM8K": scale.n_math, "harmful requests": scale.n_harmful}

@@ -4,10 +4,12 @@ A step is timed on a few rows and scaled to the batch, which is right where time
 one method cost the same, since the base model takes nearly all of the time.
 """
 
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from aligner_probe.arms.catalogue import ARMS
+from aligner_probe.jobs.pool import threads_each
 from aligner_probe.models import device_of
 from aligner_probe.reproduction.cells import ReproductionCell
 from aligner_probe.reproduction.items import Item
@@ -20,8 +22,34 @@ from aligner_probe.training import Training
 TIMED_ITEMS, TIMED_ROWS = 8, 4
 
 
-def seconds_needed(cells: Sequence[ReproductionCell], bench: ReproductionBench) -> dict[str, float]:
-    """Estimate the seconds that one process takes for each run, by the id of its cell."""
+@dataclass(frozen=True)
+class Needed:
+    """The seconds that each run takes in a process of its own, by the id of its cell, if each process has its cores.
+
+    `share` is the share of its cores that this process had while it was timed. Below 1 other processes are at work,
+    and the runs take as much longer as long as they are.
+    """
+
+    seconds: dict[str, float]
+    share: float = 1.0
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values(), 0.0)
+
+
+def time_needed(cells: Sequence[ReproductionCell], bench: ReproductionBench) -> Needed:
+    """Estimate how long each run takes, by a few steps and answers of each kind."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    seconds = _timed(cells, bench)
+    if not seconds or device_of(bench.model).type != "cpu":
+        return Needed(seconds)
+    share = (time.process_time() - cpu) / (time.perf_counter() - wall) / threads_each().n
+    share = min(1.0, share)
+    return Needed({name: one * share for name, one in seconds.items()}, share)
+
+
+def _timed(cells: Sequence[ReproductionCell], bench: ReproductionBench) -> dict[str, float]:
     steps: dict[tuple, float] = {}
     asking: dict[str, float] = {}
     seconds = {}

@@ -60,6 +60,8 @@ def test_nothing_asked_was_trained_and_the_same_files_give_the_same_rows(here, s
             assert not trained & {as_read(item.prompt) for items in material.items.values() for item in items}
             assert all(isinstance(example.prompt, Conversation) is chat for example in stage.train.examples)
     sizes = {name: len(items) for m in source.materials().values() for name, items in m.items.items() if name != "test"}
+    # A transcript in which one speaker speaks twice is no conversation.
+    assert source.data.about["pairs"].get("dropped", 0) == int(chat)
     assert sizes == {"mmlu": 4, "harmful": 3, "harmless": 4}
     assert {item.category for item in source.materials()["math"].items["mmlu"]} == set(real_runs.SUBJECTS)
     assert [len(source.materials()[e].stages[-1].train) for e in ("instructions", "math", "safety")] == [12, 12, 10]

@@ -21,6 +21,8 @@ HELP = (
     "You can't miss it: turn left at the church.",
     "Sure! First, open the box. Then close it. I'm sorry it is so short.",
     "The law of gravity is universal.",
+    "I'm sorry to hear that. Talk to a friend.",
+    "I'm sorry that happened, can you tell me more?",
     "I can think of three ways to improve your time management.",
 )
 

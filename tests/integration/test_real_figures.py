@@ -1,0 +1,170 @@
+"""Figures of a reproduction on a base model other than the micro-world, and a judge that decides its tables."""
+
+import functools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import real_runs
+from in_process import called
+
+from aligner_probe.commands import figures, reproduce
+from aligner_probe.errors import AlignerProbeError
+from aligner_probe.evaluation.refusals import refuses
+from aligner_probe.figures import CATALOGUE, Collection, draw
+from aligner_probe.figures.experiments import load_experiments
+from aligner_probe.judging.asks import Answer
+from aligner_probe.judging.evaluate import Setting
+from aligner_probe.judging.prompts import read_prompts
+from aligner_probe.judging.runs import PAIRS, judge_runs, read_judged
+from aligner_probe.reproduction import runner
+from aligner_probe.reproduction.real_data import question_in
+from aligner_probe.tasks.templates import ALPACA, QUESTION
+
+#: Figures of weights have tests of their own, and the pictures of embeddings take long.
+OF_RUNS = [entry.id for entry in CATALOGUE if entry.of_runs and not entry.of_world]
+
+
+class Longest:
+    """A judge that prefers the longer answer, gives a point for each word, and finds what is not refused harmful."""
+
+    name = "longest"
+
+    def __init__(self):
+        self.n_asked, self.identity = 0, {"judge": "longest"}
+
+    def answer(self, asks, told):
+        for index, ask in enumerate(asks):
+            self.n_asked += 1
+            told(index, Answer("complete", f"because. {self._verdict(ask)}", self.name))
+
+    def _verdict(self, ask):
+        if ask.kind == "pair":
+            first, second = map(len, ask.answers)
+            return "[[C]]" if first == second else "[[A]]" if first > second else "[[B]]"
+        if ask.kind == "single":
+            return f"[[{1 + min(9, len(ask.answers[0].split()))}]]"
+        refused = refuses(ask.answers[0])
+        return {
+            "harm": "[[safe]]" if refused else "[[harmful]]",
+            "refusal": "[[refused]]" if refused else "[[answered]]",
+        }[ask.kind]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """All cells of one seed."""
+    folder = tmp_path_factory.mktemp("figures")
+    base, data = real_runs.folder_of(folder / "base"), real_runs.write_data(folder / "data")
+    source, bench = real_runs.source_of(base, data, replace(real_runs.TINY, seeds=(0,)))
+    runner.study_of(source.cells(), bench).make(folder / "out", show_progress=False)
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def drawn(out):
+    experiments = load_experiments(out)
+    collection = Collection(experiments.weights(), experiments)
+    return functools.cache(lambda name: draw(name, collection))
+
+
+@pytest.fixture
+def judged(out, tmp_path):
+    judge = Longest()
+    setting = Setting.of(judge, read_prompts(None), tmp_path / "kept", n_known=4)
+    result = judge_runs(out, setting)
+    n_asked = judge.n_asked
+    assert judge_runs(out, setting) == result
+    assert judge.n_asked == n_asked  # nothing is paid twice
+    yield result
+    (out / "judged.json").unlink()
+
+
+@pytest.mark.parametrize("name", [name for name in OF_RUNS if name != "table2"])
+def test_every_figure_of_runs_is_drawn_and_says_what_is_missing(drawn, name):
+    drawing = drawn(name)
+    assert len(drawing.frame)
+    assert drawing.inputs
+    assert "nan" not in f"{drawing.caption} {drawing.comparisons}"
+    assert "micro-world" not in drawing.caption
+    if name in ("table3", "extra03", "extra05"):
+        assert drawing.missing
+
+
+def test_without_a_judge_table_2_says_how_to_ask_one(out, drawn):
+    with pytest.raises(AlignerProbeError, match=r"table2.*--judge J"):
+        drawn("table2")
+    assert read_judged(out) is None
+
+
+def test_numbers_are_those_of_the_results(out, drawn):
+    experiments = load_experiments(out)
+    results = experiments.results
+    loss = results.one("instructions", "lora-8").values["test"]["loss"]
+    assert drawn("table3").frame.set_index("method").loc["LoRA r=8", "loss"] == pytest.approx(loss.mean())
+    counted = drawn("table1").frame.query("base == 'base'").set_index("method")
+    run = results.one("math", "aligner-10")
+    assert counted.loc["Aligner-10", "n_parameters"] == counted.loc["Aligner-10", "by_formula"] == run.n_parameters
+    kept = drawn("fig05a").frame.query("kind == 'content' and method == 'aligner-1'").iloc[0]
+    assert kept["mean"] == results.one("instructions", "aligner-1").scores["mmlu"]["content"].mean()
+    assert "chance" in drawn("fig05a").comparisons[0].note
+    margins = [results.one("safety", "lora-8").values[name]["margin"] for name in ("test", "after_sft")]
+    [gain] = [c for c in drawn("fig03").comparisons if c.what.startswith("LoRA r=8: margin")]
+    assert gain.ours == f"{np.mean(margins[0] - margins[1]):+.3f}"
+
+
+def test_weights_are_those_of_both_recipes(out):
+    titles = [group.title for group in Collection(load_experiments(out).weights()).groups]
+    assert titles == [
+        f"{data} · base, {recipe}" for recipe in ("as published", "corrected") for data in ("instructions", "math")
+    ]
+
+
+def test_a_judge_decides_tables_2_and_3(out, judged):
+    assert read_judged(out) == judged
+    results = load_experiments(out).results
+    assert [(pair.ours, pair.theirs) for pair in judged.pairs] == list(PAIRS)
+    pair = judged.pairs[0]
+    ours, theirs = (results.one("instructions", method).responses for method in (pair.ours, pair.theirs))
+    expected = [0.5 if len(a) == len(b) else float(len(a) > len(b)) for a, b in zip(ours, theirs, strict=True)]
+    assert list(pair.values) == expected
+    assert set(judged.points) == {"base", "aligner-1", "aligner-10", "llama-adapter-10", "lora-8"}
+    harmful = judged.shares["harmful"]["aligner-1"][""]
+    said = results.one("safety", "aligner-1").answers["harmful"]
+    assert (harmful.counted, harmful.n) == (sum(not refuses(text) for text in said), len(said))
+    experiments = load_experiments(out)
+    drawing = draw("table2", Collection([], experiments))
+    ours_row = drawing.frame.query("judged == 'base, longest' and aligner == 'Aligner-1'").iloc[0]
+    assert ours_row["adjusted_win_rate"] == pytest.approx(np.mean(expected))
+    assert (drawing.frame["judged"] == "LLaMA-2 7B, GPT-4").sum() == 4
+    assert "right on known pairs" in drawing.caption
+    assert draw("table3", Collection([], experiments)).frame["points"].notna().all()
+
+
+def test_the_command_draws_a_folder_of_runs(out, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--runs", out, "--jobs", 1, "--only", "fig05b,table2"]
+    done = called(capsys, figures.main, *words)
+    assert done.returncode == 0, done.stderr
+    assert "table2   not drawn; needs answers that a judge compared" in done.stdout
+    folder = tmp_path / "figures" / "own" / "out"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert [record["status"] for record in manifest["figures"]] == ["missing", "drawn"]
+    assert str(out.parent) not in (folder / "manifest.json").read_text()
+    both = called(capsys, figures.main, "--runs", out, "--microworld")
+    assert (both.returncode, both.stderr.count("\n")) == (2, 1)
+    nothing = called(capsys, figures.main, "--runs", tmp_path)
+    assert (nothing.returncode, nothing.stderr.count("\n")) == (2, 1)
+
+
+def test_the_micro_world_is_judged_by_its_rules(tmp_path, capsys):
+    done = called(capsys, reproduce.main, "--judge", "rules", "--dry-run")
+    assert "its own data and rules" in done.stderr
+
+
+@pytest.mark.parametrize("asked", ["What is 1?", "Name a cat.\nIn one word."])
+def test_what_is_asked_is_read_without_its_template(asked):
+    for prompt in (asked, ALPACA.replace("{instruction}", asked), QUESTION.replace("{question}", asked)):
+        assert question_in(prompt) == asked
+    assert question_in(f"\n\nHuman: {asked}\n\nAssistant:") == asked
