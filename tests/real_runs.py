@@ -8,8 +8,9 @@ from transformers import AutoConfig
 
 from aligner_probe.models import load_model, n_base_parameters
 from aligner_probe.reproduction.cells import EXPERIMENTS
+from aligner_probe.reproduction.data_names import DataNames
 from aligner_probe.reproduction.real import RealSource
-from aligner_probe.reproduction.real_data import DataNames, read_data
+from aligner_probe.reproduction.real_data import read_data
 from aligner_probe.reproduction.run import ReproductionBench
 from aligner_probe.reproduction.scales import Scale
 from aligner_probe.sizes import BaseShape

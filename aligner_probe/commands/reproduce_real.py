@@ -13,7 +13,7 @@ from aligner_probe.errors import AlignerProbeError
 
 if TYPE_CHECKING:
     from aligner_probe.reproduction.cells import Experiment
-    from aligner_probe.reproduction.real_data import DataNames
+    from aligner_probe.reproduction.data_names import DataNames
     from aligner_probe.reproduction.scales import Scale
 
 #: The folder of the data in $ALIGNER_PROBE_DATA.
@@ -112,7 +112,7 @@ def _computed(options: argparse.Namespace, scale: "Scale", experiments: "tuple[E
 
 def _names(options: argparse.Namespace, scale: "Scale") -> "DataNames":
     """Where the data are. Raises AlignerProbeError for a folder that is not there."""
-    from aligner_probe.reproduction.real_data import DataNames
+    from aligner_probe.reproduction.data_names import DataNames
 
     if options.data is not None:
         if not options.data.is_dir():

@@ -101,7 +101,7 @@ def single_scores(collection: Collection) -> Drawing:
         rows.append(
             {
                 "method": LABELS[method],
-                "points": np.nan if points.get(method) is None else points[method].value,
+                "points": np.nan if (mean := points.get(method)) is None else mean.value,
                 "loss": loss.value,
                 "loss_low": loss.low,
                 "loss_high": loss.high,

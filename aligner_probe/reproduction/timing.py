@@ -16,10 +16,12 @@ from aligner_probe.reproduction.items import Item
 from aligner_probe.reproduction.run import ReproductionBench, new_adapter
 from aligner_probe.reproduction.source import Material, Stage
 from aligner_probe.study import seconds_a_step, seconds_an_item, threads_of_a_worker
-from aligner_probe.training import Training
+from aligner_probe.training import Recipe, Training
 
 #: How many items are asked to time an answer, and how many rows a timed step has on a CPU.
 TIMED_ITEMS, TIMED_ROWS = 8, 4
+#: The share of a row's time in training that a forward pass alone takes.
+FORWARD = 0.5
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,19 @@ def _timed(cells: Sequence[ReproductionCell], bench: ReproductionBench) -> dict[
                 if alike not in steps:
                     steps[alike] = _seconds_a_row(cell, bench, stage)
                 how = bench.source.recipe_of(cell, stage).settled(len(stage.train))
-                rows = how.total_steps(len(stage.train)) * (how.batch_size or 1)
-                seconds[cell.id] += steps[alike] * rows
+                seconds[cell.id] += steps[alike] * (_rows_trained(how, stage) + FORWARD * _rows_validated(how, stage))
     return seconds
+
+
+def _rows_trained(how: Recipe, stage: Stage) -> int:
+    return how.total_steps(len(stage.train)) * (how.batch_size or 1)
+
+
+def _rows_validated(how: Recipe, stage: Stage) -> int:
+    """Validation examples of a whole run: before it, and after each interval, by default an epoch."""
+    n = len(stage.train)
+    every = how.evaluate_every or how.steps_per_epoch(n)
+    return (how.total_steps(n) // every + 1) * len(stage.validation)
 
 
 def _seconds_a_row(cell: ReproductionCell, bench: ReproductionBench, stage: Stage) -> float:

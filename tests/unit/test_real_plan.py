@@ -2,6 +2,7 @@
 
 import pytest
 import real_runs
+from conftest import ROOT
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.reproduction.cells import EXPERIMENTS
@@ -108,3 +109,17 @@ def test_sizes_are_counted_from_a_config_as_the_model_has_them(tmp_path):
 
     folder = real_runs.folder_of(tmp_path / "base")
     assert sizes_named(str(folder)).shape.n_parameters == n_base_parameters(load_model(folder))
+
+
+def test_the_documentation_has_the_numbers_that_the_command_prints():
+    text = " ".join((ROOT / "docs" / "reproduce.md").read_text().split())
+    hours, most = {}, {}
+    for name in ("meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-13b-hf"):
+        sizes = sizes_named(name)
+        cells = real_cells(PAPER, EXPERIMENTS, sizes.shape.d_model)
+        costs = [cost_of(cell, PAPER, sizes) for cell in cells]
+        hours[name] = round(sum(cost.seconds for cost in costs) / 3600, -1)
+        most[name] = round(max(cost.memory.total for cost in costs if cost.memory is not None) / 1e9)
+    (seven, thirteen), (small, large) = hours.values(), most.values()
+    assert f"these are {len(cells)} runs, about {seven:.0f} hours of one A100 with at most {small} GB each" in text
+    assert f"for 13B, about {thirteen:,.0f} hours and {large} GB" in text
