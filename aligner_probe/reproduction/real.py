@@ -54,7 +54,9 @@ class RealSource:
 
     def cells(self) -> tuple[ReproductionCell, ...]:
         """The cells of the plan."""
-        experiments = tuple(one for one in EXPERIMENTS if self.data.materials.get(one) is not None)
+        experiments: tuple[Experiment, ...] = tuple(
+            one for one in EXPERIMENTS if self.data.materials.get(one) is not None
+        )
         return real_cells(self.scale, experiments, self.base.d_model)
 
     def materials(self) -> dict[str, Material]:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from tqdm.auto import tqdm
+
 from aligner_probe.arms.catalogue import ARMS
 from aligner_probe.jobs.pool import threads_each
 from aligner_probe.models import device_of
@@ -56,7 +58,7 @@ def _timed(cells: Sequence[ReproductionCell], bench: ReproductionBench) -> dict[
     asking: dict[str, float] = {}
     seconds = {}
     with threads_of_a_worker():
-        for cell in cells:
+        for cell in tqdm(cells, desc="timing a few steps of each kind", leave=False):
             material = bench.materials[cell.experiment]
             if cell.experiment not in asking:
                 asking[cell.experiment] = _seconds_asking(bench, cell, material)
