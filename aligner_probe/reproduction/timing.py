@@ -12,16 +12,20 @@ from tqdm.auto import tqdm
 
 from aligner_probe.arms.catalogue import ARMS
 from aligner_probe.jobs.pool import threads_each
-from aligner_probe.models import device_of
+from aligner_probe.models import device_of, n_base_parameters
 from aligner_probe.reproduction.cells import ReproductionCell
 from aligner_probe.reproduction.items import Item
 from aligner_probe.reproduction.run import ReproductionBench, new_adapter
-from aligner_probe.reproduction.source import Material, Stage
+from aligner_probe.reproduction.source import Material, Measure, Stage
 from aligner_probe.study import seconds_a_step, seconds_an_item, threads_of_a_worker
 from aligner_probe.training import Recipe, Training
 
-#: How many items are asked to time an answer, and how many rows a timed step has on a CPU.
-TIMED_ITEMS, TIMED_ROWS = 8, 4
+#: How many items are asked to time an answer, of a small base model and of others, whose answers take seconds.
+ITEMS_OF_SMALL, ITEMS = 32, 8
+#: A base model of fewer parameters is small.
+SMALL = 20_000_000
+#: How many rows a timed step has on a CPU.
+TIMED_ROWS = 4
 #: The share of a row's time in training that a forward pass alone takes.
 FORWARD = 0.5
 
@@ -56,12 +60,13 @@ def time_needed(cells: Sequence[ReproductionCell], bench: ReproductionBench) -> 
 def _timed(cells: Sequence[ReproductionCell], bench: ReproductionBench) -> dict[str, float]:
     steps: dict[tuple, float] = {}
     asking: dict[str, float] = {}
+    known: dict[tuple, float] = {}
     seconds = {}
     with threads_of_a_worker():
         for cell in tqdm(cells, desc="timing a few steps of each kind", leave=False):
             material = bench.materials[cell.experiment]
             if cell.experiment not in asking:
-                asking[cell.experiment] = _seconds_asking(bench, cell, material)
+                asking[cell.experiment] = _seconds_asking(bench, cell, material, known)
             seconds[cell.id] = asking[cell.experiment]
             for stage in () if cell.is_base else material.stages:
                 alike = (ARMS[cell.method].method, cell.precision, stage.name, stage.train.name)
@@ -96,19 +101,32 @@ def _seconds_a_row(cell: ReproductionCell, bench: ReproductionBench, stage: Stag
     return seconds_a_step(model, [Training(adapter=adapter, task=few, recipe=how)]).seconds / size
 
 
-def _seconds_asking(bench: ReproductionBench, cell: ReproductionCell, material: Material) -> float:
-    """Seconds of all that a cell of the experiment is asked."""
+def _seconds_asking(
+    bench: ReproductionBench, cell: ReproductionCell, material: Material, known: dict[tuple, float]
+) -> float:
+    """Seconds of all that a cell of the experiment is asked; `known` has those of an item of sets timed before."""
     model, source, seconds = bench.model, bench.source, 0.0
-    asked: dict[str, Sequence[Item]] = dict(material.items)
+    n_timed = ITEMS_OF_SMALL if n_base_parameters(model) < SMALL else ITEMS
+    asked: dict[str, Sequence[Item]] = {}
     if source.asks_questions(cell.experiment):
         asked["questions"] = bench.questions
+    asked |= material.items
+    answered: set[str] = set()
     for name, items in asked.items():
+        prompts = {item.prompt for item in items}
+        alike = (name, *sorted(prompts)[:1])
         if name in material.measures:
             measure = material.measures[name]
-            some = range(min(TIMED_ITEMS, len(items)))
-            each = seconds_an_item(lambda chosen, measure=measure: measure.some(len(chosen)).of(model), some)
-        else:
-            few = items[:: max(1, len(items) // TIMED_ITEMS)][:TIMED_ITEMS]
-            each = seconds_an_item(lambda chosen: source.answers(model, chosen), few)
-        seconds += each * len(items)
+            some = range(min(n_timed, len(items)))
+
+            def work(chosen: Sequence[int], measure: Measure = measure) -> object:
+                return measure.some(len(chosen)).of(model)
+
+            known[alike] = known.get(alike) or seconds_an_item(work, some)
+            seconds += known[alike] * len(items)
+        elif new := prompts - answered:  # a prompt is asked once
+            few = items[:: max(1, len(items) // n_timed)][:n_timed]
+            known[alike] = known.get(alike) or seconds_an_item(lambda chosen: source.answers(model, chosen), few)
+            seconds += known[alike] * len(new)
+            answered |= new
     return seconds
