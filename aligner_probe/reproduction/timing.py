@@ -5,10 +5,12 @@ one method cost the same, since the base model takes nearly all of the time.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.arms.catalogue import ARMS
 from aligner_probe.jobs.pool import threads_each
@@ -52,9 +54,19 @@ def time_needed(cells: Sequence[ReproductionCell], bench: ReproductionBench) -> 
     seconds = _timed(cells, bench)
     if not seconds or device_of(bench.model).type != "cpu":
         return Needed(seconds)
-    share = (time.process_time() - cpu) / (time.perf_counter() - wall) / threads_each().n
-    share = min(1.0, share)
-    return Needed({name: one * share for name, one in seconds.items()}, share)
+    return Needed(seconds, _share(wall, cpu))
+
+
+def _share(wall: float, cpu: float) -> float:
+    """The share of its cores that this process has had since `wall` and `cpu`, of its two clocks."""
+    return min(1.0, (time.process_time() - cpu) / (time.perf_counter() - wall) / threads_each().n)
+
+
+def _on_free_cores(model: TransformerBridge, work: Callable[[], float]) -> float:
+    """The seconds that `work` returns, less those for which the CPU was given to other processes meanwhile."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    seconds = work()
+    return seconds if device_of(model).type != "cpu" else seconds * _share(wall, cpu)
 
 
 def _timed(cells: Sequence[ReproductionCell], bench: ReproductionBench) -> dict[str, float]:
@@ -98,7 +110,8 @@ def _seconds_a_row(cell: ReproductionCell, bench: ReproductionBench, stage: Stag
     few = replace(stage.train, examples=stage.train.examples[:size])
     how = replace(how, batch_size=size, micro_batch_size=None if size < how.rows_at_once else how.micro_batch_size)
     adapter = new_adapter(cell, model, bench.materials[cell.experiment].stages[0].train)
-    return seconds_a_step(model, [Training(adapter=adapter, task=few, recipe=how)]).seconds / size
+    training = Training(adapter=adapter, task=few, recipe=how)
+    return _on_free_cores(model, lambda: seconds_a_step(model, [training]).seconds) / size
 
 
 def _seconds_asking(
@@ -122,11 +135,13 @@ def _seconds_asking(
             def work(chosen: Sequence[int], measure: Measure = measure) -> object:
                 return measure.some(len(chosen)).of(model)
 
-            known[alike] = known.get(alike) or seconds_an_item(work, some)
+            if alike not in known:
+                known[alike] = _on_free_cores(model, partial(seconds_an_item, work, some))
             seconds += known[alike] * len(items)
         elif new := prompts - answered:  # a prompt is asked once
             few = items[:: max(1, len(items) // n_timed)][:n_timed]
-            known[alike] = known.get(alike) or seconds_an_item(lambda chosen: source.answers(model, chosen), few)
+            if alike not in known:
+                known[alike] = _on_free_cores(model, partial(seconds_an_item, partial(source.answers, model), few))
             seconds += known[alike] * len(new)
             answered |= new
     return seconds
