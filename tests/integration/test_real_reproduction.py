@@ -23,6 +23,8 @@ from aligner_probe.tasks.chat import Conversation
 from aligner_probe.tasks.chat_template import template_of
 from aligner_probe.tasks.task import as_read
 
+#: For a tokenizer of few pieces, in which a template alone has a hundred tokens.
+LONG = {"max_length": 400, "dpo_max_length": 400}
 MADE = ("instructions_base", "instructions_lora-8_corrected_seed1", "safety_aligner-1_corrected_seed0", "math_base")
 
 
@@ -243,7 +245,7 @@ def test_a_real_small_model_makes_every_cell(tmp_path, capsys, monkeypatch):
 
     base = small_model("stories260K")
     data = real_runs.write_data(tmp_path / "data")
-    monkeypatch.setitem(scales.SCALES, "laptop", replace(real_runs.TINY, name="laptop", seeds=(0,)))
+    monkeypatch.setitem(scales.SCALES, "laptop", replace(real_runs.TINY, name="laptop", seeds=(0,), **LONG))
     words = ["--model", base, "--data", data, "--jobs", 1, "--out", tmp_path / "out"]
     done = called(capsys, reproduce.main, *words)
     assert done.returncode == 0, done.stderr
