@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from aligner_probe.probing.probe import Probe
 
 MEASURES = ("F", "R_soft", "R1", "B", "K")
-#: Columns of the table, in minutes: by the clock, and on processors, which other programs do not change.
-TIMES = ("minutes", "processor minutes")
+#: The last column of the table: minutes on processors, which other programs do not change.
+MINUTES = "minutes"
 
 
 def parse() -> argparse.Namespace:
@@ -174,23 +174,32 @@ def table(folder: Path) -> str:
     reports = [read_json(file) for name in TASKS if (file := folder / f"{name}.json").is_file()]
     if not reports:
         sys.exit(f"{folder}: no report of a task there; expected NAME.json, as --reports {folder} writes them")
-    head = ("task", "nature", "verdict", *MEASURES, *TIMES)
-    lines = [head, ("---",) * 3 + ("---:",) * len(MEASURES + TIMES), *map(_cells, reports)]
+    head = ("task", "nature", "verdict", *MEASURES, MINUTES)
+    lines = [head, ("---",) * 3 + ("---:",) * (len(MEASURES) + 1), *map(_cells, reports)]
     return "\n".join(f"|{'|'.join(cells)}|" for cells in lines)
 
 
 def cuts(folder: Path, file: Path) -> None:
-    """Write the cuts of F, R_soft and R1 that the reports of a folder set; mixed, open and control tasks set none."""
+    """Write the cuts of F, R_soft and R1 that the reports of a folder set; mixed, open and control tasks set none.
+
+    Each task counts with the measures of the kind of score that decided it: where training teaches no content, the
+    strict ones say little.
+    """
     from dataclasses import replace
 
     from aligner_probe.files import read_json
     from aligner_probe.probing.calibration import MEASURES as WITH_CUTS
     from aligner_probe.probing.calibration import KnownShares, cuts_from, write_cuts
+    from aligner_probe.probing.report import shares_that_decided
 
     reports = [report for one in sorted(folder.glob("*.json")) if (report := read_json(one)).get("known")]
     known = [one for one in reports if one["known"]["nature"] in ("form", "latent", "new")]
     tasks = [
-        KnownShares(one["known"]["nature"], one["task"]["kind"], {name: one[name]["value"] for name in WITH_CUTS})
+        KnownShares(
+            one["known"]["nature"],
+            one["task"]["kind"],
+            {name: each["value"] for name, each in shares_that_decided(one).items() if name in WITH_CUTS},
+        )
         for one in known
     ]
     said = f"{len(tasks)} tasks of known nature on {known[0]['base']}, at the {known[0]['budget']} budget"
@@ -207,8 +216,7 @@ def _cells(report: dict[str, Any]) -> tuple[str, ...]:
     measures = shares_that_decided(report) | {"K": report["K"]}
     values = [measures[name]["value"] for name in MEASURES]
     numbers = ["–" if value is None else f"{value:.2f}".replace("0.", ".") for value in values]
-    times = [f"{known[name.replace(' ', '_')]:.0f}" for name in TIMES]
-    return (f"`{known['name']}`", known["nature"], verdict, *numbers, *times)
+    return (f"`{known['name']}`", known["nature"], verdict, *numbers, f"{known['processor_minutes']:.0f}")
 
 
 def main() -> None:

@@ -102,6 +102,13 @@ def test_numbers_of_the_panel_and_the_cuts_are_ours():
     assert f"F is high above {cuts[0]}, R_soft above {cuts[1]}" in README
 
 
+def test_the_table_of_real_tasks_is_that_of_the_reports(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import real_probes
+
+    assert real_probes.table(ROOT / "artifacts" / "real") in README
+
+
 def test_numbers_of_the_published_weights_are_ours(authors):
     import aligner_probe as ap
 

@@ -7,7 +7,10 @@ import sys
 import pytest
 from conftest import ROOT
 
+from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.content import says
+from aligner_probe.files import sha256
+from aligner_probe.probing.calibration import read_cuts
 from aligner_probe.probing.inputs import load_parts
 from aligner_probe.probing.splitting import split_task
 from aligner_probe.tasks.task import Example
@@ -187,6 +190,45 @@ def test_the_table_has_a_row_for_each_report(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps({"known": known, **report, "decided_by": by}))
     _, _, *lines = real_probes.table(tmp_path).splitlines()
     assert lines == [
-        "|`persona`|form|form|.50|.99|-.04|–|1.00|12|21|",
-        "|`record`|form|form (by format)|.90|.90|.90|–|1.00|12|21|",
+        "|`persona`|form|form|.50|.99|-.04|–|1.00|21|",
+        "|`record`|form|form (by format)|.90|.90|.90|–|1.00|21|",
     ]
+
+
+def test_cuts_are_set_by_the_score_that_decided(tmp_path):
+    """The strict score of the form lies under that of the new skill here, and did not decide."""
+    import real_probes
+
+    def recovered(prompt, soft, one):
+        return {
+            "recovered": {"prompt": {"value": prompt}, "prompt-tuning-10": {"value": soft}, "aligner-1": {"value": one}}
+        }
+
+    for name, nature, by, shares in (
+        ("persona", "form", "format", (0.9, 1.0, 0.8)),
+        ("code", "new", "strict", (0.1,) * 3),
+    ):
+        known = {"name": name, "nature": nature, "why": "", "seed": 0}
+        report = {"known": known, "decided_by": by, "base": "a base", "budget": "quick", "task": {"kind": "general"}}
+        measures = {"strict": recovered(0.0, 0.0, 0.0)} | {by: recovered(*shares)}
+        (tmp_path / f"{name}.json").write_text(json.dumps(report | {"measures": measures}))
+    real_probes.cuts(tmp_path, tmp_path / "cuts")
+    cuts = read_cuts(tmp_path / "cuts")
+    assert (cuts.F_cut, cuts.R_soft_cut, cuts.R1_cut) == pytest.approx((0.5, 0.55, 0.45))
+    assert cuts.calibration == "2 tasks of known nature on a base, at the quick budget"
+
+
+REPORTS = [json.loads(file.read_text()) for file in sorted((ROOT / "artifacts" / "real").glob("*.json"))]
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=[report["known"]["name"] for report in REPORTS])
+def test_committed_reports_are_of_these_tasks_and_confuse_nothing(report, tmp_path):
+    known = report["known"]
+    try:
+        task = made(known["name"], known["seed"])
+    except AlignerProbeError as missing:
+        pytest.skip(f"ALIGNER_PROBE_DATA: {missing}")
+    assert (known["nature"], report["task"]["kind"]) == (task.nature, task.kind)
+    assert report["task"]["sha256"]["test"] == sha256(task.write(tmp_path) / "test.jsonl")
+    wrong = {"form": ("new",), "new": ("form", "latent"), "control": ("form", "latent", "new")}
+    assert report["verdict"] not in wrong.get(known["nature"], ())
