@@ -116,7 +116,7 @@ class AdapterPool(RowAdapters):
 
         Args:
             like: An adapter of the method, with the options of all adapters in the pool.
-            tensors: By the name of a parameter, (adapters, *shape of the parameter), on the CPU.
+            tensors: By the name of a parameter, stacked to the shape (adapters, ...), on the CPU.
             removed: Indices that name no adapter.
 
         Raises:
@@ -228,7 +228,7 @@ class AdapterPool(RowAdapters):
         return one
 
     def tensors(self) -> dict[str, Tensor]:
-        """The parameters of all adapters by name, (indices, *shape); those of a removed adapter mean nothing.
+        """The parameters of all adapters by name, of shape (indices, ...); those of a removed adapter mean nothing.
 
         They are the pool's own tensors where it has one block, else a copy.
         """
