@@ -67,7 +67,7 @@ def _side_by_side(collection: Collection, experiment: str, kinds: dict[str, set[
     figure.set_size_inches(COLUMN * (len(methods) + 1), abs(np.ptp(ax.get_ylim())) + 0.4)
     return Drawing(
         figure,
-        pd.DataFrame([vars(answer) for answer in answers]),
+        pd.DataFrame([vars(answer) for answer in answers]).drop(columns="mark"),
         f"{what} Greedy answers of each method's first run (seed {_seeds(list(runs.values()))}). Under each, what the "
         "rule finds: content, the true answer's words stand in it; form, it is put as the assistant puts answers. A "
         "rule, not a human or a GPT judge.",
