@@ -143,6 +143,7 @@ def test_the_help_lists_it_with_its_options(head_scale, file, capsys):
     assert "head_scale" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_it_is_trained_killed_resumed_and_loaded_in_a_new_process(head_scale, file, tmp_path):
     killed = subprocess.run([sys.executable, "-c", KILLED, *words(tmp_path, file, "killed")], check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -165,6 +166,7 @@ def test_it_is_trained_killed_resumed_and_loaded_in_a_new_process(head_scale, fi
     assert json.loads(factors) == resumed.factors.tolist()
 
 
+@pytest.mark.slow
 def test_it_is_an_arm_of_a_probe(head_scale, tmp_path, monkeypatch):
     """Made by worker processes, which import its module by themselves; one at a time, since each takes 5 s to start."""
     workers, started = pool.workers, []

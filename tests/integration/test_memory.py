@@ -52,7 +52,7 @@ def base_of(name, dtype):
 @pytest.mark.parametrize(
     ("name", "low", "high"),
     [
-        ("llama_gqa", 0.9, 1.3),
+        pytest.param("llama_gqa", 0.9, 1.3, marks=pytest.mark.slow),
         pytest.param("neox", 0.7, 1.75, marks=pytest.mark.slow),
         pytest.param("gpt2", 0.7, 1.65, marks=pytest.mark.slow),
         *(

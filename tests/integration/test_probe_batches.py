@@ -81,6 +81,7 @@ def made(out, **changes):
     return probe.plan
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_runs_made_alone(tmp_path, monkeypatch):
     """But for rounding in float32; and tuned, the same rate is chosen."""
     tuned = {"tuned": True, "steps": 8}

@@ -138,6 +138,7 @@ def test_the_floor_of_full_fine_tuning_is_its_own_on_shuffled_answers(tmp_path):
     assert REFERENCE_SHUFFLED not in table.scores  # so that the verdict asks for it
 
 
+@pytest.mark.slow
 def test_a_run_that_diverged_is_left_out_and_named(tmp_path, monkeypatch):
     how = cells.recipe_for
 

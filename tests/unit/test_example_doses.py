@@ -63,7 +63,7 @@ def test_a_task_with_fewer_examples_counts_each_number_once():
 
 
 @given(st.lists(st.integers(0, 20), min_size=5, max_size=5), st.lists(st.integers(0, 20), min_size=5, max_size=5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_who_learns_more_from_every_number_needs_no_more(one, more):
     """A law: the dose falls where every share rises."""
     low = [min(a, b) / 20 for a, b in zip(one, more, strict=True)]
