@@ -13,9 +13,11 @@ from trl.data_utils import extract_prompt, maybe_convert_to_chatml
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks import Example, Preference, load_task
 from aligner_probe.tasks.chat import Conversation, Message
+from aligner_probe.tasks.fields import NOTHING_TEXTS
 
 NAMES = {"system": "system", "user": "human", "assistant": "gpt"}
-SAID = st.text(max_size=12).filter(str.strip)
+#: A field whose whole text is "None", "null" or the like is read as an empty one.
+SAID = st.text(max_size=12).filter(lambda text: text.strip() and text.strip() not in NOTHING_TEXTS)
 USER, ANSWER = {"role": "user", "content": "Name a pet."}, {"role": "assistant", "content": " A cat."}
 OTHER = ANSWER | {"content": "A car."}
 SYSTEM = {"role": "system", "content": "Be brief."}
