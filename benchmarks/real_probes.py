@@ -133,7 +133,8 @@ def probe(task: "RealTask", options: argparse.Namespace) -> dict[str, Any]:
     known = {"name": task.name, "nature": task.nature, "why": task.why, "seed": options.seed} | spent_in_all
     report = {"known": known, **result.report}
     # The folder of the model is named without its path, which says nothing elsewhere.
-    report["base"] = Path(options.model).name
+    for named in (report, report["frontier"] or {}):
+        named["base"] = Path(options.model).name
     if options.reports is not None:
         write_text(options.reports / f"{task.name}.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     return report

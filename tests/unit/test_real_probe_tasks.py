@@ -230,5 +230,8 @@ def test_committed_reports_are_of_these_tasks_and_confuse_nothing(report, tmp_pa
         pytest.skip(f"ALIGNER_PROBE_DATA: {missing}")
     assert (known["nature"], report["task"]["kind"]) == (task.nature, task.kind)
     assert report["task"]["sha256"]["test"] == sha256(task.write(tmp_path) / "test.jsonl")
+    # The model is named without the path that it had on one machine.
+    assert "/" not in report["base"]
+    assert report["frontier"] is None or report["frontier"]["base"] == report["base"]
     wrong = {"form": ("new",), "new": ("form", "latent"), "control": ("form", "latent", "new")}
     assert report["verdict"] not in wrong.get(known["nature"], ())
