@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,20 @@ def read_own_json(path: Path, form: str, *, what: str, expected: str) -> dict[st
     if not isinstance(content, dict) or content.get("format") != form:
         raise AlignerProbeError(f"{path}: expected {form!r} as its format; make it again with this version")
     return content
+
+
+def finite(value: float) -> float | None:
+    """The number, or None for one that is not finite, which JSON cannot hold."""
+    return value if math.isfinite(value) else None
+
+
+def for_json(value: Any, of_number: Callable[[float], Any] = finite) -> Any:
+    """A value as JSON has it: tuples are lists, and every float, however deep, is what `of_number` makes of it."""
+    if isinstance(value, Mapping):
+        return {name: for_json(one, of_number) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [for_json(one, of_number) for one in value]
+    return of_number(value) if isinstance(value, float) else value
 
 
 def storable(text: str) -> str:

@@ -5,14 +5,13 @@ says of what they are. It is written last, so a benchmark without it is not fini
 """
 
 import json
-import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.files import read_own_json, storable, write_text
+from aligner_probe.files import for_json, read_own_json, storable, write_text
 
 FOLDER = "items"
 FORMAT = "aligner_probe.benchmark/1"
@@ -84,10 +83,10 @@ class Answered:
 
 def write_answered(out: Path, model: str, benchmark: str, answered: Answered) -> None:
     """Write the items of a benchmark and, when they are there, what they are of."""
-    rows = "".join(json.dumps(_plain(asdict(item)), ensure_ascii=False) + "\n" for item in answered.items)
+    rows = "".join(json.dumps(for_json(asdict(item)), ensure_ascii=False) + "\n" for item in answered.items)
     write_text(file_of(out, model, benchmark, "jsonl"), storable(rows))
     about = {name: value for name, value in asdict(answered).items() if name != "items"}
-    text = json.dumps(_plain({"format": FORMAT, "n_rows": len(answered.items)} | about), indent=1, allow_nan=False)
+    text = json.dumps(for_json({"format": FORMAT, "n_rows": len(answered.items)} | about), indent=1, allow_nan=False)
     write_text(file_of(out, model, benchmark, "json"), text + "\n")
 
 
@@ -119,12 +118,3 @@ def read_answered(out: Path, model: str, benchmark: str, *, adapter: str | None,
 def file_of(out: Path, model: str, benchmark: str, ending: str) -> Path:
     name = re.sub(r"[^\w.+-]", "-", benchmark)
     return out / FOLDER / model / f"{name}.{ending}"
-
-
-def _plain(value: Any) -> Any:
-    """The value with None for numbers that JSON cannot hold."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.files import read_json, read_own_json, sha256
+from aligner_probe.files import for_json, read_json, read_own_json, sha256
 from aligner_probe.jobs.backend import Backend
 from aligner_probe.microworld.panel import panel, write_panel
 from aligner_probe.microworld.world import World
@@ -235,7 +235,7 @@ def panel_report(judged: Sequence[JudgedTask], cuts: Thresholds | None, draw: in
         "budget": made_by[0]["budget"],
         "draw": draw,
         "base": made_by[0]["base"],
-        "summary": {k: None if v != v else v for k, v in summary(judged).items()},
+        "summary": for_json(summary(judged)),
         "calibrated": None if cuts is None else {name: getattr(cuts, name) for name in CUTS},
         "tasks": [_row(one) for one in judged],
         "provenance": made_by[-1]["provenance"],

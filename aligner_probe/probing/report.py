@@ -1,7 +1,6 @@
 """A probe's report as data: verdict and measures first, then every number, run, version, seed and hash behind them."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ import pandas as pd
 from aligner_probe.arms.names import ALIGNER_1, OUTPUT_BIAS, PROMPT, PROMPT_TUNING
 from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.evaluation.intervals import Interval
-from aligner_probe.files import read_own_json, write_text
+from aligner_probe.files import for_json, read_own_json, write_text
 from aligner_probe.probing.endings import Ending
 from aligner_probe.probing.gathering import Gathered
 from aligner_probe.probing.plan import Plan
@@ -95,7 +94,7 @@ def report(
         "failed": found.failed,
         "provenance": found.prompts["provenance"],
     }  # fmt: skip
-    return _plain(content)
+    return for_json(content)
 
 
 def _read_as(task: dict[str, Any]) -> dict[str, Any]:
@@ -214,12 +213,3 @@ def _samples(found: Gathered, parts: Parts) -> list[dict[str, Any]]:
 
 def _triple(interval: Interval | None) -> dict[str, float | None]:
     return {name: None if interval is None else getattr(interval, name) for name in ("value", "low", "high")}
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it: tuples are lists, and what is not a number is None."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.files import for_json
 from aligner_probe.probing.verdicts.evidence import Evidence
 
 DIGITS = 5
@@ -20,7 +21,7 @@ DIGITS = 5
 
 def as_json(evidence: Evidence) -> dict[str, Any]:
     """The fields of the evidence, ready for JSON."""
-    return _plain(asdict(evidence))
+    return for_json(asdict(evidence), _kept)
 
 
 def from_json(fields: Any) -> Evidence:
@@ -34,14 +35,8 @@ def from_json(fields: Any) -> Evidence:
         ) from None
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else str(value)
-    return value
+def _kept(number: float) -> float | str:
+    return float(f"{number:.{DIGITS}g}") if math.isfinite(number) else str(number)
 
 
 def _read(kind: Any, value: Any) -> Any:
