@@ -15,7 +15,7 @@ from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs
 from aligner_probe.figures.experiments import LABELS, Experiments, in_brackets
 from aligner_probe.figures.paper import TABLE_2, TABLE_3, JudgedCell
-from aligner_probe.figures.tables import plot_table
+from aligner_probe.figures.tables import battle_columns, plot_table
 from aligner_probe.reproduction.cells import BASE
 from aligner_probe.reproduction.judge import compare, marks, points
 
@@ -56,12 +56,7 @@ def win_rates(collection: Collection) -> Drawing:
     frame = pd.DataFrame(rows)
     shown = pd.DataFrame(
         {
-            "Aligner": frame["aligner"],
-            "against": frame["rival"],
-            "base, judge": frame["judged"],
-            "win / loss / tie": [
-                f"{w} / {lo} / {t}" for w, lo, t in zip(frame["wins"], frame["losses"], frame["ties"], strict=True)
-            ],
+            **battle_columns(frame),
             "adjusted\nwin rate": [f"{v:.4f}" for v in frame["adjusted_win_rate"]],
             "95 % interval": [f"{lo:.3f} to {hi:.3f}" for lo, hi in zip(frame["low"], frame["high"], strict=True)],
             "printed": [

@@ -14,7 +14,7 @@ from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs
 from aligner_probe.figures.experiments import LABELS, Experiments, in_brackets
 from aligner_probe.figures.paper import TABLE_2, TABLE_3
-from aligner_probe.figures.tables import plot_table
+from aligner_probe.figures.tables import battle_columns, plot_table
 from aligner_probe.judging.runs import PAIRS, JudgedPair, JudgedRuns, first_runs
 from aligner_probe.reproduction.cells import BASE
 from aligner_probe.reproduction.real_data import HARMLESS, question_in
@@ -56,12 +56,7 @@ def win_rates(collection: Collection) -> Drawing:
     frame = pd.DataFrame(rows)
     shown = pd.DataFrame(
         {
-            "Aligner": frame["aligner"],
-            "against": frame["rival"],
-            "base, judge": frame["judged"],
-            "win / loss / tie": [
-                f"{w} / {lo} / {t}" for w, lo, t in zip(frame["wins"], frame["losses"], frame["ties"], strict=True)
-            ],
+            **battle_columns(frame),
             "no verdict": frame["undecided"],
             "adjusted\nwin rate": [_or_dash(v, 3) for v in frame["adjusted_win_rate"]],
             "printed": [_or_dash(v, 3) for v in frame["printed"]],

@@ -57,6 +57,17 @@ def plot_table(ax: Axes, frame: pd.DataFrame, *, emphasised: Collection_[int] = 
     return ax
 
 
+def battle_columns(frame: pd.DataFrame) -> dict[str, object]:
+    """The columns with which Table 2 begins, of any base model: who is compared, by whom judged, and the counts."""
+    counts = zip(frame["wins"], frame["losses"], frame["ties"], strict=True)
+    return {
+        "Aligner": frame["aligner"],
+        "against": frame["rival"],
+        "base, judge": frame["judged"],
+        "win / loss / tie": [f"{wins} / {losses} / {ties}" for wins, losses, ties in counts],
+    }
+
+
 def parameter_counts(collection: Collection) -> Drawing:
     """Table 1. Needs no weights; checkpoints at hand are counted and set beside the formula."""
     table = parameter_table(LLAMA2_7B, GPU_BYTES)
