@@ -13,7 +13,7 @@ from aligner_probe.errors import AlignerProbeError
 
 if TYPE_CHECKING:
     from aligner_probe.judging.asks import Ask, Judge
-    from aligner_probe.judging.evaluate import Asked, Setting
+    from aligner_probe.judging.evaluate import Setting
 
 ENDPOINT = "endpoint:"
 RULES = "rules"
@@ -123,11 +123,11 @@ def print_calls(known: "Sequence[Ask]", asks: "Sequence[Ask]", setting: "Setting
     print(f"{total} calls; all prompts together have {characters:,} characters")
 
 
-def exit_code(asked: "Asked") -> int:
-    """0, or 1 where answers are missing, which is said."""
-    if asked.n_missing:
-        print(messages.ANSWERS_MISSING.format(n=asked.n_missing), file=sys.stderr)
-    return 1 if asked.n_missing else 0
+def exit_code(n_missing: int) -> int:
+    """0, or 1 where so many answers of a judge are missing, which is said."""
+    if n_missing:
+        print(messages.ANSWERS_MISSING.format(n=n_missing), file=sys.stderr)
+    return 1 if n_missing else 0
 
 
 def _judge(options: argparse.Namespace) -> "Judge":

@@ -1,7 +1,6 @@
 """`aligner-probe reproduce --model M`: the experiments on published data, timed here or computed from sizes."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,14 +76,13 @@ def _made(options: argparse.Namespace, scale: "Scale", experiments: "tuple[Exper
     out = options.out or Path(f"reproduce-{name}-{scale.name}{suffix}")
     status = reproduce_cells.make(options, source.cells(), bench, out, backend)
     if judge is not None and not options.dry_run:
+        from aligner_probe.commands.judges import exit_code
         from aligner_probe.judging.runs import judge_runs, judged_lines
 
         with going_on(lambda: messages.ANSWERS_KEPT.format(folder=judge.store.folder)):
             judged = judge_runs(out, judge)
         print("\n".join(judged_lines(judged)))
-        if judged.n_missing:
-            print(messages.ANSWERS_MISSING.format(n=judged.n_missing), file=sys.stderr)
-            return 1
+        return exit_code(judged.n_missing) or status
     return status
 
 
