@@ -11,7 +11,7 @@ groups:
 - All other modules feed the lower layers: embeddings, rotary angles and the lower blocks themselves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -58,15 +58,21 @@ def is_left_alone(model: TransformerBridge) -> bool:
     return all(
         _n_hooks(module, (*_LIBRARIES, _ADAPTERS)) <= _n_of_adapters(module)
         and (not module.training or isinstance(module, HookPoint))
-        for module in (*model.modules(), *model.original_model.modules())
+        for _, module in _modules_but(model, ())
         if not _is_as_made(module)
     )
 
 
 def _below(model: TransformerBridge, layer: int) -> Iterator[tuple[str, nn.Module]]:
     """All modules of a base model by name, without those that run above the entrance of `layer`."""
-    above = [*list(model.blocks)[layer:], getattr(model, "ln_final", None), getattr(model, "unembed", None)]
-    seen = {id(module) for module in above}
+    return _modules_but(
+        model, [*list(model.blocks)[layer:], getattr(model, "ln_final", None), getattr(model, "unembed", None)]
+    )
+
+
+def _modules_but(model: TransformerBridge, left_out: Sequence[Any]) -> Iterator[tuple[str, nn.Module]]:
+    """All modules of a base model by name, each once, without some and what is inside of them."""
+    seen = {id(module) for module in left_out}
     left: list[tuple[str, nn.Module]] = [("", model.original_model), ("", model)]
     while left:
         name, module = left.pop()

@@ -71,10 +71,10 @@ class Forward:
         rows, from_end = rows.to(self.device), from_end.to(self.device)
         n_kept = -int(from_end.min()) if len(from_end) else 1
         alone = is_unhooked(self.model.unembed)
-        checkpointed = self.checkpoint_from is not None and torch.is_grad_enabled()
+        checkpoint_from = self.checkpoint_from if torch.is_grad_enabled() else None
         lower = self.lower if self.lower is not None and self._is_current(self.lower) else None
         ids, options = batch["input_ids"].to(self.device), {"use_cache": False}
-        shared = self._n_shared(batch, lower) if alone and not checkpointed else 0
+        shared = self._n_shared(batch, lower) if alone and checkpoint_from is None else 0
         if shared:
             if lower is not None:
                 self.set_aside = self.set_aside or SAVES_MORE
@@ -82,8 +82,8 @@ class Forward:
         with ExitStack() as ways:
             if lower is not None:
                 ways.enter_context(entering_at(self.model, lower.layer, lower.residual(indices)))
-            if self.checkpoint_from is not None and checkpointed:
-                ways.enter_context(checkpointing(self.model, self.checkpoint_from))
+            if checkpoint_from is not None:
+                ways.enter_context(checkpointing(self.model, checkpoint_from))
             if alone:
                 ways.enter_context(unembedding(self.model, rows, from_end))
             logits = self.model(
