@@ -241,7 +241,10 @@ def _expected(
 def _checked(
     declared: CheckpointFormat[Any], asked: ExportRequest, written: Path, expected: checking.Expected | str
 ) -> tuple[checking.CheckReport | None, tuple[str, ...]]:
-    """The checks of a written adapter in its consumer, or None; and notes on them, or on why there are none."""
+    """Check a written adapter in its consumer.
+
+    Returns the report and its sentences. Where no check is possible, returns None and the reason, if there is one.
+    """
     consumer, place = declared.consumer, plain_base(asked)
     if consumer is None:
         return None, ()

@@ -195,8 +195,8 @@ def _math_said(experiments: Experiments) -> str:
         )
     data = experiments.results.plan["data"]
     return (
-        f"GSM8K, zero shots, after training on {data['math']['source']} ({data['math']['trained']:,} rows), against "
-        "the trained parameters; the paper's is GSM8K after MetaMath."
+        "Right answers to GSM8K, asked without examples, by the number of trained parameters. The training was on "
+        f"{data['math']['source']} ({data['math']['trained']:,} rows); the paper's was on MetaMath."
     )
 
 

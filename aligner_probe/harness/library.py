@@ -57,7 +57,7 @@ class Benchmark:
         doc_ids: By task, the indices of the items in its test part, in order.
         n_all: The number of items that there are.
         shots: The numbers of examples before a question that the tasks have.
-        n_cut: The prompts that do not fit into the context, whose beginning lm-eval cuts off.
+        n_cut: The number of prompts that do not fit into the context. lm-eval cuts off their beginning.
         n_ctx: The tokens that fit.
     """
 

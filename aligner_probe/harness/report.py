@@ -126,7 +126,7 @@ def size_of(benchmark: Benchmark) -> str:
 
 
 def checked_line(model: str, answered: Answered) -> str:
-    """The result of the check of the batch size, in a sentence."""
+    """A sentence that says how many answers another batch size changed."""
     check = answered.check
     if check is None:
         return f"{model}: not checked."

@@ -39,7 +39,7 @@ def all_answered(
         out: The folder. What a model has finished in a benchmark is kept at once, and not asked again.
         seed: What draws follow from, in tasks that sample.
         n_checked: How many items of each benchmark are asked again with batches of another size.
-        show_progress: Whether there is a bar, which counts lm-eval's requests.
+        show_progress: Whether a progress bar is shown. It counts the requests of lm-eval.
 
     Raises:
         AlignerProbeError: The folder has answers of another adapter, or to other prompts.

@@ -11,7 +11,7 @@ from aligner_probe.reproduction.cells import Experiment
 
 @dataclass(frozen=True)
 class DataNames:
-    """Where each part of the data is: names that `load_task` takes.
+    """The name of each part of the data, as `load_task` takes it: a file, or a data set of the hub.
 
     `harmful` is None where harmful requests are those pairs whose chosen answer alone refuses.
     """

@@ -143,7 +143,7 @@ class _Reader:
         )
 
     def _alpaca(self, n: int | None) -> tuple[Stage, Sequence[Any]]:
-        """The stage of SFT on Alpaca, and rows that are not trained on."""
+        """The SFT stage on Alpaca, and the rows that are held out from it."""
         task = self._task("alpaca")
         if self.names.alpaca_test is None:  # the hub has one part
             task, rest = task.split(min(2 * (self.scale.n_loss or 512), len(task) // 2))
