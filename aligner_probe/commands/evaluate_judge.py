@@ -34,6 +34,7 @@ def add_options(parser: Group) -> None:
     )
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of the answers (default: their files' names)")
     parser.add_argument("--single", action="store_true", help="give each answer points of 10, also with two files")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of the report")
     add_judge(parser)
 
 

@@ -20,6 +20,7 @@ def add_options(parser: Group) -> None:
         help="the same for harmless requests, whose refusals are counted (over-refusal)",
     )
     parser.add_argument("--name", metavar="NAME", help="of the model that answered (default: the file's name)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of the report")
     add_judge(parser)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligner_probe.commands import messages
-from aligner_probe.commands.options import Group, add_threads, finite, positive, use_threads
+from aligner_probe.commands.options import Group, Parser, add_threads, finite, positive, use_threads
 from aligner_probe.errors import AlignerProbeError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ def add_judge(parser: Group) -> None:
         help="endpoint:MODEL (at $OPENAI_BASE_URL, with $OPENAI_API_KEY), the folder of a model, or rules (those of "
         "the micro-world, for its questions)",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of the report")
     parser.add_argument(
         "--repeat",
         type=positive,
@@ -107,6 +106,13 @@ def setting_of(options: argparse.Namespace) -> "Setting":
         n_known=options.calibration,
         show_progress=True,
     )
+
+
+def usual_setting(judge: str, command: str) -> "Setting":
+    """The setting of `--judge` where `command` has no other option of a judge: each has its default."""
+    parser = Parser(prog=command)
+    add_judge(parser)
+    return setting_of(parser.parse_args(["--judge", judge]))
 
 
 def print_calls(known: "Sequence[Ask]", asks: "Sequence[Ask]", setting: "Setting") -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aligner_probe.commands import going_on, messages, reproduce_cells
 from aligner_probe.commands.backends import backend_of
-from aligner_probe.commands.options import Parser
+from aligner_probe.commands.judges import exit_code, usual_setting
 from aligner_probe.data import data_folder
 from aligner_probe.errors import AlignerProbeError
 
@@ -52,7 +52,9 @@ def _made(options: argparse.Namespace, scale: "Scale", experiments: "tuple[Exper
     names = _names(options, scale)
     names.check(experiments)
     reproduce_cells.wanted(options, real_cells(scale, experiments, ANY_WIDTH))  # refused before anything is loaded
-    judge = _judge(options)  # an unknown judge is refused before anything is computed
+    judge = None
+    if options.judge is not None:  # an unknown judge is refused before anything is computed
+        judge = usual_setting(options.judge, "aligner-probe reproduce")
     backend = backend_of(options)
     dtype = options.dtype or ("float32" if scale.name == "laptop" else "bfloat16")
     model = load_model(options.model, dtype=dtype, device=options.device)
@@ -76,7 +78,6 @@ def _made(options: argparse.Namespace, scale: "Scale", experiments: "tuple[Exper
     out = options.out or Path(f"reproduce-{name}-{scale.name}{suffix}")
     status = reproduce_cells.make(options, source.cells(), bench, out, backend)
     if judge is not None and not options.dry_run:
-        from aligner_probe.commands.judges import exit_code
         from aligner_probe.judging.runs import judge_runs, judged_lines
 
         with going_on(lambda: messages.ANSWERS_KEPT.format(folder=judge.store.folder)):
@@ -132,15 +133,3 @@ def _is_chat(options: argparse.Namespace, tokenizer: Any) -> bool:
             f"the tokenizer of {options.model} has no chat template; expected one for --prompts chat: --prompts text"
         )
     return options.prompts != "text" and has_template(tokenizer)
-
-
-def _judge(options: argparse.Namespace) -> Any:
-    """The judge with the usual settings of `evaluate judge`, or None."""
-    if options.judge is None:
-        return None
-
-    from aligner_probe.commands.judges import add_judge, setting_of
-
-    parser = Parser(prog="aligner-probe reproduce --judge")
-    add_judge(parser)
-    return setting_of(parser.parse_args(["--judge", options.judge, "--out", "unused"]))
