@@ -3,6 +3,8 @@
 import argparse
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from aligner_probe.commands import going_on, messages
 from aligner_probe.commands.backends import add_backend, backend_of
@@ -10,6 +12,9 @@ from aligner_probe.commands.options import Parser
 from aligner_probe.commands.probe_run import BUDGETS
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.files import write_text
+
+if TYPE_CHECKING:
+    from aligner_probe.jobs.backend import Backend
 
 #: What a task of the panel can be known to be.
 NATURES = ("form", "latent", "new", "mixed", "open", "control")
@@ -43,6 +48,7 @@ def add_options(parser: Parser) -> None:
         metavar="FILE",
         help="results of another day: tasks in FILE are not probed again, and all are judged together",
     )
+    parser.add_argument("--dry-run", action="store_true", help="print which tasks, and how long one takes, and stop")
     add_backend(parser)
     parser.set_defaults(model="microworld")
 
@@ -54,7 +60,6 @@ def probe(options: argparse.Namespace) -> int:
         as_judged,
         calibrated,
         confusions,
-        draw_panel,
         known_tasks,
         leave_one_out,
         panel_report,
@@ -62,13 +67,14 @@ def probe(options: argparse.Namespace) -> int:
         stored,
         summary,
     )
-    from aligner_probe.tasks.panel import PANEL as STORED
 
-    backend, folder = backend_of(options), STORED
+    backend = backend_of(options)
     out = options.out or Path(f"probe-panel-{options.budget}" + (f"-{options.draw}" if options.draw else ""))
-    if options.draw:
-        folder = out / "tasks"
-        draw_panel(options.draw, folder)
+    if options.dry_run:
+        with TemporaryDirectory() as drawn:
+            _print_plan(options, _folder(options.draw, Path(drawn)), out, backend)
+        return 0
+    folder = _folder(options.draw, out / "tasks")
     tried = [] if options.add_to is None else stored(options.add_to, folder, options.draw)
     there = [one.known for one in tried]
     asked = known_tasks(options.only, options.natures, folder)
@@ -102,3 +108,43 @@ def probe(options: argparse.Namespace) -> int:
     write_text(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
     print(f"made {file}")
     return 0
+
+
+def _folder(draw: int, drawn: Path) -> Path:
+    """Where the tasks are: the stored panel, or one that is drawn anew into `drawn`."""
+    from aligner_probe.probing.panel import draw_panel
+    from aligner_probe.tasks.panel import PANEL as STORED
+
+    if not draw:
+        return STORED
+    draw_panel(draw, drawn)
+    return drawn
+
+
+def _print_plan(options: argparse.Namespace, folder: Path, out: Path, backend: "Backend") -> None:
+    """Print the tasks that are left to probe, and the plan of the first of them with its time."""
+    from aligner_probe.probing.frontier import planned_in_probe
+    from aligner_probe.probing.panel import known_tasks, panel_probe, stored
+    from aligner_probe.probing.plan import described
+    from aligner_probe.probing.probe import with_batches
+    from aligner_probe.probing.report import REPORT
+    from aligner_probe.probing.timing import seconds_and_memory
+
+    there = [] if options.add_to is None else [one.known for one in stored(options.add_to, folder, options.draw)]
+    left = []
+    for known in known_tasks(options.only, options.natures, folder):
+        finished = known not in there and (out / known.name / REPORT).is_file()
+        state = f" (in {options.add_to})" if known in there else f" (finished in {out})" if finished else ""
+        print(f"{known.name}: {known.nature}, {known.kind}{state}")
+        if not state:
+            left.append(known)
+    if not left:
+        print("no task is left to probe")
+        return
+    probe = with_batches(
+        panel_probe(options.model, left[0], folder=folder, budget=options.budget, device=options.device)
+    )
+    seconds, memory = seconds_and_memory(probe.plan, probe.bench)
+    print(described(probe.plan, seconds, backend.n_at_once(), memory))
+    print(planned_in_probe(probe.bench, backend.n_at_once()))
+    print(f"these are the plan and the time of {left[0].name}; tasks to probe: {len(left)}, one after another")

@@ -28,7 +28,7 @@ from aligner_probe.microworld.world import World
 from aligner_probe.probing.calibration import CUTS, MEASURES, KnownShares, cuts_from
 from aligner_probe.probing.inputs import PANEL, load_parts
 from aligner_probe.probing.plan import Budget
-from aligner_probe.probing.probe import ProbeResult, carry_out_probe, new_probe, with_off_domain
+from aligner_probe.probing.probe import Probe, ProbeResult, carry_out_probe, new_probe, with_off_domain
 from aligner_probe.probing.report import bits_by_arm
 from aligner_probe.probing.verdicts.evidence import Evidence
 from aligner_probe.probing.verdicts.stored import as_json, from_json
@@ -132,17 +132,19 @@ def probe_panel(
 ) -> Iterator[tuple[Known, ProbeResult]]:
     """Probe task after task of a panel, each into OUT/NAME; what is finished is not made again."""
     for known in tasks:
-        given = load_parts(folder / known.name)
-        probe = new_probe(
-            base,
-            given.train,
-            test=given.test,
-            validation=given.validation,
-            kind=given.kind,
-            budget=budget,
-            device=device,
-        )
-        yield known, carry_out_probe(with_off_domain(probe), out / known.name, backend=backend, resume=True)
+        probe = panel_probe(base, known, folder=folder, budget=budget, device=device)
+        yield known, carry_out_probe(probe, out / known.name, backend=backend, resume=True)
+
+
+def panel_probe(
+    base: str, known: Known, *, folder: Path = FOLDER, budget: Budget | str = "standard", device: str | None = None
+) -> Probe:
+    """The probe of one task of a panel, with off-domain items of the micro-world."""
+    given = load_parts(folder / known.name)
+    probe = new_probe(
+        base, given.train, test=given.test, validation=given.validation, kind=given.kind, budget=budget, device=device
+    )
+    return with_off_domain(probe)
 
 
 def calibrated(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> Thresholds:
