@@ -9,7 +9,13 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: Folders of ALIGNER_PROBE_DATA that a notebook takes its data from.
 NEEDS = {"01_published_weights": ("published",)}
 #: Those that take more than about 15 s; `make docs` runs them, too.
-LONG = ("01_published_weights", "02_train_an_aligner", "03_micro_world", "04_probe_your_task")
+LONG = (
+    "01_published_weights",
+    "02_train_an_aligner",
+    "03_micro_world",
+    "04_probe_your_task",
+    "07_reproduce_on_your_model",
+)
 #: The one that needs a real chat model, and has tests of its own.
 CHAT = ROOT / "notebooks" / "05_a_chat_model.ipynb"
 RUN = [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else ()) for path in NOTEBOOKS if path != CHAT]
