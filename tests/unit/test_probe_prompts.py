@@ -269,6 +269,22 @@ def test_a_content_inside_another_word_is_part_of_the_form():
     assert has_format("उत्तर: दीन।", Example("Q", " उत्तर: दिन।", "g", content="दिन"))
 
 
+def test_the_case_of_a_content_is_part_of_the_form():
+    """Where all answers write their contents in capital letters, so must any other content in its place."""
+    loud = [
+        Example("Q", " THE ANSWER IS CAT!", "g", content="cat"),
+        Example("Q", " THE ANSWER IS NEW YORK!", "h", content="New York"),
+        Example("Q", " THE ANSWER IS UN!", "i", content="UN"),
+    ]
+    assert separable(loud)
+    assert format_scores(["THE ANSWER IS DOG!", "THE ANSWER IS dog!", "THE ANSWER IS Un!"], loud).tolist() == [1, 0, 0]
+    soft = [Example("Q", " it is new york, mate.", "g", content="New York")]
+    assert format_scores(["it is paris, mate."], soft).tolist() == [1]
+    assert format_scores(["it is Paris, mate."], soft).tolist() == [0]
+    assert not separable([*loud, *soft])
+    assert not separable([loud[0], STYLE])
+
+
 @pytest.mark.parametrize(
     ("completion", "content"),
     [(" CAT.", "cat"), (" c a t.", "cat"), (" cat.", "cat"), (" ahoy, cat.", None), (" ahoy, cat.", "!")],
