@@ -184,7 +184,7 @@ def cuts(folder: Path, file: Path) -> None:
     """Write the cuts of F, R_soft and R1 that the reports of a folder set; mixed, open and control tasks set none.
 
     Each task counts with the measures of the kind of score that decided it: where training teaches no content, the
-    strict ones say little.
+    strict ones say little. A task whose reference learned nothing sets no cut.
     """
     from dataclasses import replace
 
@@ -203,7 +203,8 @@ def cuts(folder: Path, file: Path) -> None:
         )
         for one in known
     ]
-    said = f"{len(tasks)} tasks of known nature on {known[0]['base']}, at the {known[0]['budget']} budget"
+    n = sum(any(value is not None for value in one.shares.values()) for one in tasks)
+    said = f"{n} tasks of known nature on {known[0]['base']}, at the {known[0]['budget']} budget"
     write_cuts(replace(cuts_from(tasks), calibration=said), file)
     print(f"{file}: the cuts of {said}")
 

@@ -121,7 +121,7 @@ def plot_task(ax: Axes, report: dict[str, Any], *, color: str | None = None, nam
     whose reference learned nothing has no F and no R_soft; then the plane says so.
     """
     by = report.get("decided_by", "strict")
-    report = report | (shares_that_decided(report) if by != "strict" else {"R_soft": _soft(report)})
+    report = report | (shares_that_decided(report) if "measures" in report else {"R_soft": _soft(report)})
     if report["F"]["value"] is None or report["R_soft"]["value"] is None:
         ax.text(
             0.5, 0.5, "This task has no F or no R_soft:\nthe reference learned nothing above the floor,\n"

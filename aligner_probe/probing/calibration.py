@@ -29,7 +29,11 @@ LOWEST, HIGHEST = 0.05, 0.95
 
 @dataclass(frozen=True)
 class KnownShares:
-    """A task of known nature ("form", "latent" or "new") with its measures by name; None where one was not measured."""
+    """A task of known nature ("form", "latent" or "new") with its measures by name.
+
+    One that was not measured is None, and so are all where the reference learned nothing: a share of nothing says
+    nothing of a cut.
+    """
 
     nature: str
     kind: str

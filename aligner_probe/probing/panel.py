@@ -150,16 +150,18 @@ def panel_probe(
 def calibrated(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> Thresholds:
     """The thresholds with the cuts of F, R_soft and R1 that these tasks set."""
     counted = [
-        KnownShares(one.known.nature, one.known.kind, {name: _share(one.evidence, name) for name in MEASURES})
+        KnownShares(one.known.nature, one.known.kind, _shares(one.evidence, thresholds))
         for one in tried
         if one.known.counted
     ]
     return cuts_from(counted, thresholds)
 
 
-def _share(evidence: Evidence, name: str) -> float | None:
-    share = getattr(evidence.strict, name)
-    return None if share is None else share.value
+def _shares(evidence: Evidence, thresholds: Thresholds) -> dict[str, float | None]:
+    """F, R_soft and R1 of the strict score; None where one was not measured, or the reference learned nothing."""
+    learned = evidence.strict.gap.low > thresholds.least_gap
+    shares = {name: getattr(evidence.strict, name) if learned else None for name in MEASURES}
+    return {name: None if share is None else share.value for name, share in shares.items()}
 
 
 def leave_one_out(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> list[JudgedTask]:

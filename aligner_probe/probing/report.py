@@ -121,9 +121,13 @@ def read_report(path: str | Path) -> dict[str, Any]:
 
 
 def shares_that_decided(report: dict[str, Any]) -> dict[str, Any]:
-    """F, R_soft, R1 and B of a report, each with its interval, of the kind of score whose finding is the verdict."""
+    """F, R_soft, R1 and B of a report, each with its interval, of the kind of score whose finding is the verdict.
+
+    All are None where the reference learned nothing: no gap over the floor is clear, and a share of none says nothing.
+    """
     none = {"value": None, "low": None, "high": None}
-    recovered = report["measures"][report.get("decided_by", "strict")]["recovered"]
+    measures = report["measures"][report.get("decided_by", "strict")]
+    recovered = measures["recovered"] if measures["gap"]["low"] > THRESHOLDS.least_gap else {}
     arms = {"F": PROMPT, "R_soft": PROMPT_TUNING, "R1": ALIGNER_1, "B": OUTPUT_BIAS}
     return {name: recovered.get(arm, none) for name, arm in arms.items()}
 

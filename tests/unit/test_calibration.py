@@ -52,6 +52,11 @@ def test_where_no_soft_prompt_was_trained_its_cut_stays():
         cuts_from([FORM])
 
 
+def test_a_task_without_shares_sets_no_cut():
+    unlearned = replace(LATENT, shares=dict.fromkeys(LATENT.shares))
+    assert cuts_from([FORM, LATENT, NEW, MEMORY, unlearned]) == cuts_from([FORM, LATENT, NEW, MEMORY])
+
+
 def test_cuts_come_back_from_their_file(tmp_path):
     cuts = replace(cuts_from([FORM, LATENT, NEW]), calibration="three tasks of a test")
     write_cuts(cuts, tmp_path / "cuts.json")

@@ -119,14 +119,13 @@ def test_a_task_of_ones_own_stands_at_its_numbers_in_the_colour_of_its_verdict()
     ax = plot_task(plot_plane(Figure().subplots(), (0.48, 0.5)), report)
     assert points(ax) == {(NATURES["latent"].color, False): [[0.1, 0.7]]}
     assert ax.get_legend_handles_labels()[1] == ["mine: latent"]
-    by_format = report | {
-        "decided_by": "format",
-        "measures": {"format": {"recovered": {"prompt": measure(0.9), "prompt-tuning-10": measure(0.95)}}},
-    }
+    recovered = {"recovered": {"prompt": measure(0.9), "prompt-tuning-10": measure(0.95)}}
+    by_format = report | {"decided_by": "format", "measures": {"format": recovered | {"gap": {"low": 0.8}}}}
     ax = plot_task(plot_plane(Figure().subplots(), (0.48, 0.5)), by_format)
     assert points(ax) == {(NATURES["latent"].color, False): [[0.9, 0.95]]}
     assert ax.get_legend_handles_labels()[1] == ["mine: latent, by its format score"]
-    for missing in ({"F": measure(None)}, {"R_soft": measure(None)}):
+    unlearned = {"measures": {"strict": recovered | {"gap": {"low": 0.04}}}}
+    for missing in ({"F": measure(None)}, {"R_soft": measure(None)}, unlearned):
         nowhere = plot_task(Figure().subplots(), report | missing)
         assert "no F or no R_soft" in nowhere.texts[0].get_text()
 

@@ -67,7 +67,9 @@ def a_quick_report(name="t", verdict="latent"):
         "parts": {"strict": {"name": verdict, "reason": "because"}},
         "task": {"name": name, "n": {"test": 120}, "independent_test_items": 120, "sha256": {"train": "ab12"}},
         "base": "a base", "budget": "quick", "seeds": [[0, 1], [1, 2]], "thresholds": {"F_cut": 0.48, "R1_cut": 0.19},
-        "measures": {"strict": {"scores": scores, "recovered": recovered, "doses": doses}},
+        "measures": {
+            "strict": {"scores": scores, "gap": a_measure(0.9), "recovered": recovered, "doses": doses},
+        },
         "runs": [{"arm": "aligner-1", "n_parameters": 176}, {"arm": "lora-8", "n_parameters": 32768}],
         "scorer": {"is": "exact", "because": "so"}, "ending": {"is": "\n", "because": "so"}, "constant_answer": "x",
         "prompting": {"control": {"reason": "none"}, "chosen": {"strict": "zero-shot"}},

@@ -184,29 +184,36 @@ def test_the_table_has_a_row_for_each_report(tmp_path):
     recovered = {arm: {"value": value} for arm, value in values.items()}
     others = {arm: {"value": 0.9} for arm in values}
     report = {"verdict": "form", "decided_by": "strict", "K": {"value": 1.0}}
-    report |= {"measures": {"strict": {"recovered": recovered}, "format": {"recovered": others}}}
-    for name, by in (("record", "format"), ("persona", "strict")):
+    shares = {"strict": recovered, "format": others, "known": others}
+    gaps = {"strict": 0.3, "format": 0.9, "known": 0.02}
+    report["measures"] = {by: {"recovered": shares[by], "gap": {"low": gaps[by]}} for by in shares}
+    for name, by in (("record", "format"), ("persona", "strict"), ("digit_code", "known")):
         known = {"name": name, "nature": "form", "minutes": 12.4, "processor_minutes": 20.6}
         (tmp_path / f"{name}.json").write_text(json.dumps({"known": known, **report, "decided_by": by}))
     _, _, *lines = real_probes.table(tmp_path).splitlines()
     assert lines == [
         "|`persona`|form|form|.50|.99|-.04|–|1.00|21|",
+        # The reference learned nothing, so there is nothing of which it could be a share.
+        "|`digit_code`|form|form (by known)|–|–|–|–|1.00|21|",
         "|`record`|form|form (by format)|.90|.90|.90|–|1.00|21|",
     ]
 
 
 def test_cuts_are_set_by_the_score_that_decided(tmp_path):
-    """The strict score of the form lies under that of the new skill here, and did not decide."""
+    """The strict score of the form lies under that of the new skill here, and did not decide.
+
+    Of a third task the reference learned nothing: 0.01 of 0.02 is half of nothing.
+    """
     import real_probes
 
-    def recovered(prompt, soft, one):
-        return {
-            "recovered": {"prompt": {"value": prompt}, "prompt-tuning-10": {"value": soft}, "aligner-1": {"value": one}}
-        }
+    def recovered(prompt, soft, one, gap=0.9):
+        arms = {"prompt": {"value": prompt}, "prompt-tuning-10": {"value": soft}, "aligner-1": {"value": one}}
+        return {"recovered": arms, "gap": {"low": gap}}
 
     for name, nature, by, shares in (
         ("persona", "form", "format", (0.9, 1.0, 0.8)),
         ("code", "new", "strict", (0.1,) * 3),
+        ("letters", "form", "strict", (0.2, 0.5, 0.5, 0.02)),
     ):
         known = {"name": name, "nature": nature, "why": "", "seed": 0}
         report = {"known": known, "decided_by": by, "base": "a base", "budget": "quick", "task": {"kind": "general"}}
