@@ -208,6 +208,7 @@ def test_the_verdict_page_states_the_thresholds_in_use():
         "late_gain": "the last 40 % of its steps gain less than {} in score",
         "learned": "validation score {} or more",
         "least_gap": "reference minus floor is above {}",
+        "content_left": "the reference itself has at least {} of them right",
         "prompting_works": "follows it in at least {} of the cases",
         "resolution": "a difference of {} in R",
         "power": "with power {}",

@@ -156,6 +156,22 @@ def test_a_form_that_costs_content_is_not_new():
     assert "Training teaches no content" in found.reason
 
 
+def test_known_items_decide_nothing_where_the_reference_loses_their_content():
+    """As for names in capital letters on a real base: all write the form, and training loses what stands in it."""
+    lossy = NOTHING | {"prompt": 0.02, "aligner-1": 0.1, SOFT: 0.43, "reference": 0.45}
+    kinds = half_known(lossy)
+    made = Evidence(
+        "general", kinds["strict"], kinds["content"], known=kinds["known"], known_share=0.66, prompting=WORKS,
+        trainings=tuple(ReferenceTraining(name, 0.3, 0.0, 0.4, 0.0) for name in ("lora-8", "lora-16-all")),
+        soft_train=0.43, format=measured(FORM | {SOFT: 1.0}, "format"),
+    )  # fmt: skip
+    found = judge(made, HALF)
+    assert (found.outcome, found.decided_by) == ("form", "format")
+    assert "right on 0.48 of the items whose content the base knows" in found.parts["known"].reason
+    assert found.parts["known"].name == "undetermined"
+    assert judge(replace(made, format=None), HALF).decided_by == "strict"
+
+
 def test_an_unknown_style_over_known_content_is_mixed():
     kinds = half_known(NEW | {SOFT: 0.02})
     made = Evidence(

@@ -109,6 +109,17 @@ def nothing_learned(case: Case) -> Finding | None:
     return undetermined(reason + _run_on(case))
 
 
+def content_lost(case: Case) -> Finding | None:
+    """Known items where the reference loses what the base knows: a wrong answer there need not have the wrong form."""
+    right, wanted = case.score(REFERENCE), case.thresholds.content_left
+    if case.which != "known" or right >= wanted:
+        return None
+    return undetermined(
+        f"The reference is right on {right:.2f} of the items whose content the base knows (expected {wanted:g} or "
+        "more): it loses the content, so these items do not tell of the form."
+    )
+
+
 def ceiling_unknown(case: Case) -> Finding | None:
     """The reference may have learned less than training can teach.
 

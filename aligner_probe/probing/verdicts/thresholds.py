@@ -36,6 +36,7 @@ class Thresholds:
         prompting_works: the score of the positive control from which prompting says something about this base model.
         kept, known_before: knowledge is called damaged where K is under `kept`. K says nothing where the base model is
             right on less than `known_before` of the off-domain items.
+        content_left: the items whose content the base knows decide where the reference has this share of them right.
         run_on: the share of the reference's answers that begin right and do not end, from which the reason reports it.
         memorised: the score on trained items from which a reference that fails in the test has memorised.
         lost_examples: there is no verdict where the tokenizer loses characters, white space aside, of more than this
@@ -61,6 +62,7 @@ class Thresholds:
     prompting_works: float = 0.8
     kept: float = 0.8
     known_before: float = 0.5
+    content_left: float = 0.5
     run_on: float = 0.3
     memorised: float = 0.8
     lost_examples: float = 0.01
