@@ -125,12 +125,13 @@ def probe(task: "RealTask", options: argparse.Namespace) -> dict[str, Any]:
     if not (out / PLAN).exists():
         print_plan(ready, options.jobs)
     cells = _n_made(out)
-    result = carry_out_probe(ready, out, n_processes=options.jobs, resume=True)
-    spent = {"minutes": time.perf_counter() - began, "processor_minutes": processor_seconds() - used}
-    spent_in_all = _spent_in_all(out / "minutes.json", spent if _n_made(out) > cells else {}) | {
-        "processes": options.jobs
-    }
-    known = {"name": task.name, "nature": task.nature, "why": task.why, "seed": options.seed} | spent_in_all
+    try:
+        result = carry_out_probe(ready, out, n_processes=options.jobs, resume=True)
+    finally:  # a probe that is interrupted goes on later, and all its parts are counted
+        spent = {"minutes": time.perf_counter() - began, "processor_minutes": processor_seconds() - used}
+        spent_in_all = _spent_in_all(out / "minutes.json", spent if _n_made(out) > cells else {})
+    known = {"name": task.name, "nature": task.nature, "why": task.why, "seed": options.seed}
+    known |= spent_in_all | {"processes": options.jobs}
     report = {"known": known, **result.report}
     # The folder of the model is named without its path, which says nothing elsewhere.
     for named in (report, report["frontier"] or {}):

@@ -242,3 +242,25 @@ def test_committed_reports_are_of_these_tasks_and_confuse_nothing(report, tmp_pa
     assert report["frontier"] is None or report["frontier"]["base"] == report["base"]
     wrong = {"form": ("new",), "new": ("form", "latent"), "control": ("form", "latent", "new")}
     assert report["verdict"] not in wrong.get(known["nature"], ())
+
+
+def test_the_minutes_of_an_interrupted_probe_are_counted(tmp_path, monkeypatch):
+    import argparse
+
+    import real_probes
+
+    from aligner_probe.probing import probe
+
+    def interrupted(ready, out, **_):
+        made = out / "runs" / "a cell"
+        made.mkdir(parents=True)
+        (made / "result.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(real_probes, "planned", lambda task, options: None)
+    monkeypatch.setattr(real_probes, "print_plan", lambda ready, jobs: None)
+    monkeypatch.setattr(real_probes, "processor_seconds", iter((100.0, 700.0)).__next__)
+    monkeypatch.setattr(probe, "carry_out_probe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        real_probes.probe(made_task := made("record"), argparse.Namespace(out=tmp_path, jobs=2))
+    assert json.loads((tmp_path / made_task.name / "minutes.json").read_text())["processor_minutes"] == 10.0
