@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aligner_probe.errors import AlignerProbeError
@@ -68,6 +68,7 @@ def plain(frontier: Frontier, arm: str, share: float) -> float | None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 6), st.integers(4, 21))
+@example(211, 4, 2, 10)  # two settings are alike in all that chooses between them
 def test_it_is_the_plain_loop(seed, n_seeds, n_settings, n_items):
     generator = np.random.default_rng(seed)
     made = drawn(

@@ -31,6 +31,8 @@ N_RESAMPLES = 2000
 CONFIDENCE = 0.95
 #: Means are sums of shares, so that they may miss a bound by rounding.
 ROUNDING = 1e-9
+#: Means that are equal up to so many digits are equal.
+DIGITS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,8 +262,9 @@ class Frontier:
         for index in range(seeds.shape[1]):
             others = _others(seeds, index)
             for chooser, counted in (halves, halves[::-1]):
-                # Of settings that keep equally much, the one that is nearer to the form.
-                score = np.einsum("nks,ns->nk", chooser, others) + ROUNDING * form
+                # Of settings that keep equally much, the one that is nearer to the form; of equal ones, the first. The
+                # last digits of a mean, which differ between processors, choose nothing.
+                score = np.einsum("nks,ns->nk", chooser, others).round(DIGITS) + ROUNDING * form.round(DIGITS)
                 choice = np.where(reached, score, -np.inf).argmax(axis=1)
                 kept += seeds[:, index] * counted[np.arange(len(form)), choice, index]
                 if chosen is not None and reached[0].any():
