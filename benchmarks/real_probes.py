@@ -99,16 +99,11 @@ def planned(task: "RealTask", options: argparse.Namespace) -> "Probe":
 
 def print_plan(ready: "Probe", processes: int) -> None:
     """What the probe will do, how long that takes, and how many test items a verdict needs."""
-    from aligner_probe.probing.asking import ways_to_ask
-    from aligner_probe.probing.frontier import planned_in_probe
-    from aligner_probe.probing.plan import described
     from aligner_probe.probing.probe import with_batches
-    from aligner_probe.probing.timing import seconds_and_memory
+    from aligner_probe.probing.timing import plan_in_words
 
     ready = with_batches(ready)
-    seconds, memory = seconds_and_memory(ready.plan, ready.bench)
-    print(described(ready.plan, seconds, processes, memory, prompts=len(ways_to_ask(ready.bench)[0])))
-    print(planned_in_probe(ready.bench, processes))
+    print(plan_in_words(ready.plan, ready.bench, processes))
     print(f"test: {ready.size_of_test().said}", flush=True)
 
 

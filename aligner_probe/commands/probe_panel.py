@@ -15,6 +15,7 @@ from aligner_probe.files import write_text
 
 if TYPE_CHECKING:
     from aligner_probe.jobs.backend import Backend
+    from aligner_probe.probing.panel import Known, Tried
 
 #: What a task of the panel can be known to be.
 NATURES = ("form", "latent", "new", "mixed", "open", "control")
@@ -64,7 +65,6 @@ def probe(options: argparse.Namespace) -> int:
         leave_one_out,
         panel_report,
         probe_panel,
-        stored,
         summary,
     )
 
@@ -75,10 +75,7 @@ def probe(options: argparse.Namespace) -> int:
             _print_plan(options, _folder(options.draw, Path(drawn)), out, backend)
         return 0
     folder = _folder(options.draw, out / "tasks")
-    tried = [] if options.add_to is None else stored(options.add_to, folder, options.draw)
-    there = [one.known for one in tried]
-    asked = known_tasks(options.only, options.natures, folder)
-    tasks = [one for one in asked if one not in there]
+    tried, _, tasks = _asked(options, folder)
     results = probe_panel(
         options.model, tasks, out, folder=folder, budget=options.budget, backend=backend, device=options.device
     )
@@ -121,30 +118,33 @@ def _folder(draw: int, drawn: Path) -> Path:
     return drawn
 
 
+def _asked(options: argparse.Namespace, folder: Path) -> "tuple[list[Tried], list[Known], list[Known]]":
+    """The results that --add-to names, the tasks that the options choose, and those of them without a result there."""
+    from aligner_probe.probing.panel import known_tasks, stored
+
+    tried = [] if options.add_to is None else stored(options.add_to, folder, options.draw)
+    there = [one.known for one in tried]
+    chosen = known_tasks(options.only, options.natures, folder)
+    return tried, chosen, [one for one in chosen if one not in there]
+
+
 def _print_plan(options: argparse.Namespace, folder: Path, out: Path, backend: "Backend") -> None:
-    """Print the tasks that are left to probe, and the plan of the first of them with its time."""
-    from aligner_probe.probing.frontier import planned_in_probe
-    from aligner_probe.probing.panel import known_tasks, panel_probe, stored
-    from aligner_probe.probing.plan import described
+    """Print each chosen task and whether it was probed already; then the plan, with its time, of the first one left."""
+    from aligner_probe.probing.panel import panel_probe
     from aligner_probe.probing.probe import with_batches
     from aligner_probe.probing.report import REPORT
-    from aligner_probe.probing.timing import seconds_and_memory
+    from aligner_probe.probing.timing import plan_in_words
 
-    there = [] if options.add_to is None else [one.known for one in stored(options.add_to, folder, options.draw)]
-    left = []
-    for known in known_tasks(options.only, options.natures, folder):
-        finished = known not in there and (out / known.name / REPORT).is_file()
-        state = f" (in {options.add_to})" if known in there else f" (finished in {out})" if finished else ""
-        print(f"{known.name}: {known.nature}, {known.kind}{state}")
-        if not state:
-            left.append(known)
+    _, chosen, tasks = _asked(options, folder)
+    left = [one for one in tasks if not (out / one.name / REPORT).is_file()]
+    for known in chosen:
+        where = "" if known in left else f" (finished in {out})" if known in tasks else f" (in {options.add_to})"
+        print(f"{known.name}: {known.nature}, {known.kind}{where}")
     if not left:
         print("no task is left to probe")
         return
     probe = with_batches(
         panel_probe(options.model, left[0], folder=folder, budget=options.budget, device=options.device)
     )
-    seconds, memory = seconds_and_memory(probe.plan, probe.bench)
-    print(described(probe.plan, seconds, backend.n_at_once(), memory))
-    print(planned_in_probe(probe.bench, backend.n_at_once()))
+    print(plan_in_words(probe.plan, probe.bench, backend.n_at_once()))
     print(f"these are the plan and the time of {left[0].name}; tasks to probe: {len(left)}, one after another")

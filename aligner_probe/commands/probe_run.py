@@ -190,19 +190,13 @@ def _print_parts(parts: "Given", planned: "Probe") -> None:
 
 def _print_plan(options: argparse.Namespace, planned: "Probe", backend: "Backend") -> None:
     from aligner_probe.jobs.pool import threads_each
-    from aligner_probe.probing.asking import ways_to_ask
     from aligner_probe.probing.checks import lost_note
-    from aligner_probe.probing.frontier import planned_in_probe
-    from aligner_probe.probing.plan import described
-    from aligner_probe.probing.timing import seconds_and_memory
+    from aligner_probe.probing.timing import plan_in_words
 
     print(lost_note(planned.bench.lost))
     if (ending := planned.ending) is not None:
         print(f"answers end with {ending.said}, because {ending.because}")
     if options.dry_run or not options.resume:
-        seconds, memory = seconds_and_memory(planned.plan, planned.bench)
-        tried = len(ways_to_ask(planned.bench)[0])
-        print(described(planned.plan, seconds, backend.n_at_once(), memory, prompts=tried))
-        print(planned_in_probe(planned.bench, backend.n_at_once()))
+        print(plan_in_words(planned.plan, planned.bench, backend.n_at_once()))
         print(f"threads of each process: {threads_each()}")
         print(f"test: {planned.size_of_test().said}")

@@ -158,8 +158,8 @@ def calibrated(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> T
 
 
 def _shares(evidence: Evidence, thresholds: Thresholds) -> dict[str, float | None]:
-    """F, R_soft and R1 of the strict score; None where one was not measured, or the reference learned nothing."""
-    learned = evidence.strict.gap.low > thresholds.least_gap
+    """F, R_soft and R1 of the strict score; None if not measured, or if the reference learned nothing."""
+    learned = evidence.strict.has_gap(thresholds.least_gap)
     shares = {name: getattr(evidence.strict, name) if learned else None for name in MEASURES}
     return {name: None if share is None else share.value for name, share in shares.items()}
 

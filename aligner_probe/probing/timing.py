@@ -8,13 +8,21 @@ from aligner_probe.evaluation.guessing import sft_examples
 from aligner_probe.probing.asking import ways_to_ask
 from aligner_probe.probing.bench import ProbeBench, first
 from aligner_probe.probing.cells import recipe_for, trained_on
-from aligner_probe.probing.plan import Plan, ProbeCell
+from aligner_probe.probing.frontier import planned_in_probe
+from aligner_probe.probing.plan import Plan, ProbeCell, described
 from aligner_probe.study import StepCost, seconds_a_step, seconds_an_item, threads_of_a_worker
 from aligner_probe.tasks.task import Example
 from aligner_probe.training import Training
 
 #: How many items are asked to time an answer.
 TIMED_ITEMS = 16
+
+
+def plan_in_words(probe: Plan, bench: ProbeBench, processes: int) -> str:
+    """What a probe and the small frontier in it will make, by so many processes, with the time and memory it takes."""
+    seconds, memory = seconds_and_memory(probe, bench)
+    made = described(probe, seconds, processes, memory, prompts=len(ways_to_ask(bench)[0]))
+    return f"{made}\n{planned_in_probe(bench, processes)}"
 
 
 def seconds_and_memory(probe: Plan, bench: ProbeBench) -> tuple[dict[str, float], list[str]]:

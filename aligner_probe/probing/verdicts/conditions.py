@@ -89,7 +89,7 @@ def too_few_items(case: Case) -> Finding | None:
 def nothing_learned(case: Case) -> Finding | None:
     """A reference that is not clearly above the floor."""
     m, t = case.measures, case.thresholds
-    if m.gap.low > t.least_gap:
+    if m.has_gap(t.least_gap):
         return None
     floors = {
         BASE: "the base",
@@ -110,7 +110,7 @@ def nothing_learned(case: Case) -> Finding | None:
 
 
 def content_lost(case: Case) -> Finding | None:
-    """Known items where the reference loses what the base knows: a wrong answer there need not have the wrong form."""
+    """Known items whose content the reference loses: then a wrong answer may still have the right form."""
     right, wanted = case.score(REFERENCE), case.thresholds.content_left
     if case.which != "known" or right >= wanted:
         return None

@@ -156,6 +156,10 @@ class Measures:
     doses: tuple[DoseResponse, ...]
     examples: ExampleDose | None = None
 
+    def has_gap(self, least: float) -> bool:
+        """Whether the reference is clearly above the floor: the whole interval of the gap is above `least`."""
+        return self.gap.low > least
+
     @property
     def F(self) -> Interval | None:
         """R of the best prompt."""

@@ -76,7 +76,7 @@ def _combined(parts: dict[str, Finding], evidence: Evidence, thresholds: Thresho
     if strict.decided and content.decided and content.name not in ("known", strict.name):
         both = f"Its content alone is {_with_reason(content)} Form and content together: {strict.reason}"
         return "mixed", both, "strict"
-    if strict.name in ("new", "undetermined") and not evidence.content.gap.low > thresholds.least_gap:
+    if strict.name in ("new", "undetermined") and not evidence.content.has_gap(thresholds.least_gap):
         return _of_the_form(parts, evidence) or (strict.name, strict.reason, "strict")
     return strict.name, strict.reason, "strict"
 
