@@ -109,7 +109,7 @@ def setting_of(options: argparse.Namespace) -> "Setting":
 
 
 def usual_setting(judge: str, command: str) -> "Setting":
-    """The setting of `--judge` where `command` has no other option of a judge: each has its default."""
+    """The setting of a judge with the default of every other option, for a `command` that has `--judge` alone."""
     parser = Parser(prog=command)
     add_judge(parser)
     return setting_of(parser.parse_args(["--judge", judge]))
@@ -130,7 +130,7 @@ def print_calls(known: "Sequence[Ask]", asks: "Sequence[Ask]", setting: "Setting
 
 
 def exit_code(n_missing: int) -> int:
-    """0, or 1 where so many answers of a judge are missing, which is said."""
+    """0 if the judge gave all answers; otherwise print how many are missing, and return 1."""
     if n_missing:
         print(messages.ANSWERS_MISSING.format(n=n_missing), file=sys.stderr)
     return 1 if n_missing else 0

@@ -195,8 +195,9 @@ def _math_said(experiments: Experiments) -> str:
         )
     data = experiments.results.plan["data"]
     return (
-        "Right answers to GSM8K, asked without examples, by the number of trained parameters. The training was on "
-        f"{data['math']['source']} ({data['math']['trained']:,} rows); the paper's was on MetaMath."
+        "The share of right answers to GSM8K, without examples in the prompt, against the number of trained "
+        "parameters. The methods were trained on "
+        f"{data['math']['source']} ({data['math']['trained']:,} rows), those of the paper on MetaMath."
     )
 
 

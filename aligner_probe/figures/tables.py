@@ -58,7 +58,7 @@ def plot_table(ax: Axes, frame: pd.DataFrame, *, emphasised: Collection_[int] = 
 
 
 def battle_columns(frame: pd.DataFrame) -> dict[str, object]:
-    """The columns with which Table 2 begins, of any base model: who is compared, by whom judged, and the counts."""
+    """The first columns of Table 2: the two methods, the base model and the judge, and the counts."""
     counts = zip(frame["wins"], frame["losses"], frame["ties"], strict=True)
     return {
         "Aligner": frame["aligner"],

@@ -31,8 +31,8 @@ LOWEST, HIGHEST = 0.05, 0.95
 class KnownShares:
     """A task of known nature ("form", "latent" or "new") with its measures by name.
 
-    One that was not measured is None, and so are all where the reference learned nothing: a share of nothing says
-    nothing of a cut.
+    A measure is None if it was not measured. All are None if the reference learned nothing, because then there is no
+    gap to take a share of.
     """
 
     nature: str

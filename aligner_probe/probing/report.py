@@ -123,7 +123,7 @@ def read_report(path: str | Path) -> dict[str, Any]:
 def shares_that_decided(report: dict[str, Any]) -> dict[str, Any]:
     """F, R_soft, R1 and B of a report, each with its interval, of the kind of score whose finding is the verdict.
 
-    All are None where the reference learned nothing: no gap over the floor is clear, and a share of none says nothing.
+    All are None if the reference is not clearly above the floor: then there is no gap that a method could close.
     """
     none = {"value": None, "low": None, "high": None}
     measures = report["measures"][report.get("decided_by", "strict")]

@@ -11,7 +11,7 @@ from aligner_probe.reproduction.cells import Experiment
 
 @dataclass(frozen=True)
 class DataNames:
-    """The name of each part of the data, as `load_task` takes it: a file, or a data set of the hub.
+    """Where each part of the data is read from: a file, or a data set of the hub, named as for `load_task`.
 
     `harmful` is None where harmful requests are those pairs whose chosen answer alone refuses.
     """

@@ -31,7 +31,7 @@ N_RESAMPLES = 2000
 CONFIDENCE = 0.95
 #: Means are sums of shares, so that they may miss a bound by rounding.
 ROUNDING = 1e-9
-#: Means that are equal up to so many digits are equal.
+#: Two means are taken as equal if they agree to this number of decimal places.
 DIGITS = 12
 
 
@@ -262,8 +262,8 @@ class Frontier:
         for index in range(seeds.shape[1]):
             others = _others(seeds, index)
             for chooser, counted in (halves, halves[::-1]):
-                # Of settings that keep equally much, the one that is nearer to the form; of equal ones, the first. The
-                # last digits of a mean, which differ between processors, choose nothing.
+                # Of settings that keep equally much, the one that is nearer to the form; of equal ones, the first.
+                # Means are rounded, because their last digits differ between processors.
                 score = np.einsum("nks,ns->nk", chooser, others).round(DIGITS) + ROUNDING * form.round(DIGITS)
                 choice = np.where(reached, score, -np.inf).argmax(axis=1)
                 kept += seeds[:, index] * counted[np.arange(len(form)), choice, index]

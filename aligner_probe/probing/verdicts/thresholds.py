@@ -36,7 +36,8 @@ class Thresholds:
         prompting_works: the score of the positive control from which prompting says something about this base model.
         kept, known_before: knowledge is called damaged where K is under `kept`. K says nothing where the base model is
             right on less than `known_before` of the off-domain items.
-        content_left: the items whose content the base knows decide where the reference has this share of them right.
+        content_left: the reference must have at least this share of the known items right; otherwise they decide
+            nothing about the form.
         run_on: the share of the reference's answers that begin right and do not end, from which the reason reports it.
         memorised: the score on trained items from which a reference that fails in the test has memorised.
         lost_examples: there is no verdict where the tokenizer loses characters, white space aside, of more than this
