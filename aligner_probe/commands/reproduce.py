@@ -78,6 +78,13 @@ def parser() -> Parser:
     parser.add_argument(
         "--dry-run", action="store_true", help="print which runs there are and how long they take, and stop"
     )
+    parser.add_argument(
+        "--share",
+        type=Path,
+        metavar="COPY",
+        help="copy the results in OUT without the texts of data and answers, and without adapters, so that they can be "
+        "published; nothing is made",
+    )
     add_backend(parser)
     world = parser.add_argument_group("on a micro-world")
     world.add_argument(
@@ -91,6 +98,8 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
+    if options.share is not None:
+        return _share(options)
     if not _is_world(options):
         from aligner_probe.commands.reproduce_real import reproduce
 
@@ -105,6 +114,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             "leave it out, or name another base model: --model M"
         )
     return _world(options, argv)
+
+
+def _share(options: argparse.Namespace) -> int:
+    """Copy finished results without texts."""
+    if options.out is None:
+        raise AlignerProbeError("--share copies finished results; name their folder: --out OUT")
+
+    from aligner_probe.reproduction.sharing import share
+
+    print(f"{options.share}: {share(options.out, options.share)} runs of {options.out}, without texts and adapters")
+    return 0
 
 
 def _is_world(options: argparse.Namespace) -> bool:

@@ -21,6 +21,7 @@ from aligner_probe.reproduction.real_data import HARMLESS, question_in
 from aligner_probe.reproduction.results import QUESTIONS, FinishedRun
 
 JUDGE_IT = "answers that a judge compared; judge them: aligner-probe reproduce --model M ... --judge J"
+ANSWERS = "answers, which a copy by `aligner-probe reproduce --share` leaves out; draw it from the folder of the runs"
 SHOWN = (BASE, "aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
 #: Questions that a figure shows.
 ROWS = 6
@@ -196,7 +197,9 @@ def _side_by_side(
 def _of_shown(experiments: Experiments, experiment: str) -> dict[str, FinishedRun]:
     runs = first_runs(experiments.results, experiment)
     shown = {method: runs[method] for method in experiments.methods(experiment) if method in runs and method in SHOWN}
-    return {method: run for method, run in shown.items() if run.responses}
+    if not (answering := {method: run for method, run in shown.items() if run.responses}):
+        raise MissingInputs([ANSWERS])
+    return answering
 
 
 def _judged(experiments: Experiments) -> JudgedRuns:

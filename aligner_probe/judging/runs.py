@@ -24,9 +24,8 @@ from aligner_probe.judging.safety import Share
 from aligner_probe.reproduction.cells import BASE
 from aligner_probe.reproduction.items import Item
 from aligner_probe.reproduction.real_data import HARMLESS, question_in
-from aligner_probe.reproduction.results import FinishedRun, Results, load_results
+from aligner_probe.reproduction.results import JUDGED, FinishedRun, Results, load_results
 
-JUDGED = "judged.json"
 #: The pairs of Table 2.
 PAIRS = tuple((ours, theirs) for ours in ("aligner-1", "aligner-10") for theirs in ("llama-adapter-10", "lora-8"))
 HARMFUL = "harmful"

@@ -22,6 +22,8 @@ from aligner_probe.files import read_json
 from aligner_probe.reproduction.items import KINDS, Item
 
 PLAN, ITEMS, RUNS, RESULT, ADAPTER = "plan.json", "items.json", "runs", "result.json", "adapter"
+#: What a judge said of the answers, where one was asked.
+JUDGED = "judged.json"
 #: The set of mixed questions in items.json.
 QUESTIONS = "questions"
 #: Sets of scores whose items are those of another set.

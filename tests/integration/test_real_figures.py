@@ -2,12 +2,15 @@
 
 import functools
 import json
+import shutil
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
 import real_runs
 from in_process import called
+from pandas.testing import assert_frame_equal
 
 from aligner_probe.commands import figures, reproduce
 from aligner_probe.errors import AlignerProbeError
@@ -20,6 +23,8 @@ from aligner_probe.judging.prompts import read_prompts
 from aligner_probe.judging.runs import PAIRS, judge_runs, read_judged
 from aligner_probe.reproduction import runner
 from aligner_probe.reproduction.real_data import question_in
+from aligner_probe.reproduction.results import load_results
+from aligner_probe.reproduction.sharing import share
 from aligner_probe.tasks.templates import ALPACA, QUESTION
 
 #: Figures of weights have tests of their own, and the pictures of embeddings take long.
@@ -112,6 +117,61 @@ def test_numbers_are_those_of_the_results(out, drawn):
     margins = [results.one("safety", "lora-8").values[name]["margin"] for name in ("test", "after_sft")]
     [gain] = [c for c in drawn("fig03").comparisons if c.what.startswith("LoRA r=8: margin")]
     assert gain.ours == f"{np.mean(margins[0] - margins[1]):+.3f}"
+
+
+@pytest.fixture(scope="module")
+def copy(out, tmp_path_factory):
+    """What --share writes."""
+    to = tmp_path_factory.mktemp("shared") / "copy"
+    assert share(out, to) == len(load_results(out).runs)
+    return to
+
+
+def test_a_shared_copy_has_no_texts_and_no_weights(out, copy):
+    whole = load_results(out)
+    written = [file for file in copy.rglob("*") if file.is_file()]
+    assert {file.suffix for file in written} == {".json"}
+    texts = {item.prompt for sets in whole.items.values() for items in sets.values() for item in items}
+    texts |= {said for run in whole.runs for many in (run.responses, *run.answers.values()) for said in many}
+    inside = "".join(file.read_text(encoding="utf-8") for file in written)
+    long = {text for text in texts if len(text) > 12}
+    assert len(long) > 10
+    assert not {text for text in long if json.dumps(text)[1:-1] in inside}
+    kept = load_results(copy)
+    assert [run.id for run in kept.runs] == [run.id for run in whole.runs]
+    hashes = [item.prompt for item in kept.items["math"]["test"]]
+    assert hashes[0] == "sha256:" + sha256(whole.items["math"]["test"][0].prompt.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["table1", "table3", "fig03", "fig05a", "fig05b"])
+def test_figures_of_scores_are_the_same_from_a_shared_copy(copy, drawn, name):
+    experiments = load_experiments(copy)
+    again = draw(name, Collection(experiments.weights(), experiments))
+    assert_frame_equal(again.frame, drawn(name).frame)
+    assert again.caption == drawn(name).caption
+
+
+@pytest.mark.parametrize("name", ["fig02", "fig04"])
+def test_figures_of_answers_are_not_drawn_from_a_shared_copy(copy, name):
+    with pytest.raises(AlignerProbeError, match=r"--share.* leaves out"):
+        draw(name, Collection([], load_experiments(copy)))
+
+
+def test_copies_of_one_plan_come_together_and_others_are_refused(out, copy, tmp_path):
+    runs, part, both = out / "runs", tmp_path / "part", tmp_path / "both"
+    shutil.copytree(out, part, ignore=lambda _, names: [name for name in names if name.startswith("math_")])
+    assert share(part, both) < len(list(runs.iterdir()))
+    assert share(out, both) == len(list(runs.iterdir()))
+    assert load_results(both).to_frame().equals(load_results(copy).to_frame())
+    plan = json.loads((part / "plan.json").read_text(encoding="utf-8"))
+    (part / "plan.json").write_text(json.dumps(plan | {"chat": not plan["chat"]}), encoding="utf-8")
+    with pytest.raises(AlignerProbeError, match="another plan, base model or data"):
+        share(part, both)
+
+
+def test_a_judgement_is_part_of_a_shared_copy(out, judged, tmp_path):
+    share(out, tmp_path / "copy")
+    assert read_judged(tmp_path / "copy") == judged
 
 
 def test_weights_are_those_of_both_recipes(out):

@@ -11,6 +11,7 @@ import torch
 from in_process import called
 
 from aligner_probe.adapters import LoRA
+from aligner_probe.artifacts import artifact
 from aligner_probe.commands import reproduce
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import MultipleChoice, generate
@@ -201,6 +202,9 @@ def test_the_command_times_makes_and_goes_on(here, tmp_path, monkeypatch, capsys
     before = [file.stat().st_mtime_ns for file in made]
     again = called(capsys, reproduce.main, *words)
     assert "0 of 2 runs to make" in again.stdout
+    shared = called(capsys, reproduce.main, "--out", tmp_path / "out", "--share", tmp_path / "copy")
+    assert "2 runs" in shared.stdout
+    assert {run.id for run in load_results(tmp_path / "copy").runs} == {file.name for file in made}
     assert [file.stat().st_mtime_ns for file in made] == before
 
 
@@ -214,6 +218,9 @@ def test_the_command_times_makes_and_goes_on(here, tmp_path, monkeypatch, capsys
         (["--model", "BASE", "--data", "EMPTY"], "is missing; expected the data of the experiments"),
         (["--model", "BASE", "--data", "DATA", "--only", "x"], "no run's id fits 'x'"),
         (["--model", "BASE", "--data", "DATA", "--gpus-per-run", "1"], "is for --backend ray"),
+        (["--share", "copy"], "name their folder: --out OUT"),
+        (["--share", "copy", "--out", "EMPTY"], "plan.json is missing"),
+        (["--share", "copy", "--out", str(artifact("reproduction"))], "has results of the micro-world"),
         (["--model", "nobody/nothing", "--scale", "paper", "--dry-run"], "the sizes of nobody/nothing are not known"),
     ],
 )
