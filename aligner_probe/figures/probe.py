@@ -27,7 +27,7 @@ from aligner_probe.figures.looks import BLACK, FAMILIES, GREY, LOOKS, OTHERS, Lo
 from aligner_probe.figures.plane import known_results, plot_known, plot_plane, plot_task, sizes_of_points
 from aligner_probe.figures.words import MEASURES, TERMS, VERDICTS
 from aligner_probe.files import write_text
-from aligner_probe.probing.report import bits_by_arm, comparison
+from aligner_probe.probing.report import SHARES, bits_by_arm, comparison, has_gap
 from aligner_probe.probing.verdicts.thresholds import THRESHOLDS
 
 #: Arms that train nothing, and the floor's, as lines: colour and dashes.
@@ -67,22 +67,19 @@ def plot_recovery(report: dict[str, Any], ax: Axes) -> Axes:
     """Draw what every arm recovers of the gap (R) against its trained parameters (log axis), with 95 % intervals.
 
     Grey lines are the floor (0) and the reference (1), the dashed line is the best prompt (F). Values beyond the axis
-    stand at its edge.
+    stand at its edge. Where there is no gap, a text says so in place of the values.
     """
-    recovered = {arm: _clipped(one) for arm, one in report["measures"]["strict"]["recovered"].items()}
-    _by_parameters(ax, report, "strict", {arm: one for arm, one in recovered.items() if one["value"] is not None})
-    if all(one["value"] is None for one in recovered.values()):
-        ax.text(0.5, 0.5, "no R: the reference\nlearned nothing", transform=ax.transAxes, ha="center", va="center")
+    shares = report["measures"]["strict"]["recovered"] if has_gap(report) else {}
+    recovered = {arm: _clipped(one) for arm, one in shares.items() if one["value"] is not None}
+    _by_parameters(ax, report, "strict", recovered)
+    if not recovered:
+        why = "no R: the reference is not\nclearly above the floor"
+        ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center")
     for height in (0, 1):
         ax.axhline(height, color=GREY, linewidth=0.9, zorder=1)
-    if report["F"]["value"] is not None:
-        ax.axhline(
-            min(max(report["F"]["value"], LEAST), MOST),
-            color=BLACK,
-            linestyle="--",
-            linewidth=1,
-            label="best prompt (F)",
-        )
+    if PROMPT in recovered:
+        F = recovered[PROMPT]["value"]
+        ax.axhline(F, color=BLACK, linestyle="--", linewidth=1, label="best prompt (F)")
     ax.set(xscale="log", xlabel="trained parameters", ylabel="R, share of the gap", ylim=(LEAST - 0.05, MOST + 0.05))
     ax.set_title(f"{report['task']['name']}: {report['verdict']}\nn = {report['task']['n']['test']} items", fontsize=9)
     return ax
@@ -150,6 +147,8 @@ def write_page(reports: Sequence[dict[str, Any]], file: Path) -> None:
         verdicts=VERDICTS,
         measures=MEASURES,
         terms=TERMS,
+        shares=SHARES,
+        has_gap=has_gap,
         label=_label,
     )
     write_text(file, page)

@@ -25,6 +25,8 @@ from aligner_probe.tasks.task import one_line
 FORMAT = "aligner_probe probe report 2"
 REPORT = "report.json"
 N_SAMPLES = 6
+#: The measures that are shares of the gap between floor and reference.
+SHARES = ("F", "R_soft", "R1", "B", "delta")
 #: What a report leaves to the report of its frontier.
 APART = ("readings", "before", "provenance")
 #: What no probe shows, whatever it finds.
@@ -120,25 +122,36 @@ def read_report(path: str | Path) -> dict[str, Any]:
     return read_own_json(file, FORMAT, what="report", expected="one that aligner-probe probe run wrote")
 
 
+def has_gap(report: dict[str, Any], which: str = "strict") -> bool:
+    """Whether the reference of a report is clearly above the floor, by a kind of score.
+
+    If it is not, there is no gap that a method could recover, and shares of it mean nothing.
+    """
+    return report["measures"][which]["gap"]["low"] > THRESHOLDS.least_gap
+
+
 def shares_that_decided(report: dict[str, Any]) -> dict[str, Any]:
     """F, R_soft, R1 and B of a report, each with its interval, of the kind of score whose finding is the verdict.
 
-    All are None if the reference is not clearly above the floor: then there is no gap that a method could close.
+    All are None where there is no gap (`has_gap`).
     """
     none = {"value": None, "low": None, "high": None}
-    measures = report["measures"][report.get("decided_by", "strict")]
-    recovered = measures["recovered"] if measures["gap"]["low"] > THRESHOLDS.least_gap else {}
+    which = report.get("decided_by", "strict")
+    recovered = report["measures"][which]["recovered"] if has_gap(report, which) else {}
     arms = {"F": PROMPT, "R_soft": PROMPT_TUNING, "R1": ALIGNER_1, "B": OUTPUT_BIAS}
     return {name: recovered.get(arm, none) for name, arm in arms.items()}
 
 
 def comparison(reports: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """One row a report: the verdict and its measures side by side; older reports have no R_soft."""
-    measures = ("F", "R_soft", "R1", "B", "delta", "K")
+    """One row a report: the verdict and its measures side by side.
+
+    Shares of the gap are missing where there is no gap, and R_soft is missing in older reports.
+    """
     return pd.DataFrame(
         [
             {"task": one["task"]["name"], "base": one["base"], "budget": one["budget"], "verdict": one["verdict"]}
-            | {name: one[name]["value"] if name in one else None for name in measures}
+            | {name: one[name]["value"] if name in one and has_gap(one) else None for name in SHARES}
+            | {"K": one["K"]["value"]}
             | _read_as(one["task"])
             | {f"{family} k50": dose["k50_said"] for family, dose in one["measures"]["strict"]["doses"].items()}
             for one in reports

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from aligner_probe.adapters.side_by_side import SideBySide
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.training.member import Member, as_at
-from aligner_probe.training.objective import DPO, Objective, Objectives, chunks, scoring_batch
+from aligner_probe.training.objective import DPO, Objective, Objectives, parts_of, scoring_batch
 from aligner_probe.training.records import Records
 from aligner_probe.training.run import Run
 
@@ -94,7 +94,7 @@ class Loop:
         """Make one step of these members; the rows of metrics of those whose loss is finite."""
         began = time.perf_counter()
         batches = {member: member.next_batch() for member in members}
-        parts = {m: list(chunks(batch, m.recipe.micro_batch_size or len(batch))) for m, batch in batches.items()}
+        parts = {m: parts_of(self.train[m], b, m.recipe.micro_batch_size or len(b)) for m, b in batches.items()}
         weights = {member: self.train[member].weight(batch) for member, batch in batches.items()}
         totals = self._losses(parts, self.train, weights)
         step = members[0].progress.step + 1
@@ -148,7 +148,7 @@ class Loop:
     def _evaluate(self, members: list[Member]) -> Iterator[tuple[Member, float]]:
         """The validation losses of those of these members for whom they are finite."""
         everything = {member: range(len(self.validation[member])) for member in members}
-        parts = {m: list(chunks(indices, scoring_batch(m.recipe))) for m, indices in everything.items()}
+        parts = {m: parts_of(self.validation[m], its, scoring_batch(m.recipe)) for m, its in everything.items()}
         with torch.no_grad():
             totals = self._losses(parts, self.validation, dict.fromkeys(members, 1))
         for member, total in totals.items():

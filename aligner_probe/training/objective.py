@@ -9,7 +9,7 @@ loss = train.loss(predictions, batch) / train.weight(batch)
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -177,9 +177,11 @@ class DPO:
     def set_reference(self) -> None:
         """Compute and keep the log-probabilities of all answers under the model as it is now."""
         with torch.no_grad():
-            rows = range(self.first, self.first + 2 * self.n)
-            scores = [sequence_log_probability(self.forward(part)) for part in chunks(rows, 2 * self.scoring_batch)]
-            self._reference = torch.cat(scores)
+            rows, lengths = range(self.first, self.first + 2 * self.n), self.forward.sequences.lengths
+            parts = _of_like_length(rows, 2 * self.scoring_batch, lambda row: int(lengths[row]))
+            scores = torch.cat([sequence_log_probability(self.forward(part)) for part in parts])
+            self._reference = torch.empty_like(scores)
+            self._reference[torch.as_tensor([row - self.first for part in parts for row in part])] = scores
 
     def loss(self, predictions: Predictions, indices: Sequence[int]) -> Tensor:
         """The rows are those of the chosen answers, then those of the rejected ones."""
@@ -245,6 +247,18 @@ def scoring_batch(recipe: Recipe) -> int:
     return min(SCORING_BATCH, SCORING_TIMES * recipe.rows_at_once)
 
 
-def chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
-    """The items in order, `size` at a time; the last chunk may be smaller."""
-    return (items[i : i + size] for i in range(0, len(items), size))
+def parts_of(objective: Objective, indices: Sequence[int], size: int) -> list[Sequence[int]]:
+    """These examples in parts of `size`, of which the last one may be smaller.
+
+    A part has examples of like length, so that little of it is padding; short ones come first. The loss of all parts
+    together does not depend on which example is in which part.
+    """
+    lengths = objective.forward.sequences.lengths
+    return _of_like_length(indices, size, lambda i: int(lengths[torch.as_tensor(objective.rows([i]))].max()))
+
+
+def _of_like_length(items: Sequence[int], size: int, length: Callable[[int], int]) -> list[Sequence[int]]:
+    if size >= len(items):
+        return [items]
+    order = sorted(items, key=length)
+    return [order[i : i + size] for i in range(0, len(order), size)]

@@ -1,14 +1,17 @@
 """The forward pass of training: only positions that predict a label are unembedded, and nothing else changes."""
 
+import random
+from itertools import chain
+
 import pytest
 import torch
-from learning import model, task
+from learning import model, quick, task
 from tiny import MODELS
 
 from aligner_probe.adapters import LoRA, PromptTuning
 from aligner_probe.tasks.encoding import IGNORED, Tokens, encode
 from aligner_probe.training.losses import Predictions, sequence_log_probability, sft_loss
-from aligner_probe.training.objective import Forward
+from aligner_probe.training.objective import DPO, SFT, Forward, objective, parts_of, sequences_of
 from aligner_probe.training.sequences import Sequences
 
 #: Bases tried each time; the others with the slow tests.
@@ -71,3 +74,55 @@ def test_a_batch_without_labels_predicts_nothing():
     assert nothing.counts == (0, 0)
     assert sft_loss(nothing).item() == 0
     assert sequence_log_probability(nothing).tolist() == [0, 0]
+
+
+@pytest.fixture(scope="module", params=["sft", "preference"])
+def learned(request):
+    """A model in float64 with an adapter that does something, and the objective of 24 examples of several lengths."""
+    base = model("llama_gqa").to(torch.float64)
+    torch.manual_seed(0)
+    adapter = LoRA(base)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.normal_(std=0.3)
+    encoded = encode(task(kind=request.param), base.tokenizer, max_length=32)
+    forward = Forward(base, Sequences(sequences_of(encoded), 0))
+    with adapter.attached():
+        yield adapter, objective(encoded, quick(micro_batch_size=2), forward)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 24, 100])
+def test_parts_have_every_example_once_and_as_little_padding_as_possible(learned, size):
+    _, train = learned
+    indices = random.Random(size).sample(range(24), 24)
+    parts = parts_of(train, indices, size)
+    assert sorted(i for part in parts for i in part) == sorted(indices)
+    assert [len(part) for part in parts] == [min(size, 24 - at) for at in range(0, 24, size)]
+    lengths = [[int(train.forward.sequences.lengths[train.rows([i])].max()) for i in part] for part in parts]
+    if size < 24:
+        in_order = list(chain(*lengths))
+        assert in_order == sorted(in_order)
+        assert in_order[0] < in_order[-1]
+    else:
+        assert parts == [indices]
+
+
+def test_the_loss_and_its_gradient_do_not_depend_on_the_parts(learned):
+    adapter, train = learned
+    if isinstance(train, DPO):
+        train.set_reference()
+        reference = torch.cat([sequence_log_probability(train.forward([row])).detach() for row in range(48)])
+        assert torch.allclose(train._reference, reference, rtol=1e-5)
+    else:
+        assert isinstance(train, SFT)
+    indices = random.Random(0).sample(range(24), 16)
+    found = []
+    for size in (16, 5, 1):
+        adapter.zero_grad(set_to_none=True)
+        losses = [train.loss(train.forward(train.rows(part)), part) for part in parts_of(train, indices, size)]
+        total = torch.stack(losses).sum()
+        total.backward()
+        found.append([total.detach(), *(parameter.grad for parameter in adapter.parameters())])
+    for one in found[1:]:
+        for ours, theirs in zip(one, found[0], strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)

@@ -13,6 +13,7 @@ from aligner_probe.artifacts import artifact
 from aligner_probe.figures.looks import LOOKS, NATURES, OTHERS
 from aligner_probe.figures.probe import LABELS, plot_comparison, plot_doses, plot_recovery, write_page
 from aligner_probe.figures.words import MEASURES, TERMS, VERDICTS
+from aligner_probe.probing.report import comparison
 
 
 def a_report():
@@ -133,6 +134,22 @@ def test_page_says_what_its_words_mean_and_marks_right_and_wrong(tmp_path):
     assert "torch 2.13, transformers 5.0" in page
     assert "{&#39;" not in page
     assert "[0, 1]" not in page
+
+
+def test_no_share_is_shown_of_a_gap_that_is_not_there(tmp_path):
+    report = a_quick_report("t", "undetermined") | {"K": a_measure(0.8)}
+    report["measures"]["strict"]["gap"] = a_measure(0.05)
+    write_page([report], tmp_path / "page.html")
+    [table] = re.findall(r"<tr><th>measure</th>.*?</table>", (tmp_path / "page.html").read_text(), re.DOTALL)
+    values = dict(re.findall(r"<tr><td>(\w+)</td>\s*<td class=\"number\">([^<]*)</td>", table))
+    assert values == dict.fromkeys(("F", "R_soft", "R1", "B", "delta"), "no gap") | {"K": "0.80"}
+    assert comparison([report, a_quick_report()])[["F", "R1", "K"]].isna().to_numpy().tolist() == [
+        [True, True, False],
+        [False, False, True],
+    ]
+    axes = plot_recovery(report, Figure().subplots())
+    assert axes.get_legend_handles_labels() == ([], [])
+    assert "not\nclearly above the floor" in axes.texts[0].get_text()
 
 
 def test_page_shows_the_prompt_that_won_in_full(tmp_path):
