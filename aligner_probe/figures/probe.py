@@ -77,8 +77,7 @@ def plot_recovery(report: dict[str, Any], ax: Axes) -> Axes:
         ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center")
     for height in (0, 1):
         ax.axhline(height, color=GREY, linewidth=0.9, zorder=1)
-    if PROMPT in recovered:
-        F = recovered[PROMPT]["value"]
+    if (F := recovered.get(PROMPT, {}).get("value")) is not None:
         ax.axhline(F, color=BLACK, linestyle="--", linewidth=1, label="best prompt (F)")
     ax.set(xscale="log", xlabel="trained parameters", ylabel="R, share of the gap", ylim=(LEAST - 0.05, MOST + 0.05))
     ax.set_title(f"{report['task']['name']}: {report['verdict']}\nn = {report['task']['n']['test']} items", fontsize=9)

@@ -20,6 +20,7 @@ from aligner_probe.reproduction.items import Item
 from aligner_probe.reproduction.run import ReproductionBench, new_adapter
 from aligner_probe.reproduction.source import Material, Measure, Stage
 from aligner_probe.study import seconds_a_step, seconds_an_item, threads_of_a_worker
+from aligner_probe.tasks import Example, Task
 from aligner_probe.training import Recipe, Training
 
 #: How many items are asked to time an answer, of a small base model and of others, whose answers take seconds.
@@ -107,11 +108,22 @@ def _seconds_a_row(cell: ReproductionCell, bench: ReproductionBench, stage: Stag
     size = how.batch_size or 1
     if device_of(model).type == "cpu" and cell.arm not in ("gates", "tokens"):
         size = min(size, TIMED_ROWS)
-    few = replace(stage.train, examples=stage.train.examples[:size])
+    few = _of_mean_length(stage.train, size)
     how = replace(how, batch_size=size, micro_batch_size=None if size < how.rows_at_once else how.micro_batch_size)
     adapter = new_adapter(cell, model, bench.materials[cell.experiment].stages[0].train)
     training = Training(adapter=adapter, task=few, recipe=how)
     return _on_free_cores(model, lambda: seconds_a_step(model, [training]).seconds) / size
+
+
+def _of_mean_length(task: Task, n: int) -> Task:
+    """The n examples whose length is nearest to the mean, because training puts examples of like length together."""
+    texts = [
+        str(one.prompt) + (one.completion if isinstance(one, Example) else max(one.chosen, one.rejected, key=len))
+        for one in task.examples
+    ]
+    mean = sum(map(len, texts)) / len(texts)
+    order = sorted(range(len(texts)), key=lambda index: abs(len(texts[index]) - mean))
+    return replace(task, examples=tuple(task.examples[index] for index in order[:n]))
 
 
 def _seconds_asking(

@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 from aligner_probe.adapters.side_by_side import SideBySide
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.training.member import Member, as_at
-from aligner_probe.training.objective import DPO, Objective, Objectives, parts_of, scoring_batch
+from aligner_probe.training.objective import DPO, Objective, Objectives, scoring_batch
+from aligner_probe.training.passes import in_passes, parts_of
 from aligner_probe.training.records import Records
 from aligner_probe.training.run import Run
 
@@ -94,7 +95,7 @@ class Loop:
         """Make one step of these members; the rows of metrics of those whose loss is finite."""
         began = time.perf_counter()
         batches = {member: member.next_batch() for member in members}
-        parts = {m: parts_of(self.train[m], b, m.recipe.micro_batch_size or len(b)) for m, b in batches.items()}
+        parts = in_passes(batches, self.train, {member: member.recipe.micro_batch_size for member in members})
         weights = {member: self.train[member].weight(batch) for member, batch in batches.items()}
         totals = self._losses(parts, self.train, weights)
         step = members[0].progress.step + 1

@@ -24,7 +24,7 @@ from aligner_probe.training.losses import Predictions, dpo_loss, sequence_log_pr
 from aligner_probe.training.lower_layers import LowerLayers
 from aligner_probe.training.provenance import EncodedTask
 from aligner_probe.training.recipe import Recipe
-from aligner_probe.training.sequences import Batch, Sequences
+from aligner_probe.training.sequences import Batch, Sequences, of_like_length
 
 #: The most examples in a batch of validation, and how many times as many as in a micro-batch of training. Without
 #: these limits the logits alone could take more memory than a training step.
@@ -72,7 +72,7 @@ class Forward:
         n_kept = -int(from_end.min()) if len(from_end) else 1
         alone = is_unhooked(self.model.unembed)
         checkpoint_from = self.checkpoint_from if torch.is_grad_enabled() else None
-        lower = self.lower if self.lower is not None and self._is_current(self.lower) else None
+        lower = self._kept_layers()
         ids, options = batch["input_ids"].to(self.device), {"use_cache": False}
         shared = self._n_shared(batch, lower) if alone and checkpoint_from is None else 0
         if shared:
@@ -95,6 +95,12 @@ class Forward:
         logits = logits.squeeze(1) if alone else logits[rows, from_end]
         return Predictions(logits, targets[is_label].to(self.device), tuple(is_label.sum(1).tolist()))
 
+    def n_shared(self, indices: Sequence[int]) -> int:
+        """How many first tokens of these rows a training pass computes once for all of them."""
+        if self.checkpoint_from is not None or not is_unhooked(self.model.unembed):
+            return 0
+        return self._n_shared(self.sequences.batch(indices), self._kept_layers())
+
     def _n_shared(self, batch: Batch, lower: LowerLayers | None) -> int:
         """How many first tokens of these rows are computed once for all, where this saves more than kept layers do."""
         ids, lengths, labels = batch["input_ids"], batch["attention_mask"].sum(1), batch["labels"]
@@ -104,10 +110,11 @@ class Forward:
         kept = 0.0 if lower is None else lower.layer / self.model.cfg.n_layers
         return n if n * (len(ids) - 1) > kept * ids.numel() else 0
 
-    def _is_current(self, lower: LowerLayers) -> bool:
-        outdated = lower.outdated()
+    def _kept_layers(self) -> LowerLayers | None:
+        """The kept layers, if there are some and nothing has changed them."""
+        outdated = None if self.lower is None else self.lower.outdated()
         self.set_aside = self.set_aside or outdated
-        return outdated is None
+        return self.lower if outdated is None else None
 
 
 @runtime_checkable
@@ -178,7 +185,7 @@ class DPO:
         """Compute and keep the log-probabilities of all answers under the model as it is now."""
         with torch.no_grad():
             rows, lengths = range(self.first, self.first + 2 * self.n), self.forward.sequences.lengths
-            parts = _of_like_length(rows, 2 * self.scoring_batch, lambda row: int(lengths[row]))
+            parts = of_like_length(rows, 2 * self.scoring_batch, lambda row: int(lengths[row]))
             scores = torch.cat([sequence_log_probability(self.forward(part)) for part in parts])
             self._reference = torch.empty_like(scores)
             self._reference[torch.as_tensor([row - self.first for part in parts for row in part])] = scores
@@ -245,20 +252,3 @@ def shared(
 def scoring_batch(recipe: Recipe) -> int:
     """How many examples are in a batch where nothing is trained."""
     return min(SCORING_BATCH, SCORING_TIMES * recipe.rows_at_once)
-
-
-def parts_of(objective: Objective, indices: Sequence[int], size: int) -> list[Sequence[int]]:
-    """These examples in parts of `size`, of which the last one may be smaller.
-
-    A part has examples of like length, so that little of it is padding; short ones come first. The loss of all parts
-    together does not depend on which example is in which part.
-    """
-    lengths = objective.forward.sequences.lengths
-    return _of_like_length(indices, size, lambda i: int(lengths[torch.as_tensor(objective.rows([i]))].max()))
-
-
-def _of_like_length(items: Sequence[int], size: int, length: Callable[[int], int]) -> list[Sequence[int]]:
-    if size >= len(items):
-        return [items]
-    order = sorted(items, key=length)
-    return [order[i : i + size] for i in range(0, len(order), size)]

@@ -52,7 +52,7 @@ class Recipe:
     `lr`, `batch_size`, `epochs`, `steps` and `evaluate_every` may be left open (None). `fit` settles a recipe before it
     trains (`settled` says how), and a run records the settled one.
 
-    An optimiser step has `batch_size` examples, in micro-batches of `micro_batch_size` (None: in one). The warm-up is
+    An optimiser step has `batch_size` examples, `micro_batch_size` in a pass (None: see `passes.py`). The warm-up is
     either `warmup` epochs (`warmup_counts` says what is counted) or `warmup_steps` optimiser steps; by default a tenth
     of an epoch. `precision` is that of the adapter and the optimiser, also for an adapter that was loaded in another
     precision (full fine-tuning has that of the base model). The base model has its own precision, from `load_model`; so
@@ -354,7 +354,7 @@ def recipe(
         weight_decay: AdamW's weight decay.
         betas: AdamW's two decay rates.
         batch_size: examples in an optimiser step; None leaves it open.
-        micro_batch_size: examples that go through the model at once; None for the whole batch.
+        micro_batch_size: examples that go through the model at once; None for as many as are fastest, on a GPU all.
         epochs: length of the training in passes over the examples; None leaves it open.
         steps: length of the training in optimiser steps, instead of epochs.
         warmup: epochs in which the learning rate rises to `lr`. Given here, it takes the place of the recipe's

@@ -1,6 +1,6 @@
 """The sequences of a task, packed end to end, and batches of them by index, padded on the right."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -58,3 +58,11 @@ class Sequences:
         """A batch of values that are kept for every token, with zeros on padding."""
         places, there = self.places(indices)
         return packed[places].masked_fill_(~there.unsqueeze(-1), 0)
+
+
+def of_like_length(items: Sequence[int], size: int, length: Callable[[int], int]) -> list[Sequence[int]]:
+    """The items in parts of `size`, the shortest first; where one part has them all, in their own order."""
+    if size >= len(items):
+        return [items]
+    order = sorted(items, key=length)
+    return [order[i : i + size] for i in range(0, len(order), size)]

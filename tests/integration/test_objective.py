@@ -11,7 +11,8 @@ from tiny import MODELS
 from aligner_probe.adapters import LoRA, PromptTuning
 from aligner_probe.tasks.encoding import IGNORED, Tokens, encode
 from aligner_probe.training.losses import Predictions, sequence_log_probability, sft_loss
-from aligner_probe.training.objective import DPO, SFT, Forward, objective, parts_of, sequences_of
+from aligner_probe.training.objective import DPO, SFT, Forward, objective, sequences_of
+from aligner_probe.training.passes import parts_of
 from aligner_probe.training.sequences import Sequences
 
 #: Bases tried each time; the others with the slow tests.

@@ -16,7 +16,7 @@ from learning import DIVERGES, model, plant_divergence, quick, task
 from aligner_probe.adapters import Aligner, LoRA, PromptTuning
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.tasks import Example, Task
-from aligner_probe.training import fit, recipe
+from aligner_probe.training import fit, passes, recipe
 from aligner_probe.training.losses import Predictions, dpo_loss, sequence_log_probability, sft_loss
 from aligner_probe.training.monitor import LostUpdateMonitor
 from aligner_probe.training.order import Order
@@ -76,6 +76,23 @@ def test_first_loss_does_not_depend_on_micro_batches():
         runs.append(fit(base, adapter, task(), recipe=quick(micro_batch_size=size), show_progress=False).loss)
     for other in runs[1:]:
         assert other.to_numpy() == pytest.approx(runs[0].to_numpy(), rel=1e-3)
+
+
+def test_a_batch_of_unlike_lengths_goes_through_the_model_in_parts_and_trains_the_same(monkeypatch):
+    rows = tuple(Example(f"{'abcdefgh'[i % 8] * (2 + 9 * (i % 3))}x", "hgfedcba"[i % 7 :]) for i in range(24))
+    trained, n_rows = {}, {}
+    for a_pass in (1e9, 0.0):  # what a pass costs beside its tokens decides whether a batch is split
+        base = model()
+        adapter, seen = LoRA(base, 2), []
+        monkeypatch.setattr(passes, "tokens_of_a_pass", lambda _, cost=a_pass: cost)
+        with base.hooks(fwd_hooks=[("embed.hook_out", lambda out, hook, seen=seen: seen.append(len(out)))]):
+            fit(base, adapter, Task("rows", "sft", rows), recipe=quick(epochs=1.0), show_progress=False)
+        trained[a_pass], n_rows[a_pass] = dict(adapter.named_parameters()), seen
+    assert n_rows[1e9] == [8, 8, 8]
+    assert len(n_rows[0.0]) > 6
+    assert sum(n_rows[0.0]) == 24
+    for name, parameter in trained[0.0].items():
+        assert torch.allclose(parameter, trained[1e9][name], rtol=1e-3, atol=1e-5), name
 
 
 def test_seeds_are_wired():
