@@ -61,6 +61,18 @@ def as_good(difference: Interval, gain: Interval | None, what: str, margin: floa
     return Claim("undecided", f"Undecided here: {what} ({criterion} {_range(gain)}).")
 
 
+def reaches(share: Interval, gain: Interval, what: str, margin: float = MARGIN) -> Claim:
+    """`what` holds where the share of another's gain cannot be below 1 minus the margin.
+
+    `gain` is the other's own over the base. Undecided where it may be nothing, because shares of it mean nothing then.
+    """
+    if gain.low > 0:
+        return above(share, 1 - margin, what)
+    return Claim(
+        "undecided", f"Undecided here: {what} (criterion: the other must gain first; it gains {_range(gain)})."
+    )
+
+
 def without_verdict(sentence: str) -> str:
     """The sentence of a claim without the words of its verdict, for a table that has the verdict by itself."""
     for said in SAID.values():

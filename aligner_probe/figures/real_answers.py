@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from aligner_probe.evaluation.intervals import Interval, bootstrap
 from aligner_probe.evaluation.refusals import refuses
 from aligner_probe.figures.answer_grid import COLUMN, Answer, plot_responses
-from aligner_probe.figures.claims import MARGIN, as_good
+from aligner_probe.figures.claims import MARGIN, as_good, reaches
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs
 from aligner_probe.figures.experiments import LABELS, Experiments, in_brackets
@@ -22,7 +22,8 @@ from aligner_probe.reproduction.results import QUESTIONS, FinishedRun
 
 JUDGE_IT = "answers that a judge compared; judge them: aligner-probe reproduce --model M ... --judge J"
 ANSWERS = "answers, which a copy by `aligner-probe reproduce --share` leaves out; draw it from the folder of the runs"
-SHOWN = (BASE, "aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
+ONE, RIVALS = "aligner-1", ("llama-adapter-10", "lora-8")
+SHOWN = (BASE, ONE, "aligner-10", *RIVALS)
 #: Questions that a figure shows.
 ROWS = 6
 
@@ -234,12 +235,25 @@ def _pair(pair: JudgedPair, base: str, judged: JudgedRuns) -> tuple[Comparison, 
 
 
 def _compare_losses(runs: dict[str, FinishedRun], methods: Sequence[str]) -> list[Comparison]:
-    """The held-out loss of each method against the base model's, on the same rows."""
+    """Held-out losses on the same rows: each method against the base model, then one token against its rivals."""
+    losses = {method: runs[method].values["test"]["loss"] for method in methods}
     comparisons = []
-    for method in (m for m in methods if m != BASE and BASE in runs):
-        gap = bootstrap(lambda a, b: a - b, runs[method].values["test"]["loss"], runs[BASE].values["test"]["loss"])
+    for method in (m for m in methods if m != BASE and BASE in losses):
+        gap = bootstrap(lambda a, b: a - b, losses[method], losses[BASE])
         what = f"{LABELS[method]}: held-out loss of Alpaca, less that of the base model, nats a token"
         comparisons.append(Comparison(what, None, f"{gap.value:+.3f}", "", in_brackets(gap)))
+    for rival in RIVALS:
+        if not {BASE, ONE, rival} <= losses.keys():
+            continue
+        gained = bootstrap(lambda base, theirs: base - theirs, losses[BASE], losses[rival])
+        share = bootstrap(
+            lambda base, ours, theirs: (base - ours) / (base - theirs), losses[BASE], losses[ONE], losses[rival]
+        )
+        what = f"{LABELS[ONE]}: share of the fall in held-out loss that {LABELS[rival]} reaches"
+        claim = reaches(share, gained, f"the loss falls with {LABELS[ONE]} nearly as far as with {LABELS[rival]}")
+        comparisons.append(
+            Comparison(what, "comparable", f"{share.value:.3f}", claim.sentence, in_brackets(share), claim.verdict)
+        )
     return comparisons
 
 

@@ -108,6 +108,12 @@ def test_numbers_are_those_of_the_results(out, drawn):
     results = experiments.results
     loss = results.one("instructions", "lora-8").values["test"]["loss"]
     assert drawn("table3").frame.set_index("method").loc["LoRA r=8", "loss"] == pytest.approx(loss.mean())
+    base, ours, theirs = (
+        results.one("instructions", method).values["test"]["loss"].mean() for method in ("base", "aligner-1", "lora-8")
+    )
+    [share] = [c for c in drawn("table3").comparisons if "share of the fall" in c.what and "LoRA" in c.what]
+    assert share.ours == f"{(base - ours) / (base - theirs):.3f}"
+    assert share.verdict in ("holds", "does not hold", "undecided")
     counted = drawn("table1").frame.query("base == 'base'").set_index("method")
     run = results.one("math", "aligner-10")
     assert counted.loc["Aligner-10", "n_parameters"] == counted.loc["Aligner-10", "by_formula"] == run.n_parameters

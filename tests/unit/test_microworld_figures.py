@@ -20,7 +20,7 @@ from aligner_probe.commands import run
 from aligner_probe.commands.figures import main
 from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.figures import CATALOGUE, Collection, draw
-from aligner_probe.figures.claims import above, as_good, below, not_worse
+from aligner_probe.figures.claims import above, as_good, below, not_worse, reaches
 from aligner_probe.figures.dots import Score, plot_scores
 from aligner_probe.figures.experiments import load_experiments
 from aligner_probe.figures.knowledge import plot_by_parameters
@@ -230,6 +230,11 @@ def test_verdicts_say_their_criterion_and_number():
     nothing = as_good(Interval(0.0, -0.01, 0.01), Interval(0.02, -0.01, 0.05), "A is as good as B")
     assert (nothing.verdict, "gain more than 0.1 over the base first" in nothing.sentence) == ("undecided", True)
     assert as_good(Interval(0.0, -0.01, 0.01), Interval(0.5, 0.4, 0.6), "").verdict == "holds"
+    clear, nothing = Interval(0.3, 0.2, 0.4), Interval(0.1, -0.1, 0.3)
+    shares = {"holds": (0.95, 0.92, 1.0), "does not hold": (0.5, 0.2, 0.8), "undecided": (0.9, 0.6, 1.2)}
+    for verdict, share in shares.items():
+        assert reaches(Interval(*share), clear, "A falls as far as B").verdict == verdict
+        assert reaches(Interval(*share), nothing, "A falls as far as B").verdict == "undecided"
 
 
 def test_command_needs_neither_network_nor_data(here, tmp_path, monkeypatch, capsys):
