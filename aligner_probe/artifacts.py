@@ -16,6 +16,7 @@ REBUILD = {
     MICROWORLD: "aligner-probe microworld pretrain",
     "frontier": "aligner-probe probe frontier --task panel:TASK --json artifacts/frontier/TASK.json",
     "panel": "aligner-probe probe panel --budget BUDGET --json artifacts/panel/BUDGET.json",
+    "real": "the commands are in artifacts/README.md",
 }
 
 

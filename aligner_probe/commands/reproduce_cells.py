@@ -41,6 +41,7 @@ def make(
     """Make the wanted cells of a plan, or print what they are and how long they take; return the exit code."""
     from aligner_probe.jobs.folder import unfinished
     from aligner_probe.jobs.pool import threads_each
+    from aligner_probe.reproduction.results import load_results
     from aligner_probe.reproduction.runner import study_of
     from aligner_probe.reproduction.timing import time_needed
 
@@ -69,5 +70,10 @@ def make(
         return 0
     with going_on(lambda: messages.CELLS_KEPT.format(out=out)):
         study.make(out, backend, only=chosen)
+    made = {cell.id for cell in left}
+    for run in load_results(out).runs:
+        if run.id in made and run.unchanged:
+            stages = " and ".join(run.unchanged)
+            print(f"{run.id}: no step of {stages} lowered the validation loss, so that training changed nothing")
     print(f"made {out}")
     return 0

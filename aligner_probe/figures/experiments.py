@@ -108,6 +108,12 @@ class Experiments:
                     yield replace(self.adapters[run.id], metadata=about)
 
 
+def unchanged(runs: Sequence[FinishedRun]) -> str:
+    """What a caption says of runs that training has left as they were; nothing where there are none."""
+    said = "; ".join(f"{run.label} ({' and '.join(run.unchanged)})" for run in runs if run.unchanged)
+    return f" No step lowered the validation loss, so that training changed nothing: {said}." if said else ""
+
+
 def load_experiments(folder: Path | None = None) -> Experiments:
     """All runs in the folder of a reproduction, and the sizes of its base model; by default artifacts/reproduction.
 

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.figures.claims import MARGIN, Claim, above, as_good, not_worse
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.dots import REST, ROW, Score, plot_scores, to_frame
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs, panels
-from aligner_probe.figures.experiments import LABELS, Experiments, gap_of, in_brackets, mean_of
+from aligner_probe.figures.experiments import LABELS, Experiments, gap_of, in_brackets, mean_of, unchanged
 from aligner_probe.figures.looks import LOOKS
 from aligner_probe.reproduction.cells import BASE
-from aligner_probe.reproduction.results import Results
 
 INTERVALS = "Large: the mean of all seeds, with its 95 % bootstrap interval over items and seeds; small: each seed."
 #: What was not trained in the experiment, in words.
@@ -105,30 +105,33 @@ def kept(collection: Collection) -> Drawing:
     return Drawing(
         figure,
         pd.concat(shown, ignore_index=True),
-        _kept_on_real(results, sets, experiments)
-        if experiments.is_real
-        else "After training on the assistant's way of answering, the model is asked what it was not trained on: "
-        f"{'; '.join(OFF_DOMAIN[name] for name in sets)}. Content (filled) is what it knew before, form (hollow) how "
-        "far the trained way of answering reaches. The paper asks MMLU instead. The control that is missing here, what "
-        "a prompt for the same form leaves, is in notebook 03: nearly all sums, and none of the requests, so the lower "
-        "panels say nothing of adapters. Each method is at the rate that suits its training, and how much it keeps "
-        f"depends on that rate; extra09 compares methods at equal form. {INTERVALS} "
-        f"Seeds: {_seeds(experiments, 'instructions')}.",
+        (_kept_on_real(experiments, sets) if experiments.is_real else _kept_on_world(sets))
+        + f" {INTERVALS} Seeds: {_seeds(experiments, 'instructions')}.{unchanged(runs)}",
         experiments.inputs(runs),
         missing=experiments.missing("instructions"),
         comparisons=tuple(comparison for name in sets for comparison in _kept_comparisons(experiments, methods, name)),
     )
 
 
-def _kept_on_real(results: Results, sets: Sequence[str], experiments: Experiments) -> str:
-    """The caption of Figure 5a on a base model other than the micro-world."""
-    base = results.select("instructions", BASE)
+def _kept_on_world(sets: Sequence[str]) -> str:
+    return (
+        "After training on the assistant's way of answering, the model is asked what it was not trained on: "
+        f"{'; '.join(OFF_DOMAIN[name] for name in sets)}. Content (filled) is what it knew before, form (hollow) how "
+        "far the trained way of answering reaches. The paper asks MMLU instead. The control that is missing here, what "
+        "a prompt for the same form leaves, is in notebook 03: nearly all sums, and none of the requests, so the lower "
+        "panels say nothing of adapters. Each method is at the rate that suits its training, and how much it keeps "
+        "depends on that rate; extra09 compares methods at equal form."
+    )
+
+
+def _kept_on_real(experiments: Experiments, sets: Sequence[str]) -> str:
+    base = experiments.results.select("instructions", BASE)
     known = f" The base model chooses right {base[0].mean('content', 'mmlu'):.2f}, chance is .25." if base else ""
     return (
         "After training on Alpaca, the model is asked what it was not trained on: "
         f"{'; '.join(OFF_DOMAIN[name] for name in sets)}. Content (filled): of the labels A to D the right one is the "
         "likeliest next token. Form (hollow): the likeliest of all tokens is a label. No method is compared at equal "
-        f"form here.{known} {INTERVALS} Seeds: {_seeds(experiments, 'instructions')}."
+        f"form here.{known}"
     )
 
 
@@ -137,13 +140,16 @@ def _kept_comparisons(experiments: Experiments, methods: Sequence[str], name: st
     comparisons = []
     if BASE not in content:
         return comparisons
+    before = mean_of(content[BASE])
+
+    def kept(difference: Interval, what: str) -> Claim:
+        if before.low > CHANCE.get(name, -1.0):
+            return not_worse(difference, what)
+        criterion = f"criterion: its interval above chance, {CHANCE[name]:g}; it is {in_brackets(before)}"
+        return Claim("undecided", f"Undecided here: the base model may know nothing of {name} ({criterion}).")
+
     for method in (m for m in methods if m != BASE):
-        difference = gap_of(content[method], content[BASE])
-        claim = not_worse(difference, f"{LABELS[method]} keeps what the base knows of {name}")
-        before = mean_of(content[BASE])
-        if before.low <= CHANCE.get(name, -1.0):
-            criterion = f"criterion: its interval above chance, {CHANCE[name]:g}; it is {in_brackets(before)}"
-            claim = Claim("undecided", f"Undecided here: the base model may know nothing of {name} ({criterion}).")
+        claim = kept(gap_of(content[method], content[BASE]), f"{LABELS[method]} keeps what the base knows of {name}")
         about = f"{name}: content after tuning {LABELS[method]}, against {content[BASE].mean():.3f} before"
         paper = "form is learned without harm to knowledge" if method.startswith("aligner") else None
         mean = mean_of(content[method])
@@ -152,7 +158,7 @@ def _kept_comparisons(experiments: Experiments, methods: Sequence[str], name: st
         )
     if {"aligner-1", "lora-8"} <= set(content):
         difference = gap_of(content["aligner-1"], content["lora-8"])
-        claim = not_worse(difference, f"Aligner-1 keeps as much of {name} as LoRA")
+        claim = kept(difference, f"Aligner-1 keeps as much of {name} as LoRA")
         about = f"{name}: content kept, Aligner-1 minus LoRA"
         ours = f"{difference.value:+.3f}"
         comparisons.append(Comparison(about, None, ours, claim.sentence, in_brackets(difference), claim.verdict))
@@ -180,7 +186,8 @@ def math_by_parameters(collection: Collection) -> Drawing:
         figure,
         pd.concat(frames, ignore_index=True),
         f"{_math_said(experiments)} Dashed: the base, untrained, with its interval. {INTERVALS} Lines join sizes of "
-        f"Aligner; methods of nearly one size stand beside each other. Seeds: {_seeds(experiments, 'math')}.",
+        f"Aligner; methods of nearly one size stand beside each other. Seeds: {_seeds(experiments, 'math')}."
+        + unchanged(runs),
         experiments.inputs(runs),
         missing=experiments.missing("math"),
         comparisons=tuple(_math_comparisons(experiments, methods, n_parameters)),

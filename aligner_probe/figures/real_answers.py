@@ -12,7 +12,7 @@ from aligner_probe.figures.answer_grid import COLUMN, Answer, plot_responses
 from aligner_probe.figures.claims import MARGIN, as_good, reaches
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs
-from aligner_probe.figures.experiments import LABELS, Experiments, in_brackets
+from aligner_probe.figures.experiments import LABELS, Experiments, in_brackets, unchanged
 from aligner_probe.figures.paper import TABLE_2, TABLE_3
 from aligner_probe.figures.tables import battle_columns, plot_table
 from aligner_probe.judging.runs import PAIRS, JudgedPair, JudgedRuns, first_runs
@@ -132,7 +132,8 @@ def single_scores(collection: Collection) -> Drawing:
         f"{said} The loss is that of {frame['n_held_out'][0]} held-out rows of Alpaca, with its 95 % bootstrap "
         "interval over rows; it needs no judge, and says how well the form of Alpaca is met. Finished: of "
         f"{frame['n_questions'][0]} answers to the Vicuna questions, those that end before their limit of tokens and "
-        "do not go round in circles. First seed of the corrected recipe.",
+        "do not go round in circles. First seed of the corrected recipe."
+        + unchanged([runs[method] for method in methods]),
         experiments.inputs([runs[method] for method in methods]),
         missing=(*experiments.missing("instructions"), *(() if judged is not None else (JUDGE_IT,))),
         comparisons=tuple(_compare_losses(runs, methods)),

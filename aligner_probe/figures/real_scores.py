@@ -10,7 +10,7 @@ from aligner_probe.figures.claims import above, as_good
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.dots import REST, Score, plot_scores, to_frame
 from aligner_probe.figures.drawing import Comparison, Drawing, panels
-from aligner_probe.figures.experiments import LABELS, Experiments, gap_of, in_brackets, mean_of
+from aligner_probe.figures.experiments import LABELS, Experiments, gap_of, in_brackets, mean_of, unchanged
 from aligner_probe.reproduction.cells import BASE
 from aligner_probe.reproduction.real_data import HARMLESS
 
@@ -57,6 +57,7 @@ def by_category(collection: Collection) -> Drawing:
         "human or a GPT judge, and not Beaver's. A model that refuses everything is right on the left and wrong in the "
         "middle. "
         "Large: the mean of all seeds with its 95 % bootstrap interval over items and seeds; small: each seed."
+        + unchanged(runs)
         + _judged_note(experiments),
         experiments.inputs(runs),
         missing=experiments.missing("safety"),

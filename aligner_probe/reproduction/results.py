@@ -92,6 +92,15 @@ class FinishedRun:
         """The start seed; None for the base model."""
         return self.seeds.get("start")
 
+    @property
+    def unchanged(self) -> tuple[str, ...]:
+        """The stages that left the adapter as it was, because no step had a lower validation loss than the start."""
+        return tuple(
+            stage
+            for stage, losses in self.validation_loss.items()
+            if losses and min(losses, key=lambda pair: pair[1])[0] == 0
+        )
+
     def mean(self, kind: str = "strict", of: str = "test") -> float:
         """The share of items of a set that are right, by a kind of score."""
         return float(self.scores[of][kind].mean())

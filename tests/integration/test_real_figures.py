@@ -16,7 +16,7 @@ from aligner_probe.commands import figures, reproduce
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.refusals import refuses
 from aligner_probe.figures import CATALOGUE, Collection, draw
-from aligner_probe.figures.experiments import load_experiments
+from aligner_probe.figures.experiments import load_experiments, unchanged
 from aligner_probe.judging.asks import Answer
 from aligner_probe.judging.evaluate import Setting
 from aligner_probe.judging.prompts import read_prompts
@@ -178,6 +178,28 @@ def test_copies_of_one_plan_come_together_and_others_are_refused(out, copy, tmp_
 def test_a_judgement_is_part_of_a_shared_copy(out, judged, tmp_path):
     share(out, tmp_path / "copy")
     assert read_judged(tmp_path / "copy") == judged
+
+
+def test_runs_that_training_left_as_they_were_are_named(out):
+    experiments = load_experiments(out)
+    run = experiments.results.one("safety", "lora-8")
+    best_first, best_later = ((0, 1.0), (2, 1.2), (4, 1.1)), ((0, 1.0), (2, 1.2), (4, 0.9))
+    kept = replace(run, validation_loss={"sft": best_later, "dpo": best_first})
+    assert kept.unchanged == ("dpo",)
+    both = replace(run, validation_loss={"sft": best_first, "dpo": best_first})
+    learned = replace(run, validation_loss={"sft": best_later, "dpo": ()})
+    assert unchanged([kept, learned, both]).endswith("changed nothing: LoRA r=8 (dpo); LoRA r=8 (sft and dpo).")
+    assert unchanged([learned]) == ""
+    others = tuple(one for one in experiments.results.runs if one.id != run.id)
+    results = replace(experiments.results, runs=(*others, both))
+    assert "LoRA r=8 (sft and dpo)" in draw("fig03", Collection([], replace(experiments, results=results))).caption
+
+
+def test_nothing_is_said_to_keep_what_the_base_may_not_know(drawn):
+    """The tiny base model chooses among the four labels by chance."""
+    verdicts = {c.what: c.verdict for c in drawn("fig05a").comparisons}
+    assert any("minus LoRA" in what for what in verdicts)
+    assert set(verdicts.values()) == {"undecided"}
 
 
 def test_weights_are_those_of_both_recipes(out):

@@ -199,6 +199,8 @@ def test_the_command_times_makes_and_goes_on(here, tmp_path, monkeypatch, capsys
     first = called(capsys, reproduce.main, *words)
     assert first.returncode == 0, first.stderr
     made = sorted((tmp_path / "out" / "runs").iterdir())
+    for run in load_results(tmp_path / "out").runs:
+        assert (f"{run.id}: no step of" in first.stdout) is bool(run.unchanged)
     before = [file.stat().st_mtime_ns for file in made]
     again = called(capsys, reproduce.main, *words)
     assert "0 of 2 runs to make" in again.stdout
