@@ -96,7 +96,9 @@ def parameter_counts(collection: Collection) -> Drawing:
     else:
         upper, lower = figure.subplots(2, 1, height_ratios=(len(shown) + 1.6, len(small) + 1.6))
         plot_table(upper, shown).set_title(LLAMA2_7B.name, pad=8)
-        plot_table(lower, _shown_counts(small)).set_title(f"the {collection.experiments.base.name}, counted", pad=8)
+        name = collection.experiments.base.name
+        article = "" if collection.experiments.is_real else "the "
+        plot_table(lower, _shown_counts(small)).set_title(f"{article}{name}, counted", pad=8)
         frame = pd.concat([frame.assign(base=LLAMA2_7B.name), small], ignore_index=True)
     one = parameter_table(LLAMA2_7B).rows[0]["n_parameters"]
     ten_gb = adapters_per_gpu(10e9 + 2 * LLAMA2_7B.n_parameters, one, LLAMA2_7B)
