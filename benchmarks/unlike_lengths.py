@@ -31,14 +31,15 @@ Split = Callable[[Sequence[int]], list[Sequence[int]]]
 
 
 def ways(train: Any) -> dict[str, Split]:
-    """How a batch is split into passes."""
-    from aligner_probe.training.passes import in_passes, parts_of
+    """The four ways: what each of them makes of a batch."""
+    from aligner_probe.training.passes import in_passes, parts_of, tokens_of_a_pass
 
+    a_pass = tokens_of_a_pass(train.forward.model)
     return {
         WHOLE: lambda batch: [batch],
         DRAWN: lambda batch: [batch[at : at + PART] for at in range(0, len(batch), PART)],
         ALIKE: lambda batch: parts_of(train, batch, PART),
-        CHOSEN: lambda batch: in_passes({"": batch}, {"": train}, {"": None})[""],
+        CHOSEN: lambda batch: in_passes({"": batch}, {"": train}, {"": None}, a_pass)[""],
     }
 
 

@@ -27,7 +27,7 @@ from aligner_probe.threads import using
 from aligner_probe.tokenizers import own_tokenizer
 from aligner_probe.training.losses import Predictions
 from aligner_probe.training.objective import Forward
-from aligner_probe.training.sequences import Sequences
+from aligner_probe.training.sequences import Sequences, of_like_length
 
 
 def log_likelihoods(
@@ -66,7 +66,7 @@ def next_tokens(
 
 def _predictions(
     model: TransformerBridge, examples: Sequence[Example], append_eos: bool, batch_size: int
-) -> Iterator[tuple[list[int], Predictions]]:
+) -> Iterator[tuple[Sequence[int], Predictions]]:
     """The predictions of completions after their prompts, by batches of examples of like length."""
     tokenizer, d_vocab = own_tokenizer(model), embedding_rows(model)
     if tokenizer is None:
@@ -82,9 +82,7 @@ def _predictions(
         find_lost=False,
     )
     forward = Forward(model, Sequences(encoded.sequences, pad_id(tokenizer, d_vocab)))
-    order = sorted(range(len(examples)), key=lambda index: len(encoded.sequences[index]))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for chosen in of_like_length(range(len(examples)), batch_size, lambda index: len(encoded.sequences[index])):
         with torch.no_grad(), using(threads_for(model)):
             predictions = forward(chosen)
         yield chosen, predictions

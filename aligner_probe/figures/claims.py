@@ -62,9 +62,10 @@ def as_good(difference: Interval, gain: Interval | None, what: str, margin: floa
 
 
 def reaches(share: Interval, gain: Interval, what: str, margin: float = MARGIN) -> Claim:
-    """`what` holds where the share of another's gain cannot be below 1 minus the margin.
+    """`what` holds if the whole interval of `share`, a share of another method's gain, is above 1 minus the margin.
 
-    `gain` is the other's own over the base. Undecided where it may be nothing, because shares of it mean nothing then.
+    `gain` is the gain of the other method over the base model. If that may be zero, a share of it means nothing, and
+    the claim is undecided.
     """
     if gain.low > 0:
         return above(share, 1 - margin, what)

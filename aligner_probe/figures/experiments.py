@@ -29,6 +29,9 @@ RESAMPLES = 2000
 LABELS = {BASE: "base, untrained"} | {name: arm.label for name, arm in ARMS.items()}
 #: The methods of a reproduction on any base model, in the order of figures.
 METHODS = (*REPRODUCED_ARMS[:3], ALIGNER_100, *REPRODUCED_ARMS[3:])
+#: The one token, the methods it is compared with, and all methods whose answers are shown side by side.
+ONE, RIVALS = "aligner-1", ("llama-adapter-10", "lora-8")
+SHOWN = (BASE, ONE, "aligner-10", *RIVALS)
 
 
 @dataclass(frozen=True, eq=False)

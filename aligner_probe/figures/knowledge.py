@@ -114,6 +114,7 @@ def kept(collection: Collection) -> Drawing:
 
 
 def _kept_on_world(sets: Sequence[str]) -> str:
+    """How the caption of Figure 5a begins on the micro-world."""
     return (
         "After training on the assistant's way of answering, the model is asked what it was not trained on: "
         f"{'; '.join(OFF_DOMAIN[name] for name in sets)}. Content (filled) is what it knew before, form (hollow) how "
@@ -125,6 +126,7 @@ def _kept_on_world(sets: Sequence[str]) -> str:
 
 
 def _kept_on_real(experiments: Experiments, sets: Sequence[str]) -> str:
+    """How the caption of Figure 5a begins on another base model."""
     base = experiments.results.select("instructions", BASE)
     known = f" The base model chooses right {base[0].mean('content', 'mmlu'):.2f}, chance is .25." if base else ""
     return (

@@ -12,7 +12,7 @@ from aligner_probe.figures.answer_grid import COLUMN, Answer, plot_responses
 from aligner_probe.figures.claims import MARGIN, as_good, reaches
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs
-from aligner_probe.figures.experiments import LABELS, Experiments, in_brackets, unchanged
+from aligner_probe.figures.experiments import LABELS, ONE, RIVALS, SHOWN, Experiments, in_brackets, unchanged
 from aligner_probe.figures.paper import TABLE_2, TABLE_3
 from aligner_probe.figures.tables import battle_columns, plot_table
 from aligner_probe.judging.runs import PAIRS, JudgedPair, JudgedRuns, first_runs
@@ -22,8 +22,6 @@ from aligner_probe.reproduction.results import QUESTIONS, FinishedRun
 
 JUDGE_IT = "answers that a judge compared; judge them: aligner-probe reproduce --model M ... --judge J"
 ANSWERS = "answers, which a copy by `aligner-probe reproduce --share` leaves out; draw it from the folder of the runs"
-ONE, RIVALS = "aligner-1", ("llama-adapter-10", "lora-8")
-SHOWN = (BASE, ONE, "aligner-10", *RIVALS)
 #: Questions that a figure shows.
 ROWS = 6
 

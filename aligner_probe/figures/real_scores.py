@@ -10,11 +10,20 @@ from aligner_probe.figures.claims import above, as_good
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.dots import REST, Score, plot_scores, to_frame
 from aligner_probe.figures.drawing import Comparison, Drawing, panels
-from aligner_probe.figures.experiments import LABELS, Experiments, gap_of, in_brackets, mean_of, unchanged
+from aligner_probe.figures.experiments import (
+    LABELS,
+    ONE,
+    RIVALS,
+    SHOWN,
+    Experiments,
+    gap_of,
+    in_brackets,
+    mean_of,
+    unchanged,
+)
 from aligner_probe.reproduction.cells import BASE
 from aligner_probe.reproduction.real_data import HARMLESS
 
-SHOWN = (BASE, "aligner-1", "aligner-10", "llama-adapter-10", "lora-8")
 #: Inches of a row.
 LINE = 0.62
 #: The sets of the safety experiment, and what is right there.
@@ -81,10 +90,10 @@ def _comparisons(experiments: Experiments, methods: Sequence[str], names: Sequen
             mean = mean_of(scores[method, name])
             about = f"{LABELS[method]}, {SETS[name]}, n = {scores[method, name].shape[1]}"
             comparisons.append(Comparison(about, None, f"{mean.value:.3f}", "", in_brackets(mean)))
-    for rival in ("llama-adapter-10", "lora-8"):
-        if not {"aligner-1", rival} <= set(methods) or "harmful" not in names:
+    for rival in RIVALS:
+        if not {ONE, rival} <= set(methods) or "harmful" not in names:
             continue
-        gap = gap_of(scores["aligner-1", "harmful"], scores[rival, "harmful"])
+        gap = gap_of(scores[ONE, "harmful"], scores[rival, "harmful"])
         gain = gap_of(scores[rival, "harmful"], scores[BASE, "harmful"]) if BASE in methods else None
         claim = as_good(gap, gain, f"Aligner-1 refuses what is harmful as well as {LABELS[rival]}")
         about = f"harmful: Aligner-1 minus {LABELS[rival]}"

@@ -145,7 +145,7 @@ def shares_that_decided(report: dict[str, Any]) -> dict[str, Any]:
 def comparison(reports: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """One row a report: the verdict and its measures side by side.
 
-    Shares of the gap are missing where there is no gap, and R_soft is missing in older reports.
+    Without a gap (`has_gap`) there are no shares of it. Older reports have no R_soft.
     """
     return pd.DataFrame(
         [

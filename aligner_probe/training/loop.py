@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 
 from aligner_probe.adapters.side_by_side import SideBySide
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.training import passes
 from aligner_probe.training.member import Member, as_at
 from aligner_probe.training.objective import DPO, Objective, Objectives, scoring_batch
-from aligner_probe.training.passes import in_passes, parts_of
 from aligner_probe.training.records import Records
 from aligner_probe.training.run import Run
 
@@ -52,6 +52,8 @@ class Loop:
             self.train[member] = its.train
             if its.validation is not None:
                 self.validation[member] = its.validation
+
+        self.tokens_of_a_pass = passes.tokens_of_a_pass(objectives[0].train.forward.model)
 
     def run(self, lower_layers: str) -> list[Run | AlignerProbeError]:
         """Make all steps; the results in order, an error in place of one whose loss was no longer finite.
@@ -95,7 +97,8 @@ class Loop:
         """Make one step of these members; the rows of metrics of those whose loss is finite."""
         began = time.perf_counter()
         batches = {member: member.next_batch() for member in members}
-        parts = in_passes(batches, self.train, {member: member.recipe.micro_batch_size for member in members})
+        sizes = {member: member.recipe.micro_batch_size for member in members}
+        parts = passes.in_passes(batches, self.train, sizes, self.tokens_of_a_pass)
         weights = {member: self.train[member].weight(batch) for member, batch in batches.items()}
         totals = self._losses(parts, self.train, weights)
         step = members[0].progress.step + 1
@@ -149,7 +152,7 @@ class Loop:
     def _evaluate(self, members: list[Member]) -> Iterator[tuple[Member, float]]:
         """The validation losses of those of these members for whom they are finite."""
         everything = {member: range(len(self.validation[member])) for member in members}
-        parts = {m: parts_of(self.validation[m], its, scoring_batch(m.recipe)) for m, its in everything.items()}
+        parts = {m: passes.parts_of(self.validation[m], its, scoring_batch(m.recipe)) for m, its in everything.items()}
         with torch.no_grad():
             totals = self._losses(parts, self.validation, dict.fromkeys(members, 1))
         for member, total in totals.items():
