@@ -37,10 +37,8 @@ class Entry:
 
 CATALOGUE = (
     Entry("table1", "parameter_counts", "Trained parameters of each method", "Table 1", "tables:parameter_counts"),
-    Entry(
-        "table2", "win_rates", "Aligner against its rivals, judged by a rule", "Table 2", "judged:win_rates", (), True
-    ),
-    Entry("table3", "single_scores", "Answers scored by a rule, of 10", "Table 3", "judged:single_scores", (), True),
+    Entry("table2", "win_rates", "Aligner against its rivals, pair by pair", "Table 2", "judged:win_rates", (), True),
+    Entry("table3", "single_scores", "Answers scored one by one, of 10", "Table 3", "judged:single_scores", (), True),
     Entry("fig02", "sample_responses", "Answers side by side", "Figure 2", "responses:instructions", (), True),
     Entry("fig03", "safety_by_category", "Safety by category", "Figure 3", "safety:by_category", (), True),
     Entry("fig04", "safety_responses", "Answers to harmful requests", "Figure 4", "responses:safety", (), True),

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from aligner_probe.errors import AlignerProbeError
+from aligner_probe.tasks.benchmark_rows import LABELS, Row, gsm8k_row, mmlu_row
 from aligner_probe.tasks.sources import Part, Source, open_source, part_of
 
-Row = dict[str, Any]
 #: A task of lm-eval, as `lm_eval.api.task.ConfigurableTask` takes it.
 Config = dict[str, Any]
 
-CHOICES = ("A", "B", "C", "D")
 #: The part of MMLU from which lm-eval takes examples. Rows of other parts in a training file are left out.
 DEV = "dev"
 
@@ -67,7 +66,7 @@ MMLU: Config = {
     "fewshot_config": {"sampler": "first_n"},
     "doc_to_text": "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}"
     "\nAnswer:",
-    "doc_to_choice": list(CHOICES),
+    "doc_to_choice": list(LABELS),
     "doc_to_target": "answer",
     "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     "metadata": {"version": 1.0},
@@ -80,9 +79,8 @@ def local_tasks(name: str, folder: Path, shots: int | None) -> list[Config]:
     Args:
         name: "gsm8k" or "mmlu".
         folder: A folder in which a folder `name` has test.jsonl and, for examples in the prompt, train.jsonl (or with
-            another ending that the reader of tasks knows). Rows of GSM8K have `question` and `answer`, which ends with
-            "#### NUMBER". Rows of MMLU have `question`, `A` to `D`, `answer` (a letter) and `subject`; if rows of the
-            training file have `split`, the examples are those of "dev", as in lm-eval.
+            another ending that the reader of tasks knows), with rows as in `tasks/benchmark_rows.py`. If rows of
+            MMLU's training file have `split`, the examples are those of "dev", as in lm-eval.
         shots: How many examples stand before each question; None for as many as lm-eval puts there.
 
     Raises:
@@ -103,14 +101,14 @@ def local_tasks(name: str, folder: Path, shots: int | None) -> list[Config]:
 
 
 def _gsm8k(test: Source, train: Source | None, shots: int | None) -> list[Config]:
-    parts = {"test": _read(test, _gsm8k_row), "train": [] if train is None else _read(train, _gsm8k_row)}
+    parts = {"test": _read(test, gsm8k_row), "train": [] if train is None else _read(train, gsm8k_row)}
     wanted = GSM8K["num_fewshot"] if shots is None else shots
     _check_shots(wanted, len(parts["train"]), test, "examples in train.jsonl")
     return [_with_rows(GSM8K, parts, examples="train")]
 
 
 def _mmlu(test: Source, train: Source | None, shots: int | None) -> list[Config]:
-    rows, examples = _read(test, _mmlu_row), [] if train is None else _read(train, _mmlu_row)
+    rows, examples = _read(test, mmlu_row), [] if train is None else _read(train, mmlu_row)
     if any("split" in row for row in examples):
         examples = [row for row in examples if row.get("split") == DEV]
     tasks = []
@@ -146,35 +144,6 @@ def _read(source: Source, made: Callable[[Source, int, Row], Row]) -> list[Row]:
     if not rows:
         raise AlignerProbeError(f"{source.said}: has no rows; expected one question a line")
     return rows
-
-
-def _gsm8k_row(source: Source, number: int, row: Row) -> Row:
-    question, answer = (_text(source, number, row, name) for name in ("question", "answer"))
-    if "####" not in answer:
-        raise source.error(number, f"the answer {answer[-40:]!r} does not say the number; expected '#### NUMBER' in it")
-    return {"question": question, "answer": answer}
-
-
-def _mmlu_row(source: Source, number: int, row: Row) -> Row:
-    texts = {name: _text(source, number, row, name) for name in ("question", *CHOICES, "answer", "subject")}
-    if texts["answer"] not in CHOICES:
-        raise source.error(number, f"the answer is {texts['answer'][:40]!r}; expected one of {', '.join(CHOICES)}")
-    split = {"split": row["split"]} if "split" in row else {}
-    return {
-        "question": texts["question"],
-        "choices": [texts[letter] for letter in CHOICES],
-        "answer": CHOICES.index(texts["answer"]),
-        "subject": texts["subject"],
-        **split,
-    }
-
-
-def _text(source: Source, number: int, row: Row, name: str) -> str:
-    value = row.get(name)
-    if not isinstance(value, str) or not value:
-        has = ", ".join(list(map(str, row))[:8])
-        raise source.error(number, f"has no text {name!r} (it has {has}); expected the fields of the benchmark's rows")
-    return value
 
 
 def _check_shots(wanted: int, n: int, source: Source, what: str) -> None:

@@ -22,14 +22,14 @@ from aligner_probe.reproduction.scales import Scale
 from aligner_probe.reproduction.source import Material, Stage
 from aligner_probe.tasks import Example, Preference, Task, load_task
 from aligner_probe.tasks.as_chat import as_conversation
+from aligner_probe.tasks.benchmark_rows import LABELS, gsm8k_number, gsm8k_row, mmlu_row
 from aligner_probe.tasks.chat import Conversation
 from aligner_probe.tasks.rows import BadRow, Unusable
-from aligner_probe.tasks.sources import open_source
+from aligner_probe.tasks.sources import Source, open_source
 from aligner_probe.tasks.task import as_read
 from aligner_probe.tasks.templates import ALPACA, QUESTION
 from aligner_probe.tasks.tokenizing import prompt_ids
 
-LABELS = ("A", "B", "C", "D")
 #: Names of task formats.
 METAMATH, TRANSCRIPT = "MetaMathQA", "HH-RLHF"
 #: How an answer to a question of the math experiment ends, by either data set.
@@ -38,14 +38,28 @@ MATH_FORM = r".*(?:####|[Tt]he answer is:?)\s*\$?-?[\d.,]*\d.*"
 HARMFUL, HARMLESS = "harmful", "harmless"
 #: Texts at which an answer without a chat template is over: the next question of a text that goes on.
 STOPS = ("Question:", "### Instruction", "\n\nHuman:")
-#: Fields of the rows that are no task of a known format.
-FIELDS = {
-    "math_test": ("question", "answer"),
-    "mmlu": ("question", "answer", "subject"),
-    "harmful": ("prompt", "category"),
-    "questions": ("text",),
-}
 Row = TypeVar("Row")
+Checked = Callable[[Source, int, dict[str, Any]], dict[str, Any]]
+
+
+def _with(*fields: str) -> Checked:
+    """Lets rows through that have these fields, and raises AlignerProbeError for others."""
+
+    def checked(source: Source, number: int, row: dict[str, Any]) -> dict[str, Any]:
+        if lacking := [name for name in fields if name not in row]:
+            raise source.error(number, f"has no {lacking[0]}; expected {', '.join(fields)} in every row")
+        return row
+
+    return checked
+
+
+#: How the rows are read that are no task of a known format.
+ROWS: dict[str, Checked] = {
+    "math_test": gsm8k_row,
+    "mmlu": mmlu_row,
+    "harmful": _with("prompt", "category"),
+    "questions": _with("text"),
+}
 
 
 @dataclass(frozen=True)
@@ -157,21 +171,19 @@ class _Reader:
         rows = self._spread("mmlu", self._rows("mmlu"), self.scale.n_mmlu, "subject")
         prompts, answers = [], []
         for row in rows:
-            options = list(row["choices"]) if "choices" in row else [row[label] for label in LABELS]
-            answer = row["answer"]
-            listed = "\n".join(f"{label}. {text}" for label, text in zip(LABELS, options, strict=True))
+            listed = "\n".join(f"{label}. {text}" for label, text in zip(LABELS, row["choices"], strict=True))
             ending = "Answer with one of the letters A, B, C and D alone." if self.chat else "Answer:"
-            subject = str(row["subject"]).replace("_", " ")
+            subject = row["subject"].replace("_", " ")
             prompts.append(
-                f"A multiple choice question about {subject}.\n\n{str(row['question']).strip()}\n{listed}\n{ending}"
+                f"A multiple choice question about {subject}.\n\n{row['question'].strip()}\n{listed}\n{ending}"
             )
-            answers.append(LABELS[answer] if isinstance(answer, int) else str(answer))
+            answers.append(LABELS[row["answer"]])
         space = "" if self.chat else " "
         examples = tuple(
             Example(self._prompt(prompt), space + answer) for prompt, answer in zip(prompts, answers, strict=True)
         )
         items = tuple(
-            Item(prompt, answer, answer, "[A-D]", str(row["subject"]), rule="none")
+            Item(prompt, answer, answer, "[A-D]", row["subject"], rule="none")
             for prompt, answer, row in zip(prompts, answers, rows, strict=True)
         )
         return items, Choices(examples, tuple(space + label for label in LABELS))
@@ -190,13 +202,11 @@ class _Reader:
         return tuple(Item(str(pair.prompt), pair.chosen, "", "", HARMFUL, rule="refuse") for pair in chosen)
 
     def _math_item(self, row: dict[str, Any], template: str) -> Item:
-        answer = str(row["answer"])
-        number = answer.rpartition("####")[2].strip()
-        prompt = self._asked(str(row["question"]), template)
-        return Item(prompt, answer, number, MATH_FORM, "gsm8k", final_number=True, rule="parts")
+        prompt, answer = self._asked(row["question"], template), row["answer"]
+        return Item(prompt, answer, gsm8k_number(answer), MATH_FORM, "gsm8k", final_number=True, rule="parts")
 
     def _asks_question(self, template: str) -> Any:
-        return lambda row: self._asked(str(row["question"]), template)
+        return lambda row: self._asked(row["question"], template)
 
     def _asked(self, text: str, template: str) -> str:
         """What is asked: the text itself of a chat model, else the text in the template of the training."""
@@ -225,13 +235,9 @@ class _Reader:
         return task
 
     def _rows(self, part: str) -> list[dict[str, Any]]:
-        """The rows of a part. Raises AlignerProbeError where one lacks a field that is read."""
+        """The rows of a part. Raises AlignerProbeError where one lacks a field that is read, or is wrong."""
         source = open_source(getattr(self.names, part))
-        rows = []
-        for number, row in source.rows:
-            if lacking := [name for name in FIELDS[part] if name not in row]:
-                raise source.error(number, f"has no {lacking[0]}; expected {', '.join(FIELDS[part])} in every row")
-            rows.append(row)
+        rows = [ROWS[part](source, number, row) for number, row in source.rows]
         self.about[part] = {"source": _short(source.source), "sha256": source.sha256, "rows": len(rows)}
         return rows
 
