@@ -44,13 +44,13 @@ def ways(train: Any) -> dict[str, Split]:
 
 
 def objective_of(model: Any, file: Path) -> Any:
-    """The task's loss, on the rows of at most 256 tokens."""
+    """The task's loss, on the rows of at most 256 tokens that have an answer."""
     import aligner_probe as ap
     from aligner_probe.tasks.encoding import encode
     from aligner_probe.training.objective import SFT, Forward
     from aligner_probe.training.sequences import Sequences
 
-    sequences = encode(ap.load_task(file), model.tokenizer, max_length=256, overlong="drop").sequences
+    sequences = encode(ap.load_task(file, flawed="drop"), model.tokenizer, max_length=256, overlong="drop").sequences
     return SFT(Forward(model, Sequences(sequences, 0)), len(sequences))
 
 
