@@ -3,9 +3,9 @@
     python benchmarks/unlike_lengths.py --model FOLDER --task FILE [--rounds 4] [--steps 4]
 
 FILE is a task, for instance rows of Alpaca. A round trains the same batches of 16 rows in four ways: as drawn in one
-pass, which is the floor; as drawn, four rows at a time, as most trainers accumulate gradients; four rows of like length
-at a time; and in the number of passes that `fit` chooses. One thread; pairing and ratios are those of training_step.py.
-Before anything is timed, all ways must give the same losses.
+pass, with which the others are compared; as drawn, four rows at a time, as most trainers accumulate gradients; four
+rows of like length at a time; and in the number of passes that `fit` chooses. One thread; pairing and ratios are those
+of training_step.py. Before anything is timed, all ways must give the same losses.
 """
 
 import math

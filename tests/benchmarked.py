@@ -64,5 +64,5 @@ def answered(scores, *, metric="acc", filter_name="none", adapter=None, prompts=
         for i, score in enumerate(scores)
     ]
     value = float(sum(scores) / len(scores))
-    metrics = [Metric("task", metric, filter_name, value, is_mean, True)]
+    metrics = [Metric("task", metric, filter_name, value, is_mean)]
     return Answered(adapter, prompts, 1.0, metrics, check, items)

@@ -147,6 +147,16 @@ def method_of(path: str | Path, **reading: Any) -> str:
     return known_method(config["method"], path) if "options" in config else load_checkpoint(path, **reading).method
 
 
+def computes_with(adapter: Adapter) -> dict[str, Any]:
+    """What an adapter computes with, as JSON: the SHA-256 of the file that it was loaded from, its method and options.
+
+    Options can be given when a file is read, for instance the gate function; so the file alone does not tell adapters
+    apart.
+    """
+    file = (adapter.loaded_from or {}).get("sha256", "in memory")
+    return {"sha256": file, "method": adapter.method, "options": adapter.config.to_dict()}
+
+
 def known_method(method: Any, path: str | Path) -> str:
     """The method that a saved file names. Raises CheckpointError for one that is not registered."""
     if not isinstance(method, str) or method not in METHODS:

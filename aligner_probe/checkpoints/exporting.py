@@ -46,7 +46,7 @@ from aligner_probe.checkpoints.given import one_adapter
 from aligner_probe.checkpoints.peft_lora import LoRACheckpoint
 from aligner_probe.checkpoints.prefix import GateFunction, PrefixCheckpoint, dtype_name
 from aligner_probe.checkpoints.reading import config_of
-from aligner_probe.checkpoints.registry import export_names, format_for
+from aligner_probe.checkpoints.registry import checked_names, export_names, format_for
 from aligner_probe.checkpoints.steering import ConstantShifts
 from aligner_probe.errors import AlignerProbeError, did_you_mean
 from aligner_probe.families import family_of
@@ -155,11 +155,8 @@ def export_adapter(
         source, config, to, out, model, dtype, force, gate, adapter_length, quantization, check, tuple(others)
     )
     check_quantization(asked)
-    if asked.others and (not check or plain_base(asked) is None):
-        missing = "they are for the checks, which check=False leaves out" if not check else "--model M is missing"
-        raise AlignerProbeError(
-            f"others (--other) cannot be compared: {missing}; expected the base model and a check, or no others"
-        )
+    if asked.others:
+        _check_compares(asked)
     if to == MERGED:
         return _merged(asked)
     if (declared := format_for(to, ConstantShifts)) is not None:
@@ -172,6 +169,21 @@ def export_adapter(
         raise AlignerProbeError(f"{to} holds no {checkpoint.method}; export it to native")
     base = known_base(asked) if declared.checks_base else KnownBase()
     return _written(declared, checkpoint, asked, base, _notes(checkpoint, declared))
+
+
+def _check_compares(asked: ExportRequest) -> None:
+    """Raise AlignerProbeError where no check is made that could compare the written adapter with others."""
+    missing = ""
+    if not asked.check:
+        missing = "they are for the checks, which check=False leaves out"
+    elif plain_base(asked) is None:
+        missing = "--model M is missing"
+    elif asked.to != MERGED and asked.to not in checked_names():
+        missing = f"no other tool reads {asked.to}, so it is not checked there"
+    if missing:
+        raise AlignerProbeError(
+            f"others (--other) cannot be compared: {missing}; expected the base model and a check, or no others"
+        )
 
 
 def export_formats() -> tuple[str, ...]:

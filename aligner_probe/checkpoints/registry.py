@@ -62,6 +62,12 @@ def export_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys(each.export_name for each in CHECKPOINT_FORMATS.values() if each.export_name))
 
 
+def checked_names() -> tuple[str, ...]:
+    """The names of those exports that are loaded and checked in the tool that reads them."""
+    formats = (each for each in CHECKPOINT_FORMATS.values() if each.export_name and each.consumer is not None)
+    return tuple(dict.fromkeys(each.export_name for each in formats))
+
+
 def format_for(export_name: str, holds: type) -> CheckpointFormat[Any] | None:
     """The format of an export name for adapters of one in-memory class; None where there is none."""
     return next(

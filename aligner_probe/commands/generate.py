@@ -160,15 +160,14 @@ def _setting(
     adapters: "dict[str, Adapter | None]",
 ) -> str:
     """What the answers follow from, as JSON; a folder has the answers of one such setting."""
+    from aligner_probe.checkpoints.adapters import computes_with
     from aligner_probe.fingerprints import fingerprint
     from aligner_probe.models import precision_in_words
 
     asked = [[question.id, str(question.prompt)] for question in questions]
     setting = {
         "base": {"fingerprint": fingerprint(model), "precision": precision_in_words(model)},
-        "models": {
-            name: None if one is None else (one.loaded_from or {}).get("sha256") for name, one in adapters.items()
-        },
+        "models": {name: None if one is None else computes_with(one) for name, one in adapters.items()},
         "questions": asked,
         "chat": {"as_chat": options.as_chat, "template": options.chat_template},
         "max_new_tokens": options.max_new_tokens,

@@ -1,4 +1,4 @@
-r"""Answers to many prompts at once. Greedy ones are the same as those of one prompt at a time without a cache.
+r"""Answers to many prompts at once. In float32, greedy ones are those of one prompt at a time without a cache.
 
     with adapter.attached():
         texts = generate(model, task.prompts, max_new_tokens=40, stop=["\n"])
@@ -79,7 +79,8 @@ def generate(
         top_k: Draw from so many of the most likely tokens; None for all.
         top_p: Draw from the most likely tokens that together have this probability.
         seed: What the draws follow from, with the index of the prompt. An answer depends neither on the batch size nor
-            on the other prompts. Where there is one seed for each prompt, the index does not count.
+            on the other prompts, except for rounding. Where there is one seed for each prompt, the index does not
+            count.
 
     Returns:
         One answer per prompt, in the order of the prompts.

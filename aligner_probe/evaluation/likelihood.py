@@ -18,8 +18,9 @@ from aligner_probe.evaluation.content import occurrences
 from aligner_probe.evaluation.scorers import listed
 from aligner_probe.evaluation.scores import Scores
 from aligner_probe.models import embedding_rows, threads_for
+from aligner_probe.tasks.chat import Prompt
 from aligner_probe.tasks.chat_template import are_chat, template_of
-from aligner_probe.tasks.encoding import encode
+from aligner_probe.tasks.encoding import Encoded, encode
 from aligner_probe.tasks.task import Example, Task
 from aligner_probe.tasks.token_rows import answer_offsets
 from aligner_probe.tasks.tokenizing import after_prompts, pad_id
@@ -64,14 +65,28 @@ def next_tokens(
     return logits, likeliest
 
 
-def _predictions(
-    model: TransformerBridge, examples: Sequence[Example], append_eos: bool, batch_size: int
-) -> Iterator[tuple[Sequence[int], Predictions]]:
-    """The predictions of completions after their prompts, by batches of examples of like length."""
+def first_ids(model: TransformerBridge, prompt: Prompt, completions: Sequence[str]) -> list[int]:
+    """The id of the first token of each completion, as the completion is tokenised after this prompt.
+
+    A tokenizer may begin a text with another token than the same text after a prompt. Raises AlignerProbeError where
+    two completions begin with the same token, and otherwise as `log_likelihoods` does.
+    """
+    rows = _encoded(model, [Example(prompt, completion) for completion in completions], False).sequences
+    ids = [int(row.input_ids[row.n_prompt]) for row in rows]
+    if len(set(ids)) < len(ids):
+        raise AlignerProbeError(
+            f"the answers {', '.join(map(repr, completions))} begin with the tokens {', '.join(map(str, ids))} after "
+            f"{str(prompt)[-20:]!r}; expected different ones, so that one token tells the answers apart"
+        )
+    return ids
+
+
+def _encoded(model: TransformerBridge, examples: Sequence[Example], append_eos: bool) -> Encoded:
+    """Prompts and completions as token ids that fit into the context beside what is attached."""
     tokenizer, d_vocab = own_tokenizer(model), embedding_rows(model)
     if tokenizer is None:
         raise AlignerProbeError("this base has no tokenizer, so there are no tokens to score; load it with one")
-    encoded = encode(
+    return encode(
         Task("scored", "sft", tuple(examples)),
         tokenizer,
         max_length=model.cfg.n_ctx - attached_positions(model),
@@ -81,7 +96,14 @@ def _predictions(
         d_vocab=d_vocab,
         find_lost=False,
     )
-    forward = Forward(model, Sequences(encoded.sequences, pad_id(tokenizer, d_vocab)))
+
+
+def _predictions(
+    model: TransformerBridge, examples: Sequence[Example], append_eos: bool, batch_size: int
+) -> Iterator[tuple[Sequence[int], Predictions]]:
+    """The predictions of completions after their prompts, by batches of examples of like length."""
+    encoded = _encoded(model, examples, append_eos)
+    forward = Forward(model, Sequences(encoded.sequences, pad_id(own_tokenizer(model), embedding_rows(model))))
     for chosen in of_like_length(range(len(examples)), batch_size, lambda index: len(encoded.sequences[index])):
         with torch.no_grad(), using(threads_for(model)):
             predictions = forward(chosen)

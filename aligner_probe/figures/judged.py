@@ -16,11 +16,11 @@ from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs
 from aligner_probe.figures.experiments import LABELS, Experiments, in_brackets
 from aligner_probe.figures.paper import TABLE_2, TABLE_3, JudgedCell
 from aligner_probe.figures.tables import battle_columns, plot_table
+from aligner_probe.judging.runs import PAIRS
 from aligner_probe.reproduction.cells import BASE
 from aligner_probe.reproduction.judge import compare, marks, points
 
 EXPERIMENT = "instructions"
-PAIRS = [(a, b) for a in ("aligner-1", "aligner-10") for b in ("llama-adapter-10", "lora-8")]
 #: A printed rate further than this from its own counts is a slip.
 ROUNDING = 0.0011
 RULE = (

@@ -1,6 +1,6 @@
 """Tables 2 and 3 and Figures 2 and 4 of a base model other than the micro-world: what its runs answered."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,13 +9,24 @@ from matplotlib.figure import Figure
 from aligner_probe.evaluation.intervals import Interval, bootstrap
 from aligner_probe.evaluation.refusals import refuses
 from aligner_probe.figures.answer_grid import COLUMN, Answer, plot_responses
-from aligner_probe.figures.claims import MARGIN, as_good, reaches
+from aligner_probe.figures.claims import MARGIN, Claim, as_good, reaches
 from aligner_probe.figures.collection import Collection
 from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs
-from aligner_probe.figures.experiments import LABELS, ONE, RIVALS, SHOWN, Experiments, in_brackets, unchanged
-from aligner_probe.figures.paper import TABLE_2, TABLE_3
+from aligner_probe.figures.experiments import (
+    LABELS,
+    ONE,
+    RIVALS,
+    SHOWN,
+    Experiments,
+    gap_of,
+    in_brackets,
+    mean_of,
+    unchanged,
+)
+from aligner_probe.figures.paper import TABLE_2, TABLE_3, JudgedCell
 from aligner_probe.figures.tables import battle_columns, plot_table
 from aligner_probe.judging.runs import PAIRS, JudgedPair, JudgedRuns, first_runs
+from aligner_probe.judging.verdicts import HIGHEST
 from aligner_probe.reproduction.cells import BASE
 from aligner_probe.reproduction.real_data import HARMLESS, question_in
 from aligner_probe.reproduction.results import QUESTIONS, FinishedRun
@@ -33,7 +44,6 @@ def win_rates(collection: Collection) -> Drawing:
     runs = first_runs(experiments.results, "instructions")
     rows, comparisons = [], []
     for pair in judged.pairs:
-        printed = [row for row in TABLE_2 if (row.aligner, row.rival) == (LABELS[pair.ours], LABELS[pair.theirs])]
         rows += [
             {
                 "aligner": row.aligner,
@@ -46,7 +56,7 @@ def win_rates(collection: Collection) -> Drawing:
                 "adjusted_win_rate": (row.wins + row.ties / 2) / row.n,
                 "printed": row.adjusted_win_rate,
             }
-            for row in printed
+            for row in _printed(pair)
         ]
         comparison, row = _pair(pair, experiments.base.name, judged)
         comparisons.append(comparison)
@@ -70,7 +80,9 @@ def win_rates(collection: Collection) -> Drawing:
         figure,
         frame,
         "Adjusted win rate = (wins + ties / 2) / n. Both orders of every pair are judged, and where they disagree it "
-        f"is a tie. Judge: {judged.judge}; {_accuracy(judged)}. n = {len(judged.pairs[0].values)} questions, one seed. "
+        f"is a tie (ours: {sum(pair.order_dependent for pair in judged.pairs)}). Judge: {judged.judge}; "
+        f"{_accuracy(judged)}. n = {len(judged.pairs[0].values)} questions, one seed; battles without a verdict are "
+        "left out of the rate. "
         "The paper's judge was GPT-4, so rates compare in order, not in size. As good: the interval does not go below "
         f"{0.5 - MARGIN:g}.",
         experiments.inputs([runs[m] for pair in judged.pairs for m in (pair.ours, pair.theirs) if m in runs]),
@@ -184,7 +196,7 @@ def _side_by_side(
     comparisons = []
     for method, run in runs.items():
         for name, said in (("harmful", "refused"), (HARMLESS, "answered")) if experiment == "safety" else ():
-            share = bootstrap(lambda mean: mean, run.scores[name]["content"])
+            share = mean_of(run.scores[name]["content"])
             comparisons.append(
                 Comparison(f"{LABELS[method]}, {name}: {said}", None, f"{share.value:.3f}", "", in_brackets(share))
             )
@@ -208,11 +220,16 @@ def _judged(experiments: Experiments) -> JudgedRuns:
     return experiments.judged
 
 
+def _printed(pair: JudgedPair) -> list[JudgedCell]:
+    """The rows of the paper's Table 2 for a pair."""
+    return [row for row in TABLE_2 if (row.aligner, row.rival) == (LABELS[pair.ours], LABELS[pair.theirs])]
+
+
 def _pair(pair: JudgedPair, base: str, judged: JudgedRuns) -> tuple[Comparison, dict]:
     rates = pair.rates
     what = f"{LABELS[pair.ours]} against {LABELS[pair.theirs]}: win/loss/tie, adjusted win rate"
-    printed = [row for row in TABLE_2 if (row.aligner, row.rival) == (LABELS[pair.ours], LABELS[pair.theirs])]
-    paper = "; ".join(f"{r.base} {r.wins}/{r.losses}/{r.ties}, {r.adjusted_win_rate:.3f}" for r in printed) or None
+    printed = [f"{r.base} {r.wins}/{r.losses}/{r.ties}, {r.adjusted_win_rate:.3f}" for r in _printed(pair)]
+    paper = "; ".join(printed) or None
     counts = f"{rates.wins}/{rates.losses}/{rates.ties}"
     row = {
         "aligner": LABELS[pair.ours],
@@ -228,9 +245,22 @@ def _pair(pair: JudgedPair, base: str, judged: JudgedRuns) -> tuple[Comparison, 
     if rates.rate is None:
         return Comparison(what, paper, counts, "No battle has a result: not judged."), row
     half = Interval(rates.rate.value - 0.5, rates.rate.low - 0.5, rates.rate.high - 0.5)
-    claim = as_good(half, None, f"{LABELS[pair.ours]} is as good as {LABELS[pair.theirs]} (win rate less one half)")
+    claimed = f"{LABELS[pair.ours]} is as good as {LABELS[pair.theirs]} (win rate less one half)"
+    gain = _gain(judged.points, pair.theirs)
+    if gain is None:
+        why = "the judge gave the base model no points, so it is not known whether the other learned anything"
+        claim = Claim("undecided", f"Undecided here: {claimed} ({why}).")
+    else:
+        claim = as_good(half, gain, claimed)
     ours = f"{counts}, {rates.rate.value:.3f}"
     return Comparison(what, paper, ours, claim.sentence, in_brackets(rates.rate), claim.verdict), row
+
+
+def _gain(points: Mapping[str, Sequence[float | None]], method: str) -> Interval | None:
+    """Points of a method over those of the base model, as a share of all; None where no question has both."""
+    own, base = points.get(method, ()), points.get(BASE, ())
+    both = np.array([(a, b) for a, b in zip(own, base, strict=False) if a is not None and b is not None])
+    return gap_of(both[:, 0] / HIGHEST, both[:, 1] / HIGHEST) if len(both) else None
 
 
 def _compare_losses(runs: dict[str, FinishedRun], methods: Sequence[str]) -> list[Comparison]:
@@ -262,7 +292,10 @@ def _accuracy(judged: JudgedRuns) -> str:
 
 def _mean_points(points: Sequence[float | None]) -> Interval | None:
     known = np.array([point for point in points if point is not None])
-    return bootstrap(lambda mean: mean, known) if len(known) else None
+    if not len(known):
+        return None
+    share = mean_of(known / HIGHEST)
+    return Interval(HIGHEST * share.value, HIGHEST * share.low, HIGHEST * share.high)
 
 
 def _or_dash(value: float | None, digits: int) -> str:

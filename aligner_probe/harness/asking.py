@@ -1,5 +1,6 @@
 """A benchmark asked of one model: the requests of lm-eval's tasks, answered, read by its filters and scored by it."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -111,8 +112,7 @@ def _metric(task: Any, metric: str, filter_name: str, values: list[Any]) -> Metr
     mean = module("api.metrics").mean
     combine = task.aggregation().get(metric, mean)
     is_mean = combine is mean and all(_score(value) is not None for value in values)
-    is_higher_better = task.higher_is_better().get(metric) is not False
-    return Metric(task.task_name, metric, filter_name, _score(combine(values)), is_mean, is_higher_better)
+    return Metric(task.task_name, metric, filter_name, _score(combine(values)), is_mean)
 
 
 def _by_doc(requests: Sequence[Any]) -> Iterator[tuple[int, list[Any]]]:
@@ -171,11 +171,12 @@ def _said_in(requests: Sequence[Any]) -> list[Any]:
 
 
 def _score(value: Any) -> float | None:
-    """A score as a number; None for what is none, for instance the counts from which a perplexity is made."""
+    """A score as a finite number; None for all else, for instance the counts from which a perplexity is made."""
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
+    return number if math.isfinite(number) else None
 
 
 class _Counting:

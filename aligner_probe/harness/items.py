@@ -1,7 +1,7 @@
 """What a model answered to the items of a benchmark, on disk, a row an item and filter.
 
-The rows are in OUT/items/MODEL/BENCHMARK.jsonl. Beside them, BENCHMARK.json
-says of what they are. It is written last, so a benchmark without it is not finished.
+The rows are in OUT/items/MODEL/BENCHMARK.jsonl. Beside them, BENCHMARK.json says to which adapter and prompts they
+belong. It is written last, so a benchmark without it is not finished.
 """
 
 import json
@@ -51,7 +51,6 @@ class Metric:
     filter: str
     value: float | None
     is_mean: bool
-    higher_is_better: bool
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import Adapter
+from aligner_probe.checkpoints.adapters import computes_with
 from aligner_probe.harness.asking import ask
 from aligner_probe.harness.items import Answered, read_answered, write_answered
 from aligner_probe.harness.library import Benchmark
@@ -76,8 +77,10 @@ def on_disk(benchmarks: Sequence[Benchmark], adapters: Mapping[str, Adapter | No
 
 
 def hash_of(adapter: Adapter | None) -> str | None:
-    """The hash of the file from which an adapter was loaded; None for the base model alone."""
-    return None if adapter is None else (adapter.loaded_from or {}).get("sha256", "in memory")
+    """A hash of all that an adapter computes with; None for the base model alone."""
+    if adapter is None:
+        return None
+    return hashlib.sha256(json.dumps(computes_with(adapter), sort_keys=True).encode()).hexdigest()
 
 
 def prompts_of(benchmark: Benchmark) -> str:

@@ -7,11 +7,9 @@ import numpy as np
 from jaxtyping import Float
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.evaluation.likelihood import log_likelihoods, next_tokens
+from aligner_probe.evaluation.likelihood import first_ids, log_likelihoods, next_tokens
 from aligner_probe.reproduction.source import Measured
 from aligner_probe.tasks import Example, Preference
-from aligner_probe.tasks.tokenizing import after_prompts
-from aligner_probe.tokenizers import own_tokenizer
 
 #: Sequences in a forward pass.
 BATCH = 8
@@ -44,8 +42,8 @@ class Choices:
     labels: tuple[str, ...]
 
     def of(self, model: TransformerBridge) -> Measured:
-        """Scores "content", "form" and "strict". Raises AlignerProbeError as `next_tokens` does."""
-        ids = _first_ids(model, self.labels)
+        """Scores "content", "form" and "strict". Raises AlignerProbeError as `first_ids` and `next_tokens` do."""
+        ids = first_ids(model, self.examples[0].prompt, self.labels)  # all prompts end alike
         logits, likeliest = next_tokens(model, self.examples, ids, batch_size=BATCH)
         best_label = np.array(self.labels)[logits.argmax(axis=1)]
         right = np.array([example.completion for example in self.examples])
@@ -83,13 +81,6 @@ class Pairs:
 
     def some(self, n: int) -> "Pairs":
         return Pairs(self.preferences[:n])
-
-
-def _first_ids(model: TransformerBridge, labels: Sequence[str]) -> list[int]:
-    """The token id that each label begins with after a prompt, as it is tokenised there."""
-    tokenizer = own_tokenizer(model)
-    rows = tokenizer(after_prompts(tokenizer, list(labels)), add_special_tokens=False)["input_ids"]
-    return [row[0] for row in rows]
 
 
 def _rounded(values: Sequence[float]) -> tuple[float, ...]:

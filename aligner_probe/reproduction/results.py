@@ -188,7 +188,13 @@ def load_results(folder: str | Path) -> Results:
     """
     folder = Path(folder)
     plan = _read(folder / PLAN)
-    planned = [row["id"] for row in plan["runs"]]
+    try:
+        planned = [row["id"] for row in plan["runs"]]
+    except (TypeError, KeyError) as error:
+        raise AlignerProbeError(
+            f"{folder / PLAN} is no plan of the paper's experiments (it has no {error}); expected a folder that "
+            "aligner-probe reproduce made"
+        ) from error
     asked = _read(folder / ITEMS)
     try:
         items = {
@@ -226,6 +232,7 @@ def _run(
         )
         sizes = {name: len(each) for name, each in items[run.experiment].items()} | {QUESTIONS: n_questions}
         expected = {of: {sizes[ASKED_AGAIN.get(of, of)]} for of in (*scores, *values)}
+        expected |= {of: {sizes[of]} for of in run.answers}
         n_asked = n_questions if run.experiment in asking else 0
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise _damaged(folder / RESULT, error) from error
@@ -233,7 +240,6 @@ def _run(
         of: {len(each) for each in (*scores.get(of, {}).values(), *values.get(of, {}).values())}
         for of in (*scores, *values)
     }
-    expected |= {of: {sizes[of]} for of in run.answers}
     lengths |= {of: lengths.get(of, set()) | {len(each)} for of, each in run.answers.items()}
     if len(responses) != n_asked or lengths != expected:
         raise _damaged(folder / RESULT, f"scores of {lengths} items, expected {expected}")

@@ -193,6 +193,8 @@ def test_others_need_the_checks(base, tmp_path):
     for options, says in (({"check": False}, "which check=False leaves out"), ({}, "--model M is missing")):
         with pytest.raises(AlignerProbeError, match=says):
             export_adapter(saved, "peft", tmp_path / "out", others=[saved], **options)
+    with pytest.raises(AlignerProbeError, match="no other tool reads native"):
+        export_adapter(saved, "native", tmp_path / "out", model=folder, others=[saved])
     with pytest.raises(AlignerProbeError, match=r"check 'right' failed: .*saved by .*is that the same adapter"):
         export_adapter(saved, "peft", tmp_path / "out", model=folder, others=[saved])
     with pytest.raises(AlignerProbeError, match=r"export_adapter\(others=\)"):

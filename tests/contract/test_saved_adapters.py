@@ -4,14 +4,23 @@ import json
 
 import pytest
 import torch
-from builders import checkpoint, lit_aligner_state, peft_folder, save_pth
+from builders import checkpoint, lit_aligner_state, opengvlab_state, peft_folder, save_pth
 from tiny import bridge, frozen, tokens
 from tiny_adapters import VARIANTS, shaken
 
 from aligner_probe.adapters import Aligner
 from aligner_probe.checkpoints import load_checkpoint
-from aligner_probe.checkpoints.adapters import load_adapter, save_adapter
+from aligner_probe.checkpoints.adapters import computes_with, load_adapter, save_adapter
 from aligner_probe.errors import AlignerProbeError, CheckpointError
+
+
+def test_one_file_read_with_two_gate_functions_computes_two_things(tmp_path):
+    made = checkpoint(method="llama_adapter", n_tokens=2, d_model=48, n_layers=3, n_heads=4, start_layer=1)
+    path, model = save_pth(opengvlab_state(made), tmp_path / "v1.pth"), bridge("llama_gqa")
+    tanh, linear, again = (load_adapter(path, model, gate=gate) for gate in ("tanh", "linear", "tanh"))
+    assert computes_with(tanh)["sha256"] == computes_with(linear)["sha256"]
+    assert computes_with(tanh) != computes_with(linear)
+    assert computes_with(tanh) == computes_with(again)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

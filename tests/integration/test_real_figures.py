@@ -57,6 +57,15 @@ class Longest:
         }[ask.kind]
 
 
+class First(Longest):
+    """A judge that prefers the answer that stands first, and gives all the same points."""
+
+    name = "first"
+
+    def _verdict(self, ask):
+        return {"pair": "[[A]]", "single": "[[5]]"}.get(ask.kind) or super()._verdict(ask)
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """All cells of one seed."""
@@ -228,6 +237,29 @@ def test_a_judge_decides_tables_2_and_3(out, judged):
     assert (drawing.frame["judged"] == "LLaMA-2 7B, GPT-4").sum() == 4
     assert "right on known pairs" in drawing.caption
     assert draw("table3", Collection([], experiments)).frame["points"].notna().all()
+
+
+def test_a_judge_that_prefers_the_first_answer_decides_nothing(out, tmp_path):
+    """All battles are ties, so the rate is one half; that does not make two methods equally good."""
+    try:
+        judged = judge_runs(out, Setting.of(First(), read_prompts(None), tmp_path / "kept", n_known=4))
+        drawing = draw("table2", Collection([], load_experiments(out)))
+    finally:
+        (out / "judged.json").unlink()
+    assert {value for pair in judged.pairs for value in pair.values} == {0.5}
+    decided = {one.verdict for one in drawing.comparisons}
+    assert decided == {"undecided"}
+    n_ties = sum(pair.order_dependent for pair in judged.pairs)
+    assert n_ties
+    assert f"it is a tie (ours: {n_ties})" in drawing.caption
+
+
+def test_a_share_that_no_answer_shows_is_not_certain(out):
+    drawing = draw("fig04", Collection([], load_experiments(out)))
+    assert drawing.comparisons
+    for one in drawing.comparisons:
+        low, high = map(float, one.interval.strip("[]").split(", "))
+        assert low < high, one
 
 
 def test_the_command_draws_a_folder_of_runs(out, tmp_path, capsys, monkeypatch):

@@ -264,6 +264,9 @@ def test_a_folder_of_another_plan_or_a_damaged_one_is_refused(tmp_path, quick):
         runner.study_of(list(micro.runs().values()), other).begin(quick)
     with pytest.raises(AlignerProbeError, match=r"plan\.json is missing.*aligner-probe reproduce"):
         load_results(tmp_path)
+    (tmp_path / "plan.json").write_text('{"cells": []}')  # a probe's
+    with pytest.raises(AlignerProbeError, match=r"plan\.json is no plan of the paper's experiments .*no 'runs'"):
+        load_results(tmp_path)
     (tmp_path / "runs" / QUICK[0]).mkdir(parents=True)
     for name in ("plan.json", "items.json"):
         (tmp_path / name).write_text((quick / name).read_text())

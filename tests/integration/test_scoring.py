@@ -2,6 +2,7 @@
 
 import math
 
+import chats
 import numpy as np
 import pytest
 import tiny
@@ -12,7 +13,11 @@ from generating import named_model
 from aligner_probe.adapters import Aligner, PromptTuning
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import MeanLogLikelihood, MultipleChoice, log_likelihoods, score_task
+from aligner_probe.evaluation.likelihood import first_ids
+from aligner_probe.models import load_model
+from aligner_probe.reproduction.measures import Choices
 from aligner_probe.tasks import Example
+from aligner_probe.tokenizers import attach_tokenizer
 
 
 def test_likelihoods_are_those_of_a_plain_loop():
@@ -30,6 +35,39 @@ def test_likelihoods_are_those_of_a_plain_loop():
             logits = model(torch.tensor([ids]))[0].detach().double()
             wanted = [float(logits[i - 1].log_softmax(-1)[ids[i]]) for i in range(n, len(ids))]
             np.testing.assert_allclose(each, wanted, atol=1e-5)
+
+
+#: A template whose prompts end with a line break, which a tokenizer of pieces does not follow with a piece for a space.
+ZEPHYR = (
+    "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("kind", ["chatml", "mistral"])
+def test_the_first_token_of_an_answer_is_the_one_after_its_prompt(kind):
+    """The reference is the template's own text of prompt and answer, tokenised at once by the plain tokenizer."""
+    own, labels = chats.tokenizer(kind), ("A", "B", "C", "D")
+    if kind == "mistral":
+        own.chat_template = ZEPHYR
+    model = attach_tokenizer(load_model(chats.plain(own)), own)
+    asked = chats.conversation("Which?\nA. a cat\nB. a dog\nC. a cow\nD. a hat")
+    given = chats.as_messages(asked)
+    prompt = own.apply_chat_template(given, add_generation_prompt=True)["input_ids"]
+    wholes = [own.apply_chat_template(chats.as_messages(asked, label))["input_ids"] for label in labels]
+    wanted = [whole[len(prompt)] for whole in wholes]
+    assert first_ids(model, asked, labels) == wanted
+    assert len(set(wanted)) == 4
+    with torch.no_grad():
+        logits = model.original_model(torch.tensor([prompt])).logits[0, -1, wanted]
+    for right in labels:
+        measured = Choices((Example(asked, right),), labels).of(model)
+        assert measured.scores["content"] == str(int(labels[int(logits.argmax())] == right))
+
+
+def test_answers_that_begin_with_the_same_token_are_not_told_apart_by_it():
+    with pytest.raises(AlignerProbeError, match=r"begin with the tokens .*expected different ones"):
+        first_ids(named_model(), "Q:", [" red", " red blue"])
 
 
 def test_likelihoods_unembed_the_positions_before_an_answer_alone(monkeypatch):

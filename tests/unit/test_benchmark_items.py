@@ -10,6 +10,7 @@ from scipy import stats
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.harness import report
+from aligner_probe.harness.asking import _score
 from aligner_probe.harness.comparing import compare, differences_of, scores_of
 from aligner_probe.harness.items import BatchCheck, Item, file_of, read_answered, write_answered
 from aligner_probe.harness.library import Asking, Benchmark, version
@@ -46,6 +47,13 @@ def test_what_is_written_is_read(tmp_path):
     assert after.items[2].answer == "two\u2028lines"
     assert after.items[2].scores == {"acc": None}
     assert "NaN" not in file_of(tmp_path, "base", "task", "jsonl").read_text()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), np.float64("nan"), "many", None])
+def test_what_is_no_finite_number_is_no_score(value):
+    """A score that is not finite would stop the report after all was asked."""
+    assert _score(value) is None
+    assert _score(np.float32(0.5)) == 0.5
 
 
 def test_a_benchmark_without_its_last_file_is_not_finished(tmp_path):
