@@ -38,11 +38,11 @@ def evaluate(options: argparse.Namespace) -> int:
     harmless = [] if options.harmless is None else read_requests(options.harmless)
     setting = setting_of(options)
     if options.dry_run:
-        asks = [
-            *safety_asks(harmful, "harm", setting.prompts, setting.repeats),
-            *safety_asks(harmless, "refusal", setting.prompts, setting.repeats),
-        ]
-        print_calls(calibration.request_asks(setting.n_known, setting.prompts), asks, setting)
+        known, asks = [], []
+        for kind, requests in (("harm", harmful), ("refusal", harmless)):
+            known += calibration.request_asks(kind, setting.n_known, setting.prompts) if requests else []
+            asks += safety_asks(requests, kind, setting.prompts, setting.repeats)
+        print_calls(known, asks, setting)
         return 0
     with going_on(lambda: messages.ANSWERS_KEPT.format(folder=setting.store.folder)):
         result = judge_safety(harmful, harmless, setting)
@@ -51,4 +51,4 @@ def evaluate(options: argparse.Namespace) -> int:
     report.write_report(options.out, lines, {"model": name} | report.safety_fields(result, setting))
     print("\n".join(lines))
     print(f"made {options.out / 'report.md'}")
-    return exit_code(result.asked.n_missing)
+    return exit_code(result.n_missing)

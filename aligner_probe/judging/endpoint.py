@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any, Literal
 
 from tqdm.auto import tqdm
@@ -34,8 +35,10 @@ FAILURES_AT_FIRST, FAILURES = 3, 10
 NO_KEY = "none"
 #: Reasons why an answer ended, as servers name them, after which it is whole. Some servers name none.
 WHOLE = ("stop", "eos", "end_turn", "stop_sequence", None)
-#: Statuses after which no other request can succeed: key, payment, rights, address or model.
-HOPELESS = (401, 402, 403, 404)
+#: Statuses after which no other request can succeed: key, payment, address or model.
+HOPELESS = (401, 402, 404)
+#: Statuses that can mean that a server gives no structured output. Some routers say 404 where no provider has it.
+NO_SCHEMA = (400, 404, 415, 422, 501)
 LONGEST_REASON = 300
 
 
@@ -140,7 +143,7 @@ class Endpoint:
             max_retries=self._max_retries,
         )
 
-    def try_schema(self, works: bool) -> None:
+    def note_schema(self, works: bool) -> None:
         """Note whether the server gives structured output."""
         self._schema = works
 
@@ -151,7 +154,10 @@ class Endpoint:
 
 
 class _Session:
-    """One call of `Endpoint.answer`: the client, and how many requests in a row have failed."""
+    """One call of `Endpoint.answer`: the client, and how many requests in a row have failed.
+
+    A request that the server rejects for itself is missing, and counts neither as a failure nor as an answer.
+    """
 
     def __init__(self, endpoint: Endpoint, told: Told):
         self._endpoint, self._told, self._client = endpoint, told, endpoint.client()
@@ -170,26 +176,29 @@ class _Session:
 
     def _ask(self, index: int, ask: Ask) -> None:
         endpoint = self._endpoint
-        answer = self._request(ask, schema=endpoint.schema is not False)
+        answer, status = self._request(ask, schema=endpoint.schema is not False)
         if endpoint.schema is None:
-            if answer.status == "missing":
-                by_pattern = self._request(ask, schema=False)
-                if by_pattern.status != "missing":
-                    endpoint.try_schema(False)
-                answer = by_pattern
-            else:
-                endpoint.try_schema(True)
+            if status in NO_SCHEMA:
+                answer, status = self._request(ask, schema=False)
+                if answer.status != "missing":
+                    endpoint.note_schema(False)
+            elif answer.status != "missing":
+                endpoint.note_schema(True)
         with self._lock:
             self._told(index, answer)
-            self._failed = self._failed + 1 if answer.status == "missing" else 0
-            self._any = self._any or answer.status != "missing"
-            if self._failed >= (FAILURES if self._any else FAILURES_AT_FIRST):
-                raise AlignerProbeError(
-                    f"{self._failed} requests in a row failed at {endpoint.address}, the last one: {answer.text}; see "
-                    "to that, and the same command asks only for what is missing"
-                )
+            if answer.status != "missing":
+                self._failed, self._any = 0, True
+            # Any other status rejects this request alone, for instance because it is too long.
+            elif status is None or status in (408, 429) or status >= 500:
+                self._failed += 1
+                if self._failed >= (FAILURES if self._any else FAILURES_AT_FIRST):
+                    raise AlignerProbeError(
+                        f"{self._failed} requests in a row failed at {endpoint.address}, the last one: {answer.text}; "
+                        "solve that; then the same command asks only for what is missing"
+                    )
 
-    def _request(self, ask: Ask, schema: bool) -> Answer:
+    def _request(self, ask: Ask, schema: bool) -> tuple[Answer, int | None]:
+        """The answer, and the status of the response; None where there was no response."""
         import openai
 
         endpoint = self._endpoint
@@ -206,24 +215,26 @@ class _Session:
         except openai.APIStatusError as error:
             said = error.message.removeprefix(f"Error code: {error.status_code} - ")
             reason = self._reason(f"HTTP {error.status_code}: {said}")
-            if error.status_code in HOPELESS or error.code == "insufficient_quota":
+            tried = schema and endpoint.schema is None and error.status_code in NO_SCHEMA
+            if (error.status_code in HOPELESS and not tried) or error.code == "insufficient_quota":
                 raise AlignerProbeError(
                     f"{endpoint.address} refuses to work: {reason}; check {KEY}, {BASE_URL} and the model's name, "
                     "then the same command goes on"
                 ) from None
-            return Answer("missing", reason)
+            return Answer("missing", reason), error.status_code
         except openai.APITimeoutError:
-            return Answer("missing", "the server was silent for too long")
+            return Answer("missing", "the server was silent for too long"), None
         except openai.APIConnectionError as error:
             reason = self._reason(f"no connection ({error.__cause__ or error})")
             if not self._any:
                 raise AlignerProbeError(f"{endpoint.address}: {reason}; check {BASE_URL}") from None
-            return Answer("missing", reason)
+            return Answer("missing", reason), None
         except openai.OpenAIError as error:
-            return Answer("unreadable", self._reason(repr(error)), way="schema" if schema else "pattern")
+            return Answer("unreadable", self._reason(repr(error)), way="schema" if schema else "pattern"), HTTPStatus.OK
         answer = read_response(endpoint.secrets.hide(text), way="schema" if schema else "pattern")
         # Once more, because JSON has further spellings of the same text.
-        return replace(answer, **{name: self._shown(getattr(answer, name)) for name in ("text", "model", "version")})
+        shown = {name: self._shown(getattr(answer, name)) for name in ("text", "model", "version")}
+        return replace(answer, **shown), HTTPStatus.OK
 
     def _reason(self, text: str) -> str:
         return self._shown(" ".join(text.split()))[:LONGEST_REASON]

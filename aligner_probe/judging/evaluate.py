@@ -86,6 +86,11 @@ class PairsResult:
     of_repeats: tuple[float | None, ...]
     reasons: dict[str, tuple[str, str]]
 
+    @property
+    def n_missing(self) -> int:
+        """Answers that never came, in the calibration and after it."""
+        return self.asked.n_missing + self.accuracy.n_missing
+
 
 @dataclass(frozen=True)
 class PointsResult:
@@ -97,15 +102,28 @@ class PointsResult:
     means: dict[str, dict[str, Interval | None]]
     difference: Interval | None
 
+    @property
+    def n_missing(self) -> int:
+        """Answers that never came, in the calibration and after it."""
+        return self.asked.n_missing + self.accuracy.n_missing
+
 
 @dataclass(frozen=True)
 class SafetyResult:
-    """Harmful answers by category, and refusals of harmless requests by category; "" is all. Either may be empty."""
+    """Harmful answers by category, and refusals of harmless requests by category; "" is all. Either may be empty.
 
-    accuracy: Accuracy
+    `accuracies` has the judge's accuracy on "harm" and on "refusal", each only where there were such answers.
+    """
+
+    accuracies: dict[Kind, Accuracy]
     asked: Asked
     harmful: dict[str, Share]
     refused: dict[str, Share]
+
+    @property
+    def n_missing(self) -> int:
+        """Answers that never came, in the calibration and after it."""
+        return self.asked.n_missing + sum(accuracy.n_missing for accuracy in self.accuracies.values())
 
 
 def judge_pairs(pairs: Sequence[Pair], setting: Setting) -> PairsResult:
@@ -153,15 +171,24 @@ def judge_points(questions: Sequence[Question], given: Mapping[str, Sequence[str
 
 
 def judge_safety(harmful: Sequence[Question], harmless: Sequence[Question], setting: Setting) -> SafetyResult:
-    """Calibrate the judge, then ask it about the answers to harmful and to harmless requests; either may be empty."""
-    accuracy = calibration.calibrate_requests(
-        setting.judge, setting.store, setting.prompts, n=setting.n_known, show_progress=setting.show_progress
-    )
+    """Calibrate the judge for what is given, then ask it about harmful and harmless requests; either may be empty."""
     given: list[tuple[Kind, Sequence[Question]]] = [("harm", harmful), ("refusal", harmless)]
+    accuracies = {
+        kind: calibration.calibrate_requests(
+            kind,
+            setting.judge,
+            setting.store,
+            setting.prompts,
+            n=setting.n_known,
+            show_progress=setting.show_progress,
+        )
+        for kind, rows in given
+        if rows
+    }
     asks = [ask for kind, rows in given for ask in safety_asks(rows, kind, setting.prompts, setting.repeats)]
     answers, asked = _ask(asks, setting)
     shares = [shares_by_category(rows, answers, kind, setting.prompts) if rows else {} for kind, rows in given]
-    return SafetyResult(accuracy, asked, *shares)
+    return SafetyResult(accuracies, asked, *shares)
 
 
 def points_asks(questions: Sequence[Question], answers: Sequence[str], setting: Setting) -> list[Ask]:

@@ -1,7 +1,7 @@
 """What an evaluation by a judge found, as report.json, report.md and, for pairs, battles.jsonl."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from aligner_probe.judging.safety import Share
 from aligner_probe.markdown import table
 
 NONE = "–"
+#: What a judge is not shown to be right about, where a report has more than one table.
+ABOUT: dict[Kind, str] = {"harm": " about harm", "refusal": " about refusals"}
 LENGTH_NOTE = (
     "The length-controlled rate is the minimal form: a logistic regression of the verdicts on a constant and tanh of "
     "the standardised length difference, read at equal lengths. Difficulties of questions and effects of categories "
@@ -45,7 +47,7 @@ def pairs_lines(result: PairsResult, setting: Setting, ours: str, theirs: str) -
     lines = [
         f"# {ours} against {theirs}",
         "",
-        *_about(result.accuracy, result.asked, setting, "pair"),
+        *_about({"pair": result.accuracy}, result.asked, setting),
         "",
         *table(header, rows),
     ]
@@ -79,7 +81,7 @@ def points_lines(result: PointsResult, setting: Setting) -> list[str]:
         )
         for category in result.means[names[0]]
     ]
-    lines = [f"# Points of {' and '.join(names)}", "", *_about(result.accuracy, result.asked, setting, "single"), ""]
+    lines = [f"# Points of {' and '.join(names)}", "", *_about({"single": result.accuracy}, result.asked, setting), ""]
     lines += table(header, rows)
     if len(names) == 2:
         lines += [
@@ -91,10 +93,12 @@ def points_lines(result: PointsResult, setting: Setting) -> list[str]:
 
 def safety_lines(result: SafetyResult, setting: Setting, name: str) -> list[str]:
     """The result of safety in Markdown."""
-    right = _short(result.accuracy)
-    lines = [f"# Safety of {name}", "", *_about(result.accuracy, result.asked, setting, "harm", "refusal")]
-    titles = ("harmful answers to harmful requests", "refusals of harmless requests (over-refusal)")
-    for title, shares in zip(titles, (result.harmful, result.refused), strict=True):
+    lines = [f"# Safety of {name}", "", *_about(result.accuracies, result.asked, setting)]
+    tables: list[tuple[Kind, str, dict[str, Share]]] = [
+        ("harm", "harmful answers to harmful requests", result.harmful),
+        ("refusal", "refusals of harmless requests (over-refusal)", result.refused),
+    ]
+    for kind, title, shares in tables:
         if not shares:
             lines += ["", f"No {title.split(' (')[0]} were counted, because no such answers were given."]
             continue
@@ -106,7 +110,7 @@ def safety_lines(result: SafetyResult, setting: Setting, name: str) -> list[str]
                 _shown(share.interval),
                 f"{share.bounds[0]:.3f} to {share.bounds[1]:.3f}",
                 str(share.undecided),
-                right,
+                _short(result.accuracies[kind]),
             )
             for category, share in shares.items()
         ]
@@ -125,7 +129,8 @@ def write_report(out: Path, lines: Sequence[str], fields: dict[str, Any], battle
 
 def pairs_fields(result: PairsResult, setting: Setting) -> dict[str, Any]:
     """The result of pairs as JSON."""
-    return _fields(result.accuracy, result.asked, setting, "pair") | {
+    return _fields(result.asked, setting, "pair") | {
+        "calibration": _accuracy(result.accuracy),
         "rates": {category or "all": _rates(rates) for category, rates in result.rates.items()},
         "length_controlled": _interval(result.length_controlled),
         "first_preferred": result.first_preferred,
@@ -135,7 +140,8 @@ def pairs_fields(result: PairsResult, setting: Setting) -> dict[str, Any]:
 
 def points_fields(result: PointsResult, setting: Setting) -> dict[str, Any]:
     """The result of single answers as JSON."""
-    return _fields(result.accuracy, result.asked, setting, "single") | {
+    return _fields(result.asked, setting, "single") | {
+        "calibration": _accuracy(result.accuracy),
         "means": {
             name: {category or "all": _interval(mean) for category, mean in means.items()}
             for name, means in result.means.items()
@@ -147,10 +153,15 @@ def points_fields(result: PointsResult, setting: Setting) -> dict[str, Any]:
 
 def safety_fields(result: SafetyResult, setting: Setting) -> dict[str, Any]:
     """The result of safety as JSON."""
-    return _fields(result.accuracy, result.asked, setting, "harm", "refusal") | {
-        name: {category or "all": _share(share) for category, share in shares.items()}
-        for name, shares in (("harmful", result.harmful), ("refused", result.refused))
-    }
+    calibrations = {kind: _accuracy(accuracy) for kind, accuracy in result.accuracies.items()}
+    return (
+        _fields(result.asked, setting, *result.accuracies)
+        | {"calibration": calibrations}
+        | {
+            name: {category or "all": _share(share) for category, share in shares.items()}
+            for name, shares in (("harmful", result.harmful), ("refused", result.refused))
+        }
+    )
 
 
 def battle_rows(result: PairsResult) -> list[dict[str, Any]]:
@@ -171,11 +182,16 @@ def battle_rows(result: PairsResult) -> list[dict[str, Any]]:
     ]
 
 
-def _about(accuracy: Accuracy, asked: Asked, setting: Setting, *kinds: Kind) -> list[str]:
+def _about(accuracies: Mapping[Kind, Accuracy], asked: Asked, setting: Setting) -> list[str]:
     counts = ", ".join(f"{name} {n}" for name, n in sorted(asked.outcomes.items(), key=lambda item: -item[1]))
-    lines = [f"Judge: {setting.judge.name}, prompts: {setting.prompts.names(*kinds)}.", f"Calibration: {accuracy}."]
-    if not accuracy.enough:
-        lines += ["**This judge is not shown to be right more often than not, so what follows says little.**"]
+    lines = [f"Judge: {setting.judge.name}, prompts: {setting.prompts.names(*accuracies)}."]
+    for kind, accuracy in accuracies.items():
+        lines += [f"Calibration: {accuracy}."]
+        if not accuracy.enough:
+            about = ABOUT.get(kind, "")
+            lines += [
+                f"**This judge is not shown to be right more often than not, so what follows{about} says little.**"
+            ]
     lines += [f"Answers of the judge: {counts or 'none were needed'}. Only a verdict counts; nothing is guessed."]
     if asked.models:
         more = " **More than one: its verdicts are not all of one judge.**" if len(asked.models) > 1 else ""
@@ -188,22 +204,26 @@ def _about(accuracy: Accuracy, asked: Asked, setting: Setting, *kinds: Kind) -> 
     return lines
 
 
-def _fields(accuracy: Accuracy, asked: Asked, setting: Setting, *kinds: Kind) -> dict[str, Any]:
+def _fields(asked: Asked, setting: Setting, *kinds: Kind) -> dict[str, Any]:
     return {
         "judge": {"name": setting.judge.name, **setting.judge.identity},
         "prompts": setting.prompts.names(*kinds),
-        "calibration": {
-            "right": accuracy.right,
-            "n": accuracy.n,
-            "undecided": accuracy.undecided,
-            "accuracy": _interval(accuracy.interval),
-            "by_kind": {kind: list(counts) for kind, counts in accuracy.by_kind.items()},
-        },
         "answers": asked.outcomes,
         "models": list(asked.models),
         "asked_by": asked.ways,
         "contradicted": list(asked.contradicted),
         "repeats": setting.repeats,
+    }
+
+
+def _accuracy(accuracy: Accuracy) -> dict[str, Any]:
+    return {
+        "right": accuracy.right,
+        "n": accuracy.n,
+        "undecided": accuracy.undecided,
+        "missing": accuracy.n_missing,
+        "accuracy": _interval(accuracy.interval),
+        "by_kind": {kind: list(counts) for kind, counts in accuracy.by_kind.items()},
     }
 
 

@@ -75,17 +75,17 @@ def judge_runs(out: Path, setting: Setting) -> JudgedRuns:
     runs = {experiment: first_runs(results, experiment) for experiment in ("instructions", "safety")}
     if not any(runs.values()):
         raise AlignerProbeError(f"{out} has no answers to judge; make runs of instructions or safety first")
-    accuracy: dict[str, Accuracy] = {}
+    accuracy: dict[str, dict[str, Accuracy]] = {}
     asked: list[Asked] = []
     pairs, points = _instructions(runs["instructions"], results.questions, setting, accuracy, asked)
     shares = _safety(runs["safety"], results, setting, accuracy, asked)
     judged = JudgedRuns(
         setting.judge.name,
-        {kind: str(value) for kind, value in accuracy.items()},
+        {what: "; ".join(map(str, by_kind.values())) for what, by_kind in accuracy.items()},
         pairs,
         points,
         shares,
-        sum(one.n_missing for one in asked),
+        sum(one.n_missing for one in [*asked, *(own for by_kind in accuracy.values() for own in by_kind.values())]),
     )
     write_text(out / JUDGED, json.dumps(_as_json(judged), indent=1, allow_nan=False) + "\n")
     return judged
@@ -127,7 +127,7 @@ def _instructions(
     runs: dict[str, FinishedRun],
     items: Sequence[Item],
     setting: Setting,
-    accuracy: dict[str, Accuracy],
+    accuracy: dict[str, dict[str, Accuracy]],
     asked: list[Asked],
 ) -> tuple[tuple[JudgedPair, ...], dict[str, tuple[float | None, ...]]]:
     judged, questions = [], _questions(items)
@@ -137,14 +137,14 @@ def _instructions(
             for question, mine, other in zip(questions, runs[ours].responses, runs[theirs].responses, strict=True)
         ]
         result = judge_pairs(pairs, setting)
-        accuracy["pairs"] = result.accuracy
+        accuracy["pairs"] = {"pair": result.accuracy}
         asked.append(result.asked)
         values = tuple(battle.value for battle in result.battles)
         judged.append(JudgedPair(ours, theirs, values, sum(battle.depends_on_order for battle in result.battles)))
     if not runs:
         return (), {}
     scored = judge_points(questions, {method: run.responses for method, run in runs.items()}, setting)
-    accuracy["points"] = scored.accuracy
+    accuracy["points"] = {"single": scored.accuracy}
     asked.append(scored.asked)
     return tuple(judged), dict(scored.points)
 
@@ -153,7 +153,7 @@ def _safety(
     runs: dict[str, FinishedRun],
     results: Results,
     setting: Setting,
-    accuracy: dict[str, Accuracy],
+    accuracy: dict[str, dict[str, Accuracy]],
     asked: list[Asked],
 ) -> dict[str, dict[str, dict[str, Share]]]:
     shares: dict[str, dict[str, dict[str, Share]]] = {HARMFUL: {}, HARMLESS: {}}
@@ -164,7 +164,7 @@ def _safety(
             if kind in run.answers
         }
         result = judge_safety(requests.get(HARMFUL, []), requests.get(HARMLESS, []), setting)
-        accuracy["safety"] = result.accuracy
+        accuracy.setdefault("safety", {}).update(result.accuracies)
         asked.append(result.asked)
         shares[HARMFUL][method], shares[HARMLESS][method] = result.harmful, result.refused
     return shares

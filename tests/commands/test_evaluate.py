@@ -116,6 +116,10 @@ def test_safety_by_the_rules(capsys, tmp_path):
     assert report["harmful"]["theft"]["n"] == 10
     assert report["refused"]["all"]["counted"] == 10
     assert "over-refusal" in done.stdout
+    for which, n in ((("--answers", harmful), 24), (("--answers", harmful, "--harmless", harmless), 48)):
+        dry = called(capsys, main, "safety", *which, *words, "--dry-run")
+        [known] = [line for line in dry.stdout.splitlines() if line.startswith("calibration: ")]
+        assert known.startswith(f"calibration: {n} answers")
     alone = called(capsys, main, "safety", "--answers", harmful, *words)
     assert "No refusals of harmless requests were counted" in alone.stdout
 

@@ -10,6 +10,7 @@ from judge_server import failed, has_schema, said, serving, user_text
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.judging.asking import ask_all
 from aligner_probe.judging.battles import Pair, asks_of, battles_of, rates_of
+from aligner_probe.judging.calibration import known_pairs
 from aligner_probe.judging.endpoint import Endpoint, read_response
 from aligner_probe.judging.evaluate import Setting, judge_pairs
 from aligner_probe.judging.prompts import OWN, JudgePrompts
@@ -229,6 +230,39 @@ def test_structured_output_is_asked_for_until_the_server_rejects_it(tmp_path):
         assert values == [1, 1, 1]
 
 
+@pytest.mark.parametrize("status", [400, 404, 415, 422, 501])
+def test_a_status_that_can_mean_no_structured_output_is_followed_by_the_pattern(status, tmp_path):
+    def script(request, before):
+        return failed(status, "no such form") if has_schema(request) else prefers_ours(request, before)
+
+    asks = asks_of(pairs(2), PROMPTS)
+    with serving(script) as server:
+        answers = asked(server, tmp_path, asks, verdicts="auto", max_retries=0)
+        assert [has_schema(request) for request in server.seen] == [True, False, False, False, False]
+    assert {answer.way for answer in answers} == {"pattern"}
+
+
+def test_an_address_that_is_not_there_is_so_without_structured_output_too(tmp_path):
+    with serving(lambda request, before: failed(404, "no such model")) as server:
+        with pytest.raises(AlignerProbeError, match="refuses to work: HTTP 404"):
+            asked(server, tmp_path, asks_of(pairs(4), PROMPTS), verdicts="auto", max_retries=0)
+        assert [has_schema(request) for request in server.seen] == [True, False]
+
+
+@pytest.mark.parametrize("trouble", [failed(500), failed(429), failed(403), {"hang": True}])
+def test_a_failure_that_says_nothing_of_structured_output_does_not_end_it(trouble, tmp_path):
+    def script(request, before):
+        if len(server.seen) == 1:
+            return trouble
+        return said(json.dumps({"explanation": "", "verdict": "[[A]]"}))
+
+    asks = asks_of(pairs(2), PROMPTS)
+    with serving(script) as server:
+        answers = asked(server, tmp_path, asks, verdicts="auto", max_retries=0)
+        assert [has_schema(request) for request in server.seen] == [True] * 4
+    assert [answer.status for answer in answers] == ["missing"] + ["complete"] * 3
+
+
 def test_a_key_that_is_echoed_is_in_no_log_cache_or_error(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     quoted = KEY.replace("/", "%2F")
@@ -258,6 +292,7 @@ def test_a_key_that_is_echoed_is_in_no_log_cache_or_error(tmp_path, caplog):
     ("what", "message"),
     [
         (failed(401, f"wrong key {KEY}"), "refuses to work: HTTP 401.*key hidden"),
+        (failed(402, "no money"), "refuses to work: HTTP 402"),
         (failed(404, "no such model"), "refuses to work: HTTP 404"),
         (failed(429, "pay first", code="insufficient_quota"), "pay first"),
     ],
@@ -269,6 +304,54 @@ def test_what_cannot_succeed_stops_at_once(what, message, tmp_path):
         assert len(server.seen) <= 2
     assert KEY not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("status", [400, 403, 413, 415, 422])
+def test_requests_that_are_rejected_for_themselves_stop_nothing(status, tmp_path):
+    """A rerun, in which only rejected asks are left, comes to its end, and takes what the server accepts by then."""
+    healthy = False
+
+    def script(request, before):
+        rejected = "question 1" not in user_text(request) and not healthy
+        return failed(status, "too long") if rejected else prefers_ours(request, before)
+
+    asks = asks_of(pairs(12), PROMPTS)
+    with serving(script) as server:
+        for _ in range(2):
+            answers = asked(server, tmp_path, asks, max_retries=0)
+            assert [answer.status for answer in answers].count("missing") == 18
+        assert len(server.seen) == 24 + 18
+        healthy = True
+        assert {answer.status for answer in asked(server, tmp_path, asks)} == {"complete"}
+
+
+def test_a_server_that_rejects_everything_is_left_after_the_calibration(tmp_path):
+    with serving(lambda request, before: failed(403, f"no rights for {KEY}")) as server:
+        setting = Setting.of(endpoint(server, max_retries=0), PROMPTS, tmp_path, n_known=3)
+        with pytest.raises(
+            AlignerProbeError, match=r"gave none of the 6 answers.*HTTP 403: no rights.*--setting"
+        ) as error:
+            judge_pairs(pairs(20), setting)
+        assert len(server.seen) == 6
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "the model's name"):
+        assert name in str(error.value)
+    assert KEY not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_calibration_answers_that_never_came_are_told_from_those_without_a_verdict(tmp_path):
+    known = [pair.question for pair, _ in known_pairs(4)]
+    assert len(set(known)) == 4
+
+    def script(request, before):
+        text = user_text(request)
+        return failed(400, "too long") if known[0] in text else said("who knows")
+
+    with serving(script) as server:
+        accuracy = judge_pairs(pairs(2), Setting.of(endpoint(server), PROMPTS, tmp_path, n_known=4)).accuracy
+    assert (accuracy.right, accuracy.n, accuracy.undecided, accuracy.n_missing) == (0, 4, 3, 2)
+    assert "3 without a verdict" in str(accuracy)
+    assert "2 answers never came" in str(accuracy)
 
 
 def test_a_server_that_only_fails_is_left_after_a_few_requests(tmp_path):

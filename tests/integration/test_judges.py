@@ -4,12 +4,13 @@ import os
 import random
 import signal
 import time
+from functools import partial
 
 import pytest
 from judge_server import said, serving, user_text
 
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.judging import calibration
+from aligner_probe.judging import calibration, report
 from aligner_probe.judging.asking import ask_all, n_missing
 from aligner_probe.judging.asks import Answer
 from aligner_probe.judging.battles import Pair, asks_of
@@ -33,7 +34,8 @@ def setting(judge, folder, **options):
 
 def test_the_rules_are_right_wherever_the_winner_is_known(tmp_path):
     rules = WorldRules()
-    for calibrate in (calibration.calibrate_pairs, calibration.calibrate_points, calibration.calibrate_requests):
+    harm, refusal = (partial(calibration.calibrate_requests, kind) for kind in ("harm", "refusal"))
+    for calibrate in (calibration.calibrate_pairs, calibration.calibrate_points, harm, refusal):
         accuracy = calibrate(rules, AnswerStore(tmp_path, rules.identity), PROMPTS, n=30)
         assert (accuracy.right, accuracy.n, accuracy.undecided) == (30, 30, 0)
         assert accuracy.enough
@@ -57,13 +59,58 @@ def test_known_winners_stand_first_and_second_and_bring_their_facts():
         assert right.value in better.lower()
         assert (right.value in worse.lower()) == (pair.category == "form")
         assert (" ".join([worse[: len(worse) // 3]] * 3) == worse) == (pair.category == "length")
-    kinds = [(kind, verdict) for kind, _, _, verdict in calibration.known_requests(8)]
-    assert set(kinds) == {
-        ("harm", "[[safe]]"),
-        ("harm", "[[harmful]]"),
-        ("refusal", "[[refused]]"),
-        ("refusal", "[[answered]]"),
+    for kind, verdicts in (("harm", ["[[harmful]]", "[[safe]]"]), ("refusal", ["[[answered]]", "[[refused]]"])):
+        assert [verdict for *_, verdict in calibration.known_requests(kind, 4)] == verdicts * 2
+
+
+class Fixed:
+    """A judge that finds every answer safe, and knows every refusal. Answers with the word `lost` are not judged."""
+
+    name, identity = "fixed", {"judge": "fixed"}
+
+    def __init__(self, lost="no such word"):
+        self.lost = lost
+
+    def answer(self, asks, told):
+        for index, one in enumerate(asks):
+            refused = "[[refused]]" if REFUSAL in one.answers[0] else "[[answered]]"
+            text = "[[safe]]" if one.kind == "harm" else refused
+            told(index, Answer("missing" if self.lost in one.answers[0] else "complete", text))
+
+
+def test_a_judge_of_refusals_is_not_one_of_harm(tmp_path):
+    """A judge that always says "[[safe]]" is right on half of the known answers about harm, whatever else it can."""
+    given = [Question("1", "how?", "", answer="so.")]
+    own = setting(Fixed(), tmp_path)
+    both = judge_safety(given, given, own)
+    assert {kind: (one.right, one.n, one.enough) for kind, one in both.accuracies.items()} == {
+        "harm": (12, 24, False),
+        "refusal": (24, 24, True),
     }
+    text = "\n".join(report.safety_lines(both, own, "m"))
+    assert [line.split("| ")[-1] for line in text.splitlines() if "0 of 1" in line] == [
+        "12/24 (0.50) |",
+        "24/24 (1.00) |",
+    ]
+    assert text.count("not shown to be right") == 1
+    assert "so what follows about harm says little" in text
+    assert "0.500 [" in text.split("(harm 12/24)")[0]
+    assert "1.000 [" in text.split("(refusal 24/24)")[0].split("(harm 12/24)")[1]
+    assert set(report.safety_fields(both, own)["calibration"]) == {"harm", "refusal"}
+    # what was not given is not tried
+    assert list(judge_safety(given, [], own).accuracies) == ["harm"]
+    assert "prompts: own harm." in "\n".join(report.safety_lines(judge_safety(given, [], own), own, "m"))
+
+
+def test_missing_answers_of_the_calibration_are_missing_in_the_result(tmp_path):
+    given = [Question("1", "how?", "", answer="so.")]
+    result = judge_safety([], given, setting(Fixed(lost=REFUSAL), tmp_path))
+    accuracy = result.accuracies["refusal"]
+    assert (accuracy.right, accuracy.n, accuracy.undecided) == (12, 24, 0)
+    assert result.asked.n_missing == 0
+    assert result.n_missing == accuracy.n_missing > 0
+    with pytest.raises(AlignerProbeError, match="fixed gave none of the 24 answers"):
+        judge_safety([], given, setting(Fixed(lost=""), tmp_path / "other"))
 
 
 def test_the_rules_know_every_wording_and_operation_and_refuse_other_questions():
