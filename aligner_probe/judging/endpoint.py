@@ -57,7 +57,7 @@ class Endpoint:
         max_retries: How often the client tries a request again.
 
     Raises:
-        AlignerProbeError: `openai` is not installed, or a setting is one of `FIXED`.
+        AlignerProbeError: The address is none, or a setting is one of `FIXED`.
     """
 
     def __init__(

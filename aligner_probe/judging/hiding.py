@@ -1,9 +1,12 @@
 """Keys and passwords are taken out of everything that is kept, printed or logged."""
 
+import base64
 import logging
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+from aligner_probe.errors import AlignerProbeError
 
 #: What stands where a secret was.
 HIDDEN = "[key hidden]"
@@ -69,10 +72,42 @@ class _Hiding(logging.Filter):
 def without_password(url: str) -> tuple[str, tuple[str, ...]]:
     """An address without user, password and query, and those parts, which may be secrets.
 
-    A word of the query is not kept either, because some servers take their key there.
+    User and password are there as the address has them, decoded, and as the client sends both in one header. A word of
+    the query is not kept either, because some servers take their key there. Raises AlignerProbeError, without the
+    address, where it is none.
     """
+    if fault := _fault(url):
+        raise AlignerProbeError(
+            f"the endpoint's address (OPENAI_BASE_URL) {fault}; expected one such as http://localhost:8000/v1. In a "
+            "password, characters other than letters and digits must be percent-encoded"
+        )
     parts = urllib.parse.urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
+    given = [text for text in (parts.username, parts.password) if text]
+    decoded = [urllib.parse.unquote(text) for text in (parts.username or "", parts.password or "")]
+    sent = [base64.b64encode(":".join(decoded).encode()).decode()] if given else []
     values = [value for _, value in urllib.parse.parse_qsl(parts.query)]
-    secrets = [text for text in (parts.username, parts.password, *values) if text]
-    return urllib.parse.urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", "")), tuple(secrets)
+    address = urllib.parse.urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+    return address, (*given, *filter(None, decoded), *sent, *values)
+
+
+def _fault(url: str) -> str | None:
+    """Why an address is none; None for an address."""
+    if not url.isprintable() or " " in url:
+        return "has spaces or unprintable characters"
+    if "#" in url:
+        return "has a #"
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:  # a [ without its ]
+        return "has no host that can be read"
+    if not parts.hostname:
+        return "has no host"
+    # Otherwise what stands before a / in a password would be taken for the host, and the rest be shown as its path.
+    if "@" in parts.path:
+        return "has an @ behind its host"
+    try:
+        _ = parts.port
+    except ValueError:
+        return "has a port that is no number"
+    return None

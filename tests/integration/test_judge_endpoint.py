@@ -288,6 +288,21 @@ def test_a_key_that_is_echoed_is_in_no_log_cache_or_error(tmp_path, caplog):
         assert secret not in shown, secret
 
 
+def test_a_password_that_comes_back_as_the_client_sent_it_is_not_kept(tmp_path):
+    def script(request, before):
+        return said(f"you are {server.headers[-1]['authorization']} or me@home:long/password [[A]]")
+
+    with serving(script) as server:
+        url = server.url.replace("http://", "http://me%40home:long%2Fpassword@")
+        judge = Endpoint("judge", base_url=url, key=KEY, verdicts="pattern")
+        ask_all(asks_of(pairs(1), PROMPTS), judge, AnswerStore(tmp_path, judge.identity))
+        assert server.headers[0]["authorization"].startswith("Basic ")
+        kept = "".join(files_of(tmp_path).values())
+        assert server.headers[0]["authorization"].removeprefix("Basic ") not in kept
+    assert "you are Basic [key hidden]" in kept
+    assert "long" not in kept
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [
@@ -373,6 +388,9 @@ def test_an_endpoint_is_named_by_the_environment(monkeypatch):
         Endpoint.from_environment("judge")
     monkeypatch.setenv("OPENAI_BASE_URL", "localhost:8000")
     with pytest.raises(AlignerProbeError, match="begin with http"):
+        Endpoint.from_environment("judge")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:80a0/v1")
+    with pytest.raises(AlignerProbeError, match=r"OPENAI_BASE_URL.* has a port that is no number"):
         Endpoint.from_environment("judge")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1")
     monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\nmore")
