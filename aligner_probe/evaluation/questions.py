@@ -14,6 +14,8 @@ from aligner_probe.tasks.templates import BARE_WITH_INPUT, fields_of, render
 ASKS = ("question", "prompt", "text", "instruction")
 #: Alpaca's second field: what an instruction is about.
 ABOUT = "input"
+#: What FastChat's questions have instead: what the user says in each turn. The first turn is the question.
+TURNS = "turns"
 MESSAGES = "messages"
 IDENTITY = ("question_id", "id")
 
@@ -37,7 +39,7 @@ def read_questions(
     """The questions of a file, or of "hub:NAME".
 
     Args:
-        source: A file whose rows have a question (`ASKS`), or `messages` that end with a user's.
+        source: A file whose rows have a question (see `text_of`), or `messages` that end with a user's.
         template: A prompt template with field names in braces; the prompt is the question itself by default.
         as_chat: Ask each question as what a user says to a chat model.
         system: A system message for all questions that are asked so.
@@ -69,6 +71,21 @@ def first_of(row: dict[str, Any], names: Sequence[str]) -> Any:
     return next((row[name] for name in names if row.get(name) is not None), None)
 
 
+def text_of(row: dict[str, Any]) -> str | None:
+    """The text of a row's question; None where it has none.
+
+    It is the first text named in `ASKS`, an Alpaca instruction together with its input, or the first of FastChat's
+    turns.
+    """
+    text = next((row[name] for name in ASKS if isinstance(row.get(name), str) and row[name].strip()), None)
+    about, turns = row.get(ABOUT), row.get(TURNS)
+    if text is not None and text == row.get("instruction") and isinstance(about, str) and about.strip():
+        return render(BARE_WITH_INPUT, {"instruction": text, "input": about})
+    if text is None and isinstance(turns, list) and turns and isinstance(turns[0], str) and turns[0].strip():
+        return turns[0]
+    return text
+
+
 def _question(
     row: dict[str, Any], number: int, source: Source, template: str | None, as_chat: bool, system: str | None
 ) -> Question:
@@ -82,9 +99,11 @@ def _question(
         if not isinstance(prompt, Conversation):
             raise source.error(number, f"has no conversation in {MESSAGES}; expected roles and contents")
         return Question(identity, str(prompt), category, prompt)
-    text = _asked(row)
+    text = text_of(row)
     if text is None:
-        raise source.error(number, f"has no text named {', '.join(ASKS)}, and no {MESSAGES}; add one of them")
+        raise source.error(
+            number, f"has no text named {', '.join(ASKS)}, and no {TURNS} or {MESSAGES}; add one of them"
+        )
     asked = text
     if template is not None:
         values = {name: value for name, value in row.items() if isinstance(value, str)}
@@ -96,12 +115,3 @@ def _question(
         return Question(identity, text, category, asked)
     first = [] if system is None else [{"role": "system", "content": system}]
     return Question(identity, text, category, Conversation([*first, {"role": "user", "content": asked}]))
-
-
-def _asked(row: dict[str, Any]) -> str | None:
-    """The question's text; an Alpaca instruction together with its input."""
-    text = next((row[name] for name in ASKS if isinstance(row.get(name), str) and row[name].strip()), None)
-    about = row.get(ABOUT)
-    if text is not None and text == row.get("instruction") and isinstance(about, str) and about.strip():
-        return render(BARE_WITH_INPUT, {"instruction": text, "input": about})
-    return text

@@ -8,13 +8,15 @@ from typing import Any
 
 from aligner_probe.data import VARIABLE, data_folder
 from aligner_probe.errors import AlignerProbeError
-from aligner_probe.evaluation.questions import ASKS, IDENTITY, check_ids, first_of
+from aligner_probe.evaluation.questions import ASKS, IDENTITY, TURNS, check_ids, first_of, text_of
 from aligner_probe.judging.prompts import FOLDER
 from aligner_probe.tasks.task import fault_of_text
 
 #: The name that stands for the eighty questions of the paper's Tables 2 and 3.
 VICUNA = "vicuna"
 VICUNA_FILE = "test.jsonl"
+#: Members that may hold the question.
+QUESTION = (*ASKS, TURNS)
 #: Members that hold an answer and a reference answer; the first that is there is taken.
 ANSWER = ("answer", "response", "completion", "output")
 REFERENCE = ("reference", "reference_answer")
@@ -60,15 +62,16 @@ def read_answers(file: Path, questions: Sequence[Question]) -> list[str]:
     AlignerProbeError where a question has no answer or several, or a row belongs to no question.
     """
     rows = _rows(file)
-    answers = [_text(row, ANSWER, number, file) for number, row in enumerate(rows, 1)]
+    answers = [_text(first_of(row, ANSWER), ANSWER, number, file) for number, row in enumerate(rows, 1)]
     by_id, by_text = {q.id: i for i, q in enumerate(questions)}, {q.text: i for i, q in enumerate(questions)}
     has_ids = all(first_of(row, IDENTITY) is not None for row in rows)
-    has_texts = all(isinstance(first_of(row, ASKS), str) for row in rows)
+    texts = [text_of(row) for row in rows]
+    has_texts = None not in texts
     # Ids that are only row numbers are taken where texts do not tell the questions apart.
     if has_ids and (all(q.numbered for q in questions) or not has_texts or len(by_text) < len(questions)):
         where = [by_id.get(str(first_of(row, IDENTITY))) for row in rows]
     elif has_texts:
-        where = [by_text.get(str(first_of(row, ASKS))) for row in rows]
+        where = [by_text.get(str(text)) for text in texts]
     else:
         where = list(range(len(rows))) if len(rows) == len(questions) else []
         if not where:
@@ -88,9 +91,9 @@ def read_requests(file: Path) -> list[Question]:
     return [
         Question(
             str(number),
-            _text(row, ASKS, number, file),
+            _text(text_of(row), QUESTION, number, file),
             str(row.get("category") or ""),
-            answer=_text(row, ANSWER, number, file),
+            answer=_text(first_of(row, ANSWER), ANSWER, number, file),
         )
         for number, row in enumerate(rows, 1)
     ]
@@ -120,7 +123,7 @@ def _question(row: dict[str, Any], number: int, file: Path) -> Question:
         reference = reference[0] if reference else None
     return Question(
         str(number if named is None else named),
-        _text(row, ASKS, number, file),
+        _text(text_of(row), QUESTION, number, file),
         str(row.get("category") or ""),
         reference if isinstance(reference, str) and reference else None,
         named is not None,
@@ -152,10 +155,9 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _text(row: dict[str, Any], names: Sequence[str], number: int, file: Path) -> str:
-    value = first_of(row, names)
+def _text(value: Any, names: Sequence[str], number: int, file: Path) -> str:
     if not isinstance(value, str):
-        raise AlignerProbeError(f"{file}: row {number} has no text named {' or '.join(names)}; add it there")
+        raise AlignerProbeError(f"{file}: row {number} has no text named {', '.join(names)}; add one of them")
     if fault := fault_of_text(value):
         raise AlignerProbeError(f"{file}: row {number} {fault}; expected a text of whole characters")
     return value

@@ -179,12 +179,14 @@ def test_questions_are_read_in_the_usual_ways(tmp_path):
         {"prompt": "What?", "category": "c"},
         {"instruction": "Add.", "input": "1 and 2"},
         {"messages": [{"role": "system", "content": "Short."}, {"role": "user", "content": "Hi"}], "id": "m"},
+        {"turns": ["Write.", "Write it again."]},
     ]
     file = written(tmp_path / "q.jsonl", rows)
     questions = read_questions(str(file))
-    assert [question.id for question in questions] == ["1", "2", "3", "m"]
+    assert [question.id for question in questions] == ["1", "2", "3", "m", "5"]
     assert [question.prompt for question in questions[:3]] == ["Who?", "What?", "Add.\n\n1 and 2"]
     assert questions[3].prompt == ap.Conversation(rows[3]["messages"])
+    assert questions[4].prompt == "Write."
     assert questions[1].category == "c"
     chats = read_questions(str(file), as_chat=True, system="Be kind.")
     assert chats[0].prompt == ap.Conversation(

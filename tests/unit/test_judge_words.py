@@ -1,5 +1,6 @@
 """From a question to a judge's words and back to a verdict; files of prompts, questions and answers; the store."""
 
+import base64
 import json
 
 import pytest
@@ -154,8 +155,25 @@ def test_answers_find_their_questions(tmp_path):
     assert read_answers(numbered, same) == ["1", "2"]
     with pytest.raises(AlignerProbeError, match="'7' stands twice"):
         read_questions(jsonl(tmp_path / "twice", {"id": 7, "text": "a"}, {"id": 7, "text": "b"}))
+    with pytest.raises(AlignerProbeError, match=r"row 1 has no text named question, prompt, .*turns"):
+        read_questions(jsonl(tmp_path / "none", {"id": 7, "text": " "}))
     requests = read_requests(jsonl(tmp_path / "r", {"prompt": "p", "category": "c", "answer": "a"}))
     assert (requests[0].text, requests[0].category, requests[0].answer) == ("p", "c", "a")
+
+
+def test_a_judge_is_shown_the_question_that_was_asked(tmp_path):
+    """An instruction with its input, as `generate` asks it, and the first turn of FastChat's questions."""
+    alpaca = {"instruction": "Add.", "input": "1 and 2", "output": "3"}
+    file = jsonl(tmp_path / "a", alpaca, alpaca | {"input": "3 and 4", "output": "7"})
+    questions = read_questions(file)
+    assert [question.text for question in questions] == ["Add.\n\n1 and 2", "Add.\n\n3 and 4"]
+    assert [request.text for request in read_requests(file)] == [question.text for question in questions]
+    swapped = jsonl(tmp_path / "b", alpaca | {"input": "3 and 4", "output": "7"}, alpaca)
+    assert read_answers(swapped, questions) == ["3", "7"]
+    asked = [{"question": question.text, "answer": str(i)} for i, question in enumerate(questions)]
+    assert read_answers(jsonl(tmp_path / "c", *reversed(asked)), questions) == ["0", "1"]
+    turns = jsonl(tmp_path / "d", {"question_id": 81, "category": "writing", "turns": ["Write.", "Write it again."]})
+    assert [(question.id, question.text) for question in read_questions(turns)] == [("81", "Write.")]
 
 
 class Echo:
@@ -216,4 +234,32 @@ def test_secrets_are_hidden_in_every_spelling():
     assert shown == f"{HIDDEN} {HIDDEN} {HIDDEN} none"
     address, hidden = without_password("https://me:pass@host:8/v1/?key=abc")
     assert address == "https://host:8/v1"
-    assert set(hidden) == {"me", "pass", "abc"}
+    assert {"me", "pass", "abc"} <= set(hidden)
+
+
+def test_a_password_is_hidden_as_the_address_has_it_and_as_the_client_sends_it():
+    _, hidden = without_password("https://me%40home:long%2Fpass%20word@host/v1")
+    sent = base64.b64encode(b"me@home:long/pass word").decode()
+    shown = Secrets(hidden).hide(f"long%2Fpass%20word, long/pass word, Basic {sent}")
+    assert shown == f"{HIDDEN}, {HIDDEN}, Basic {HIDDEN}"
+    assert base64.b64encode(b"me:").decode() in without_password("https://me@host/v1")[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http:///v1", "has no host"),
+        ("local:8000", "has no host"),
+        ("http://[::1/v1", "has no host"),
+        ("http://localhost:80a0/v1", "has a port that is no number"),
+        ("http://me:12/34@host/v1", "has an @ behind its host"),
+        ("http://me:pass#word@host/v1", "has a #"),
+        ("http://me:pass word@host/v1", "has spaces or unprintable characters"),
+        ("http://host/v1\n", "has spaces or unprintable characters"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_without_being_shown(url, message):
+    with pytest.raises(AlignerProbeError, match=f"OPENAI_BASE_URL.* {message}.*percent-encoded") as error:
+        without_password(url)
+    for part in (url, "pass", "word", "12", "80a0", "\n"):
+        assert part not in str(error.value).replace("password", "")
