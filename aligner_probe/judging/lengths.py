@@ -42,9 +42,10 @@ def length_controlled_rate(
         seed: Seed of the bootstrap.
 
     Returns:
-        The rate; None where all differences are the same, because then length and quality cannot be told apart.
+        The rate; None where all differences or all results are the same, because then length and quality cannot be
+        told apart.
     """
-    if len(values) < 2 or np.ptp(lengths) == 0:
+    if len(values) < 2 or np.ptp(lengths) == 0 or np.ptp(values) == 0:
         return None
     covariate = np.tanh(lengths / lengths.std())
     rate = float(_rates(values, covariate, np.ones((1, len(values))))[0])

@@ -122,7 +122,7 @@ def test_the_length_controlled_rate_is_that_of_a_logistic_regression():
     assert rate.low < rate.value < rate.high
 
 
-@pytest.mark.parametrize(("quality", "slope"), [(0.0, 2.0), (0.7, -1.0), (-0.3, 0.0)])
+@pytest.mark.parametrize(("quality", "slope"), [(0.0, 2.0), (0.7, -1.0), (-0.3, 1.0)])
 def test_the_effect_of_length_is_taken_out(quality, slope):
     """Where verdicts follow quality and length exactly, the rate is that of quality alone."""
     lengths = np.array([100.0, 250.0, 300.0, -40.0, 500.0] * 16)
@@ -130,14 +130,14 @@ def test_the_effect_of_length_is_taken_out(quality, slope):
     rate = length_controlled_rate(values, lengths, n_resamples=50)
     expected = 1 / (1 + np.exp(-quality))
     assert rate.value == pytest.approx(expected, abs=0.005)
-    assert slope == 0 or abs(values.mean() - expected) > 0.1
+    assert abs(values.mean() - expected) > 0.1
 
 
 def test_length_and_quality_that_cannot_be_told_apart_have_no_rate():
     assert length_controlled_rate(np.array([1.0, 0.0, 1.0]), np.full(3, 7.0)) is None
     assert length_controlled_rate(np.array([1.0]), np.array([3.0])) is None
-    all_won = length_controlled_rate(np.ones(10), np.arange(10.0), n_resamples=50)
-    assert all_won.value > 0.99
+    for value in (1.0, 0.5, 0.0):
+        assert length_controlled_rate(np.full(10, value), np.arange(10.0)) is None
 
 
 def test_harm_and_refusals_are_shares_by_category():
