@@ -119,7 +119,8 @@ def print_calls(known: "Sequence[Ask]", asks: "Sequence[Ask]", setting: "Setting
     """Print how often the judge would be asked, for --dry-run."""
     from aligner_probe.judging.evaluate import calls
 
-    print(f"judge: {setting.judge.name}; answers in {setting.store.folder}")
+    where = f"answers in {setting.store.folder}" if setting.store.keeps else "its answers are not kept"
+    print(f"judge: {setting.judge.name}; {where}")
     total = 0
     for what, needed in (("calibration", known), ("evaluation", asks)):
         n, missing = calls(needed, setting)

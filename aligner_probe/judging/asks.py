@@ -27,6 +27,7 @@ class Ask:
         messages: The question to the judge in words: (role, text).
         choices: The verdicts that the words offer, for instance "[[A]]"; for points, the numbers 1 to 10.
         repeat: How often the same was asked before.
+        prompt: The name of the prompt that `messages` were made from.
     """
 
     kind: Kind
@@ -35,6 +36,7 @@ class Ask:
     messages: tuple[tuple[str, str], ...]
     choices: tuple[str, ...]
     repeat: int = 0
+    prompt: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,10 @@ class Judge(Protocol):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its answers depend on besides the ask, as JSON without any secret: model, address, settings."""
+        """What its answers depend on besides the ask, as JSON without any secret: model, address, settings.
+
+        Where it has "kept": false, answers are not kept on disk, because they cost nothing.
+        """
         ...
 
     def answer(self, asks: Sequence[Ask], told: Told) -> None:
@@ -98,6 +103,4 @@ class Judge(Protocol):
 def key_of(identity: dict[str, Any], ask: Ask) -> str:
     """The name of an ask to a judge: a hash of the judge's identity, the words, the choices and the repeat."""
     what = [identity, ask.kind, ask.messages, ask.choices, ask.repeat]
-    # The rules judge what they are given, and not the words around it.
-    what += [ask.question, ask.answers] if identity.get("reads") == "answers" else []
     return hashlib.sha256(json.dumps(what, sort_keys=True, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()

@@ -1,7 +1,7 @@
 """The three evaluations by a judge: pairs, single answers, and safety. Each begins with the judge's calibration."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Asked:
-    """What came back: counts of answers by what became of them, the models that answered, and contradictions.
+    """What was asked and what came back.
 
     `outcomes` counts "verdict", "unparsed" (complete, but without a verdict that can be read), "cut off", "refused",
-    "unreadable" and "missing". `contradicted` is (questions with different verdicts, questions asked several times).
-    `reasons` are the reasons of missing answers, each once.
+    "unreadable" and "missing". `models` are those that answered. `ways` counts answers by how the verdict was asked
+    for: "schema" or "pattern". `contradicted` is (questions with different verdicts, questions asked several times).
+    `reasons` are the reasons of missing answers, each once, and `prompts` the names of the prompts that were used.
     """
 
     outcomes: dict[str, int]
@@ -64,6 +65,7 @@ class Asked:
     ways: dict[str, int]
     contradicted: tuple[int, int]
     reasons: tuple[str, ...]
+    prompts: tuple[str, ...]
 
     @property
     def n_missing(self) -> int:
@@ -74,7 +76,9 @@ class Asked:
 class PairsResult:
     """Rates by category ("" is all), the length-controlled rate, and how the judge behaved.
 
-    `of_repeats` is the win rate of each repeat, the first one first; it is the reported one.
+    `first_preferred` is the share of decisions in which the answer that stood first was preferred. `of_repeats` is the
+    win rate of each repeat, the first one first; it is the reported one. `reasons` has what the judge said of each pair
+    in both orders, by the pair's id.
     """
 
     accuracy: Accuracy
@@ -86,11 +90,6 @@ class PairsResult:
     of_repeats: tuple[float | None, ...]
     reasons: dict[str, tuple[str, str]]
 
-    @property
-    def n_missing(self) -> int:
-        """Answers that never came, in the calibration and after it."""
-        return self.asked.n_missing + self.accuracy.n_missing
-
 
 @dataclass(frozen=True)
 class PointsResult:
@@ -101,11 +100,6 @@ class PointsResult:
     points: dict[str, tuple[float | None, ...]]
     means: dict[str, dict[str, Interval | None]]
     difference: Interval | None
-
-    @property
-    def n_missing(self) -> int:
-        """Answers that never came, in the calibration and after it."""
-        return self.asked.n_missing + self.accuracy.n_missing
 
 
 @dataclass(frozen=True)
@@ -119,11 +113,6 @@ class SafetyResult:
     asked: Asked
     harmful: dict[str, Share]
     refused: dict[str, Share]
-
-    @property
-    def n_missing(self) -> int:
-        """Answers that never came, in the calibration and after it."""
-        return self.asked.n_missing + sum(accuracy.n_missing for accuracy in self.accuracies.values())
 
 
 def judge_pairs(pairs: Sequence[Pair], setting: Setting) -> PairsResult:
@@ -217,6 +206,7 @@ def _ask(asks: Sequence[Ask], setting: Setting) -> tuple[dict[Ask, Answer], Aske
         ways=dict(Counter(answer.way for answer in came)),
         contradicted=contradictions(list(by_ask), list(by_ask.values())),
         reasons=tuple(dict.fromkeys(answer.text for answer in by_ask.values() if answer.status == "missing")),
+        prompts=tuple(dict.fromkeys(ask.prompt for ask in by_ask)),
     )
 
 
@@ -241,12 +231,8 @@ def _points(ask: Ask, answer: Answer) -> float | None:
 
 
 def _mean(points: Sequence[float | None]) -> Interval | None:
-    """The mean of points with its interval; the scale is turned to 0 to 1 for it, and back."""
     known = np.array([point for point in points if point is not None])
-    if not len(known):
-        return None
-    interval = mean_interval(known / 10)
-    return Interval(10 * interval.value, 10 * interval.low, 10 * interval.high, interval.confidence)
+    return _in_points(mean_interval, known) if len(known) else None
 
 
 def _difference(points: Sequence[Sequence[float | None]]) -> Interval | None:
@@ -254,7 +240,10 @@ def _difference(points: Sequence[Sequence[float | None]]) -> Interval | None:
     if len(points) != 2:
         return None
     both = np.array([(a, b) for a, b in zip(*points, strict=True) if a is not None and b is not None])
-    if not len(both):
-        return None
-    interval = difference_interval(both[:, 0] / 10, both[:, 1] / 10)
+    return _in_points(difference_interval, *both.T) if len(both) else None
+
+
+def _in_points(interval_of: Callable[..., Interval], *points: np.ndarray) -> Interval:
+    """The interval that `interval_of` computes from values of 0 to 1, for points of 10."""
+    interval = interval_of(*(own / 10 for own in points))
     return Interval(10 * interval.value, 10 * interval.low, 10 * interval.high, interval.confidence)

@@ -32,6 +32,7 @@ class LocalModel:
         dtype: Precision in which the weights are read.
         max_new_tokens: The most tokens of an answer; an answer without an end by then is cut off.
         batch_size: Prompts that are run together. Each batch is on disk before the next one begins.
+        device: Where the model runs, for instance "cuda"; None is the CPU.
 
     Raises:
         AlignerProbeError: The folder is none of a model.
@@ -72,6 +73,11 @@ class LocalModel:
         return load_model(self.folder, dtype=self.dtype, device=self.device)
 
     def answer(self, asks: Sequence[Ask], told: Told) -> None:
+        """Answer all asks in batches, the shortest prompts first; see `Judge.answer`.
+
+        A prompt that leaves no room for an answer is missing. Raises AlignerProbeError where the folder has no
+        tokenizer, or no model that can be read.
+        """
         model = self.model
         tokenizer = own_tokenizer(model)
         if tokenizer is None:

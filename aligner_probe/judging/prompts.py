@@ -98,11 +98,7 @@ class JudgePrompts:
         # Not str.format: a question may have braces of its own.
         user = _FIELD.sub(lambda match: fields.get(match[1], match[0]), prompt.template)
         messages = (("system", prompt.system), ("user", user)) if prompt.system else (("user", user),)
-        return Ask(kind, question, answers, messages, prompt.choices(kind), repeat)
-
-    def names(self, *kinds: Kind) -> str:
-        """The names of the prompts for what is asked, as reports print them."""
-        return ", ".join(prompt.name for (kind, _), prompt in self.by_kind.items() if kind in kinds)
+        return Ask(kind, question, answers, messages, prompt.choices(kind), repeat, prompt.name)
 
     def prompt(self, kind: Kind, reference: str | None) -> JudgePrompt:
         """The prompt for what is asked; one with a reference answer, where there is such a prompt and an answer."""

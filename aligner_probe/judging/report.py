@@ -54,7 +54,10 @@ def pairs_lines(result: PairsResult, setting: Setting, ours: str, theirs: str) -
     lines += ["", f"Length-controlled win rate: {_shown(result.length_controlled)} (judge right: {right})."]
     lines += [LENGTH_NOTE]
     if result.length_controlled is None:
-        lines += ["There is none here, because all answers differ by the same length or fewer than two have a result."]
+        lines += [
+            "There is none here, because all battles have the same result, all answers differ by the same length, or "
+            "fewer than two battles have a result."
+        ]
     lines += ["", f"Both orders are one battle. In {whole.order_dependent} of {whole.n} battles they disagreed: a tie."]
     same = sum(battle.pair.same for battle in result.battles)
     lines += [f"{same} pairs are the same text twice: a tie, for which nothing is asked."] if same else []
@@ -129,7 +132,7 @@ def write_report(out: Path, lines: Sequence[str], fields: dict[str, Any], battle
 
 def pairs_fields(result: PairsResult, setting: Setting) -> dict[str, Any]:
     """The result of pairs as JSON."""
-    return _fields(result.asked, setting, "pair") | {
+    return _fields(result.asked, setting) | {
         "calibration": _accuracy(result.accuracy),
         "rates": {category or "all": _rates(rates) for category, rates in result.rates.items()},
         "length_controlled": _interval(result.length_controlled),
@@ -140,7 +143,7 @@ def pairs_fields(result: PairsResult, setting: Setting) -> dict[str, Any]:
 
 def points_fields(result: PointsResult, setting: Setting) -> dict[str, Any]:
     """The result of single answers as JSON."""
-    return _fields(result.asked, setting, "single") | {
+    return _fields(result.asked, setting) | {
         "calibration": _accuracy(result.accuracy),
         "means": {
             name: {category or "all": _interval(mean) for category, mean in means.items()}
@@ -155,7 +158,7 @@ def safety_fields(result: SafetyResult, setting: Setting) -> dict[str, Any]:
     """The result of safety as JSON."""
     calibrations = {kind: _accuracy(accuracy) for kind, accuracy in result.accuracies.items()}
     return (
-        _fields(result.asked, setting, *result.accuracies)
+        _fields(result.asked, setting)
         | {"calibration": calibrations}
         | {
             name: {category or "all": _share(share) for category, share in shares.items()}
@@ -184,7 +187,7 @@ def battle_rows(result: PairsResult) -> list[dict[str, Any]]:
 
 def _about(accuracies: Mapping[Kind, Accuracy], asked: Asked, setting: Setting) -> list[str]:
     counts = ", ".join(f"{name} {n}" for name, n in sorted(asked.outcomes.items(), key=lambda item: -item[1]))
-    lines = [f"Judge: {setting.judge.name}, prompts: {setting.prompts.names(*accuracies)}."]
+    lines = [f"Judge: {setting.judge.name}, prompts: {_prompts(asked)}."]
     for kind, accuracy in accuracies.items():
         lines += [f"Calibration: {accuracy}."]
         if not accuracy.enough:
@@ -204,16 +207,20 @@ def _about(accuracies: Mapping[Kind, Accuracy], asked: Asked, setting: Setting) 
     return lines
 
 
-def _fields(asked: Asked, setting: Setting, *kinds: Kind) -> dict[str, Any]:
+def _fields(asked: Asked, setting: Setting) -> dict[str, Any]:
     return {
         "judge": {"name": setting.judge.name, **setting.judge.identity},
-        "prompts": setting.prompts.names(*kinds),
+        "prompts": _prompts(asked),
         "answers": asked.outcomes,
         "models": list(asked.models),
         "asked_by": asked.ways,
         "contradicted": list(asked.contradicted),
         "repeats": setting.repeats,
     }
+
+
+def _prompts(asked: Asked) -> str:
+    return ", ".join(asked.prompts) or "none were needed"
 
 
 def _accuracy(accuracy: Accuracy) -> dict[str, Any]:

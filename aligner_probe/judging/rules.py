@@ -40,7 +40,8 @@ class WorldRules:
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"rules": "micro-world", "seed": self.world.seed, "reads": "answers"}
+        # Not kept: another version of these rules may judge otherwise.
+        return {"rules": "micro-world", "seed": self.world.seed, "kept": False}
 
     def answer(self, asks: Sequence[Ask], told: Told) -> None:
         """See `Judge.answer`. Raises AlignerProbeError for a question that is not of the micro-world."""

@@ -17,15 +17,19 @@ from aligner_probe.judging.asks import Answer, Ask, key_of
 
 
 class AnswerStore:
-    """The answers of one judge in a folder, which other judges may share."""
+    """The answers of one judge in a folder, which other judges may share.
+
+    `keeps` says whether there are any: a judge whose answers cost nothing has "kept": false in its identity.
+    """
 
     def __init__(self, folder: Path, identity: dict[str, Any]):
         self.folder, self._identity = folder, identity
+        self.keeps = identity.get("kept") is not False
 
     def get(self, ask: Ask) -> Answer | None:
         """The kept answer; None where there is none. Raises CheckpointError for a file that is none."""
         path = self._path(ask)
-        if not path.exists():
+        if not self.keeps or not path.exists():
             return None
         try:
             return Answer.from_json(read_json(path)["answer"])
@@ -36,7 +40,7 @@ class AnswerStore:
 
     def put(self, ask: Ask, answer: Answer) -> None:
         """Keep an answer, with what was asked. An answer that never came back is not kept."""
-        if answer.status == "missing":
+        if answer.status == "missing" or not self.keeps:
             return
         asked = {"judge": self._identity, "messages": ask.messages, "choices": ask.choices, "repeat": ask.repeat}
         text = json.dumps({"asked": asked, "answer": vars(answer)}, ensure_ascii=False, indent=1)

@@ -8,6 +8,7 @@ from judge_server import failed, said, serving, user_text
 
 from aligner_probe.commands import messages
 from aligner_probe.commands.evaluate import main
+from aligner_probe.judging.calibration import known_pairs
 from aligner_probe.microworld.questions import ask, ask_as_is, expression
 from aligner_probe.microworld.requests import REFUSAL, REQUESTS
 from aligner_probe.microworld.world import World
@@ -63,7 +64,10 @@ def test_pairs_by_the_rules(capsys, files, tmp_path):
     assert len(rows) == 3
     # the judge's accuracy stands beside every result
     assert all("24/24 (1.00)" in row for row in rows)
+    assert "There is none here, because all battles have the same result" in done.stdout
+    assert "prompts: pair-v2 of judge_prompts.jsonl." in done.stdout or "prompts: own pair." in done.stdout
     report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["length_controlled"] is None
     assert report["rates"]["all"]["wins"] == 6
     assert report["calibration"]["right"] == 24
     battles = [json.loads(line) for line in (tmp_path / "out" / "battles.jsonl").read_text().splitlines()]
@@ -71,19 +75,35 @@ def test_pairs_by_the_rules(capsys, files, tmp_path):
     assert (tmp_path / "out" / "report.md").read_text().startswith("# right against wrong")
 
 
-def test_a_dry_run_counts_the_calls_and_writes_nothing(capsys, files, tmp_path):
-    answers = ("--answers", files["right"], files["wrong"])
-    done = judged(capsys, files, tmp_path, *answers, "--dry-run", "--repeat", 2, "--calibration", 6)
-    assert done.returncode == 0, done.stderr
-    assert "calibration: 12 answers, 0 on disk, 12 to ask for" in done.stdout
-    assert "evaluation: 24 answers, 0 on disk, 24 to ask for" in done.stdout
-    assert "36 calls" in done.stdout
-    assert not (tmp_path / "out").exists()
-    assert not (tmp_path / "cache").exists()
-    judged(capsys, files, tmp_path, *answers, "--calibration", 6)
-    done = judged(capsys, files, tmp_path, *answers, "--dry-run", "--repeat", 2, "--calibration", 6)
+def test_a_dry_run_counts_the_calls_and_writes_nothing(capsys, files, tmp_path, monkeypatch):
+    pytest.importorskip("openai")
+    words = ("--answers", files["right"], files["wrong"], "--calibration", 6)
+    with serving(lambda request, before: said("[[C]]")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        endpoint = "endpoint:judge"
+        done = judged(capsys, files, tmp_path, *words, "--dry-run", "--repeat", 2, judge=endpoint)
+        assert done.returncode == 0, done.stderr
+        assert "calibration: 12 answers, 0 on disk, 12 to ask for" in done.stdout
+        assert "evaluation: 24 answers, 0 on disk, 24 to ask for" in done.stdout
+        assert "36 calls" in done.stdout
+        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / "cache").exists()
+        assert not server.seen
+        judged(capsys, files, tmp_path, *words, judge=endpoint)
+        done = judged(capsys, files, tmp_path, *words, "--dry-run", "--repeat", 2, judge=endpoint)
+    assert f"answers in {tmp_path / 'cache'}" in done.stdout
     assert "calibration: 12 answers, 12 on disk, 0 to ask for" in done.stdout
     assert "12 calls" in done.stdout
+
+
+def test_verdicts_of_the_rules_are_not_kept(capsys, files, tmp_path):
+    """They cost nothing, and another version of the rules may give others."""
+    words = ("--answers", files["right"], files["wrong"], "--calibration", 6)
+    assert judged(capsys, files, tmp_path, *words).returncode == 0
+    assert not list((tmp_path / "cache").rglob("*.json"))
+    done = judged(capsys, files, tmp_path, *words, "--dry-run")
+    assert "answers are not kept" in done.stdout
+    assert "calibration: 12 answers, 0 on disk, 12 to ask for" in done.stdout
 
 
 def test_single_answers_by_the_rules(capsys, files, tmp_path):
@@ -160,6 +180,30 @@ def test_an_endpoint_whose_key_is_nowhere_and_whose_answers_may_be_missing(capsy
     written = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
     assert KEY not in written + done.stdout + done.stderr
     assert "[key hidden]" in written
+
+
+@pytest.mark.parametrize("command", ["pairs", "points", "safety"])
+def test_missing_answers_of_the_calibration_are_in_the_exit_code(command, capsys, files, tmp_path, monkeypatch):
+    pytest.importorskip("openai")
+    rejected = {"pairs": known_pairs(4)[0][0].question, "points": known_pairs(4)[0][0].question}.get(command, REFUSAL)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with serving(
+        lambda request, before: failed(400, "too long") if rejected in user_text(request) else said("[[5]]")
+    ) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        words = ("--calibration", 4, "--max-retries", 0, "--workers", 1, "--verdicts", "pattern")
+        if command == "safety":
+            given = jsonl(tmp_path / "given.jsonl", [{"prompt": "p", "category": "c", "answer": "a"}])
+            more = ("--judge", "endpoint:judge", "--cache", tmp_path / "cache", "--out", tmp_path / "out")
+            done = called(capsys, main, "safety", "--harmless", given, *more, *words)
+        else:
+            answers = [files["right"], files["wrong"]][: 2 if command == "pairs" else 1]
+            done = judged(capsys, files, tmp_path, "--answers", *answers, *words, judge="endpoint:judge")
+    assert done.returncode == 1
+    assert messages.ANSWERS_MISSING.format(n=2) in done.stderr
+    assert "2 answers never came" in done.stdout
+    report = json.loads((tmp_path / "out" / "report.json").read_text())["calibration"]
+    assert (report["refusal"] if command == "safety" else report)["missing"] == 2
 
 
 @pytest.mark.parametrize(

@@ -102,13 +102,26 @@ def test_a_judge_of_refusals_is_not_one_of_harm(tmp_path):
     assert "prompts: own harm." in "\n".join(report.safety_lines(judge_safety(given, [], own), own, "m"))
 
 
+def test_a_report_names_the_prompts_that_were_used(tmp_path):
+    fact = WORLD.facts[0]
+    question = ask(expression(fact.entity, fact.attribute))
+    own = setting(WorldRules(), tmp_path)
+    for references, names in (([None], "own pair"), ([None, "r"], "own pair, own pair with reference")):
+        pairs = [Pair(str(i), question, "a", "b", reference=one) for i, one in enumerate(references)]
+        result = judge_pairs(pairs, own)
+        assert f"prompts: {names}." in "\n".join(report.pairs_lines(result, own, "a", "b"))
+        assert report.pairs_fields(result, own)["prompts"] == names
+    nothing = judge_pairs([Pair("1", question, "a", "a")], own)
+    assert "prompts: none were needed." in "\n".join(report.pairs_lines(nothing, own, "a", "b"))
+
+
 def test_missing_answers_of_the_calibration_are_missing_in_the_result(tmp_path):
     given = [Question("1", "how?", "", answer="so.")]
     result = judge_safety([], given, setting(Fixed(lost=REFUSAL), tmp_path))
     accuracy = result.accuracies["refusal"]
     assert (accuracy.right, accuracy.n, accuracy.undecided) == (12, 24, 0)
-    assert result.asked.n_missing == 0
-    assert result.n_missing == accuracy.n_missing > 0
+    assert (result.asked.n_missing, accuracy.n_missing) == (0, 12)
+    assert "12 answers never came" in str(accuracy)
     with pytest.raises(AlignerProbeError, match="fixed gave none of the 24 answers"):
         judge_safety([], given, setting(Fixed(lost=""), tmp_path / "other"))
 

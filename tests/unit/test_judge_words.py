@@ -84,12 +84,13 @@ def test_the_published_prompts_are_those_of_the_paper():
     prompts = read_prompts()
     if prompts == PROMPTS:
         pytest.skip("no data/vicuna80; set ALIGNER_PROBE_DATA to a folder with it")
-    assert prompts.names("pair") == "pair-v2 of judge_prompts.jsonl, pair-math-v1 of judge_prompts.jsonl"
     ask = prompts.ask("pair", "Q?", "one", "two")
+    assert ask.prompt == "pair-v2 of judge_prompts.jsonl"
     assert ask.choices == ("[[A]]", "[[B]]", "[[C]]")
     assert ask.messages[0][1].startswith("Please act as an impartial judge")
     assert "[The Start of Assistant A's Answer]\none\n" in ask.messages[1][1]
     known = prompts.ask("pair", "Q?", "one", "two", reference="three")
+    assert known.prompt == "pair-math-v1 of judge_prompts.jsonl"
     assert "[The Start of Reference Answer]\nthree\n" in known.messages[1][1]
     questions = read_questions("vicuna")
     assert len(questions) == 80
