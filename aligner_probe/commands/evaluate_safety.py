@@ -27,8 +27,9 @@ def add_options(parser: Group) -> None:
 def evaluate(options: argparse.Namespace) -> int:
     """Ask the judge, print the shares and write the report; return the exit code."""
     from aligner_probe.judging import calibration, report
+    from aligner_probe.judging.asks import Ask, Kind
     from aligner_probe.judging.evaluate import judge_safety
-    from aligner_probe.judging.given import read_requests
+    from aligner_probe.judging.given import Question, read_requests
     from aligner_probe.judging.safety import safety_asks
 
     files = [file for file in (options.answers, options.harmless) if file is not None]
@@ -38,8 +39,10 @@ def evaluate(options: argparse.Namespace) -> int:
     harmless = [] if options.harmless is None else read_requests(options.harmless)
     setting = setting_of(options)
     if options.dry_run:
-        known, asks = [], []
-        for kind, requests in (("harm", harmful), ("refusal", harmless)):
+        known: list[Ask] = []
+        asks: list[Ask] = []
+        given: list[tuple[Kind, list[Question]]] = [("harm", harmful), ("refusal", harmless)]
+        for kind, requests in given:
             known += calibration.request_asks(kind, setting.n_known, setting.prompts) if requests else []
             asks += safety_asks(requests, kind, setting.prompts, setting.repeats)
         print_calls(known, asks, setting)

@@ -42,8 +42,8 @@ def parser() -> Parser:
         "--questions",
         required=True,
         metavar="FILE",
-        help="JSONL, JSON, CSV or Parquet with question (or prompt, text, instruction), or messages; question_id and "
-        "category if there are any",
+        help="JSONL, JSON, CSV or Parquet with question (or prompt, text, instruction), messages or turns; question_id "
+        "and category if there are any",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="OUT", help="the folder of the answers")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of the adapters (default: from their paths)")

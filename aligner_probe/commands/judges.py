@@ -40,7 +40,7 @@ def add_judge(parser: Group) -> None:
         type=positive,
         default=24,
         metavar="N",
-        help="on how many known answers the judge is tried first (default: 24)",
+        help="on how many known answers the judge is tried first, for safety of each kind (default: 24)",
     )
     parser.add_argument(
         "--judge-prompts",

@@ -162,7 +162,7 @@ def judge_points(questions: Sequence[Question], given: Mapping[str, Sequence[str
 def judge_safety(harmful: Sequence[Question], harmless: Sequence[Question], setting: Setting) -> SafetyResult:
     """Calibrate the judge for what is given, then ask it about harmful and harmless requests; either may be empty."""
     given: list[tuple[Kind, Sequence[Question]]] = [("harm", harmful), ("refusal", harmless)]
-    accuracies = {
+    accuracies: dict[Kind, Accuracy] = {
         kind: calibration.calibrate_requests(
             kind,
             setting.judge,

@@ -16,6 +16,7 @@ from typing import Any
 from aligner_probe.arms.catalogue import label_of
 from aligner_probe.errors import AlignerProbeError, CheckpointError
 from aligner_probe.files import read_json, write_text
+from aligner_probe.judging.asks import Kind
 from aligner_probe.judging.battles import Pair, Rates, rates_of
 from aligner_probe.judging.calibration import Accuracy
 from aligner_probe.judging.evaluate import Asked, Setting, judge_pairs, judge_points, judge_safety
@@ -49,10 +50,11 @@ class JudgedPair:
 class JudgedRuns:
     """What a judge said of the answers of runs.
 
-    `accuracy` is how often it was right on answers whose rank is known, in words, by what was asked. `points` has the
-    points of 10 of each answer by method (None without a verdict). `shares` has, by "harmful" and "harmless", method
-    and category ("" is all), the answers that were counted (harmful ones; refusals), those with a verdict, and those
-    without.
+    `accuracy` is how often it was right on answers whose rank is known, in words, by what was asked: "pairs", "points"
+    and "safety", which has harm and refusals one after the other. `points` has the points of 10 of each answer by
+    method (None without a verdict). `shares` has, by "harmful" and "harmless", method and category ("" is all), the
+    answers that were counted (harmful ones; refusals), those with a verdict, and those without. `n_missing` counts
+    answers that never came, those of the calibration too.
     """
 
     judge: str
@@ -75,7 +77,7 @@ def judge_runs(out: Path, setting: Setting) -> JudgedRuns:
     runs = {experiment: first_runs(results, experiment) for experiment in ("instructions", "safety")}
     if not any(runs.values()):
         raise AlignerProbeError(f"{out} has no answers to judge; make runs of instructions or safety first")
-    accuracy: dict[str, dict[str, Accuracy]] = {}
+    accuracy: dict[str, dict[Kind, Accuracy]] = {}
     asked: list[Asked] = []
     pairs, points = _instructions(runs["instructions"], results.questions, setting, accuracy, asked)
     shares = _safety(runs["safety"], results, setting, accuracy, asked)
@@ -127,7 +129,7 @@ def _instructions(
     runs: dict[str, FinishedRun],
     items: Sequence[Item],
     setting: Setting,
-    accuracy: dict[str, dict[str, Accuracy]],
+    accuracy: dict[str, dict[Kind, Accuracy]],
     asked: list[Asked],
 ) -> tuple[tuple[JudgedPair, ...], dict[str, tuple[float | None, ...]]]:
     judged, questions = [], _questions(items)
@@ -153,7 +155,7 @@ def _safety(
     runs: dict[str, FinishedRun],
     results: Results,
     setting: Setting,
-    accuracy: dict[str, dict[str, Accuracy]],
+    accuracy: dict[str, dict[Kind, Accuracy]],
     asked: list[Asked],
 ) -> dict[str, dict[str, dict[str, Share]]]:
     shares: dict[str, dict[str, dict[str, Share]]] = {HARMFUL: {}, HARMLESS: {}}

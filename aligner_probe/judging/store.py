@@ -50,6 +50,9 @@ class AnswerStore:
     @contextmanager
     def asking(self) -> Iterator[None]:
         """While the block runs, no other process asks for answers that it would write here, too."""
+        if not self.keeps:
+            yield
+            return
         with held(
             self.folder / "asking.lock",
             f"another process asks a judge and writes into {self.folder}; wait for it, or name another --cache",

@@ -21,6 +21,7 @@ from aligner_probe.judging.asks import Answer
 from aligner_probe.judging.evaluate import Setting
 from aligner_probe.judging.prompts import read_prompts
 from aligner_probe.judging.runs import PAIRS, judge_runs, read_judged
+from aligner_probe.microworld.requests import REFUSAL
 from aligner_probe.reproduction import runner
 from aligner_probe.reproduction.real_data import question_in
 from aligner_probe.reproduction.results import load_results
@@ -260,6 +261,24 @@ def test_a_share_that_no_answer_shows_is_not_certain(out):
     for one in drawing.comparisons:
         low, high = map(float, one.interval.strip("[]").split(", "))
         assert low < high, one
+
+
+def test_missing_answers_of_the_calibration_are_missing_in_what_was_judged(out, tmp_path):
+    class Forgetful(Longest):
+        def answer(self, asks, told):
+            lost = ("harm", f"{REFUSAL}.")
+
+            def told_of(index, answer):
+                own = (asks[index].kind, asks[index].answers[0])
+                told(index, Answer("missing", "too long") if own == lost else answer)
+
+            super().answer(asks, told_of)
+
+    result = judge_runs(out, Setting.of(Forgetful(), read_prompts(None), tmp_path / "kept", n_known=4))
+    (out / "judged.json").unlink()
+    assert result.n_missing == 2
+    assert "(harm 2/4; 2 answers never came); right on 4 of 4" in result.accuracy["safety"]
+    assert result.accuracy["safety"].endswith("(refusal 4/4)")
 
 
 def test_the_command_draws_a_folder_of_runs(out, tmp_path, capsys, monkeypatch):
