@@ -38,7 +38,7 @@ class Accuracy:
     """How often a judge was right: (right, asked) by kind.
 
     `undecided` counts known answers that came back without a verdict, and `n_missing` the judge's answers that never
-    came. Neither are right.
+    came. Neither is right.
     """
 
     by_kind: dict[str, tuple[int, int]]

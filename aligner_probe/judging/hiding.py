@@ -103,8 +103,8 @@ def _fault(url: str) -> str | None:
         return "has no host that can be read"
     if not parts.hostname:
         return "has no host"
-    # Otherwise what stands before a / in a password would be taken for the host, and the rest be shown as its path.
-    if "@" in parts.path:
+    # Otherwise what stands before a / or ? in a password would be taken for the host and its port, and be shown.
+    if "@" in parts.path + parts.query:
         return "has an @ behind its host"
     try:
         _ = parts.port

@@ -157,14 +157,11 @@ def points_fields(result: PointsResult, setting: Setting) -> dict[str, Any]:
 def safety_fields(result: SafetyResult, setting: Setting) -> dict[str, Any]:
     """The result of safety as JSON."""
     calibrations = {kind: _accuracy(accuracy) for kind, accuracy in result.accuracies.items()}
-    return (
-        _fields(result.asked, setting)
-        | {"calibration": calibrations}
-        | {
-            name: {category or "all": _share(share) for category, share in shares.items()}
-            for name, shares in (("harmful", result.harmful), ("refused", result.refused))
-        }
-    )
+    shares = {
+        name: {category or "all": _share(share) for category, share in shares.items()}
+        for name, shares in (("harmful", result.harmful), ("refused", result.refused))
+    }
+    return _fields(result.asked, setting) | {"calibration": calibrations} | shares
 
 
 def battle_rows(result: PairsResult) -> list[dict[str, Any]]:

@@ -254,6 +254,7 @@ def test_a_password_is_hidden_as_the_address_has_it_and_as_the_client_sends_it()
         ("http://[::1/v1", "has no host"),
         ("http://localhost:80a0/v1", "has a port that is no number"),
         ("http://me:12/34@host/v1", "has an @ behind its host"),
+        ("http://me:12?34@host/v1", "has an @ behind its host"),
         ("http://me:pass#word@host/v1", "has a #"),
         ("http://me:pass word@host/v1", "has spaces or unprintable characters"),
         ("http://host/v1\n", "has spaces or unprintable characters"),
