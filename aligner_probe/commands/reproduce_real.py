@@ -88,7 +88,7 @@ def _made(options: argparse.Namespace, scale: "Scale", experiments: "tuple[Exper
 
 
 def _computed(options: argparse.Namespace, scale: "Scale", experiments: "tuple[Experiment, ...]") -> int:
-    """Print what the cells take on one GPU, by arithmetic; the base model is not here."""
+    """Print what the cells take on one GPU, by arithmetic; the weights of the base model are not here."""
     from aligner_probe.reproduction.costs import A100, cost_of, sizes_named
     from aligner_probe.reproduction.real_plan import real_cells
 
@@ -101,9 +101,9 @@ def _computed(options: argparse.Namespace, scale: "Scale", experiments: "tuple[E
     hours, gpus = sum(cost.seconds for cost in costs) / 3600, options.gpus_per_run or 1
     each = f"{gpus:g} GPU{'s' if gpus != 1 else ''} a run"
     print(
-        f"{len(cells)} runs on {sizes.shape.name} ({sizes.shape.n_parameters:,} parameters), which is not here: about "
-        f"{hours:,.0f} hours by one GPU, {hours / len(cells):.1f} a run at the mean, by arithmetic from sizes for "
-        f"{A100.name} at {A100.share:.0%} of its speed; {each} (--backend ray --gpus-per-run {gpus:g}). "
+        f"{len(cells)} runs on {sizes.shape.name} ({sizes.shape.n_parameters:,} parameters), whose weights are not "
+        f"here: about {hours:,.0f} hours by one GPU, {hours / len(cells):.1f} a run at the mean, by arithmetic from "
+        f"sizes for {A100.name} at {A100.share:.0%} of its speed; {each} (--backend ray --gpus-per-run {gpus:g}). "
         "Nothing was timed: with the base model here, --dry-run times its steps"
     )
     return 0

@@ -53,6 +53,8 @@ _LLAMA2 = {
     LLAMA2_7B.name: (LLAMA2_7B, 11_008, 32_000, re.compile(r"llama-?2.*\b7b|7b.*llama-?2", re.IGNORECASE)),
     LLAMA2_13B.name: (LLAMA2_13B, 13_824, 32_000, re.compile(r"llama-?2.*\b13b|13b.*llama-?2", re.IGNORECASE)),
 }
+#: How the files of a base model's weights are named.
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 #: Answers that are generated together.
 TOGETHER = 32
 
@@ -90,8 +92,23 @@ class Cost:
 
 
 def is_here(model: str) -> bool:
-    """Whether a base model is a folder, or in the cache of the hub."""
-    return Path(model).is_dir() or _cached(model, "config.json") is not None
+    """Whether all weights of a base model are on this machine, in a folder or in the cache of the hub.
+
+    The hub is not asked. A config.json alone is no base model, and neither is an index of files that are missing.
+    """
+    config = _config_of(model)
+    if config is None:
+        return False
+    folder = config.parent
+    if indices := [*folder.glob("*.safetensors.index.json"), *folder.glob("pytorch_model*.bin.index.json")]:
+        return any(_has_all(index) for index in indices)
+    # A file in the cache is a link, which may lead nowhere.
+    return any(file.is_file() for pattern in WEIGHTS for file in folder.glob(pattern))
+
+
+def _has_all(index: Path) -> bool:
+    """Whether all files that an index of weights names are beside it."""
+    return all((index.parent / name).is_file() for name in read_json(index).get("weight_map", {}).values())
 
 
 def sizes_named(model: str) -> Sizes:
@@ -99,9 +116,9 @@ def sizes_named(model: str) -> Sizes:
 
     Raises AlignerProbeError where neither is known.
     """
-    file = Path(model) / "config.json" if Path(model).is_dir() else _cached(model, "config.json")
-    if file is not None and Path(file).is_file():
-        return _sizes_of(Path(model).name, read_json(Path(file)), Path(file))
+    file = _config_of(model)
+    if file is not None:
+        return _sizes_of(Path(model).name, read_json(file), file)
     for shape, d_mlp, d_vocab, pattern in _LLAMA2.values():
         if pattern.search(model):
             return Sizes(shape, d_mlp, d_vocab)
@@ -187,16 +204,19 @@ def _asked(experiment: Experiment, scale: Scale) -> Sequence[tuple[int, int, int
     }[experiment]
 
 
-def _cached(model: str, file: str) -> str | None:
-    """The path of a file of a model in the cache of the hub; None where it is not there."""
+def _config_of(model: str) -> Path | None:
+    """The config.json of a model in a folder or in the cache of the hub; None where it is not there."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    if Path(model).is_dir():
+        file = Path(model) / "config.json"
+        return file if file.is_file() else None
     try:
-        path = try_to_load_from_cache(model, file)
+        path = try_to_load_from_cache(model, "config.json")
     except HFValidationError:
         return None
-    return path if isinstance(path, str) else None
+    return Path(path) if isinstance(path, str) else None
 
 
 def _sizes_of(name: str, config: Any, file: Path) -> Sizes:

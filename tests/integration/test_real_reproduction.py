@@ -243,7 +243,7 @@ def test_what_the_paper_takes_is_computed_without_its_base_model(capsys, tmp_pat
     words = ["--model", "meta-llama/Llama-2-7b-hf", "--scale", "paper", "--dry-run", "--experiment", "instructions"]
     done = called(capsys, reproduce.main, *words)
     assert done.returncode == 0
-    assert "on LLaMA-2 7B (6,738,415,616 parameters), which is not here" in done.stdout
+    assert "on LLaMA-2 7B (6,738,415,616 parameters), whose weights are not here" in done.stdout
     assert "instructions_lora-8_as-published_seed1337" in done.stdout
     assert list(tmp_path.iterdir()) == []
 

@@ -1,12 +1,14 @@
 """Plans of any base model: the cells, the course of the published learning rate at a smaller scale, and arithmetic."""
 
+import json
+
 import pytest
 import real_runs
 from conftest import ROOT
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.reproduction.cells import EXPERIMENTS
-from aligner_probe.reproduction.costs import ALPACA, cost_of, n_trained, sizes_named
+from aligner_probe.reproduction.costs import ALPACA, cost_of, is_here, n_trained, sizes_named
 from aligner_probe.reproduction.real_plan import published_cell, published_recipe, real_cells
 from aligner_probe.reproduction.scales import LAPTOP, PAPER, half_width, lacks, scale_named
 from aligner_probe.reproduction.source import Stage
@@ -102,6 +104,38 @@ def test_sizes_of_methods_are_those_of_table_1_and_unknown_bases_are_refused(tmp
     (tmp_path / "config.json").write_text('{"n_embd": 48}')
     with pytest.raises(AlignerProbeError, match="does not state the sizes of a Llama"):
         sizes_named(str(tmp_path))
+
+
+@pytest.mark.parametrize("place", ["folder", "cache"])
+def test_a_base_model_is_here_where_all_its_weights_are(place, tmp_path, monkeypatch):
+    """A config.json alone was taken for a base model: a dry run then failed, or it downloaded the weights."""
+    model, folder = str(tmp_path / "base"), tmp_path / "base"
+    if place == "cache":
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        model, stored = "owner/base", tmp_path / "models--owner--base"
+        folder = stored / "snapshots" / "abc"
+        (stored / "refs").mkdir(parents=True)
+        (stored / "refs" / "main").write_text("abc")
+    folder.mkdir(parents=True)
+    assert not is_here(model)
+    config = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 16}))
+    assert not is_here(model)
+    assert sizes_named(model).shape.d_model == 8
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}))
+    for number in (1, 2):
+        assert not is_here(model)
+        (folder / f"model-{number}.safetensors").touch()
+    assert is_here(model)
+    index.unlink()
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    assert not is_here(model)
+    (folder / "pytorch_model.bin").touch()
+    assert is_here(model)
 
 
 def test_sizes_are_counted_from_a_config_as_the_model_has_them(tmp_path):
