@@ -8,12 +8,16 @@ from aligner_probe.data import VARIABLE
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.reproduction.cells import Experiment
 
+#: The experiments that ask the Vicuna questions; both train on Alpaca.
+ASKING: frozenset[Experiment] = frozenset({"instructions", "safety"})
+
 
 @dataclass(frozen=True)
 class DataNames:
     """Where each part of the data is read from: a file, or a data set of the hub, named as for `load_task`.
 
-    `harmful` is None where harmful requests are those pairs whose chosen answer alone refuses.
+    `harmful` is None where harmful requests are those pairs whose chosen answer alone refuses. `alpaca_test` is None
+    where held-out rows come from `alpaca`, and `questions` where the Vicuna questions are not there.
     """
 
     alpaca: str
@@ -24,7 +28,7 @@ class DataNames:
     pairs: str
     pairs_test: str
     harmful: str | None
-    questions: str
+    questions: str | None
 
     @classmethod
     def of(cls, folder: Path) -> "DataNames":
@@ -52,15 +56,7 @@ class DataNames:
 
     @classmethod
     def of_hub(cls, questions: str | None) -> "DataNames":
-        """The paper's own data sets on the hub; `questions` is the file of the Vicuna questions, which the hub lacks.
-
-        Raises AlignerProbeError where that file is not there.
-        """
-        if questions is None:
-            raise AlignerProbeError(
-                f"the Vicuna questions are not there; set ${VARIABLE} to a folder with data/vicuna80/test.jsonl in it, "
-                "or name such a folder: --data FOLDER"
-            )
+        """The paper's data sets on the hub; `questions` is the file of the Vicuna questions, which the hub lacks."""
         return cls(
             alpaca="hub:tatsu-lab/alpaca",
             alpaca_test=None,
@@ -75,7 +71,7 @@ class DataNames:
 
     def needed(self, experiments: Sequence[Experiment]) -> dict[str, str]:
         """The parts that experiments need, by name."""
-        wanted = {"questions", "alpaca", "alpaca_test"} if set(experiments) & {"instructions", "safety"} else set()
+        wanted = {"questions", "alpaca", "alpaca_test"} if ASKING & set(experiments) else set()
         wanted |= {"mmlu"} if set(experiments) & {"instructions", "math"} else set()
         wanted |= {"math", "math_test"} if "math" in experiments else set()
         wanted |= {"pairs", "pairs_test", "harmful"} if "safety" in experiments else set()
@@ -83,9 +79,15 @@ class DataNames:
 
     def check(self, experiments: Sequence[Experiment]) -> None:
         """Raise AlignerProbeError, before anything is loaded, where a file that experiments need is not there."""
-        for name in self.needed(experiments).values():
-            if not name.startswith("hub:") and not Path(name).is_file():
+        if self.questions is None and ASKING & set(experiments):
+            raise AlignerProbeError(
+                f"the Vicuna questions are not there; set ${VARIABLE} to a folder with data/vicuna80/test.jsonl in it, "
+                "or name such a folder: --data FOLDER"
+            )
+        files = [Path(name) for name in self.needed(experiments).values() if not name.startswith("hub:")]
+        for file in files:
+            if not file.is_file():
                 raise AlignerProbeError(
-                    f"{name} is missing; expected the data of the experiments: --data FOLDER with alpaca/, gsm8k/, "
-                    "mmlu/, hh_rlhf_harmless/ and vicuna80/, each with a train.jsonl and a test.jsonl"
+                    f"{file} is missing; expected the data of the experiments ({', '.join(experiments)}): "
+                    f"{', '.join('/'.join(one.parts[-2:]) for one in files)}; name their folder: --data FOLDER"
                 )

@@ -217,7 +217,12 @@ def test_the_command_times_makes_and_goes_on(here, tmp_path, monkeypatch, capsys
         (["--judge", "rules"], "--judge is for other base models"),
         (["--model", "BASE", "--sweep"], "leave out --model, or --sweep"),
         (["--model", "BASE", "--data", "nowhere"], "is no folder; expected one with alpaca/"),
-        (["--model", "BASE", "--data", "EMPTY"], "is missing; expected the data of the experiments"),
+        (
+            ["--model", "BASE", "--data", "EMPTY", "--experiment", "math"],
+            "is missing; expected the data of the experiments (math): gsm8k/train.jsonl, gsm8k/test.jsonl, "
+            "mmlu/test.jsonl; name their folder: --data FOLDER",
+        ),
+        (["--model", "BASE", "--scale", "paper", "--experiment", "safety"], "the Vicuna questions are not there"),
         (["--model", "BASE", "--data", "DATA", "--only", "x"], "no run's id fits 'x'"),
         (["--model", "BASE", "--data", "DATA", "--gpus-per-run", "1"], "is for --backend ray"),
         (["--share", "copy"], "name their folder: --out OUT"),
@@ -231,6 +236,7 @@ def test_errors_are_one_line_before_anything_is_made(here, tmp_path, monkeypatch
     (tmp_path / "empty").mkdir()
     names = {"BASE": base, "DATA": data, "EMPTY": tmp_path / "empty"}
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ALIGNER_PROBE_DATA", raising=False)
     done = called(capsys, reproduce.main, *[names.get(word, word) for word in words])
     assert done.returncode == 2
     assert said in done.stderr
