@@ -22,7 +22,7 @@ from aligner_probe.reproduction.scales import Scale
 from aligner_probe.reproduction.source import Material, Stage
 from aligner_probe.tasks import Example, Preference, Task, load_task
 from aligner_probe.tasks.as_chat import as_conversation
-from aligner_probe.tasks.benchmark_rows import LABELS, gsm8k_number, gsm8k_row, mmlu_row
+from aligner_probe.tasks.benchmark_rows import LABELS, gsm8k_number, gsm8k_row, mmlu_row, vicuna_row
 from aligner_probe.tasks.chat import Conversation
 from aligner_probe.tasks.rows import BadRow, Unusable
 from aligner_probe.tasks.sources import Source, open_source
@@ -58,7 +58,7 @@ ROWS: dict[str, Checked] = {
     "math_test": gsm8k_row,
     "mmlu": mmlu_row,
     "harmful": _with("prompt", "category"),
-    "questions": _with("text"),
+    "questions": vicuna_row,
 }
 
 
@@ -151,10 +151,7 @@ class _Reader:
     def questions(self) -> tuple[Item, ...]:
         """The Vicuna questions, drawn evenly from their categories."""
         rows = self._spread("questions", self._rows("questions"), self.scale.n_questions, "category")
-        return tuple(
-            Item(self._asked(str(row["text"]), ALPACA), "", "", "", str(row.get("category", "")), rule="help")
-            for row in rows
-        )
+        return tuple(Item(self._asked(row["text"], ALPACA), "", "", "", row["category"], rule="help") for row in rows)
 
     def _alpaca(self, n: int | None) -> tuple[Stage, Sequence[Any]]:
         """The SFT stage on Alpaca, and the rows that are held out from it."""

@@ -1,10 +1,11 @@
-"""The rows of two benchmarks, GSM8K and MMLU, from a file or from the hub: checked, and in the form of the hub.
+"""The rows of GSM8K, MMLU and the Vicuna questions, from a file or from the hub: checked, and in one form each.
 
     question = mmlu_row(source, number, row)       # {"question": ..., "choices": [...], "answer": 2, "subject": ...}
 
 Rows of GSM8K have `question` and `answer`, and an answer ends with "#### NUMBER". Rows of MMLU have `question`,
 `subject`, the options, and the right one. The hub has the options as a list `choices` and the right one as an index;
-in other copies the options are the fields A to D, and the right one is a letter.
+in other copies the options are the fields A to D, and the right one is a letter. A Vicuna question is the field `text`,
+or the first of `turns`, as FastChat publishes it.
 """
 
 from typing import Any
@@ -55,6 +56,21 @@ def mmlu_row(source: Source, number: int, row: Row) -> Row:
         )
     split = {"split": row["split"]} if "split" in row else {}
     return {"question": question, "choices": list(options), "answer": answer, "subject": subject, **split}
+
+
+def vicuna_row(source: Source, number: int, row: Row) -> Row:
+    """The text and the category of a row of the Vicuna questions; the category is empty where the row names none.
+
+    Raises AlignerProbeError, with the row's `number`, where it has no text.
+    """
+    turns = row.get("turns")
+    text = row.get("text", turns[0] if isinstance(turns, list) and turns else None)
+    if not isinstance(text, str) or not text:
+        has = ", ".join(list(map(str, row))[:8])
+        raise source.error(
+            number, f"has no question (it has {has}); expected a text in 'text', or a list 'turns' that begins with one"
+        )
+    return {"text": text, "category": str(row.get("category", ""))}
 
 
 def _text(source: Source, number: int, row: Row, name: str) -> str:

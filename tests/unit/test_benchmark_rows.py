@@ -1,4 +1,4 @@
-"""Rows of GSM8K and MMLU: two forms that mean the same, and flaws that are named with their line."""
+"""Rows of GSM8K, MMLU and the Vicuna questions: forms that mean the same, and flaws that are named with their line."""
 
 import json
 
@@ -9,7 +9,7 @@ import real_runs
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.reproduction.data_names import DataNames
 from aligner_probe.reproduction.real_data import read_data
-from aligner_probe.tasks.benchmark_rows import gsm8k_number, mmlu_row
+from aligner_probe.tasks.benchmark_rows import gsm8k_number, mmlu_row, vicuna_row
 from aligner_probe.tasks.sources import open_source
 
 FLAT = {"question": "1 + 1?", "A": "3", "B": "2", "C": "4", "D": "5", "answer": "B", "subject": "algebra"}
@@ -43,6 +43,20 @@ def test_a_row_of_mmlu_that_cannot_be_asked_is_named(change, message, tmp_path):
     row = OF_HUB | change
     with pytest.raises(AlignerProbeError, match=message):
         mmlu_row(source_of(tmp_path, [row]), 1, row)
+
+
+@pytest.mark.parametrize("asked", [{"text": "Who?"}, {"turns": ["Who?"]}, {"turns": ["Who?", "And then?"]}])
+def test_a_vicuna_question_is_a_text_or_the_first_of_its_turns(asked, tmp_path):
+    """FastChat publishes the questions with turns, which were refused."""
+    row = {"question_id": 1, "category": "generic"} | asked
+    assert vicuna_row(source_of(tmp_path, [row]), 1, row) == {"text": "Who?", "category": "generic"}
+
+
+@pytest.mark.parametrize("asked", [{}, {"text": ""}, {"text": 3}, {"turns": []}, {"turns": [4]}, {"turns": "Who?"}])
+def test_a_vicuna_question_without_a_text_is_named(asked, tmp_path):
+    row = {"category": "generic"} | asked
+    with pytest.raises(AlignerProbeError, match=r"line 1: has no question \(it has category.*list 'turns'"):
+        vicuna_row(source_of(tmp_path, [row]), 1, row)
 
 
 def test_the_number_of_an_answer_stands_behind_the_last_mark():
