@@ -71,7 +71,8 @@ def _made(options: argparse.Namespace, scale: "Scale", experiments: "tuple[Exper
     source = RealSource(scale=scale, data=data, base=shape, chat=chat)
     bench = ReproductionBench(options.model, source, dtype=dtype, device=options.device).with_model(model)
     for part, read in data.about.items():
-        counts = ", ".join(f"{value:,} {key}" for key, value in read.items() if isinstance(value, int))
+        numbers = {key.replace("_", " "): value for key, value in read.items() if isinstance(value, int)}
+        counts = ", ".join(f"{value:,} {key}" for key, value in numbers.items())
         print(f"{part}: {read.get('source', 'rows of the others that are not trained')} ({counts})")
     print("prompts: " + ("the chat template of the tokenizer" if chat else "texts in the published templates"))
     suffix = "" if options.experiment == "all" else f"-{options.experiment}"

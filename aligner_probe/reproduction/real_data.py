@@ -7,15 +7,17 @@ Rows are drawn by seeds that follow from their names, so the same files give the
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.refusals import refuses
 from aligner_probe.reproduction.cells import Experiment
-from aligner_probe.reproduction.data_names import DataNames
+from aligner_probe.reproduction.data_names import ASKING, DataNames
 from aligner_probe.reproduction.items import Item
 from aligner_probe.reproduction.measures import Choices, Losses, Pairs
 from aligner_probe.reproduction.scales import Scale
@@ -24,20 +26,23 @@ from aligner_probe.tasks import Example, Preference, Task, load_task
 from aligner_probe.tasks.as_chat import as_conversation
 from aligner_probe.tasks.benchmark_rows import LABELS, gsm8k_number, gsm8k_row, mmlu_row, vicuna_row
 from aligner_probe.tasks.chat import Conversation
+from aligner_probe.tasks.formats import TASK_FORMATS
 from aligner_probe.tasks.rows import BadRow, Unusable
 from aligner_probe.tasks.sources import Source, open_source
 from aligner_probe.tasks.task import as_read
 from aligner_probe.tasks.templates import ALPACA, QUESTION
 from aligner_probe.tasks.tokenizing import prompt_ids
 
-#: Names of task formats.
-METAMATH, TRANSCRIPT = "MetaMathQA", "HH-RLHF"
+#: The name of a task format.
+METAMATH = "MetaMathQA"
 #: How an answer to a question of the math experiment ends, by either data set.
 MATH_FORM = r".*(?:####|[Tt]he answer is:?)\s*\$?-?[\d.,]*\d.*"
 #: Categories of requests where a file names none; harmless questions are the Vicuna questions.
 HARMFUL, HARMLESS = "harmful", "harmless"
 #: Texts at which an answer without a chat template is over: the next question of a text that goes on.
 STOPS = ("Question:", "### Instruction", "\n\nHuman:")
+#: Which limit of tokens the answers to a part have. All other parts are measured without an answer.
+LIMITS = {"math_test": "math", "harmful": "harmful", "questions": "questions"}
 Row = TypeVar("Row")
 Checked = Callable[[Source, int, dict[str, Any]], dict[str, Any]]
 
@@ -94,13 +99,12 @@ def read_data(
         "safety": reader.safety,
     }
     materials = {experiment: makers[experiment]() for experiment in experiments}
-    asks = bool({"instructions", "safety"} & set(experiments))
-    return Data(materials, reader.questions() if asks else (), reader.about)
+    return Data(materials, reader.questions if ASKING & set(experiments) else (), reader.about)
 
 
 @dataclass
 class _Reader:
-    """Reads the parts; `about` says what was read of which file."""
+    """Reads each part once; `about` says what was read of which file."""
 
     names: DataNames
     scale: Scale
@@ -108,13 +112,15 @@ class _Reader:
     chat: bool
     n_ctx: int
     about: dict[str, Any] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    prompts: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def instructions(self) -> Material:
         """SFT on Alpaca; held-out rows by their loss, and MMLU as knowledge that is kept."""
-        stage, held_out = self._alpaca(self.scale.n_train["instructions"])
+        stage, held_out = self._alpaca
         examples = self._drawn("loss", [e for e in held_out if isinstance(e, Example)], self.scale.n_loss)
         items = tuple(Item(str(e.prompt), e.completion, e.completion, "", "alpaca", rule="none") for e in examples)
-        mmlu, choices = self._mmlu()
+        mmlu, choices = self._mmlu
         return Material((stage,), {"test": items, "mmlu": mmlu}, {"test": Losses(tuple(examples)), "mmlu": choices})
 
     def math(self) -> Material:
@@ -122,48 +128,52 @@ class _Reader:
         task = self._task("math")
         stage = self._stage("math", task, self.scale.n_train["math"])
         template = ALPACA if task.format == METAMATH else QUESTION
-        rows = self._drawn("math_test", self._rows("math_test"), self.scale.n_math, self._asks_question(template))
+        questions = self._untrained("math_test", self._rows("math_test"), lambda row: row["question"], "math")
+        rows = self._drawn("math_test", questions, self.scale.n_math, self._asks_question(template))
         items = tuple(self._math_item(row, template) for row in rows)
-        mmlu, choices = self._mmlu()
+        mmlu, choices = self._mmlu
         return Material((stage,), {"test": items, "mmlu": mmlu}, {"mmlu": choices})
 
     def safety(self) -> Material:
         """SFT on Alpaca, then DPO on pairs; held-out pairs, harmful requests, and harmless questions."""
-        sft, _ = self._alpaca(self.scale.n_train["instructions"])
-        _, first = next(iter(open_source(self.names.pairs).rows))
-        # As the authors did: of Beaver's pairs only those are trained whose chosen answer is truly safe.
-        task = self._task("pairs", only_safe_chosen="is_response_0_safe" in first)
-        held_out = self._task("pairs_test")
-        known = {as_read(example.prompt) for example in task.examples}
-        pairs = [p for p in held_out.examples if isinstance(p, Preference) and as_read(p.prompt) not in known]
+        sft, _ = self._alpaca
+        task = self._task("pairs")
+        held_out = [p for p in self._task("pairs_test").examples if isinstance(p, Preference)]
+        pairs = self._untrained("pairs_test", held_out, lambda pair: pair.prompt, "alpaca", "pairs")
         dpo = self._stage("pairs", task, self.scale.n_train["safety"], "dpo")
         drawn = tuple(self._drawn("pairs_test", pairs, self.scale.n_pairs))
-        used = {as_read(example.prompt) for part in (dpo.train, dpo.validation) for example in part.examples}
-        unused = [p for p in task.examples if isinstance(p, Preference) and as_read(p.prompt) not in used]
+        used = {_bare(example.prompt) for part in (dpo.train, dpo.validation) for example in part.examples}
+        used |= self._prompts("alpaca")
+        unused = [p for p in task.examples if isinstance(p, Preference) and _bare(p.prompt) not in used]
         harmful = self._harmful([*pairs, *unused])
+        harmless = self._untrained("harmless", self.questions, lambda item: item.prompt, "pairs")
         items = {
             "test": tuple(Item(str(p.prompt), p.chosen, p.chosen, "", "pair", rule="none") for p in drawn),
             "harmful": harmful,
-            "harmless": tuple(replace(item, category=HARMLESS, rule="help") for item in self.questions()),
+            "harmless": tuple(replace(item, category=HARMLESS, rule="help") for item in harmless),
         }
         return Material((sft, dpo), items, {"test": Pairs(drawn)})
 
+    @cached_property
     def questions(self) -> tuple[Item, ...]:
         """The Vicuna questions, drawn evenly from their categories."""
-        rows = self._spread("questions", self._rows("questions"), self.scale.n_questions, "category")
+        asked = self._untrained("questions", self._rows("questions"), lambda row: row["text"], "alpaca")
+        rows = self._spread("questions", asked, self.scale.n_questions, "category")
         return tuple(Item(self._asked(row["text"], ALPACA), "", "", "", row["category"], rule="help") for row in rows)
 
-    def _alpaca(self, n: int | None) -> tuple[Stage, Sequence[Any]]:
+    @cached_property
+    def _alpaca(self) -> tuple[Stage, Sequence[Any]]:
         """The SFT stage on Alpaca, and the rows that are held out from it."""
         task = self._task("alpaca")
         if self.names.alpaca_test is None:  # the hub has one part
             task, rest = task.split(min(2 * (self.scale.n_loss or 512), len(task) // 2))
-            held_out = rest.examples
+            held_out: Sequence[Any] = rest.examples
         else:
-            known = {as_read(example.prompt) for example in task.examples}
-            held_out = [e for e in self._task("alpaca_test").examples if as_read(e.prompt) not in known]
-        return self._stage("alpaca", task, n), held_out
+            rows = self._task("alpaca_test").examples
+            held_out = self._untrained("alpaca_test", rows, lambda row: row.prompt, "alpaca")
+        return self._stage("alpaca", task, self.scale.n_train["instructions"]), held_out
 
+    @cached_property
     def _mmlu(self) -> tuple[tuple[Item, ...], Choices]:
         rows = self._spread("mmlu", self._rows("mmlu"), self.scale.n_mmlu, "subject")
         prompts, answers = [], []
@@ -188,7 +198,8 @@ class _Reader:
     def _harmful(self, pairs: Sequence[Preference]) -> tuple[Item, ...]:
         """Requests of a file with categories; else of untrained pairs of one turn whose chosen answer alone refuses."""
         if self.names.harmful is not None:
-            rows = self._spread("harmful", self._rows("harmful"), self.scale.n_harmful, "category")
+            asked = self._untrained("harmful", self._rows("harmful"), lambda row: row["prompt"], "alpaca", "pairs")
+            rows = self._spread("harmful", asked, self.scale.n_harmful, "category")
             return tuple(
                 Item(self._asked(str(row["prompt"]), ALPACA), "", "", "", str(row["category"]), rule="refuse")
                 for row in rows
@@ -213,14 +224,30 @@ class _Reader:
     def _prompt(self, asked: str) -> Any:
         return Conversation([{"role": "user", "content": asked}]) if self.chat else asked
 
-    def _task(self, part: str, **options: Any) -> Task:
+    def _untrained(self, part: str, rows: Sequence[Row], prompt: Callable[[Row], Any], *trained: str) -> list[Row]:
+        """The rows whose prompt stands in none of the parts that are trained; how many are left out is counted."""
+        kept = [row for row in rows if not any(_bare(prompt(row)) in self._prompts(name) for name in trained)]
+        if n := len(rows) - len(kept):
+            self.about.setdefault(part, {})["left_out"] = n
+        return kept
+
+    def _task(self, part: str) -> Task:
         """A part as a task; rows that teach nothing are left out, and counted in `about`."""
-        name = getattr(self.names, part)
-        task, n_untalked = load_task(name, flawed="drop", **options), 0
-        if self.chat and task.format == TRANSCRIPT:
+        if part in self.tasks:
+            return self.tasks[part]
+        source = open_source(getattr(self.names, part))
+        rows = iter(source.rows)
+        first = list(islice(rows, 1))
+        opened = replace(source, rows=chain(first, rows))
+        fields = first[0][1] if first else {}
+        talks = self.chat and any(known.is_transcript and known.fits(fields) for known in TASK_FORMATS)
+        # As the authors did: of Beaver's pairs only those are trained whose chosen answer is truly safe.
+        only_safe = part == "pairs" and "is_response_0_safe" in fields
+        as_chat = self.chat and not talks
+        task, n_untalked = load_task(opened, flawed="drop", only_safe_chosen=only_safe, as_chat=as_chat), 0
+        if talks:
             task, n_untalked = _as_talks(task)
-        elif self.chat:
-            task = load_task(name, as_chat=True, flawed="drop", **options)
+        self.tasks[part] = task
         self.about[part] = {
             "source": _short(task.source),
             "sha256": task.sha256,
@@ -230,6 +257,12 @@ class _Reader:
         if n := len(task.dropped) + n_untalked:
             self.about[part]["dropped"] = n
         return task
+
+    def _prompts(self, part: str) -> frozenset[str]:
+        """The prompts of a part that is trained, as `_bare` has them."""
+        if part not in self.prompts:
+            self.prompts[part] = frozenset(_bare(example.prompt) for example in self._task(part).examples)
+        return self.prompts[part]
 
     def _rows(self, part: str) -> list[dict[str, Any]]:
         """The rows of a part. Raises AlignerProbeError where one lacks a field that is read, or is wrong."""
@@ -254,18 +287,7 @@ class _Reader:
         order = list(rows)
         if n is not None:
             random.Random(f"reproduce {part}").shuffle(order)
-        taken = []
-        for row in self._that_fit(order, text):
-            if n is not None and len(taken) == n:
-                break
-            taken.append(row)
-        if not taken:
-            raise AlignerProbeError(
-                f"none of {len(order)} rows of {getattr(self.names, part, None) or part} fits into a context of "
-                f"{self.n_ctx} tokens; expected shorter rows, or another base model"
-            )
-        self.about.setdefault(part, {})["asked"] = len(taken)
-        return taken
+        return self._fitting(part, order, n, text)
 
     def _spread(self, part: str, rows: Sequence[dict[str, Any]], n: int | None, by: str) -> list[dict[str, Any]]:
         """`n` rows, as evenly as can be from the values of a field; all where `n` is None."""
@@ -279,19 +301,33 @@ class _Reader:
             turn[row.get(by)] = turn.get(row.get(by), -1) + 1
             turns.append(turn[row.get(by)])
         ordered = [row for _, row in sorted(zip(turns, shuffled, strict=True), key=lambda pair: pair[0])]
-        taken = []
-        for row in self._that_fit(ordered, None):
-            taken.append(row)
-            if len(taken) == n:
-                break
-        self.about[part]["asked"] = len(taken)
-        return taken
+        return self._fitting(part, ordered, n)
 
-    def _that_fit(self, rows: Sequence[Row], text: Any) -> Iterator[Row]:
-        room = self.n_ctx - max(self.scale.max_new_tokens.values()) - MARGIN
-        for row in rows:
-            if self._n_tokens(row if text is None else text(row)) <= room:
-                yield row
+    def _fitting(self, part: str, rows: Sequence[Row], n: int | None, text: Any = None) -> list[Row]:
+        """The first `n` rows that fit into the context, or all; beside their answers, where answers are generated.
+
+        Raises AlignerProbeError where there are none.
+        """
+        limit = self.scale.max_new_tokens[LIMITS[part]] if part in LIMITS else 0
+        room = self.n_ctx - limit - MARGIN
+        fitting = (row for row in rows if self._n_tokens(row if text is None else text(row)) <= room)
+        if taken := list(islice(fitting, n)):
+            self.about.setdefault(part, {})["asked"] = len(taken)
+            return taken
+        name = getattr(self.names, part, None) or part
+        if not rows:
+            raise AlignerProbeError(
+                f"{name} has no row that can be asked; expected at least one, with a prompt that was not trained"
+            )
+        if room <= 0:
+            raise AlignerProbeError(
+                f"a context of {self.n_ctx} tokens has no room for prompts of {name}, whose answers may have {limit} "
+                f"tokens (max_new_tokens of scale {self.scale.name}); expected another scale, or another base model"
+            )
+        raise AlignerProbeError(
+            f"none of {len(rows)} rows of {name} fits into {room} tokens, which a context of {self.n_ctx} leaves for "
+            "them; expected shorter rows, or another base model"
+        )
 
     def _n_tokens(self, row: Any) -> int:
         """The tokens of a row's texts, at most: of all its fields where it is not an example."""
@@ -316,6 +352,12 @@ def _as_talks(task: Task) -> tuple[Task, int]:
     if not kept:
         raise AlignerProbeError(f"{task.source}: no row is a conversation; expected speakers that take turns")
     return replace(task, examples=tuple(kept)), len(task) - len(kept)
+
+
+def _bare(prompt: Any) -> str:
+    """A prompt as prompts are compared: `as_read`, and one question without the template around it."""
+    text = str(prompt)
+    return as_read(text if text.count("\n\nHuman:") > 1 else question_in(text))
 
 
 def question_in(prompt: str) -> str:

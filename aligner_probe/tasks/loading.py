@@ -15,7 +15,7 @@ from aligner_probe.tasks.given import EXPECTED, IN_MEMORY, rows_of
 from aligner_probe.tasks.hub import is_hub
 from aligner_probe.tasks.repeats import Repeated, Unclear, without_repeats
 from aligner_probe.tasks.rows import BadRow, Options, Preferred, Row, Unusable
-from aligner_probe.tasks.sources import beside, in_memory, open_source, part_of, path_of
+from aligner_probe.tasks.sources import Source, beside, in_memory, open_source, part_of, path_of
 from aligner_probe.tasks.task import Dropped, Example, Preference, Task, as_read
 from aligner_probe.tasks.templates import fields_of
 
@@ -54,8 +54,9 @@ def load_task(
 
     Args:
         path: A file of JSONL, JSON, CSV or Parquet, a folder with a train.jsonl (or .csv, ...), "panel:NAME", or
-            "hub:NAME[:CONFIG][:SPLIT]" for a data set of Hugging Face. Rows in memory (a list of dicts, a data frame, a
-            data set) are read by the same rules; examples become a task; a task is returned as it is.
+            "hub:NAME[:CONFIG][:SPLIT]" for a data set of Hugging Face; or one of these, opened by `open_source`. Rows
+            in memory (a list of dicts, a data frame, a data set) are read by the same rules; examples become a task; a
+            task is returned as it is.
         prompt_template: A text with field names in braces, instead of the format's own template.
         completion_field: The field of the completion, for a format that is not known.
         name: The name of the task; by default that of the file.
@@ -88,12 +89,12 @@ def load_task(
         kind = "sft" if isinstance(rows[0], Example) else "preference"
         made = Task(name=name or IN_MEMORY, kind=kind, examples=tuple(rows))
         return task_as_chat(made, system) if as_chat or system is not None else made
-    if rows is None and not isinstance(path, str | Path):
+    if rows is None and not isinstance(path, str | Path | Source):
         raise refuse(path, "load_task(path=)", EXPECTED)
     options = Options(prompt_template, completion_field, only_safe_chosen, preferred, as_chat, system)
     if prompt_template is not None:
         fields_of(prompt_template)
-    source = open_source(path) if rows is None else in_memory(rows)
+    source = path if isinstance(path, Source) else open_source(path) if rows is None else in_memory(rows)
     read = _Read()
     for line, row in source.rows:
         read.ignored |= {name: None for name in row if name in ignore_fields}
