@@ -1,7 +1,8 @@
 """What a reproduction takes where the base model is not on this machine: arithmetic from sizes, and nothing is loaded.
 
 The base model is frozen, so training takes about 4 floating-point operations for each of its parameters and tokens (2
-forward, 2 backward for the activations), and DPO 2 more for the reference. Generation reads all parameters for each
+forward, 2 backward for the activations). DPO computes its reference once, before the first step, which takes 2 for each
+token of the pairs. Generation reads all parameters for each
 token of a batch. Seconds are those of one GPU that reaches `Machine.share` of its speed; memory is the estimate of
 `training/memory.py`.
 """
@@ -42,9 +43,11 @@ class Machine:
 
 
 A100 = Machine("one A100 with 80 GB", 312e12, 2.0e12, 0.4)
-#: Rows, and tokens of a row (of a pair: of both sequences), of the paper's data sets; 160,000 pairs are the authors'
-#: count. Lengths are those of rows like them in the data folder, rounded.
-ALPACA, METAMATH, PAIRS = (52_002, 130), (395_000, 250), (160_000, 320)
+#: Rows, and tokens of a row (of a pair: of both sequences), of the data sets that scale "paper" reads. Lengths are
+#: those of rows like them in the data folder, rounded. PKU-SafeRLHF has 73,907 rows in default:train on the hub (83,400
+#: in all by its card; the authors name 160,000 pairs). Only pairs whose chosen answer is safe are trained. How many
+#: these are is not known here, so the number of pairs is an upper bound.
+ALPACA, METAMATH, PAIRS = (52_002, 130), (395_000, 250), (73_907, 320)
 #: What is asked: how many items, tokens of a prompt, and tokens of an answer (0 where nothing is generated).
 MMLU, GSM8K, QUESTIONS = (14_042, 130, 0), (1_319, 110, 200), (80, 60, 300)
 HELD_OUT, HELD_OUT_PAIRS, HARMFUL = (512, 130, 0), (2_000, 320, 0), (700, 60, 150)
@@ -187,7 +190,8 @@ def _trained(cell: ReproductionCell, scale: Scale, stage: str) -> float:
     published = EPOCHS if stage == "dpo" else PUBLISHED_LENGTH[cell.experiment][0]
     epochs = published if cell.recipe == "as-published" else EPOCHS
     examples = short * size if short is not None else epochs * rows
-    return examples * tokens * (6.0 if stage == "dpo" else 4.0)
+    reference = 2.0 * min(rows, scale.n_train["safety"] or rows) if stage == "dpo" else 0.0
+    return tokens * (4.0 * examples + reference)
 
 
 def _asked(experiment: Experiment, scale: Scale) -> Sequence[tuple[int, int, int]]:

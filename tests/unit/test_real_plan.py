@@ -8,7 +8,7 @@ from conftest import ROOT
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.reproduction.cells import EXPERIMENTS
-from aligner_probe.reproduction.costs import ALPACA, cost_of, is_here, n_trained, sizes_named
+from aligner_probe.reproduction.costs import ALPACA, PAIRS, cost_of, is_here, n_trained, sizes_named
 from aligner_probe.reproduction.real_plan import published_cell, published_recipe, real_cells
 from aligner_probe.reproduction.scales import LAPTOP, PAPER, half_width, lacks, scale_named
 from aligner_probe.reproduction.source import Stage
@@ -93,6 +93,22 @@ def test_arithmetic_counts_four_operations_a_parameter_and_token():
     assert memory.base == 2 * 6_738_415_616
     assert 13.5e9 < memory.total < 80e9
     assert cost_of(asked, PAPER, sizes).memory is None
+
+
+@pytest.mark.parametrize(("scale", "trained", "compared"), [(PAPER, 3 * PAIRS[0], PAIRS[0]), (LAPTOP, 24 * 8, 320)])
+def test_the_reference_of_dpo_is_computed_once(scale, trained, compared):
+    """It was counted in each of three epochs."""
+    sizes = sizes_named("meta-llama/Llama-2-7b-hf")
+    sft, safety = (
+        next(c for c in real_cells(scale, (experiment,), 4096) if c.method == "aligner-1")
+        for experiment in ("instructions", "safety")
+    )
+    asked = {e: cost_of(real_cells(scale, (e,), 4096)[0], scale, sizes).operations for e in ("instructions", "safety")}
+    both = cost_of(safety, scale, sizes).operations - asked["safety"]
+    dpo = both - (cost_of(sft, scale, sizes).operations - asked["instructions"])
+    short = 0 if scale.steps is None else 4 * 16 * (scale.steps["instructions"] - scale.steps["safety"]) * ALPACA[1]
+    expected = PAIRS[1] * (4 * trained + 2 * compared) - short
+    assert dpo / sizes.shape.n_parameters == pytest.approx(expected, rel=1e-6)
 
 
 def test_sizes_of_methods_are_those_of_table_1_and_unknown_bases_are_refused(tmp_path):
