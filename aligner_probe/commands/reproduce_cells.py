@@ -2,7 +2,7 @@
 
 import argparse
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,35 +37,31 @@ def make(
     bench: "ReproductionBench",
     out: Path,
     backend: "Backend",
+    seconds_of: "Callable[[ReproductionCell], float] | None" = None,
 ) -> int:
-    """Make the wanted cells of a plan, or print what they are and how long they take; return the exit code."""
+    """Make the wanted cells of a plan, or print what they are and how long they take; return the exit code.
+
+    Steps are timed here, unless runs get GPUs of a cluster: a step on this CPU says nothing about these. Their time is
+    the arithmetic of `seconds_of` for one A100, or is not known without it.
+    """
     from aligner_probe.jobs.folder import unfinished
-    from aligner_probe.jobs.pool import threads_each
     from aligner_probe.reproduction.results import load_results
     from aligner_probe.reproduction.runner import study_of
-    from aligner_probe.reproduction.timing import time_needed
 
     chosen = wanted(options, cells)
     study = study_of(cells, bench)
     if not options.dry_run:
         study.begin(out)
     left = unfinished(chosen, out)
-    needed = time_needed(left, bench)
+    if options.gpus_per_run:
+        seconds, said = _computed(left, backend, seconds_of)
+    else:
+        seconds, said = _timed(left, backend, bench)
     if options.dry_run:
         for one in chosen:
-            said = f"{needed.seconds[one.id]:8.0f} s" if one.id in needed.seconds else "    done"
-            print(f"{one.id:60}{said}")
-    n_at_once = backend.n_at_once()
-    print(
-        f"{len(left)} of {len(chosen)} runs to make in {out}: about {needed.total / 60 / n_at_once:.0f} minutes by "
-        f"{n_at_once} processes, if each has a core (timed steps x their number)\n"
-        f"threads of each process: {threads_each()}"
-    )
-    if needed.share < BUSY:
-        print(
-            f"this machine is busy: the timing had {needed.share:.0%} of a core; as long as that lasts, the runs take "
-            "as much longer"
-        )
+            time = f"{seconds[one.id]:8.0f} s" if one.id in seconds else "    done" if one not in left else "       ?"
+            print(f"{one.id:60}{time}")
+    print(f"{len(left)} of {len(chosen)} runs to make in {out}{said}")
     if options.dry_run or not left:
         return 0
     with going_on(lambda: messages.CELLS_KEPT.format(out=out)):
@@ -77,3 +73,35 @@ def make(
             print(f"{run.id}: no step of {stages} lowered the validation loss, so that training changed nothing")
     print(f"made {out}")
     return 0
+
+
+def _timed(
+    left: "Sequence[ReproductionCell]", backend: "Backend", bench: "ReproductionBench"
+) -> tuple[dict[str, float], str]:
+    """The seconds of each run by a few timed steps, and what is said of all of them."""
+    from aligner_probe.jobs.pool import threads_each
+    from aligner_probe.reproduction.timing import time_needed
+
+    needed, n_at_once = time_needed(left, bench), backend.n_at_once()
+    said = (
+        f": about {needed.total / 60 / n_at_once:.0f} minutes by {n_at_once} processes, if each has a core (timed "
+        f"steps x their number)\nthreads of each process: {threads_each()}"
+    )
+    if needed.share < BUSY:
+        said += (
+            f"\nthis machine is busy: the timing had {needed.share:.0%} of a core; as long as that lasts, the runs "
+            "take as much longer"
+        )
+    return needed.seconds, said
+
+
+def _computed(
+    left: "Sequence[ReproductionCell]",
+    backend: "Backend",
+    seconds_of: "Callable[[ReproductionCell], float] | None",
+) -> tuple[dict[str, float], str]:
+    """The seconds of each run on one A100 by arithmetic, where it is known, and what is said of all of them."""
+    seconds = {} if seconds_of is None else {cell.id: seconds_of(cell) for cell in left}
+    hours = f", about {sum(seconds.values()) / 3600:,.1f} hours by one A100 by arithmetic from sizes" if seconds else ""
+    said = f", {backend.n_at_once()} at once on GPUs of the cluster{hours}; no step was timed, because the base model "
+    return seconds, said + "is on the CPU here"

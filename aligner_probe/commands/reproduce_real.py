@@ -41,7 +41,9 @@ def reproduce(options: argparse.Namespace) -> int:
 
 
 def _made(options: argparse.Namespace, scale: "Scale", experiments: "tuple[Experiment, ...]") -> int:
+    from aligner_probe.hooks import mlp_width
     from aligner_probe.models import load_model, n_base_parameters
+    from aligner_probe.reproduction.costs import Sizes, cost_of
     from aligner_probe.reproduction.real import RealSource
     from aligner_probe.reproduction.real_data import read_data
     from aligner_probe.reproduction.real_plan import real_cells
@@ -77,7 +79,10 @@ def _made(options: argparse.Namespace, scale: "Scale", experiments: "tuple[Exper
     print("prompts: " + ("the chat template of the tokenizer" if chat else "texts in the published templates"))
     suffix = "" if options.experiment == "all" else f"-{options.experiment}"
     out = options.out or Path(f"reproduce-{name}-{scale.name}{suffix}")
-    status = reproduce_cells.make(options, source.cells(), bench, out, backend)
+    sizes = Sizes(shape, mlp_width(model), cfg.d_vocab)
+    status = reproduce_cells.make(
+        options, source.cells(), bench, out, backend, lambda cell: cost_of(cell, scale, sizes).seconds
+    )
     if judge is not None and not options.dry_run:
         from aligner_probe.judging.runs import judge_runs, judged_lines
 

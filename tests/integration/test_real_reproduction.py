@@ -15,8 +15,9 @@ from aligner_probe.artifacts import artifact
 from aligner_probe.commands import reproduce
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import MultipleChoice, generate
+from aligner_probe.jobs.ray_tasks import RayTasks
 from aligner_probe.models import load_model
-from aligner_probe.reproduction import runner, scales
+from aligner_probe.reproduction import runner, scales, timing
 from aligner_probe.reproduction.measures import Choices, Losses, Pairs
 from aligner_probe.reproduction.real import distinct_runs
 from aligner_probe.reproduction.results import load_results
@@ -208,6 +209,26 @@ def test_the_command_times_makes_and_goes_on(here, tmp_path, monkeypatch, capsys
     assert "2 runs" in shared.stdout
     assert {run.id for run in load_results(tmp_path / "copy").runs} == {file.name for file in made}
     assert [file.stat().st_mtime_ns for file in made] == before
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_runs_on_gpus_of_a_cluster_are_not_timed_on_the_cpu_here(here, tmp_path, monkeypatch, capsys, real):
+    """Steps of the base model were timed on the head node's CPU, for hours, and said nothing about the runs."""
+
+    def refuse(*_):
+        raise AssertionError("a step was timed")
+
+    monkeypatch.setattr(timing, "time_needed", refuse)
+    monkeypatch.setattr(RayTasks, "n_at_once", lambda self: 4)
+    monkeypatch.setitem(scales.SCALES, "laptop", replace(real_runs.TINY, name="laptop"))
+    base, data = here
+    words = ["--model", base, "--data", data] if real else []
+    words += ["--backend", "ray", "--gpus-per-run", 1, "--experiment", "math", "--out", tmp_path / "out", "--dry-run"]
+    done = called(capsys, reproduce.main, *words)
+    assert done.returncode == 0, done.stderr
+    assert "4 at once on GPUs of the cluster" in done.stdout
+    assert "no step was timed, because the base model is on the CPU here" in done.stdout
+    assert ("hours by one A100 by arithmetic from sizes" in done.stdout) is real
 
 
 @pytest.mark.parametrize(
