@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from transformer_lens.model_bridge import TransformerBridge
 
 from aligner_probe.adapters.adapter import attached_positions
@@ -65,20 +65,33 @@ def next_tokens(
     return logits, likeliest
 
 
-def first_ids(model: TransformerBridge, prompt: Prompt, completions: Sequence[str]) -> list[int]:
-    """The id of the first token of each completion, as the completion is tokenised after this prompt.
+def single_tokens(model: TransformerBridge, prompt: Prompt, completions: Sequence[str]) -> list[int] | None:
+    """The token id of each completion after this prompt; None where one has several tokens, or two have the same one.
 
-    A tokenizer may begin a text with another token than the same text after a prompt. Raises AlignerProbeError where
-    two completions begin with the same token, and otherwise as `log_likelihoods` does.
+    A tokenizer may begin a text with another token than the same text after a prompt. Raises AlignerProbeError as
+    `log_likelihoods` does.
     """
     rows = _encoded(model, [Example(prompt, completion) for completion in completions], False).sequences
-    ids = [int(row.input_ids[row.n_prompt]) for row in rows]
-    if len(set(ids)) < len(ids):
-        raise AlignerProbeError(
-            f"the answers {', '.join(map(repr, completions))} begin with the tokens {', '.join(map(str, ids))} after "
-            f"{str(prompt)[-20:]!r}; expected different ones, so that one token tells the answers apart"
-        )
-    return ids
+    said = [row.input_ids[row.n_prompt :].tolist() for row in rows]
+    ids = [each[0] for each in said]
+    return ids if len(set(ids)) == len(ids) and all(len(each) == 1 for each in said) else None
+
+
+def whole_completions(
+    model: TransformerBridge, examples: Sequence[Example], *, batch_size: int = 32
+) -> tuple[Float[np.ndarray, " items"], Bool[np.ndarray, " items"]]:
+    """The log-probability of each completion after its prompt in nats, and whether a greedy answer begins with it.
+
+    Raises AlignerProbeError as `log_likelihoods` does.
+    """
+    sums, greedy = np.empty(len(examples)), np.empty(len(examples), dtype=bool)
+    for chosen, predictions in _predictions(model, examples, False, batch_size):
+        logits, counts = predictions.logits.float(), predictions.counts
+        each = -F.cross_entropy(logits, predictions.labels, reduction="none")
+        likeliest = logits.argmax(dim=1) == predictions.labels
+        for index, row, best in zip(chosen, each.split(counts), likeliest.split(counts), strict=True):
+            sums[index], greedy[index] = float(row.double().sum()), bool(best.all())
+    return sums, greedy
 
 
 def _encoded(model: TransformerBridge, examples: Sequence[Example], append_eos: bool) -> Encoded:

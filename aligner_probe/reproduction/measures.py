@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from transformer_lens.model_bridge import TransformerBridge
 
-from aligner_probe.evaluation.likelihood import first_ids, log_likelihoods, next_tokens
+from aligner_probe.evaluation.likelihood import log_likelihoods, next_tokens, single_tokens, whole_completions
 from aligner_probe.reproduction.source import Measured
 from aligner_probe.tasks import Example, Preference
 
@@ -34,22 +34,32 @@ class Losses:
 class Choices:
     """Questions whose answer is the label of an option (MMLU): content and form of the answer, apart.
 
-    Content: of all labels, the right one is the likeliest next token, as in the harness of MMLU. Form: the likeliest of
-    all tokens is a label. Strict: it is the right label. All three come from one forward pass a question.
+    Content: of all labels, the right one is the likeliest, as in the harness of MMLU. Form: a greedy answer begins with
+    a label. Strict: it is the right label. Where each label is one token, one forward pass a question tells all three;
+    else each label has its own.
     """
 
     examples: tuple[Example, ...]
     labels: tuple[str, ...]
 
     def of(self, model: TransformerBridge) -> Measured:
-        """Scores "content", "form" and "strict". Raises AlignerProbeError as `first_ids` and `next_tokens` do."""
-        ids = first_ids(model, self.examples[0].prompt, self.labels)  # all prompts end alike
-        logits, likeliest = next_tokens(model, self.examples, ids, batch_size=BATCH)
-        best_label = np.array(self.labels)[logits.argmax(axis=1)]
-        right = np.array([example.completion for example in self.examples])
-        label_of = dict(zip(ids, self.labels, strict=True))
-        said = np.array([label_of.get(int(token), "") for token in likeliest])
-        by_kind = {"strict": said == right, "content": best_label == right, "form": said != ""}
+        """Scores "content", "form" and "strict". Raises AlignerProbeError as `next_tokens` does."""
+        ids = single_tokens(model, self.examples[0].prompt, self.labels)  # all prompts end alike
+        if ids is not None:
+            likelihoods, likeliest = next_tokens(model, self.examples, ids, batch_size=BATCH)
+            begins_with = likeliest[:, None] == np.array(ids)
+        else:
+            whole = [Example(example.prompt, label) for example in self.examples for label in self.labels]
+            shape = (len(self.examples), len(self.labels))
+            likelihoods, begins_with = (
+                each.reshape(shape) for each in whole_completions(model, whole, batch_size=BATCH)
+            )
+        right = np.array([self.labels.index(example.completion) for example in self.examples])
+        by_kind = {
+            "strict": begins_with[np.arange(len(right)), right],
+            "content": likelihoods.argmax(axis=1) == right,
+            "form": begins_with.any(axis=1),
+        }
         return Measured({kind: "".join(str(int(value)) for value in values) for kind, values in by_kind.items()})
 
     def some(self, n: int) -> "Choices":

@@ -1,5 +1,6 @@
 """Scores that ask the model: likelihoods, choices, generated answers; against plain loops."""
 
+import itertools
 import math
 
 import chats
@@ -13,8 +14,9 @@ from generating import named_model
 from aligner_probe.adapters import Aligner, PromptTuning
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation import MeanLogLikelihood, MultipleChoice, log_likelihoods, score_task
-from aligner_probe.evaluation.likelihood import first_ids
+from aligner_probe.evaluation.likelihood import single_tokens
 from aligner_probe.models import load_model
+from aligner_probe.reproduction import measures
 from aligner_probe.reproduction.measures import Choices
 from aligner_probe.tasks import Example
 from aligner_probe.tokenizers import attach_tokenizer
@@ -56,7 +58,7 @@ def test_the_first_token_of_an_answer_is_the_one_after_its_prompt(kind):
     prompt = own.apply_chat_template(given, add_generation_prompt=True)["input_ids"]
     wholes = [own.apply_chat_template(chats.as_messages(asked, label))["input_ids"] for label in labels]
     wanted = [whole[len(prompt)] for whole in wholes]
-    assert first_ids(model, asked, labels) == wanted
+    assert single_tokens(model, asked, labels) == wanted
     assert len(set(wanted)) == 4
     with torch.no_grad():
         logits = model.original_model(torch.tensor([prompt])).logits[0, -1, wanted]
@@ -65,9 +67,33 @@ def test_the_first_token_of_an_answer_is_the_one_after_its_prompt(kind):
         assert measured.scores["content"] == str(int(labels[int(logits.argmax())] == right))
 
 
-def test_answers_that_begin_with_the_same_token_are_not_told_apart_by_it():
-    with pytest.raises(AlignerProbeError, match=r"begin with the tokens .*expected different ones"):
-        first_ids(named_model(), "Q:", [" red", " red blue"])
+@pytest.mark.parametrize("labels", [(" red", " blue", " w3"), (" red", " red blue", " w3 w1")])
+def test_a_choice_by_whole_labels_is_that_of_a_plain_loop(labels, monkeypatch):
+    """Also of labels that are one token each: then both ways must agree."""
+    model = named_model()
+    examples = tuple(
+        Example(f"Q: w{n} A:", right) for n, right in zip(range(4, 12), itertools.cycle(labels), strict=False)
+    )
+    one_token = all(len(model.tokenizer(label)["input_ids"]) == 1 for label in labels)
+    assert (single_tokens(model, examples[0].prompt, labels) is not None) == one_token
+    wanted = {"content": "", "form": "", "strict": ""}
+    for example in examples:
+        prompt = model.tokenizer(example.prompt)["input_ids"]
+        sums, begins = [], []
+        for label in labels:
+            own = model.tokenizer(label)["input_ids"]
+            with torch.no_grad():
+                rows = model.original_model(torch.tensor([prompt + own])).logits[0, len(prompt) - 1 : -1].double()
+            sums.append(sum(float(row.log_softmax(-1)[i]) for row, i in zip(rows, own, strict=True)))
+            begins.append(all(int(row.argmax()) == i for row, i in zip(rows, own, strict=True)))
+        right = labels.index(example.completion)
+        wanted["content"] += str(int(np.argmax(sums) == right))
+        wanted["form"] += str(int(any(begins)))
+        wanted["strict"] += str(int(begins[right]))
+    found = Choices(examples, labels).of(model).scores
+    assert dict(found) == wanted
+    monkeypatch.setattr(measures, "single_tokens", lambda *_: None)
+    assert Choices(examples, labels).of(model).scores == found
 
 
 def test_likelihoods_unembed_the_positions_before_an_answer_alone(monkeypatch):
