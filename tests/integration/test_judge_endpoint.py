@@ -23,7 +23,7 @@ PROMPTS = JudgePrompts(dict(OWN))
 
 
 def endpoint(server, **options):
-    given = {"key": KEY, "workers": 2, "timeout": 0.5, "max_retries": 1, "verdicts": "pattern"} | options
+    given = {"key": KEY, "workers": 2, "timeout": 30, "max_retries": 1, "verdicts": "pattern"} | options
     return Endpoint("judge", base_url=server.url, **given)
 
 
@@ -89,7 +89,7 @@ def test_what_never_came_is_missing_and_only_that_is_asked_again(tmp_path):
 
     asks = asks_of(pairs(5), PROMPTS)
     with serving(script) as server:
-        answers = asked(server, tmp_path, list(reversed(asks)), max_retries=0)
+        answers = asked(server, tmp_path, list(reversed(asks)), max_retries=0, timeout=2)
         statuses = [answer.status for answer in reversed(answers)]
         assert statuses == ["missing"] * 6 + ["complete"] * 4
         reasons = {answer.text for answer in answers if answer.status == "missing"}
@@ -258,7 +258,7 @@ def test_a_failure_that_says_nothing_of_structured_output_does_not_end_it(troubl
 
     asks = asks_of(pairs(2), PROMPTS)
     with serving(script) as server:
-        answers = asked(server, tmp_path, asks, verdicts="auto", max_retries=0)
+        answers = asked(server, tmp_path, asks, verdicts="auto", max_retries=0, timeout=2)
         assert [has_schema(request) for request in server.seen] == [True] * 4
     assert [answer.status for answer in answers] == ["missing"] + ["complete"] * 3
 
