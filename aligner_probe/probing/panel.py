@@ -181,12 +181,14 @@ def as_judged(tried: Sequence[Tried], thresholds: Thresholds = THRESHOLDS) -> li
 def area_under_roc(tried: Sequence[Tried], *, general_only: bool = False) -> float:
     """The area under the ROC curve of R1: the probability that a form or latent task has a higher R1 than a new one.
 
-    Not a number where there are no tasks on one of the two sides.
+    Tasks whose reference learned nothing have no R1, and are left out. Not a number where there are no tasks on one of
+    the two sides.
     """
     from sklearn.metrics import roc_auc_score
 
     counted = [t for t in tried if t.known.counted and (t.known.kind == "general" or not general_only)]
-    rows = [(t.known.nature != "new", t.evidence.strict.R1.value) for t in counted if t.evidence.strict.R1 is not None]
+    shares = [(t.known.nature != "new", _shares(t.evidence, THRESHOLDS)["R1"]) for t in counted]
+    rows = [(above, share) for above, share in shares if share is not None]
     truth, values = (np.array(column) for column in zip(*rows, strict=True)) if rows else (np.array([]), np.array([]))
     return float(roc_auc_score(truth, values)) if 0 < truth.sum() < len(truth) else float("nan")
 

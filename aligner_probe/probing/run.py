@@ -102,7 +102,7 @@ def has_learned(arm: str, probe: Plan, out: Path) -> bool:
     """
     results = [read_result(out, cell.id) for cell in probe.runs_of(arm)]
     scores = [one["validation"] for one in results if one is not None and "failed" not in one]
-    return bool(scores) and float(np.mean(scores)) >= THRESHOLDS.learned
+    return bool(scores) and THRESHOLDS.is_learned(float(np.mean(scores)))
 
 
 def left(probe: Plan, out: Path) -> list[ProbeCell]:

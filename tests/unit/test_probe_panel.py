@@ -98,6 +98,12 @@ def test_the_summary_counts_what_the_panel_is_to_show():
     assert wrong["controls_called_form_latent_or_new"] == ["z"]
 
 
+def test_a_task_whose_reference_learned_nothing_has_no_share_to_rank():
+    """Its shares are of a gap that is not there, and may be no numbers at all."""
+    nothing = tried("unlearned", "new", NOTHING | {"prompt": 0.0, "aligner-1": 0.0, "reference": 0.0})
+    assert area_under_roc([*a_panel(), nothing]) == area_under_roc(a_panel())
+
+
 def test_a_part_of_the_panel_sets_no_cuts():
     with pytest.raises(AlignerProbeError, match="all lie on one side"):
         leave_one_out([tried("a", "form", FORM), tried("b", "form", FORM)])

@@ -130,7 +130,7 @@ def ceiling_unknown(case: Case) -> Finding | None:
     if not tried:
         return undetermined("How the reference was trained is not known, so neither is whether it had learned.")
     # Of the form alone, and where the base knows the content, the ceiling may be reached though it is not on the whole.
-    if case.evidence.has_learned(t) or (case.which in ("format", "known") and case.score(REFERENCE) >= t.learned):
+    if case.evidence.has_learned(t) or (case.which in ("format", "known") and t.is_learned(case.score(REFERENCE))):
         return None
     reached = f"validation {', '.join(f'{one.method} {one.validation:.2f}' for one in tried)}, expected {t.learned:g}"
     if moving := [one for one in tried if not one.has_stopped(t)]:

@@ -98,4 +98,4 @@ class Evidence:
 
     def has_learned(self, thresholds: Thresholds) -> bool:
         """Whether a candidate for the reference has learned the task, so that its ceiling is known."""
-        return any(one.validation >= thresholds.learned for one in self.trainings)
+        return any(thresholds.is_learned(one.validation) for one in self.trainings)

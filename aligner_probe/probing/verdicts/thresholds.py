@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from aligner_probe.errors import AlignerProbeError
 
+#: More than the rounding of a mean, and less than one item of a test.
+ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
@@ -75,6 +78,10 @@ class Thresholds:
             if not (value >= 2 if name == "fewest_items" else 0 < value < 1):
                 wanted = "2 or more" if name == "fewest_items" else "between 0 and 1"
                 raise AlignerProbeError(f"threshold {name} {value}; expected {wanted}")
+
+    def is_learned(self, score: float) -> bool:
+        """Whether a score reaches `learned`. The mean of a few scores may miss it by its rounding alone."""
+        return score >= self.learned - ROUNDING
 
 
 THRESHOLDS = Thresholds()
