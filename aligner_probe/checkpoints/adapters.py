@@ -150,8 +150,8 @@ def method_of(path: str | Path, **reading: Any) -> str:
 def computes_with(adapter: Adapter) -> dict[str, Any]:
     """What an adapter computes with, as JSON: the SHA-256 of the file that it was loaded from, its method and options.
 
-    Options can be given when a file is read, for instance the gate function; so the file alone does not tell adapters
-    apart.
+    One file can be read with different options, for instance with another gate function, so its hash alone does not
+    tell adapters apart.
     """
     file = (adapter.loaded_from or {}).get("sha256", "in memory")
     return {"sha256": file, "method": adapter.method, "options": adapter.config.to_dict()}

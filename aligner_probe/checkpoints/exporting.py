@@ -172,7 +172,7 @@ def export_adapter(
 
 
 def _check_compares(asked: ExportRequest) -> None:
-    """Raise AlignerProbeError where no check is made that could compare the written adapter with others."""
+    """Raise AlignerProbeError where the export is not checked, because only a check compares it with other adapters."""
     missing = ""
     if not asked.check:
         missing = "they are for the checks, which check=False leaves out"

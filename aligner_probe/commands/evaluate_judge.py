@@ -74,7 +74,7 @@ def _pairs(options: argparse.Namespace, names: list[str]) -> int:
     report.write_report(options.out, lines, fields, report.battle_rows(result))
     print("\n".join(lines))
     print(f"made {options.out / 'report.md'}")
-    return exit_code(result.asked.n_missing + result.accuracy.n_missing)
+    return exit_code(result.n_missing)
 
 
 def _single(options: argparse.Namespace, names: list[str]) -> int:
@@ -96,4 +96,4 @@ def _single(options: argparse.Namespace, names: list[str]) -> int:
     report.write_report(options.out, lines, report.points_fields(result, setting))
     print("\n".join(lines))
     print(f"made {options.out / 'report.md'}")
-    return exit_code(result.asked.n_missing + result.accuracy.n_missing)
+    return exit_code(result.n_missing)

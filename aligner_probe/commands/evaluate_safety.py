@@ -54,4 +54,4 @@ def evaluate(options: argparse.Namespace) -> int:
     report.write_report(options.out, lines, {"model": name} | report.safety_fields(result, setting))
     print("\n".join(lines))
     print(f"made {options.out / 'report.md'}")
-    return exit_code(result.asked.n_missing + sum(accuracy.n_missing for accuracy in result.accuracies.values()))
+    return exit_code(result.n_missing)

@@ -15,16 +15,17 @@ from aligner_probe.figures.drawing import Comparison, Drawing, MissingInputs
 from aligner_probe.figures.experiments import (
     LABELS,
     ONE,
+    RESAMPLES,
     RIVALS,
     SHOWN,
     Experiments,
-    gap_of,
     in_brackets,
     mean_of,
     unchanged,
 )
 from aligner_probe.figures.paper import TABLE_2, TABLE_3, JudgedCell
 from aligner_probe.figures.tables import battle_columns, plot_table
+from aligner_probe.judging.points import mean_points, points_difference, scaled
 from aligner_probe.judging.runs import PAIRS, JudgedPair, JudgedRuns, first_runs
 from aligner_probe.judging.verdicts import HIGHEST
 from aligner_probe.reproduction.cells import BASE
@@ -82,9 +83,8 @@ def win_rates(collection: Collection) -> Drawing:
         "Adjusted win rate = (wins + ties / 2) / n. Both orders of every pair are judged, and where they disagree it "
         f"is a tie (ours: {sum(pair.order_dependent for pair in judged.pairs)}). Judge: {judged.judge}; "
         f"{_accuracy(judged)}. n = {len(judged.pairs[0].values)} questions, one seed; battles without a verdict are "
-        "left out of the rate. "
-        "The paper's judge was GPT-4, so rates compare in order, not in size. As good: the interval does not go below "
-        f"{0.5 - MARGIN:g}.",
+        "left out of the rate. The paper's judge was GPT-4, so rates compare in order, not in size. As good: the "
+        f"interval does not go below {0.5 - MARGIN:g}.",
         experiments.inputs([runs[m] for pair in judged.pairs for m in (pair.ours, pair.theirs) if m in runs]),
         settings={"judge": judged.judge, "accuracy": judged.accuracy, "margin": MARGIN},
         missing=tuple(missing),
@@ -99,7 +99,7 @@ def single_scores(collection: Collection) -> Drawing:
     if set(runs) <= {BASE}:
         raise MissingInputs([f"runs of instructions by the corrected recipe; make them: {experiments.make}"])
     methods = [method for method in experiments.methods("instructions") if method in runs]
-    points = {} if judged is None else {m: _mean_points(own) for m, own in judged.points.items()}
+    points = {} if judged is None else {m: mean_points(own, n_resamples=RESAMPLES) for m, own in judged.points.items()}
     rows = []
     for method in methods:
         run = runs[method]
@@ -258,9 +258,10 @@ def _pair(pair: JudgedPair, base: str, judged: JudgedRuns) -> tuple[Comparison, 
 
 def _gain(points: Mapping[str, Sequence[float | None]], method: str) -> Interval | None:
     """Points of a method over those of the base model, as a share of all; None where no question has both."""
-    own, base = points.get(method, ()), points.get(BASE, ())
-    both = np.array([(a, b) for a, b in zip(own, base, strict=False) if a is not None and b is not None])
-    return gap_of(both[:, 0] / HIGHEST, both[:, 1] / HIGHEST) if len(both) else None
+    if not {method, BASE} <= points.keys():
+        return None
+    gap = points_difference(points[method], points[BASE], n_resamples=RESAMPLES)
+    return None if gap is None else scaled(gap, 1 / HIGHEST)
 
 
 def _compare_losses(runs: dict[str, FinishedRun], methods: Sequence[str]) -> list[Comparison]:
@@ -288,14 +289,6 @@ def _compare_losses(runs: dict[str, FinishedRun], methods: Sequence[str]) -> lis
 
 def _accuracy(judged: JudgedRuns) -> str:
     return "; ".join(f"right on known {kind}: {said}" for kind, said in judged.accuracy.items())
-
-
-def _mean_points(points: Sequence[float | None]) -> Interval | None:
-    known = np.array([point for point in points if point is not None])
-    if not len(known):
-        return None
-    share = mean_of(known / HIGHEST)
-    return Interval(HIGHEST * share.value, HIGHEST * share.low, HIGHEST * share.high)
 
 
 def _or_dash(value: float | None, digits: int) -> str:

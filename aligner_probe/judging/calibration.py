@@ -85,7 +85,7 @@ def known_pairs(n: int = N_PAIRS, seed: int = 0) -> list[tuple[Pair, float]]:
 
 
 def known_requests(kind: Kind, n: int = N_PAIRS, seed: int = 0) -> list[tuple[str, str, str]]:
-    """Requests, an answer to each, and the known verdict, by turns: harmful and safe, or answered and refused."""
+    """Requests, each with an answer and its known verdict. Answers that help and answers that refuse take turns."""
     generator = random.Random(f"calibration requests {kind} {seed}")
     requests = [request for request in REQUESTS if request.category.harmful == (kind == "harm")]
     generator.shuffle(requests)
@@ -103,7 +103,7 @@ def calibrate_pairs(
 ) -> Accuracy:
     """How often the judge prefers the known winner, in both orders; a tie is not right.
 
-    Raises AlignerProbeError where none of its answers comes; so do the other two.
+    Raises AlignerProbeError where none of its answers comes, as `calibrate_points` and `calibrate_requests` do.
     """
     known = known_pairs(n)
     pairs = [pair for pair, _ in known]

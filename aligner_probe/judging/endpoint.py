@@ -37,7 +37,7 @@ NO_KEY = "none"
 WHOLE = ("stop", "eos", "end_turn", "stop_sequence", None)
 #: Statuses after which no other request can succeed: key, payment, address or model.
 HOPELESS = (401, 402, 404)
-#: Statuses that can mean that a server gives no structured output. Some routers say 404 where no provider has it.
+#: HTTP statuses with which a server may say that it has no structured output; some routers say 404 for that.
 NO_SCHEMA = (400, 404, 415, 422, 501)
 LONGEST_REASON = 300
 
@@ -156,7 +156,8 @@ class Endpoint:
 class _Session:
     """One call of `Endpoint.answer`: the client, and how many requests in a row have failed.
 
-    A request that the server rejects for itself is missing, and counts neither as a failure nor as an answer.
+    A single request that the server rejects, for instance because it is too long, has no answer. It does not count as a
+    failure, because the next request may succeed.
     """
 
     def __init__(self, endpoint: Endpoint, told: Told):

@@ -1,14 +1,14 @@
 """The three evaluations by a judge: pairs, single answers, and safety. Each begins with the judge's calibration."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from aligner_probe.evaluation.intervals import Interval, difference_interval, mean_interval
+from aligner_probe.evaluation.intervals import Interval
 from aligner_probe.judging import calibration
 from aligner_probe.judging.asking import ask_all, n_missing
 from aligner_probe.judging.asks import Answer, Ask, Judge, Kind
@@ -27,6 +27,7 @@ from aligner_probe.judging.battles import (
 from aligner_probe.judging.calibration import N_PAIRS, Accuracy
 from aligner_probe.judging.given import Question, categories_of
 from aligner_probe.judging.lengths import length_controlled_rate
+from aligner_probe.judging.points import mean_points, points_difference
 from aligner_probe.judging.prompts import JudgePrompts
 from aligner_probe.judging.safety import Share, safety_asks, shares_by_category
 from aligner_probe.judging.store import AnswerStore
@@ -90,6 +91,11 @@ class PairsResult:
     of_repeats: tuple[float | None, ...]
     reasons: dict[str, tuple[str, str]]
 
+    @property
+    def n_missing(self) -> int:
+        """Answers of the judge that never came, those of its calibration too."""
+        return self.asked.n_missing + self.accuracy.n_missing
+
 
 @dataclass(frozen=True)
 class PointsResult:
@@ -100,6 +106,11 @@ class PointsResult:
     points: dict[str, tuple[float | None, ...]]
     means: dict[str, dict[str, Interval | None]]
     difference: Interval | None
+
+    @property
+    def n_missing(self) -> int:
+        """Answers of the judge that never came, those of its calibration too."""
+        return self.asked.n_missing + self.accuracy.n_missing
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,11 @@ class SafetyResult:
     asked: Asked
     harmful: dict[str, Share]
     refused: dict[str, Share]
+
+    @property
+    def n_missing(self) -> int:
+        """Answers of the judge that never came, those of its calibrations too."""
+        return self.asked.n_missing + sum(accuracy.n_missing for accuracy in self.accuracies.values())
 
 
 def judge_pairs(pairs: Sequence[Pair], setting: Setting) -> PairsResult:
@@ -151,12 +167,13 @@ def judge_points(questions: Sequence[Question], given: Mapping[str, Sequence[str
     categories = categories_of(question.category for question in questions)
     means = {
         name: {
-            category: _mean([p for p, q in zip(own, questions, strict=True) if category in ("", q.category)])
+            category: mean_points([p for p, q in zip(own, questions, strict=True) if category in ("", q.category)])
             for category in categories
         }
         for name, own in points.items()
     }
-    return PointsResult(accuracy, asked, points, means, _difference(list(points.values())))
+    difference = points_difference(*points.values()) if len(points) == 2 else None
+    return PointsResult(accuracy, asked, points, means, difference)
 
 
 def judge_safety(harmful: Sequence[Question], harmless: Sequence[Question], setting: Setting) -> SafetyResult:
@@ -228,22 +245,3 @@ def _reasons(pairs: Sequence[Pair], answers: dict[Ask, Answer], prompts: JudgePr
 def _points(ask: Ask, answer: Answer) -> float | None:
     verdict = verdict_of(ask, answer)
     return None if verdict is None else float(verdict)
-
-
-def _mean(points: Sequence[float | None]) -> Interval | None:
-    known = np.array([point for point in points if point is not None])
-    return _in_points(mean_interval, known) if len(known) else None
-
-
-def _difference(points: Sequence[Sequence[float | None]]) -> Interval | None:
-    """Points of the first answers minus those of the second, over questions where both have points."""
-    if len(points) != 2:
-        return None
-    both = np.array([(a, b) for a, b in zip(*points, strict=True) if a is not None and b is not None])
-    return _in_points(difference_interval, *both.T) if len(both) else None
-
-
-def _in_points(interval_of: Callable[..., Interval], *points: np.ndarray) -> Interval:
-    """The interval that `interval_of` computes from values of 0 to 1, for points of 10."""
-    interval = interval_of(*(own / 10 for own in points))
-    return Interval(10 * interval.value, 10 * interval.low, 10 * interval.high, interval.confidence)

@@ -72,9 +72,9 @@ class _Hiding(logging.Filter):
 def without_password(url: str) -> tuple[str, tuple[str, ...]]:
     """An address without user, password and query, and those parts, which may be secrets.
 
-    User and password are there as the address has them, decoded, and as the client sends both in one header. A word of
-    the query is not kept either, because some servers take their key there. Raises AlignerProbeError, without the
-    address, where it is none.
+    Among those parts are user and password as they stand in the address, the same without percent-encoding, and the one
+    text in which the client sends both. Values of the query count as secrets, too, because some servers take their key
+    there. Raises AlignerProbeError where `url` is no address; the message does not show it.
     """
     if fault := _fault(url):
         raise AlignerProbeError(

@@ -1,10 +1,9 @@
 """What a reproduction takes where the base model is not on this machine: arithmetic from sizes, and nothing is loaded.
 
 The base model is frozen, so training takes about 4 floating-point operations for each of its parameters and tokens (2
-forward, 2 backward for the activations). DPO computes its reference once, before the first step, which takes 2 for each
-token of the pairs. Generation reads all parameters for each
-token of a batch. Seconds are those of one GPU that reaches `Machine.share` of its speed; memory is the estimate of
-`training/memory.py`.
+forward, 2 backward for the activations). DPO also computes its reference once, before the first step: 2 more for each
+parameter and token of the pairs. Generation reads all parameters for each token of a batch. Seconds are those of one
+GPU that reaches `Machine.share` of its speed; memory is the estimate of `training/memory.py`.
 """
 
 import re

@@ -16,8 +16,9 @@ ASKING: frozenset[Experiment] = frozenset({"instructions", "safety"})
 class DataNames:
     """Where each part of the data is read from: a file, or a data set of the hub, named as for `load_task`.
 
-    `harmful` is None where harmful requests are those pairs whose chosen answer alone refuses. `alpaca_test` is None
-    where held-out rows come from `alpaca`, and `questions` where the Vicuna questions are not there.
+    `harmful` is None where no file has harmful requests; they are then taken from pairs of which only the chosen answer
+    refuses. `alpaca_test` is None where held-out rows come from `alpaca`, and `questions` where the Vicuna questions
+    are not there.
     """
 
     alpaca: str

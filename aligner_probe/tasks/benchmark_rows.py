@@ -36,7 +36,7 @@ def gsm8k_number(answer: str) -> str:
 
 
 def mmlu_row(source: Source, number: int, row: Row) -> Row:
-    """A row of MMLU in the form of the hub, with its `split` where the row names one.
+    """A row of MMLU as the hub has it: `question`, `choices`, `answer` (an index) and `subject`; `split` if it has one.
 
     Raises AlignerProbeError, with the row's `number`, where a text or an option is missing or the answer is none of
     them.
@@ -66,16 +66,20 @@ def vicuna_row(source: Source, number: int, row: Row) -> Row:
     turns = row.get("turns")
     text = row.get("text", turns[0] if isinstance(turns, list) and turns else None)
     if not isinstance(text, str) or not text:
-        has = ", ".join(list(map(str, row))[:8])
-        raise source.error(
-            number, f"has no question (it has {has}); expected a text in 'text', or a list 'turns' that begins with one"
-        )
+        expected = "expected a text in 'text', or a list 'turns' that begins with one"
+        raise source.error(number, f"has no question (it has {_fields(row)}); {expected}")
     return {"text": text, "category": str(row.get("category", ""))}
 
 
 def _text(source: Source, number: int, row: Row, name: str) -> str:
     value = row.get(name)
     if not isinstance(value, str) or not value:
-        has = ", ".join(list(map(str, row))[:8])
-        raise source.error(number, f"has no text {name!r} (it has {has}); expected the fields of the benchmark's rows")
+        raise source.error(
+            number, f"has no text {name!r} (it has {_fields(row)}); expected the fields of the benchmark's rows"
+        )
     return value
+
+
+def _fields(row: Row) -> str:
+    """The names of a row's first fields, for messages."""
+    return ", ".join(list(map(str, row))[:8])

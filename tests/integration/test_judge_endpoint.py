@@ -5,11 +5,12 @@ import logging
 import re
 
 import pytest
-from judge_server import failed, has_schema, said, serving, user_text
+from judge_asking import KEY, PROMPTS, asked, endpoint, ours_is_first, pairs, prefers_ours
+from judge_server import failed, said, serving, user_text
 
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.judging.asking import ask_all
-from aligner_probe.judging.battles import Pair, asks_of, battles_of, rates_of
+from aligner_probe.judging.battles import asks_of, battles_of, rates_of
 from aligner_probe.judging.calibration import known_pairs
 from aligner_probe.judging.endpoint import Endpoint, read_response
 from aligner_probe.judging.evaluate import Setting, judge_pairs
@@ -18,31 +19,6 @@ from aligner_probe.judging.store import AnswerStore
 from aligner_probe.judging.verdicts import verdict_of
 
 pytest.importorskip("openai")
-KEY = "sk-secret/0123456789"
-PROMPTS = JudgePrompts(dict(OWN))
-
-
-def endpoint(server, **options):
-    given = {"key": KEY, "workers": 2, "timeout": 30, "max_retries": 1, "verdicts": "pattern"} | options
-    return Endpoint("judge", base_url=server.url, **given)
-
-
-def pairs(n):
-    return [Pair(str(i), f"question {i}", f"ours {i}", f"theirs {i}") for i in range(n)]
-
-
-def asked(server, tmp_path, asks, **options):
-    judge = endpoint(server, **options)
-    return ask_all(asks, judge, AnswerStore(tmp_path, judge.identity))
-
-
-def ours_is_first(request):
-    text = user_text(request)
-    return text.find("ours") < text.find("theirs")
-
-
-def prefers_ours(request, before):
-    return said("because. " + ("[[A]]" if ours_is_first(request) else "[[B]]"))
 
 
 def files_of(folder):
@@ -206,61 +182,6 @@ def test_repeats_show_contradictions(tmp_path):
     assert result.asked.contradicted == (2, 6)
     assert result.of_repeats == (1.0, pytest.approx(2.5 / 3), pytest.approx(2.5 / 3))
     assert result.rates[""].wins == 3
-
-
-def test_structured_output_is_asked_for_until_the_server_rejects_it(tmp_path):
-    def no_schema(request, before):
-        return failed(400, "response_format is not supported") if has_schema(request) else prefers_ours(request, before)
-
-    def with_schema(request, before):
-        schema = request["response_format"]["json_schema"]
-        assert schema["strict"] is True
-        assert schema["schema"]["properties"]["verdict"]["enum"] == ["[[A]]", "[[B]]", "[[C]]"]
-        verdict = "[[A]]" if ours_is_first(request) else "[[B]]"
-        return said(json.dumps({"explanation": "not [[C]]", "verdict": verdict}))
-
-    asks = asks_of(pairs(3), PROMPTS)
-    for script, way, n_requests in ((no_schema, "pattern", 7), (with_schema, "schema", 6)):
-        with serving(script) as server:
-            answers = asked(server, tmp_path / way, asks, verdicts="auto")
-            asked(server, tmp_path / way, asks, verdicts="auto")
-        assert len(server.seen) == n_requests
-        assert {answer.way for answer in answers} == {way}
-        values = [b.value for b in battles_of(pairs(3), dict(zip(asks, answers, strict=True)), PROMPTS)]
-        assert values == [1, 1, 1]
-
-
-@pytest.mark.parametrize("status", [400, 404, 415, 422, 501])
-def test_a_status_that_can_mean_no_structured_output_is_followed_by_the_pattern(status, tmp_path):
-    def script(request, before):
-        return failed(status, "no such form") if has_schema(request) else prefers_ours(request, before)
-
-    asks = asks_of(pairs(2), PROMPTS)
-    with serving(script) as server:
-        answers = asked(server, tmp_path, asks, verdicts="auto", max_retries=0)
-        assert [has_schema(request) for request in server.seen] == [True, False, False, False, False]
-    assert {answer.way for answer in answers} == {"pattern"}
-
-
-def test_an_address_that_is_not_there_is_so_without_structured_output_too(tmp_path):
-    with serving(lambda request, before: failed(404, "no such model")) as server:
-        with pytest.raises(AlignerProbeError, match="refuses to work: HTTP 404"):
-            asked(server, tmp_path, asks_of(pairs(4), PROMPTS), verdicts="auto", max_retries=0)
-        assert [has_schema(request) for request in server.seen] == [True, False]
-
-
-@pytest.mark.parametrize("trouble", [failed(500), failed(429), failed(403), {"hang": True}])
-def test_a_failure_that_says_nothing_of_structured_output_does_not_end_it(trouble, tmp_path):
-    def script(request, before):
-        if len(server.seen) == 1:
-            return trouble
-        return said(json.dumps({"explanation": "", "verdict": "[[A]]"}))
-
-    asks = asks_of(pairs(2), PROMPTS)
-    with serving(script) as server:
-        answers = asked(server, tmp_path, asks, verdicts="auto", max_retries=0, timeout=2)
-        assert [has_schema(request) for request in server.seen] == [True] * 4
-    assert [answer.status for answer in answers] == ["missing"] + ["complete"] * 3
 
 
 def test_a_key_that_is_echoed_is_in_no_log_cache_or_error(tmp_path, caplog):

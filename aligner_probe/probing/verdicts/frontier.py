@@ -23,14 +23,13 @@ from jaxtyping import Float
 from aligner_probe.arms.names import LORA_8
 from aligner_probe.errors import AlignerProbeError
 from aligner_probe.evaluation.intervals import NOTHING, Interval, said
+from aligner_probe.probing.verdicts.thresholds import ROUNDING
 
 #: The share of the reference's form score that a setting needs.
 SHARE = 0.95
 #: Resamples of each bootstrap.
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
-#: Means are sums of shares, so that they may miss a bound by rounding.
-ROUNDING = 1e-9
 #: Two means are taken as equal if they agree to this number of decimal places.
 DIGITS = 12
 

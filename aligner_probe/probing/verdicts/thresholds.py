@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from aligner_probe.errors import AlignerProbeError
 
-#: More than the rounding of a mean, and less than one item of a test.
+#: Means are sums of shares, so that they may miss a bound by rounding. This is less than one item of any test.
 ROUNDING = 1e-9
 
 
